@@ -1,0 +1,73 @@
+# `make` alone prints the targets. Needs: Rust, make, Python 3.11 or later.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORE := $(shell find src python/src -name '*.rs' 2>/dev/null) $(wildcard Cargo.toml Cargo.lock python/Cargo.toml)
+CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test --lib --tests)
+# The same interpreter for maturin and cargo, so that neither rebuilds what the other built.
+export PYO3_PYTHON := $(abspath $(BIN)/python)
+
+.NOTPARALLEL:
+.PHONY: help setup demo test test-rust test-python lint lint-rust lint-python types format bench clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.built ## Make .venv with everything for work on the project, fastoptim built in it
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than 3.11: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet 'maturin>=1.9.4,<2'
+	@touch $@
+
+# Python sources need no rebuild: .venv points at them.
+$(VENV)/.built: $(VENV)/.python pyproject.toml $(CORE)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet --extras demo,dev,test
+	@touch $@
+
+demo: setup ## Train a network on handwritten digits and draw demo.png
+	$(BIN)/python -m fastoptim demo --output demo.png
+
+test: lint types test-rust test-python ## Run every check and every test
+
+test-rust: setup ## Run the tests of the core, its documentation and, once each, its benchmarks
+	cargo $(CARGO_TEST)
+	cargo test --quiet --doc
+	cargo test --quiet --benches
+	RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --workspace --no-deps
+
+test-python: setup ## Run the tests and the examples in the docstrings of the package
+	$(BIN)/python -m pytest
+
+lint: lint-rust lint-python ## Check format and style
+
+lint-rust: setup
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+
+lint-python: setup
+	$(BIN)/ruff format --quiet --check
+	$(BIN)/ruff check --quiet
+
+types: setup ## Check types, and the stubs against the built module
+	$(BIN)/mypy
+	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls tests/python
+	$(BIN)/python -m mypy.stubtest fastoptim._core
+
+format: setup ## Format everything
+	cargo fmt --all
+	$(BIN)/ruff check --quiet --fix
+	$(BIN)/ruff format --quiet
+
+bench: setup ## Measure: the kernels, then the package against NumPy, PyTorch and optax where installed
+	cargo bench
+	for script in benches/python/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+clean: ## Remove everything that was built, .venv too
+	rm -rf $(VENV) target dist demo.png .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f python/fastoptim/_core*.so
