@@ -1,0 +1,355 @@
+"""The schedulers: their closed forms, PyTorch beside them, resuming, and errors."""
+
+import copy
+import itertools
+import json
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from fastoptim import lr_scheduler, schedules
+
+# PyTorch's schedulers want their optimizer to step too, which these tests have no need of.
+pytestmark = pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step:UserWarning")
+
+LRS = (0.1, 0.03)
+
+# Constructor arguments of each class, over which every test of all classes runs.
+GRIDS: dict[str, list[dict[str, Any]]] = {
+    "StepLR": [
+        {"step_size": size, "gamma": gamma} for size in (1, 3, 7) for gamma in (0.1, 0.97, 1.3)
+    ],
+    "CosineAnnealingLR": [
+        {"T_max": T_max, "eta_min": eta_min} for T_max in (1, 2, 9, 12.5) for eta_min in (0.0, 0.01)
+    ],
+}
+# The closed form of each class in the pure schedules.
+CLOSED: dict[str, Callable[..., schedules.Schedule]] = {
+    "StepLR": schedules.step,
+    "CosineAnnealingLR": schedules.cosine,
+}
+CASES = [(name, arguments) for name, grid in GRIDS.items() for arguments in grid]
+each = pytest.mark.parametrize(
+    ("name", "arguments"),
+    CASES,
+    ids=lambda part: str([*part.values()]) if isinstance(part, dict) else part,
+)
+
+
+class Groups:
+    """The least that a scheduler can drive."""
+
+    def __init__(self, *lrs: Any) -> None:
+        self.param_groups: list[dict[str, Any]] = [{"lr": lr} for lr in lrs]
+
+    @property
+    def lrs(self) -> list[Any]:
+        return [group["lr"] for group in self.param_groups]
+
+
+def build(optimizer: Any, name: str, arguments: dict[str, Any], **more: Any) -> Any:
+    return getattr(lr_scheduler, name)(optimizer, **arguments, **more)
+
+
+def test_every_scheduler_is_in_the_grids() -> None:
+    assert set(GRIDS) | {"LRScheduler"} == set(lr_scheduler.__all__)
+
+
+@each
+def test_the_rate_is_the_closed_form_to_the_bit(name: str, arguments: dict[str, Any]) -> None:
+    groups = Groups(*LRS)
+    scheduler = build(groups, name, arguments)
+    closed = [CLOSED[name](lr, **arguments) for lr in LRS]
+    for t in range(int(arguments.get("T_max", 50)) + 1):
+        assert groups.lrs == scheduler.get_last_lr() == [curve(t) for curve in closed]
+        scheduler.step()
+    assert [group["initial_lr"] for group in groups.param_groups] == list(LRS)
+
+
+def test_the_rate_does_not_drift() -> None:
+    groups = Groups(0.1)
+    scheduler = lr_scheduler.CosineAnnealingLR(groups, T_max=100, eta_min=1e-3)
+    for _ in range(20_050):
+        scheduler.step()
+    assert groups.lrs == [schedules.cosine(0.1, 100, 1e-3)(50)]
+
+
+# What happens to the rates besides one scheduler. Each takes the groups and the step.
+def nothing(groups: list[dict[str, Any]], t: int) -> None:
+    pass
+
+
+def the_user_sets_one(groups: list[dict[str, Any]], t: int) -> None:
+    if t in (4, 17):
+        groups[1]["lr"] = 0.5 / t
+
+
+def the_user_scales_all_at_every_step(groups: list[dict[str, Any]], t: int) -> None:
+    for group in groups:
+        group["lr"] *= 1.01
+
+
+def the_user_sets_the_floor(groups: list[dict[str, Any]], t: int) -> None:
+    if t == 8:
+        groups[0]["lr"] = 0.01
+
+
+def pytorch_and_ours(lrs: Any = LRS) -> tuple[Any, Any, Any]:
+    """Give PyTorch's schedulers and two of its optimizers with the same groups."""
+    torch = pytest.importorskip("torch")
+
+    def optimizer() -> Any:
+        groups = [{"params": [torch.zeros(2)], "lr": copy.deepcopy(lr)} for lr in lrs]
+        return torch.optim.SGD(groups, lr=1.0)
+
+    return torch.optim.lr_scheduler, optimizer(), optimizer()
+
+
+def assert_same_rates(theirs: Any, ours: Any, tolerance: float = 1e-12) -> None:
+    np.testing.assert_allclose(
+        [float(group["lr"]) for group in ours.param_groups],
+        [float(group["lr"]) for group in theirs.param_groups],
+        # PyTorch's own recursion loses digits next to the bottom of a cosine.
+        rtol=1e3 * tolerance,
+        atol=tolerance,
+    )
+
+
+@each
+@pytest.mark.parametrize(
+    "outside",
+    [nothing, the_user_sets_one, the_user_scales_all_at_every_step, the_user_sets_the_floor],
+)
+def test_values_against_pytorch(name: str, arguments: dict[str, Any], outside: Any) -> None:
+    reference, theirs, ours = pytorch_and_ours()
+    their_scheduler = getattr(reference, name)(theirs, **arguments)
+    our_scheduler = build(ours, name, arguments)
+    for t in range(60):
+        assert_same_rates(theirs, ours)
+        outside(theirs.param_groups, t)
+        outside(ours.param_groups, t)
+        their_scheduler.step()
+        our_scheduler.step()
+        assert our_scheduler.get_last_lr() == [group["lr"] for group in ours.param_groups]
+
+
+@pytest.mark.parametrize("first", CASES[::3])
+@pytest.mark.parametrize("second", CASES[1::3])
+def test_two_chained_by_hand_against_pytorch(first: Any, second: Any) -> None:
+    reference, theirs, ours = pytorch_and_ours()
+    pairs = [
+        (getattr(reference, name)(theirs, **arguments), build(ours, name, arguments))
+        for name, arguments in (first, second)
+    ]
+    for _ in range(40):
+        assert_same_rates(theirs, ours)
+        for scheduler in itertools.chain(*pairs):
+            scheduler.step()
+
+
+@each
+@pytest.mark.parametrize("last_epoch", [0, 5, 8, 11, 24])
+def test_resuming_by_last_epoch_against_pytorch(
+    name: str, arguments: dict[str, Any], last_epoch: int
+) -> None:
+    reference, theirs, ours = pytorch_and_ours()
+    for group in theirs.param_groups + ours.param_groups:
+        group["initial_lr"] = 2 * group["lr"]
+    their_scheduler = getattr(reference, name)(theirs, **arguments, last_epoch=last_epoch)
+    our_scheduler = build(ours, name, arguments, last_epoch=last_epoch)
+    for _ in range(30):
+        assert_same_rates(theirs, ours)
+        their_scheduler.step()
+        our_scheduler.step()
+
+
+@each
+def test_rates_in_tensors_against_pytorch(name: str, arguments: dict[str, Any]) -> None:
+    torch = pytest.importorskip("torch")
+    reference, theirs, ours = pytorch_and_ours([torch.tensor(lr) for lr in LRS])
+    tensors = [group["lr"] for group in ours.param_groups]
+    their_scheduler = getattr(reference, name)(theirs, **arguments)
+    our_scheduler = build(ours, name, arguments)
+    for _ in range(20):
+        assert_same_rates(theirs, ours, tolerance=1e-7)  # float32, and the recursion is theirs.
+        their_scheduler.step()
+        our_scheduler.step()
+    assert all(
+        group["lr"] is tensor for group, tensor in zip(ours.param_groups, tensors, strict=True)
+    )
+
+
+def test_a_rate_in_a_tensor_does_not_drift() -> None:
+    torch = pytest.importorskip("torch")
+    groups = Groups(torch.tensor(0.1))
+    scheduler = lr_scheduler.CosineAnnealingLR(groups, T_max=100)
+    for _ in range(2_050):
+        scheduler.step()
+    start = float(torch.tensor(0.1))
+    assert groups.lrs[0] == torch.tensor(schedules.cosine(start, 100)(50))
+
+
+def test_a_group_added_later_against_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    reference, theirs, ours = pytorch_and_ours()
+    their_scheduler = reference.StepLR(theirs, 5)
+    our_scheduler = lr_scheduler.StepLR(ours, 5)
+    for t in range(30):
+        if t == 7:
+            theirs.add_param_group({"params": [torch.zeros(1)], "lr": 0.7})
+            ours.add_param_group({"params": [torch.zeros(1)], "lr": 0.7})
+        their_scheduler.step()
+        our_scheduler.step()
+        assert_same_rates(theirs, ours)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_state_of_pytorch_loads(name: str) -> None:
+    arguments, other = GRIDS[name][0], GRIDS[name][-1]
+    reference, theirs, ours = pytorch_and_ours()
+    their_scheduler = getattr(reference, name)(theirs, **arguments)
+    for _ in range(4):
+        their_scheduler.step()
+    our_scheduler = build(ours, name, other)
+    our_scheduler.load_state_dict(their_scheduler.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    for _ in range(20):
+        assert_same_rates(theirs, ours)
+        their_scheduler.step()
+        our_scheduler.step()
+
+
+@each
+@pytest.mark.parametrize("optimizer_first", [True, False])
+@pytest.mark.parametrize("done", [0, 1, 9, 14])
+def test_a_state_continues_to_the_bit(
+    name: str, arguments: dict[str, Any], optimizer_first: bool, done: int
+) -> None:
+    def optimizer(lrs: tuple[float, ...]) -> fo.SGD:
+        return fo.SGD([{"params": [np.zeros(2)], "lr": lr} for lr in lrs])
+
+    groups = optimizer(LRS)
+    scheduler = build(groups, name, arguments)
+    for _ in range(done):
+        scheduler.step()
+    saved = json.loads(json.dumps(scheduler.state_dict()))
+    saved_optimizer = copy.deepcopy(groups.state_dict())
+
+    other = optimizer((7.0, 8.0))
+    resumed = build(other, name, GRIDS[name][-1])
+    for restore_optimizer in (optimizer_first, not optimizer_first):
+        if restore_optimizer:
+            other.load_state_dict(saved_optimizer)
+        else:
+            before = [dict(group) for group in other.param_groups]
+            resumed.load_state_dict(saved)
+            for group, old in zip(other.param_groups, before, strict=True):
+                assert group["lr"] == old["lr"], "a load never writes a rate"
+    assert resumed.state_dict() == scheduler.state_dict()
+    for _ in range(30):
+        scheduler.step()
+        resumed.step()
+        assert resumed.get_last_lr() == scheduler.get_last_lr()
+        assert [g["lr"] for g in other.param_groups] == [g["lr"] for g in groups.param_groups]
+
+
+@each
+def test_copies_go_on_alone(name: str, arguments: dict[str, Any]) -> None:
+    groups = Groups(*LRS)
+    scheduler = build(groups, name, arguments)
+    for _ in range(3):
+        scheduler.step()
+    for twin in (copy.deepcopy(scheduler), pickle.loads(pickle.dumps(scheduler))):
+        assert twin.optimizer is not groups
+        assert repr(twin) == repr(scheduler)
+        twin.step()
+        assert groups.lrs == scheduler.get_last_lr()
+    scheduler.step()
+    assert twin.get_last_lr() == scheduler.get_last_lr()
+
+
+def test_repr() -> None:
+    scheduler = lr_scheduler.StepLR(Groups(0.1), 3)
+    assert repr(scheduler) == "StepLR(step_size=3, gamma=0.1, last_epoch=0)"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("StepLR", {"step_size": 0}),
+        ("StepLR", {"step_size": 2.5}),
+        ("StepLR", {"step_size": 3, "gamma": math.nan}),
+        ("CosineAnnealingLR", {"T_max": 0}),
+        ("CosineAnnealingLR", {"T_max": 3, "eta_min": -1.0}),
+        ("CosineAnnealingLR", {"T_max": 3, "last_epoch": -2}),
+    ],
+)
+def test_a_refused_argument_leaves_the_groups_alone(name: str, arguments: dict[str, Any]) -> None:
+    groups = Groups(0.1)
+    with pytest.raises(ValueError, match=list(arguments)[-1]):
+        getattr(lr_scheduler, name)(groups, **arguments)
+    assert groups.param_groups == [{"lr": 0.1}]
+
+
+def test_what_cannot_be_scheduled_is_refused() -> None:
+    with pytest.raises(TypeError, match="param_groups"):
+        lr_scheduler.StepLR(object(), 3)
+    with pytest.raises(TypeError, match=r"lr of param_groups\[1\]"):
+        lr_scheduler.StepLR(Groups(0.1, schedules.cosine(0.1, 10)), 3)
+    with pytest.raises(ValueError, match="base_lr"):
+        lr_scheduler.StepLR(Groups(math.nan), 3)
+    with pytest.raises(KeyError, match="initial_lr"):
+        lr_scheduler.StepLR(Groups(0.1), 3, last_epoch=4)
+    with pytest.raises(TypeError, match="last_epoch"):
+        lr_scheduler.StepLR(Groups(0.1), 3, last_epoch=1.5)  # type: ignore[arg-type]
+
+
+def test_a_failed_step_changes_nothing() -> None:
+    groups = Groups(*LRS)
+    scheduler = lr_scheduler.StepLR(groups, 1)
+    scheduler.gamma = math.nan
+    before = copy.deepcopy(groups.param_groups), scheduler.last_epoch, scheduler.get_last_lr()
+    with pytest.raises(ValueError, match="gamma"):
+        scheduler.step()
+    scheduler.gamma = 0.5
+    groups.param_groups[1]["lr"] = "fast"
+    before[0][1]["lr"] = "fast"
+    with pytest.raises(ValueError, match="fast"):
+        scheduler.step()
+    assert before == (groups.param_groups, scheduler.last_epoch, scheduler.get_last_lr())
+    del groups.param_groups[1]
+    with pytest.raises(ValueError, match="1 groups"):
+        scheduler.step()
+    assert scheduler.last_epoch == before[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"last_epoch": -1},
+        {"last_epoch": 1.5},
+        {"base_lrs": [0.1]},
+        {"base_lrs": [0.1, math.nan]},
+        {"base_lrs": "ab"},
+        {"_last_lr": [0.1, -1.0]},
+        {"step_size": 0},
+        {"gamma": "big"},
+        {"gamma": math.nan},
+        {"T_max": 3},
+    ],
+)
+def test_a_bad_state_is_refused_whole(change: dict[str, Any]) -> None:
+    groups = Groups(*LRS)
+    scheduler = lr_scheduler.StepLR(groups, 3)
+    before = scheduler.state_dict()
+    with pytest.raises(fo.CheckpointError):
+        scheduler.load_state_dict({**lr_scheduler.StepLR(Groups(1, 2), 4).state_dict(), **change})
+    assert scheduler.state_dict() == before
+    incomplete = {key: value for key, value in before.items() if key != "gamma"}
+    with pytest.raises(fo.CheckpointError, match="gamma"):
+        scheduler.load_state_dict(incomplete)
