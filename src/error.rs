@@ -1,0 +1,26 @@
+//! What a kernel's caller can do wrong.
+
+use std::fmt;
+
+/// A refusal, always before anything was written. The bindings raise one exception per variant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// Out of range, of the wrong shape, or not to be done now.
+    Value(String),
+    /// Of the wrong type.
+    Type(String),
+    /// A class index outside the classes.
+    Index(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Value(message) | Self::Type(message) | Self::Index(message)) = self;
+        f.write_str(message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What a fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;

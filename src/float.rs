@@ -1,0 +1,113 @@
+//! The two arithmetic types, `f32` and `f64`, behind one trait.
+//!
+//! Only operations that IEEE 754 defines exactly are here, so that a kernel gives the same bits
+//! whatever instructions it was compiled to. There is no `mul_add` on purpose: a fused multiply-add
+//! rounds once where a multiplication and an addition round twice.
+
+use std::fmt::{Debug, Display};
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// A floating-point type that kernels compute in.
+pub trait Float:
+    sealed::Sealed
+    + Copy
+    + Send
+    + Sync
+    + Default
+    + Debug
+    + Display
+    + PartialEq
+    + PartialOrd
+    + Add<Output = Self>
+    + AddAssign
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + 'static
+{
+    /// 0.
+    const ZERO: Self;
+    /// 1.
+    const ONE: Self;
+    /// Infinity.
+    const INFINITY: Self;
+    /// The smallest positive normal number.
+    const MIN_POSITIVE: Self;
+    /// NumPy's name of the type.
+    const NAME: &'static str;
+
+    /// Rounds to nearest; exact for `f64`.
+    fn from_f64(x: f64) -> Self;
+    /// Exact.
+    fn to_f64(self) -> f64;
+    /// The correctly rounded square root.
+    fn sqrt(self) -> Self;
+    /// The absolute value.
+    fn abs(self) -> Self;
+    /// Neither infinite nor NaN.
+    fn is_finite(self) -> bool;
+
+    /// The larger of two, or NaN where either is NaN (Rust's own `max` would drop it).
+    #[inline(always)]
+    fn max_or_nan(self, other: Self) -> Self {
+        // `self != self` only for NaN; a NaN in `other` fails the first comparison.
+        #[expect(clippy::eq_op)]
+        if self > other || self != self { self } else { other }
+    }
+
+    /// `self` limited to `-bound..=bound`; NaN stays NaN.
+    #[inline(always)]
+    fn clamp_abs(self, bound: Self) -> Self {
+        let x = if self > bound { bound } else { self };
+        if x < -bound { -bound } else { x }
+    }
+
+    /// `self`, or 0 where it is subnormal.
+    #[inline(always)]
+    fn flush(self) -> Self {
+        if self.abs() < Self::MIN_POSITIVE { Self::ZERO } else { self }
+    }
+}
+
+macro_rules! float {
+    ($t:ident, $name:literal) => {
+        impl Float for $t {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const INFINITY: Self = $t::INFINITY;
+            const MIN_POSITIVE: Self = $t::MIN_POSITIVE;
+            const NAME: &'static str = $name;
+
+            #[inline(always)]
+            fn from_f64(x: f64) -> Self {
+                x as $t
+            }
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                $t::sqrt(self)
+            }
+            #[inline(always)]
+            fn abs(self) -> Self {
+                $t::abs(self)
+            }
+            #[inline(always)]
+            fn is_finite(self) -> bool {
+                $t::is_finite(self)
+            }
+        }
+    };
+}
+
+float!(f32, "float32");
+float!(f64, "float64");

@@ -1,0 +1,234 @@
+//! Instruction sets: the one place that knows them.
+//!
+//! A [`Kernel`] is a plain loop. [`Tier::run`] calls it through a trampoline that was compiled for
+//! one instruction set, and because a kernel's `run` is `#[inline(always)]` the loop is compiled
+//! again for each of them. Rust neither contracts `a * b + c` nor reorders floating-point
+//! operations, so all tiers give the same bits; they differ in speed alone.
+//!
+//! The environment variable `FASTOPTIM_ISA` forces a tier for the process, [`with_tier`] for one
+//! call.
+
+use std::cell::Cell;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+
+/// A loop to be compiled for every tier.
+///
+/// It is a struct and not a closure because closures do not inherit the target features of the
+/// function they are written in. `run` must be `#[inline(always)]`, and so must everything it calls
+/// per element; iterator adaptors such as `for_each` put a library function in between, so write
+/// `for`.
+pub trait Kernel {
+    /// What the loop computes.
+    type Output;
+    /// The loop.
+    fn run(self) -> Self::Output;
+}
+
+/// One instruction set that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// What every processor of the architecture has (SSE2 on x86-64).
+    Baseline,
+    /// AVX2 with FMA and F16C: x86-64-v3.
+    Avx2,
+    /// AVX-512 F, BW, CD, DQ and VL: x86-64-v4.
+    Avx512,
+    /// Advanced SIMD, which every aarch64 processor has.
+    Neon,
+}
+
+impl Tier {
+    const ALL: [Self; 4] = [Self::Baseline, Self::Avx2, Self::Avx512, Self::Neon];
+
+    /// The name that `FASTOPTIM_ISA` takes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Baseline => "baseline",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Neon => "neon",
+        }
+    }
+
+    /// Whether this processor has it.
+    pub fn is_supported(self) -> bool {
+        match self {
+            Self::Baseline => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+                    && is_x86_feature_detected!("bmi1")
+                    && is_x86_feature_detected!("bmi2")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                Self::Avx2.is_supported()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512cd")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+
+    /// Runs a kernel as it was compiled for this tier.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `check` lets no tier out of this module that the processor lacks.
+            Self::Avx2 => unsafe { avx2(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx512 => unsafe { avx512(kernel) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Self::Neon => unsafe { neon(kernel) },
+            _ => kernel.run(),
+        }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2")]
+fn avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,avx512f,avx512bw,avx512cd,avx512dq,avx512vl")]
+fn avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run()
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+fn neon<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run()
+}
+
+impl Tier {
+    /// The tiers of this processor, slowest first.
+    pub fn supported() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|tier| tier.is_supported()).collect()
+    }
+
+    /// The tier itself, or an error where this processor lacks it.
+    fn check(self) -> Result<Self> {
+        if self.is_supported() {
+            Ok(self)
+        } else {
+            Err(Error::Value(format!("this processor has no {self}")))
+        }
+    }
+}
+
+impl FromStr for Tier {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|tier| tier.name() == name);
+        known.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Error::Value(format!("unknown instruction set {name:?}; one of {names} is expected"))
+        })
+    }
+}
+
+/// The variable that forces a tier for the whole process.
+pub const VARIABLE: &str = "FASTOPTIM_ISA";
+
+static CHOSEN: OnceLock<Tier> = OnceLock::new();
+
+thread_local! {
+    static FORCED: Cell<Option<Tier>> = const { Cell::new(None) };
+}
+
+/// Chooses the tier of the process: `FASTOPTIM_ISA`, or else the best that the processor has.
+///
+/// # Errors
+/// The variable names an unknown or unsupported tier. Nothing is chosen then.
+pub fn choose() -> Result<Tier> {
+    if let Some(&tier) = CHOSEN.get() {
+        return Ok(tier);
+    }
+    let tier = match std::env::var(VARIABLE) {
+        Ok(name) if !name.is_empty() => name
+            .parse::<Tier>()
+            .and_then(Tier::check)
+            .map_err(|error| Error::Value(format!("{VARIABLE}: {error}")))?,
+        _ => *Tier::supported().last().expect("the baseline is always supported"),
+    };
+    Ok(*CHOSEN.get_or_init(|| tier))
+}
+
+/// The tier in force in this thread. Drivers ask once, in the thread that called them, and hand the
+/// answer to their tasks.
+///
+/// # Panics
+/// `FASTOPTIM_ISA` names no tier of this processor. [`choose`] returns that as an error.
+#[inline]
+pub fn current() -> Tier {
+    FORCED.get().unwrap_or_else(|| match CHOSEN.get() {
+        Some(&tier) => tier,
+        None => choose().unwrap_or_else(|error| panic!("{error}")),
+    })
+}
+
+/// Calls `f` with all kernels that this thread starts on one tier.
+///
+/// # Errors
+/// This processor lacks the tier.
+pub fn with_tier<T>(tier: Tier, f: impl FnOnce() -> T) -> Result<T> {
+    struct Restore(Option<Tier>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FORCED.set(self.0);
+        }
+    }
+    let _restore = Restore(FORCED.replace(Some(tier.check()?)));
+    Ok(f())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for tier in Tier::ALL {
+            assert_eq!(tier.name().parse(), Ok(tier));
+        }
+        assert!("sse9".parse::<Tier>().unwrap_err().to_string().contains("sse9"));
+    }
+
+    #[test]
+    fn a_forced_tier_ends_with_its_call() {
+        let before = current();
+        assert_eq!(with_tier(Tier::Baseline, current), Ok(Tier::Baseline));
+        assert_eq!(current(), before);
+    }
+
+    #[test]
+    fn an_unsupported_tier_is_refused() {
+        let lacking = Tier::ALL.into_iter().find(|tier| !tier.is_supported()).expect("one of ALL");
+        assert!(with_tier(lacking, || ()).is_err());
+    }
+}

@@ -1,0 +1,201 @@
+//! Deterministic reductions: lanes, then blocks, then a fixed tree.
+//!
+//! A slice is cut into blocks of [`BLOCK`] elements from its own start. Within a block, element `i`
+//! goes to lane `i % LANES` in `f64`; lanes and then blocks are combined by a tree that depends on
+//! their number alone. Threads only choose who computes which block, so they never change a bit.
+
+use crate::float::Float;
+use crate::isa::{self, Kernel};
+use crate::threads;
+
+/// Elements per block: 16 KiB of `f32`, half an L1 cache.
+pub const BLOCK: usize = 4096;
+
+/// 32 `f64` lanes fill four AVX-512 or eight AVX2 registers; other counts vectorize by luck.
+const LANES: usize = 32;
+
+/// Blocks per chunk of parallel work.
+const CHUNK: usize = 8;
+
+/// What is summed, or maximized, over the elements.
+pub trait Measure: Copy + Send + Sync {
+    /// The lane after one more element.
+    fn add(self, lane: f64, x: f64) -> f64;
+    /// Two lanes as one.
+    fn join(self, a: f64, b: f64) -> f64;
+}
+
+/// `sum(abs(x))`
+#[derive(Clone, Copy, Debug)]
+pub struct Absolute;
+/// `sum((x scale)^2)`, with a power of two as scale.
+#[derive(Clone, Copy, Debug)]
+pub struct Squares {
+    /// 1, or what keeps the squares of `f64` from overflow and underflow.
+    pub scale: f64,
+}
+/// `max(abs(x))`, NaN where one is.
+#[derive(Clone, Copy, Debug)]
+pub struct Largest;
+/// `sum(abs(x / unit)^power)`
+#[derive(Clone, Copy, Debug)]
+pub struct Powers {
+    /// The exponent.
+    pub power: f64,
+    /// What the elements are divided by first.
+    pub unit: f64,
+}
+
+impl Measure for Absolute {
+    #[inline(always)]
+    fn add(self, lane: f64, x: f64) -> f64 {
+        lane + x.abs()
+    }
+    #[inline(always)]
+    fn join(self, a: f64, b: f64) -> f64 {
+        a + b
+    }
+}
+
+impl Measure for Squares {
+    #[inline(always)]
+    fn add(self, lane: f64, x: f64) -> f64 {
+        let x = x * self.scale;
+        lane + x * x
+    }
+    #[inline(always)]
+    fn join(self, a: f64, b: f64) -> f64 {
+        a + b
+    }
+}
+
+impl Measure for Largest {
+    #[inline(always)]
+    fn add(self, lane: f64, x: f64) -> f64 {
+        lane.max_or_nan(x.abs())
+    }
+    #[inline(always)]
+    fn join(self, a: f64, b: f64) -> f64 {
+        a.max_or_nan(b)
+    }
+}
+
+impl Measure for Powers {
+    #[inline(always)]
+    fn add(self, lane: f64, x: f64) -> f64 {
+        lane + (x.abs() / self.unit).powf(self.power)
+    }
+    #[inline(always)]
+    fn join(self, a: f64, b: f64) -> f64 {
+        a + b
+    }
+}
+
+struct Block<'a, T, M> {
+    elements: &'a [T],
+    measure: M,
+}
+
+impl<T: Float, M: Measure> Kernel for Block<'_, T, M> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let mut lanes = [0.0; LANES];
+        let (rows, rest) = self.elements.as_chunks::<LANES>();
+        for row in rows {
+            for i in 0..LANES {
+                lanes[i] = self.measure.add(lanes[i], row[i].to_f64());
+            }
+        }
+        for i in 0..rest.len() {
+            lanes[i] = self.measure.add(lanes[i], rest[i].to_f64());
+        }
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                lanes[i] = self.measure.join(lanes[i], lanes[i + width]);
+            }
+            width /= 2;
+        }
+        lanes[0]
+    }
+}
+
+/// Measures each slice by itself. All of them share one fork-join.
+pub fn measure<T: Float, M: Measure>(slices: &[&[T]], measure: M) -> Vec<f64> {
+    let tier = isa::current();
+    let mut starts = Vec::with_capacity(slices.len() + 1);
+    let mut blocks = 0;
+    for slice in slices {
+        starts.push(blocks);
+        blocks += slice.len().div_ceil(BLOCK);
+    }
+    starts.push(blocks);
+
+    let partials: Vec<Slot> = (0..blocks).map(|_| Slot::default()).collect();
+    let elements: usize = slices.iter().map(|slice| slice.len()).sum();
+    // Reading and squaring costs about a quarter of an AdamW step.
+    threads::run(blocks.div_ceil(CHUNK), elements / 4, |chunk| {
+        for block in chunk * CHUNK..((chunk + 1) * CHUNK).min(blocks) {
+            let owner = starts.partition_point(|&start| start <= block) - 1;
+            let slice = slices[owner];
+            let start = (block - starts[owner]) * BLOCK;
+            let elements = &slice[start..slice.len().min(start + BLOCK)];
+            partials[block].set(tier.run(Block { elements, measure }));
+        }
+    });
+    let partials: Vec<f64> = partials.into_iter().map(Slot::get).collect();
+    let join = |a, b| measure.join(a, b);
+    starts.windows(2).map(|ends| fold(&partials[ends[0]..ends[1]], &join)).collect()
+}
+
+/// A result that one task writes and the caller reads after the join.
+#[derive(Default)]
+struct Slot(std::sync::atomic::AtomicU64);
+
+impl Slot {
+    fn set(&self, x: f64) {
+        self.0.store(x.to_bits(), std::sync::atomic::Ordering::Relaxed);
+    }
+    fn get(self) -> f64 {
+        f64::from_bits(self.0.into_inner())
+    }
+}
+
+/// The sum by a balanced tree whose form depends on the number of terms alone; 0 for none.
+pub fn tree(terms: &[f64]) -> f64 {
+    fold(terms, &|a, b| a + b)
+}
+
+fn fold(terms: &[f64], join: &impl Fn(f64, f64) -> f64) -> f64 {
+    match terms {
+        [] => 0.0,
+        [only] => *only,
+        _ => {
+            let (left, right) = terms.split_at(terms.len().next_power_of_two() / 2);
+            join(fold(left, join), fold(right, join))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_sums_every_term_once() {
+        for n in 0..70 {
+            let terms: Vec<f64> = (1..=n).map(f64::from).collect();
+            assert_eq!(tree(&terms), f64::from(n * (n + 1) / 2));
+        }
+    }
+
+    #[test]
+    fn slices_are_measured_by_themselves() {
+        let ones = vec![1.0_f32; 3 * BLOCK + 5];
+        let slices: [&[f32]; 3] = [&ones, &[], &ones[..7]];
+        assert_eq!(measure(&slices, Absolute), [(3 * BLOCK + 5) as f64, 0.0, 7.0]);
+        assert_eq!(measure(&slices, Largest), [1.0, 0.0, 1.0]);
+    }
+}
