@@ -1,0 +1,200 @@
+//! Gradient norms and clipping.
+
+use crate::float::Float;
+use crate::isa::{self, Kernel};
+use crate::reduce::{self, Absolute, Largest, Powers, Squares};
+use crate::threads;
+
+/// Elements per chunk of parallel work: 64 KiB of `f32`.
+const CHUNK: usize = 16 * 1024;
+
+/// One array, of either type.
+#[derive(Clone, Copy, Debug)]
+pub enum Array<'a> {
+    /// Single precision.
+    F32(&'a [f32]),
+    /// Double precision.
+    F64(&'a [f64]),
+}
+
+/// One array to be changed in place, of either type.
+#[derive(Debug)]
+pub enum ArrayMut<'a> {
+    /// Single precision.
+    F32(&'a mut [f32]),
+    /// Double precision.
+    F64(&'a mut [f64]),
+}
+
+/// Measures every array, in the order given.
+fn measure_all<M: reduce::Measure>(arrays: &[Array<'_>], measure: M) -> Vec<f64> {
+    let (mut single, mut double) = (Vec::new(), Vec::new());
+    for array in arrays {
+        match array {
+            Array::F32(x) => single.push(*x),
+            Array::F64(x) => double.push(*x),
+        }
+    }
+    let mut single = reduce::measure(&single, measure).into_iter();
+    let mut double = reduce::measure(&double, measure).into_iter();
+    let next = |array: &Array<'_>| match array {
+        Array::F32(_) => single.next(),
+        Array::F64(_) => double.next(),
+    };
+    arrays.iter().map(next).map(|x| x.expect("one per array")).collect()
+}
+
+/// The norm of all arrays taken as one vector, `norm_type` > 0 or infinite.
+///
+/// Finite elements have a finite norm unless it is beyond `f64` itself. The arrays combine in
+/// order, each from blocks of its own, so views of one buffer and separate arrays give the same
+/// bits.
+pub fn total_norm(arrays: &[Array<'_>], norm_type: f64) -> f64 {
+    let sum = |terms: Vec<f64>| terms.iter().sum::<f64>();
+    if norm_type == 2.0 {
+        let squares = sum(measure_all(arrays, Squares { scale: 1.0 }));
+        // Squares between these bounds neither overflowed nor lost anything to underflow; squares
+        // of `f32` always lie between them, or are exactly 0.
+        if squares.is_nan() || (1e-250..1e300).contains(&squares) {
+            return squares.sqrt();
+        }
+        let largest = largest(arrays);
+        if largest == 0.0 || !largest.is_finite() {
+            return largest;
+        }
+        // A power of two that brings the largest element near 1 changes no bit of the others.
+        let exponent = ((largest.to_bits() >> 52) as i32 - 1023).clamp(-1022, 1022);
+        let scale = f64::from_bits(((1023 - exponent) as u64) << 52);
+        sum(measure_all(arrays, Squares { scale })).sqrt() / scale
+    } else if norm_type == 1.0 {
+        sum(measure_all(arrays, Absolute))
+    } else if norm_type == f64::INFINITY {
+        largest(arrays)
+    } else {
+        let unit = largest(arrays);
+        if unit == 0.0 || !unit.is_finite() {
+            return unit;
+        }
+        let powers = Powers { power: norm_type, unit };
+        unit * sum(measure_all(arrays, powers)).powf(1.0 / norm_type)
+    }
+}
+
+fn largest(arrays: &[Array<'_>]) -> f64 {
+    measure_all(arrays, Largest).into_iter().fold(0.0, f64::max_or_nan)
+}
+
+/// What gradients of norm `norm` are multiplied by to have `max_norm` at most: PyTorch's
+/// `max_norm / (norm + 1e-6)`, at most 1. A norm that is not finite clips nothing.
+pub fn coefficient(norm: f64, max_norm: f64) -> f64 {
+    if norm.is_finite() { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 }
+}
+
+struct Scale<'a, T> {
+    x: &'a mut [T],
+    factor: T,
+}
+
+impl<T: Float> Kernel for Scale<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for x in self.x {
+            *x = *x * self.factor;
+        }
+    }
+}
+
+struct Clamp<'a, T> {
+    x: &'a mut [T],
+    bound: T,
+}
+
+impl<T: Float> Kernel for Clamp<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for x in self.x {
+            *x = x.clamp_abs(self.bound);
+        }
+    }
+}
+
+/// Multiplies every array by `factor`; writes nothing when it is 1.
+pub fn scale(arrays: &mut [ArrayMut<'_>], factor: f64) {
+    if factor == 1.0 {
+        return;
+    }
+    let tier = isa::current();
+    for_each_chunk(arrays, &|piece| match piece {
+        ArrayMut::F32(x) => tier.run(Scale { x, factor: factor as f32 }),
+        ArrayMut::F64(x) => tier.run(Scale { x, factor }),
+    });
+}
+
+/// Limits every element to `-bound..=bound`; NaN stays NaN.
+pub fn clamp(arrays: &mut [ArrayMut<'_>], bound: f64) {
+    let tier = isa::current();
+    for_each_chunk(arrays, &|piece| match piece {
+        ArrayMut::F32(x) => tier.run(Clamp { x, bound: bound as f32 }),
+        ArrayMut::F64(x) => tier.run(Clamp { x, bound }),
+    });
+}
+
+fn for_each_chunk(arrays: &mut [ArrayMut<'_>], f: &(impl Fn(ArrayMut<'_>) + Sync)) {
+    let mut pieces = Vec::new();
+    let mut elements = 0;
+    for array in arrays {
+        match array {
+            ArrayMut::F32(x) => {
+                elements += x.len();
+                pieces.extend(x.chunks_mut(CHUNK).map(ArrayMut::F32));
+            }
+            ArrayMut::F64(x) => {
+                elements += x.len();
+                pieces.extend(x.chunks_mut(CHUNK).map(ArrayMut::F64));
+            }
+        }
+    }
+    let pieces: Vec<_> = pieces.into_iter().map(|piece| std::sync::Mutex::new(Some(piece))).collect();
+    threads::run(pieces.len(), elements / 4, |index| {
+        let piece = pieces[index].lock().ok().and_then(|mut slot| slot.take());
+        f(piece.expect("each piece is taken once"));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extreme_gradients_have_a_correct_norm() {
+        let norm = |x: &[f32]| total_norm(&[Array::F32(x)], 2.0);
+        assert!((norm(&[3e38, 3e38]) / (f64::from(3e38_f32) * 2_f64.sqrt()) - 1.0).abs() < 1e-15);
+        assert_eq!(norm(&[1e-30]), f64::from(1e-30_f32));
+        let norm = |x: &[f64]| total_norm(&[Array::F64(x)], 2.0);
+        assert!((norm(&[3e300, 4e300]) / 5e300 - 1.0).abs() < 1e-15);
+        assert!((norm(&[3e-300, 4e-300]) / 5e-300 - 1.0).abs() < 1e-15);
+        assert_eq!(norm(&[]), 0.0);
+        assert_eq!(norm(&[1.0, f64::INFINITY]), f64::INFINITY);
+        assert!(norm(&[1.0, f64::NAN]).is_nan());
+    }
+
+    #[test]
+    fn other_norms() {
+        let x = [3.0, -4.0];
+        assert_eq!(total_norm(&[Array::F64(&x)], 1.0), 7.0);
+        assert_eq!(total_norm(&[Array::F64(&x)], f64::INFINITY), 4.0);
+        assert!((total_norm(&[Array::F64(&x)], 3.0) - 91_f64.cbrt()).abs() < 1e-14);
+    }
+
+    #[test]
+    fn clamping_keeps_nan() {
+        let mut x = [5.0, -5.0, 0.5, f64::NAN];
+        clamp(&mut [ArrayMut::F64(&mut x)], 1.0);
+        assert_eq!(x[..3], [1.0, -1.0, 0.5]);
+        assert!(x[3].is_nan());
+    }
+}

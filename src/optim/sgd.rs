@@ -1,0 +1,143 @@
+//! Stochastic gradient descent with momentum (Polyak, 1964; Sutskever et al., 2013).
+
+use super::{Clock, Optimizer, Rule, Visitor};
+use crate::error::{Error, Result};
+use crate::float::Float;
+use crate::hyper::{Kind, hyper};
+
+hyper! {
+    /// ```text
+    /// outside:  v = mu v + (1 - dampening) g,  u = v  or  g + mu v (Nesterov),  p -= lr u
+    /// inside:   v = mu v - lr g,               p += v  or  mu v - lr g (Nesterov)
+    /// ```
+    /// The first outside step copies g into v, without dampening.
+    pub struct Sgd {
+        /// Learning rate.
+        lr: f64, Kind::NonNegative;
+        /// mu; 0 is plain gradient descent without state.
+        momentum: f64, Kind::NonNegative;
+        /// Takes part of the gradient out of v.
+        dampening: f64, Kind::NonNegative;
+        /// Coupled weight decay.
+        weight_decay: f64, Kind::NonNegative;
+        /// Steps from the look-ahead point.
+        nesterov: bool, Kind::Flag;
+        /// Whether the learning rate stands outside or inside of v.
+        momentum_form: String, Kind::Word(&["outside", "inside"]);
+    }
+    check |sgd| sgd.check()
+}
+
+impl Sgd {
+    fn check(&self) -> Result<()> {
+        let refuse = |message: &str| Err(Error::Value(message.to_owned()));
+        if self.nesterov && (self.momentum <= 0.0 || self.dampening != 0.0) {
+            return refuse("nesterov requires momentum > 0 and dampening = 0");
+        }
+        if self.momentum_form == "inside" && self.dampening != 0.0 {
+            return refuse("momentum_form \"inside\" requires dampening = 0");
+        }
+        Ok(())
+    }
+}
+
+impl Optimizer for Sgd {
+    fn coupled_decay(&self) -> f64 {
+        self.weight_decay
+    }
+
+    fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
+        let lr = T::from_f64(self.lr);
+        let mu = T::from_f64(self.momentum);
+        let damped = |clock: Clock| {
+            T::from_f64(if clock.fresh { 1.0 } else { 1.0 - self.dampening })
+        };
+        match (self.momentum > 0.0, self.momentum_form == "inside", self.nesterov) {
+            (false, _, _) => visitor.elementwise(|_| Plain { lr }),
+            (true, false, false) => visitor.elementwise(|clock| Outside { lr, mu, gc: damped(clock) }),
+            (true, false, true) => visitor.elementwise(|_| Nesterov { lr, mu }),
+            (true, true, false) => visitor.elementwise(|_| Inside { lr, mu }),
+            (true, true, true) => visitor.elementwise(|_| NesterovInside { lr, mu }),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Plain<T> {
+    lr: T,
+}
+
+impl<T: Float> Rule<T, 0> for Plain<T> {
+    const STATE: [&'static str; 0] = [];
+
+    #[inline(always)]
+    fn update(&self, p: T, g: T, []: [T; 0]) -> (T, [T; 0]) {
+        (p - self.lr * g, [])
+    }
+}
+
+/// `gc` is 1 - dampening, and 1 where v holds nothing yet.
+#[derive(Clone, Copy)]
+struct Outside<T> {
+    lr: T,
+    mu: T,
+    gc: T,
+}
+
+impl<T: Float> Rule<T, 1> for Outside<T> {
+    const STATE: [&'static str; 1] = ["momentum_buffer"];
+
+    #[inline(always)]
+    fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
+        let v = (self.mu * v + self.gc * g).flush();
+        (p - self.lr * v, [v])
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Nesterov<T> {
+    lr: T,
+    mu: T,
+}
+
+impl<T: Float> Rule<T, 1> for Nesterov<T> {
+    const STATE: [&'static str; 1] = ["momentum_buffer"];
+
+    #[inline(always)]
+    fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
+        let v = (self.mu * v + g).flush();
+        (p - self.lr * (g + self.mu * v), [v])
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Inside<T> {
+    lr: T,
+    mu: T,
+}
+
+impl<T: Float> Rule<T, 1> for Inside<T> {
+    const STATE: [&'static str; 1] = ["momentum_buffer"];
+
+    #[inline(always)]
+    fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
+        let v = (self.mu * v - self.lr * g).flush();
+        (p + v, [v])
+    }
+}
+
+#[derive(Clone, Copy)]
+struct NesterovInside<T> {
+    lr: T,
+    mu: T,
+}
+
+impl<T: Float> Rule<T, 1> for NesterovInside<T> {
+    const STATE: [&'static str; 1] = ["momentum_buffer"];
+
+    #[inline(always)]
+    fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
+        let v = (self.mu * v - self.lr * g).flush();
+        (p + (self.mu * v - self.lr * g), [v])
+    }
+}
