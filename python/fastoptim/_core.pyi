@@ -1,0 +1,49 @@
+from typing import Any
+
+from numpy.typing import NDArray
+
+__all__ = [
+    "HYPERPARAMETERS",
+    "Engine",
+    "__version__",
+    "clamp",
+    "get_num_threads",
+    "is_thread_count",
+    "scale_to_norm",
+    "set_num_threads",
+    "set_own_threads",
+    "tier",
+    "tiers",
+    "total_norm",
+]
+
+__version__: str
+HYPERPARAMETERS: dict[str, list[str]]
+
+class Engine:
+    steps: int
+    def __new__(cls, kind: str) -> Engine: ...
+    def add_group(
+        self, group: dict[str, Any], names: list[str], arrays: list[NDArray[Any]]
+    ) -> None: ...
+    def step(
+        self,
+        groups: list[dict[str, Any]],
+        grads: Any,
+        loss_scale: float,
+        max_norm: float | None,
+        clip_value: float | None,
+    ) -> float | None: ...
+    def parameter_step(self, index: int) -> int: ...
+    def state(self, index: int) -> list[tuple[str, NDArray[Any], bool]]: ...
+    def set_counts(self, index: int, step: int, started: list[str]) -> None: ...
+
+def clamp(grads: list[NDArray[Any]], clip_value: float) -> None: ...
+def get_num_threads() -> int: ...
+def is_thread_count(text: str) -> bool: ...
+def scale_to_norm(grads: list[NDArray[Any]], max_norm: float, norm: float) -> None: ...
+def set_num_threads(n: int) -> None: ...
+def set_own_threads(n: int | None) -> int | None: ...
+def tier() -> str: ...
+def tiers() -> list[str]: ...
+def total_norm(grads: list[NDArray[Any]], norm_type: float) -> float: ...

@@ -1,0 +1,378 @@
+"""What all optimizers share: groups, state, gradients in every form, checkpoints."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastoptim import _core
+from fastoptim.buffer import FlatBuffer
+from fastoptim.errors import CheckpointError
+
+Array: TypeAlias = NDArray[Any]
+Arrays: TypeAlias = FlatBuffer | Array | Sequence[Array] | Mapping[str, Array]
+Params: TypeAlias = Arrays | Sequence[dict[str, Any]]
+Grads: TypeAlias = FlatBuffer | Array | Sequence[Array | None] | Mapping[str, Array | None]
+
+
+class StepInfo(NamedTuple):
+    """What one step did.
+
+    Attributes
+    ----------
+    applied : bool
+        Whether the parameters were updated.
+    grad_norm : float or None
+        The global norm that clipping used, or None when no norm was asked for.
+    """
+
+    applied: bool
+    grad_norm: float | None
+
+
+class Optimizer:
+    """The base of the optimizers; it cannot be used by itself.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        One dict per group, with ``"params"`` (a tuple of arrays), ``"param_names"`` and every
+        hyperparameter. Hyperparameters are read anew at each step; each may be a function of the
+        number of steps applied so far.
+    """
+
+    _kind: ClassVar[str]
+
+    param_groups: list[dict[str, Any]]
+
+    def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
+        self._defaults = defaults
+        self._engine = _core.Engine(self._kind)
+        self._names: list[str] = []
+        self._buffer: FlatBuffer | None = None
+        self.param_groups = []
+        if _is_groups(params):
+            for group in params:
+                self.add_param_group(group)
+        else:
+            self.add_param_group({"params": params})
+            if isinstance(params, FlatBuffer):
+                self._buffer = params
+
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
+        """Add a group of parameters with hyperparameters of its own.
+
+        Parameters
+        ----------
+        param_group : mapping
+            ``"params"`` in any form that the constructor takes, and any hyperparameters.
+
+        Raises
+        ------
+        ValueError
+            A name or an array is there already, or a hyperparameter is unknown or out of range.
+        """
+        if not isinstance(param_group, Mapping) or "params" not in param_group:
+            raise TypeError('param_group must be a dict with "params"')
+        names, arrays = _named(param_group["params"], start=len(self._names))
+        group = {"params": tuple(arrays), "param_names": tuple(names), **self._defaults}
+        for key, value in param_group.items():
+            if key == "params":
+                continue
+            if key not in self._defaults and key not in ("initial_lr", "param_names"):
+                raise ValueError(f"unknown hyperparameter {key!r} of {type(self).__name__}")
+            if key != "param_names":
+                group[key] = value
+        self._engine.add_group(group, names, arrays)
+        self._names += names
+        self._buffer = None
+        self.param_groups.append(group)
+
+    def step(
+        self,
+        grads: Grads,
+        *,
+        loss_scale: float = 1.0,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> StepInfo:
+        """Update the parameters in one sweep.
+
+        Parameters
+        ----------
+        grads : FlatBuffer, array, sequence or mapping
+            Gradients in the structure of the parameters. None stands for a parameter without a
+            gradient: it keeps its value, state and count.
+        loss_scale : float, default 1.0
+            What the gradients are divided by first.
+        max_norm : float, optional
+            Clips the global 2-norm of the gradients to this; infinity only measures it.
+        clip_value : float, optional
+            Clips every element to ``-clip_value..clip_value``, before the norm is taken.
+
+        Returns
+        -------
+        StepInfo
+            Whether the step was applied, and the norm if one was asked for.
+
+        Raises
+        ------
+        TypeError
+            A gradient has another dtype than its parameter, or is no plain array.
+        ValueError
+            A wrong shape, layout or range, or memory that is shared. Nothing has changed then.
+        RuntimeError
+            Another thread is working on the same memory.
+        """
+        norm = self._engine.step(
+            self.param_groups, self._in_order(grads), loss_scale, max_norm, clip_value
+        )
+        return StepInfo(True, norm)
+
+    def zero_grad(self, grads: Grads) -> None:
+        """Set every gradient to 0."""
+        for grad in self._in_order(grads):
+            if grad is not None:
+                grad[...] = 0
+
+    @property
+    def state(self) -> dict[str, dict[str, Any]]:
+        """The state by parameter name: arrays (views) under PyTorch's names, and ``step``."""
+        return {
+            name: {
+                "step": self._engine.parameter_step(index),
+                **{slot: array for slot, array, _ in self._engine.state(index)},
+            }
+            for index, name in enumerate(self._names)
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of all state in PyTorch's layout.
+
+        Parameters are numbered in order; ``param_names`` in each group has their names. A
+        hyperparameter that is a function is saved as its current value.
+        """
+        state: dict[int, dict[str, Any]] = {}
+        for index in range(len(self._names)):
+            slots = {n: a.copy() for n, a, started in self._engine.state(index) if started}
+            step = self._engine.parameter_step(index)
+            if slots or step:
+                state[index] = {"step": step, **slots}
+        groups, start = [], 0
+        for group in self.param_groups:
+            end = start + len(group["params"])
+            saved = {
+                key: value(self._engine.steps) if callable(value) else value
+                for key, value in group.items()
+                if key != "params"
+            }
+            saved["param_names"] = list(saved["param_names"])
+            groups.append({"params": list(range(start, end)), **saved})
+            start = end
+        return {"state": state, "param_groups": groups, "steps": self._engine.steps}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned.
+
+        Everything is validated before anything changes. A hyperparameter that is a function here
+        stays that function.
+
+        Raises
+        ------
+        CheckpointError
+            The dict is not one of this optimizer with these parameters.
+        """
+        groups = self._loaded_groups(state_dict)
+        state = state_dict["state"]
+        if not isinstance(state, Mapping):
+            raise CheckpointError("state must be a mapping")
+        probe = _core.Engine(self._kind)
+        probe.steps = self._engine.steps
+        start = 0
+        try:
+            for group in groups:
+                end = start + len(group["params"])
+                probe.add_group(group, self._names[start:end], list(group["params"]))
+                start = end
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"param_groups: {error}") from None
+        loaded = []
+        for index, name in enumerate(self._names):
+            entry = state.get(index, {})
+            loaded.append(_loaded_state(name, entry, probe.state(index)))
+        unknown = set(state) - set(range(len(self._names)))
+        if unknown:
+            raise CheckpointError(f"state of unknown parameters {sorted(map(str, unknown))}")
+        steps = state_dict.get("steps", max((step for step, _ in loaded), default=0))
+        steps = _count("steps", steps)
+        for index, (step, arrays) in enumerate(loaded):
+            for slot, array, _ in probe.state(index):
+                if slot in arrays:
+                    array[...] = arrays[slot]
+            probe.set_counts(index, step, list(arrays))
+        probe.steps = steps
+        self._engine = probe
+        for mine, new in zip(self.param_groups, groups, strict=True):
+            mine.update(new)
+
+    def _loaded_groups(self, state_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
+        try:
+            saved = state_dict["param_groups"]
+            sizes = [len(group["params"]) for group in saved]
+            state_dict["state"]
+        except (TypeError, KeyError) as error:
+            raise CheckpointError(f"not a state_dict of an optimizer: {error}") from None
+        if sizes != [len(group["params"]) for group in self.param_groups]:
+            raise CheckpointError(f"param_groups have {sizes} parameters, not those of this object")
+        groups = []
+        for mine, theirs in zip(self.param_groups, saved, strict=True):
+            names = theirs.get("param_names")
+            if names is not None and tuple(names) != mine["param_names"]:
+                raise CheckpointError(f"param_names are {names}, here {mine['param_names']}")
+            group = dict(mine)
+            for key, value in theirs.items():
+                if key in ("params", "param_names"):
+                    continue
+                known = key in self._defaults or key == "initial_lr"
+                if known and not callable(mine.get(key)):
+                    group[key] = value
+            groups.append(group)
+        return groups
+
+    def _in_order(self, grads: Grads) -> Sequence[Array | None]:
+        """The gradients as one sequence over all groups."""
+        if isinstance(grads, FlatBuffer):
+            if self._buffer is not None and grads.shapes is self._buffer.shapes:
+                return grads.views
+            return self._by_name(grads)
+        if isinstance(grads, np.ndarray):
+            if self._buffer is not None:
+                if grads.shape != (self._buffer.size,):
+                    raise ValueError(
+                        f"grads has shape {grads.shape}, expected ({self._buffer.size},)"
+                    )
+                shapes, offsets = self._buffer.shapes, self._buffer.offsets
+                return [
+                    grads[offsets[n] : offsets[n] + int(np.prod(shapes[n]))].reshape(shapes[n])
+                    for n in self._names
+                ]
+            return [grads]
+        if isinstance(grads, Mapping):
+            return self._by_name(grads)
+        if not isinstance(grads, Sequence) or isinstance(grads, str):
+            raise TypeError(
+                f"grads must be arrays in the structure of params, got {type(grads).__name__}"
+            )
+        return grads
+
+    def _by_name(self, grads: Mapping[str, Array | None]) -> list[Array | None]:
+        if len(grads) != len(self._names) or any(name not in grads for name in self._names):
+            missing = [name for name in self._names if name not in grads]
+            extra = [name for name in grads if name not in set(self._names)]
+            raise ValueError(f"grads: missing names {missing}, unexpected names {extra}")
+        return [grads[name] for name in self._names]
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for index, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {index}")
+            lines += [f"    {k}: {v}" for k, v in sorted(group.items()) if k != "params"]
+        return "\n".join([*lines, ")"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "defaults": self._defaults,
+            "groups": self.param_groups,
+            "buffer": self._buffer,
+            "state": self.state_dict(),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._defaults = state["defaults"]
+        self._engine = _core.Engine(self._kind)
+        self._names = []
+        self.param_groups = []
+        buffer: FlatBuffer | None = state["buffer"]
+        for group in state["groups"]:
+            if buffer is not None:
+                group["params"] = buffer.views
+            names, arrays = list(group["param_names"]), list(group["params"])
+            self._engine.add_group(group, names, arrays)
+            self._names += names
+            self.param_groups.append(group)
+        self._buffer = buffer
+        self.load_state_dict(state["state"])
+
+
+def _is_groups(params: Any) -> bool:
+    return (
+        isinstance(params, Sequence)
+        and len(params) > 0
+        and all(isinstance(group, Mapping) and "params" in group for group in params)
+    )
+
+
+def _named(params: Any, start: int) -> tuple[list[str], list[Array]]:
+    if isinstance(params, Mapping):
+        if not all(isinstance(name, str) for name in params):
+            raise TypeError("params must have names that are strings")
+        return list(params), list(params.values())
+    if isinstance(params, np.ndarray):
+        params = [params]
+    elif not isinstance(params, Iterator | Sequence) or isinstance(params, str):
+        raise TypeError(
+            "params must be a FlatBuffer, an array, a sequence or mapping of arrays, or a list of "
+            f"group dicts, got {type(params).__name__}"
+        )
+    arrays = list(params)
+    return [str(start + index) for index in range(len(arrays))], arrays
+
+
+def _count(name: str, value: Any) -> int:
+    try:
+        count = operator.index(value)
+    except TypeError:
+        try:
+            number = float(value)
+            count = int(number)
+        except (TypeError, ValueError, OverflowError):
+            raise CheckpointError(f"{name} must be a whole number, got {value!r}") from None
+        if count != number:
+            raise CheckpointError(f"{name} must be a whole number, got {value!r}") from None
+    if not 0 <= count < 2**64:
+        raise CheckpointError(f"{name} must be >= 0 and fit 64 bits, got {value!r}")
+    return count
+
+
+def _loaded_state(
+    name: str, entry: Any, slots: Sequence[tuple[str, Array, bool]]
+) -> tuple[int, dict[str, Array]]:
+    """The step and the arrays of one parameter's saved state, checked against its slots."""
+    if not isinstance(entry, Mapping):
+        raise CheckpointError(f"state of {name!r} must be a mapping")
+    step = _count(f"step of {name!r}", entry.get("step", 0))
+    expected = {slot: array for slot, array, _ in slots}
+    arrays = {}
+    for slot, value in entry.items():
+        if slot == "step" or value is None:
+            continue
+        if slot not in expected:
+            raise CheckpointError(f"state of {name!r} has an unexpected {slot!r}")
+        array = np.asarray(value)
+        want = expected[slot]
+        if array.dtype != want.dtype or array.shape != want.shape:
+            raise CheckpointError(
+                f"{slot} of {name!r} is {array.dtype} of shape {array.shape}, "
+                f"expected {want.dtype} of shape {want.shape}"
+            )
+        if np.isnan(array).any() or (slot.endswith("_sq") and (array < 0).any()):
+            raise CheckpointError(f"{slot} of {name!r} has NaN or negative values")
+        arrays[slot] = array
+    missing = [slot for slot in expected if slot not in arrays and slot != "momentum_buffer"]
+    if step > 0 and missing:
+        raise CheckpointError(f"state of {name!r} lacks {missing}")
+    return step, arrays

@@ -1,0 +1,140 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim._base import Optimizer, Params
+
+
+class Adam(Optimizer):
+    r"""Adam: steps scaled per element by running moments; robust to the choice of rate.
+
+    .. math::
+        m &= \beta_1 m + (1 - \beta_1) g, \qquad v = \beta_2 v + (1 - \beta_2) g^2 \\
+        p &= p - \text{lr} \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence, mapping or list of groups
+        float32 or float64 arrays, updated in place.
+    lr : float or function of the step, default 1e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two moments, each in [0, 1).
+    eps : float, default 1e-8
+        Added to the root after bias correction; >= 0.
+    weight_decay : float, default 0
+        Coupled (added to the gradient) unless ``decoupled_weight_decay``; >= 0.
+    amsgrad : bool, default False
+        Divides by the largest (uncorrected) ``v`` so far (Reddi et al., 2018).
+    decoupled_weight_decay : bool, default False
+        Decays as AdamW does.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.ones(2)
+    >>> opt = fo.Adam({"w": w}, lr=0.5)
+    >>> opt.step({"w": np.array([3.0, -4.0])}, max_norm=1.0).grad_norm
+    5.0
+    >>> w.round(6)
+    array([0.5, 1.5])
+    """
+
+    _kind = "Adam"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-3,
+        betas: Any = (0.9, 0.999),
+        eps: Any = 1e-8,
+        weight_decay: Any = 0,
+        amsgrad: bool = False,
+        decoupled_weight_decay: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "amsgrad": amsgrad,
+                "decoupled_weight_decay": decoupled_weight_decay,
+                "maximize": maximize,
+            },
+        )
+
+
+class AdamW(Optimizer):
+    r"""Adam with decoupled weight decay, the usual choice for transformers.
+
+    As :class:`Adam`, but ``p`` is first multiplied by ``1 - lr * weight_decay``, and the gradient
+    is left alone: the decay does not pass through the moments.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence, mapping or list of groups
+        float32 or float64 arrays, updated in place.
+    lr : float or function of the step, default 1e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two moments, each in [0, 1).
+    eps : float, default 1e-8
+        Added to the root after bias correction; >= 0.
+    weight_decay : float, default 1e-2
+        Decoupled, >= 0.
+    amsgrad : bool, default False
+        Divides by the largest (uncorrected) ``v`` so far.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
+
+    Examples
+    --------
+    >>> import fastoptim as fo
+    >>> params = fo.FlatBuffer({"w": (2, 3), "b": (3,)})
+    >>> grads = params.zeros_like()
+    >>> fo.AdamW(params, lr=1e-3).step(grads).applied
+    True
+    """
+
+    _kind = "Adam"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-3,
+        betas: Any = (0.9, 0.999),
+        eps: Any = 1e-8,
+        weight_decay: Any = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "amsgrad": amsgrad,
+                "decoupled_weight_decay": True,
+                "maximize": maximize,
+            },
+        )

@@ -1,0 +1,81 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim._base import Optimizer, Params
+
+
+class SGD(Optimizer):
+    r"""Stochastic gradient descent with momentum, the choice for convolutional networks.
+
+    .. math::
+        v = \mu v + (1 - \text{dampening})\, g, \qquad p = p - \text{lr}\, v
+
+    The first step copies :math:`g` into :math:`v`. Nesterov steps by :math:`g + \mu v` instead:
+    the look-ahead form :math:`v = \mu v - \text{lr}\, g(p + \mu v);\ p = p + v`, rewritten at the
+    shifted point :math:`p + \mu v`, which is what is stored.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence, mapping or list of groups
+        float32 or float64 arrays, updated in place.
+    lr : float or function of the step, default 1e-3
+        Learning rate, >= 0.
+    momentum : float, default 0
+        :math:`\mu` >= 0; 0 keeps no state.
+    dampening : float, default 0
+        >= 0; must be 0 with Nesterov.
+    weight_decay : float, default 0
+        Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
+    nesterov : bool, default False
+        Needs momentum > 0.
+    momentum_form : {"outside", "inside"}, default "outside"
+        ``"inside"`` is :math:`v = \mu v - \text{lr}\, g;\ p = p + v` (Keras): the two agree only
+        while the rate is constant.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+
+    References
+    ----------
+    Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.array([1.0, -2.0], dtype=np.float32)
+    >>> opt = fo.SGD(w, lr=0.1, momentum=0.9)
+    >>> opt.step(2 * w).applied
+    True
+    >>> w
+    array([ 0.8, -1.6], dtype=float32)
+    """
+
+    _kind = "SGD"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-3,
+        momentum: Any = 0,
+        dampening: Any = 0,
+        weight_decay: Any = 0,
+        nesterov: bool = False,
+        momentum_form: str = "outside",
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+                "momentum_form": momentum_form,
+                "maximize": maximize,
+            },
+        )

@@ -1,0 +1,53 @@
+"""How many threads the kernels use."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastoptim._core import (
+    get_num_threads,
+    is_thread_count,
+    set_num_threads,
+    set_own_threads,
+)
+
+__all__ = ["get_num_threads", "num_threads", "set_num_threads"]
+
+
+@contextmanager
+def num_threads(n: int) -> Iterator[None]:
+    """Use ``n`` threads for what the calling thread does in a ``with`` block.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. The results are the same bits for any number.
+
+    Examples
+    --------
+    >>> import fastoptim as fo
+    >>> with fo.num_threads(1):
+    ...     fo.get_num_threads()
+    1
+    """
+    before = set_own_threads(n)
+    try:
+        yield
+    finally:
+        set_own_threads(before)
+
+
+def _warn_of_nonsense(variable: str = "FASTOPTIM_NUM_THREADS") -> None:
+    text = os.environ.get(variable)
+    if text is not None and not is_thread_count(text):
+        warnings.warn(
+            f"{variable}={text!r} is no number of threads; the default is used",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+_warn_of_nonsense()

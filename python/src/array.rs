@@ -1,0 +1,184 @@
+//! Everything that is asked of a NumPy array before a kernel may touch its memory.
+
+use std::fmt;
+use std::ops::Range;
+
+use numpy::npyffi::{
+    NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject,
+};
+use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+use pyo3::sync::PyOnceLock;
+
+/// The element types that kernels know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dtype {
+    F32,
+    F64,
+    I32,
+    I64,
+}
+
+impl Dtype {
+    fn size(self) -> usize {
+        match self {
+            Self::F32 | Self::I32 => 4,
+            Self::F64 | Self::I64 => 8,
+        }
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "float32",
+            Self::F64 => "float64",
+            Self::I32 => "int32",
+            Self::I64 => "int64",
+        })
+    }
+}
+
+/// A C-contiguous, aligned array of native byte order.
+pub(crate) struct Array<'py> {
+    pub(crate) object: Bound<'py, PyUntypedArray>,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) len: usize,
+    pub(crate) data: *mut u8,
+    pub(crate) writable: bool,
+}
+
+impl<'py> Array<'py> {
+    /// Checks the type and the layout; `name` is the argument in messages.
+    pub(crate) fn new(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let array = object.cast::<PyUntypedArray>().map_err(|_| {
+            let kind = object.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string());
+            PyTypeError::new_err(format!("{name} must be a numpy.ndarray, got {kind}"))
+        })?;
+        check_class(name, object)?;
+        let descr = array.dtype();
+        let dtype = match (descr.kind(), descr.itemsize()) {
+            (b'f', 4) => Some(Dtype::F32),
+            (b'f', 8) => Some(Dtype::F64),
+            (b'i', 4) => Some(Dtype::I32),
+            (b'i', 8) => Some(Dtype::I64),
+            _ => None,
+        };
+        let dtype = match (dtype, descr.is_native_byteorder()) {
+            (Some(dtype), Some(true)) => dtype,
+            _ => {
+                return Err(PyTypeError::new_err(format!(
+                    "{name} must be float32 or float64 (class indices int32 or int64) of native \
+                     byte order, got {descr}"
+                )));
+            }
+        };
+        // SAFETY: the object is an ndarray, and the interpreter is attached.
+        let raw: &PyArrayObject = unsafe { &*array.as_array_ptr() };
+        if raw.fields.flags & NPY_ARRAY_C_CONTIGUOUS == 0 {
+            return Err(PyValueError::new_err(format!(
+                "{name} must be C-contiguous; numpy.ascontiguousarray makes a copy that is"
+            )));
+        }
+        let data = raw.fields.data.cast::<u8>();
+        if raw.fields.flags & NPY_ARRAY_ALIGNED == 0 || !data.addr().is_multiple_of(dtype.size()) {
+            return Err(PyValueError::new_err(format!(
+                "{name} must be aligned to its element size; its copy() is"
+            )));
+        }
+        let shape = array.shape().to_vec();
+        let len = shape.iter().product();
+        let writable = raw.fields.flags & NPY_ARRAY_WRITEABLE != 0;
+        Ok(Self { object: array.clone(), dtype, shape, len, data, writable })
+    }
+
+    pub(crate) fn require_writable(&self, name: &str) -> PyResult<()> {
+        if self.writable {
+            Ok(())
+        } else {
+            Err(PyValueError::new_err(format!("{name} is read-only")))
+        }
+    }
+
+    /// The addresses of its bytes.
+    pub(crate) fn range(&self) -> Range<usize> {
+        let start = self.data.addr();
+        start..start + self.len * self.dtype.size()
+    }
+
+    /// Its elements.
+    ///
+    /// # Safety
+    /// `T` is the type of `dtype`, the array outlives `'a`, and nobody writes it meanwhile.
+    pub(crate) unsafe fn slice<'a, T>(&self) -> &'a [T] {
+        debug_assert_eq!(size_of::<T>(), self.dtype.size());
+        if self.len == 0 {
+            return &[];
+        }
+        // SAFETY: contiguous and aligned by `new`; the rest is the caller's word.
+        unsafe { std::slice::from_raw_parts(self.data.cast(), self.len) }
+    }
+
+    /// Its elements, to be written.
+    ///
+    /// # Safety
+    /// As `slice`, and nobody else reads it meanwhile.
+    pub(crate) unsafe fn slice_mut<'a, T>(&self) -> &'a mut [T] {
+        debug_assert_eq!(size_of::<T>(), self.dtype.size());
+        if self.len == 0 {
+            return &mut [];
+        }
+        // SAFETY: contiguous and aligned by `new`; the rest is the caller's word.
+        unsafe { std::slice::from_raw_parts_mut(self.data.cast(), self.len) }
+    }
+}
+
+/// Plain arrays and memory maps only: other subclasses give their elements another meaning.
+fn check_class(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    static NDARRAY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static MEMMAP: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let py = object.py();
+    let class = object.get_type();
+    if class.is(NDARRAY.import(py, "numpy", "ndarray")?)
+        || class.is(MEMMAP.import(py, "numpy", "memmap")?)
+    {
+        return Ok(());
+    }
+    Err(PyTypeError::new_err(format!(
+        "{name} must be a plain numpy.ndarray, got the subclass {}",
+        class.name()?
+    )))
+}
+
+/// Refuses memory that is written and shared, however hidden.
+pub(crate) fn check_disjoint(
+    written: &[(&str, Range<usize>)],
+    read: &[(&str, Range<usize>)],
+) -> PyResult<()> {
+    let mut all: Vec<(&Range<usize>, &str, bool)> = Vec::with_capacity(written.len() + read.len());
+    all.extend(written.iter().map(|(name, range)| (range, *name, true)));
+    all.extend(read.iter().map(|(name, range)| (range, *name, false)));
+    all.retain(|(range, ..)| !range.is_empty());
+    all.sort_unstable_by_key(|(range, ..)| (range.start, range.end));
+    // The furthest ends so far, of what is written and of anything.
+    let mut furthest: [Option<(usize, &str)>; 2] = [None, None];
+    for (range, name, writes) in all {
+        let [any, exclusive] = furthest;
+        let before = if writes { any } else { exclusive };
+        if let Some((end, other)) = before
+            && range.start < end
+        {
+            return Err(PyValueError::new_err(format!("{other} and {name} share memory")));
+        }
+        if any.is_none_or(|(end, _)| range.end > end) {
+            furthest[0] = Some((range.end, name));
+        }
+        if writes && exclusive.is_none_or(|(end, _)| range.end > end) {
+            furthest[1] = Some((range.end, name));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Norms and clipping of sequences of arrays.
+
+use fastoptim::clip::{self, Array as Read, ArrayMut as Write};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::array::{Array, Dtype, check_disjoint};
+use crate::inflight;
+
+fn arrays<'py>(grads: &[Bound<'py, PyAny>], written: bool) -> PyResult<Vec<Array<'py>>> {
+    let mut arrays = Vec::with_capacity(grads.len());
+    for (index, grad) in grads.iter().enumerate() {
+        let name = format!("grads[{index}]");
+        let array = Array::new(&name, grad)?;
+        if !matches!(array.dtype, Dtype::F32 | Dtype::F64) {
+            return Err(PyTypeError::new_err(format!(
+                "{name} must be float32 or float64, got {}",
+                array.dtype
+            )));
+        }
+        if written {
+            array.require_writable(&name)?;
+        }
+        arrays.push(array);
+    }
+    if written {
+        let ranges: Vec<_> = arrays.iter().map(|array| ("grads", array.range())).collect();
+        check_disjoint(&ranges, &[])?;
+    }
+    Ok(arrays)
+}
+
+fn enter(arrays: &[Array<'_>], written: bool) -> PyResult<inflight::Guard> {
+    let ranges = arrays.iter().map(Array::range).collect();
+    if written { inflight::enter(ranges, Vec::new()) } else { inflight::enter(Vec::new(), ranges) }
+}
+
+fn readable<'a>(arrays: &[Array<'_>]) -> Vec<Read<'a>> {
+    // SAFETY: checked, kept alive by the caller's frame, and registered while in use.
+    let read = |array: &Array<'_>| unsafe {
+        match array.dtype {
+            Dtype::F32 => Read::F32(array.slice()),
+            _ => Read::F64(array.slice()),
+        }
+    };
+    arrays.iter().map(read).collect()
+}
+
+fn writable<'a>(arrays: &[Array<'_>]) -> Vec<Write<'a>> {
+    // SAFETY: as above, disjoint and registered as written.
+    let write = |array: &Array<'_>| unsafe {
+        match array.dtype {
+            Dtype::F32 => Write::F32(array.slice_mut()),
+            _ => Write::F64(array.slice_mut()),
+        }
+    };
+    arrays.iter().map(write).collect()
+}
+
+/// The norm of all arrays as one vector.
+#[pyfunction]
+fn total_norm(py: Python<'_>, grads: Vec<Bound<'_, PyAny>>, norm_type: f64) -> PyResult<f64> {
+    if norm_type.is_nan() || norm_type <= 0.0 {
+        return Err(PyValueError::new_err(format!("norm_type must be > 0, got {norm_type}")));
+    }
+    let arrays = arrays(&grads, false)?;
+    let _guard = enter(&arrays, false)?;
+    let read = readable(&arrays);
+    Ok(py.detach(|| clip::total_norm(&read, norm_type)))
+}
+
+/// Scales the arrays to `max_norm` where their norm, already known, is larger.
+#[pyfunction]
+fn scale_to_norm(
+    py: Python<'_>,
+    grads: Vec<Bound<'_, PyAny>>,
+    max_norm: f64,
+    norm: f64,
+) -> PyResult<()> {
+    if max_norm.is_nan() || max_norm <= 0.0 {
+        return Err(PyValueError::new_err(format!("max_norm must be > 0, got {max_norm}")));
+    }
+    let arrays = arrays(&grads, true)?;
+    let _guard = enter(&arrays, true)?;
+    let mut write = writable(&arrays);
+    py.detach(|| clip::scale(&mut write, clip::coefficient(norm, max_norm)));
+    Ok(())
+}
+
+/// Limits every element to `-clip_value..=clip_value`.
+#[pyfunction]
+fn clamp(py: Python<'_>, grads: Vec<Bound<'_, PyAny>>, clip_value: f64) -> PyResult<()> {
+    if clip_value.is_nan() || clip_value < 0.0 {
+        return Err(PyValueError::new_err(format!("clip_value must be >= 0, got {clip_value}")));
+    }
+    let arrays = arrays(&grads, true)?;
+    let _guard = enter(&arrays, true)?;
+    let mut write = writable(&arrays);
+    py.detach(|| clip::clamp(&mut write, clip_value));
+    Ok(())
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(total_norm, module)?)?;
+    module.add_function(wrap_pyfunction!(scale_to_norm, module)?)?;
+    module.add_function(wrap_pyfunction!(clamp, module)?)
+}

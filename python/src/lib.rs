@@ -1,0 +1,37 @@
+//! `fastoptim._core`: checks arrays and calls the core. No arithmetic lives here.
+
+mod array;
+mod clip;
+mod error;
+mod inflight;
+mod loss;
+mod optim;
+mod threads;
+
+use fastoptim::isa::{self, Tier};
+use pyo3::exceptions::PyImportError;
+use pyo3::prelude::*;
+
+/// The instruction set in force.
+#[pyfunction]
+fn tier() -> &'static str {
+    isa::current().name()
+}
+
+/// The instruction sets of this processor, slowest first.
+#[pyfunction]
+fn tiers() -> Vec<&'static str> {
+    Tier::supported().into_iter().map(Tier::name).collect()
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    isa::choose().map_err(|error| PyImportError::new_err(error.to_string()))?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(tier, module)?)?;
+    module.add_function(wrap_pyfunction!(tiers, module)?)?;
+    clip::register(module)?;
+    loss::register(module)?;
+    optim::register(module)?;
+    threads::register(module)
+}

@@ -1,0 +1,52 @@
+//! The number of threads.
+
+use fastoptim::threads;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyInt};
+
+fn checked(n: &Bound<'_, PyAny>) -> PyResult<usize> {
+    if n.is_instance_of::<PyBool>() || !n.is_instance_of::<PyInt>() {
+        return Err(PyTypeError::new_err(format!("n must be an int, got {}", n.repr()?)));
+    }
+    match n.extract::<usize>() {
+        Ok(count) if (1..=threads::MOST).contains(&count) => Ok(count),
+        _ => Err(PyValueError::new_err(format!(
+            "n must be between 1 and {}, got {n}",
+            threads::MOST
+        ))),
+    }
+}
+
+/// Sets the number of threads of the process.
+#[pyfunction]
+fn set_num_threads(n: &Bound<'_, PyAny>) -> PyResult<()> {
+    threads::set_count(checked(n)?);
+    Ok(())
+}
+
+/// The number of threads that calls of this thread use.
+#[pyfunction]
+fn get_num_threads() -> usize {
+    threads::count()
+}
+
+/// Sets the number for the calling thread alone and returns the one before; `None` is the process's.
+#[pyfunction]
+fn set_own_threads(n: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
+    let before = threads::set_own_count(n.map_or(Ok(0), checked)?);
+    Ok((before != 0).then_some(before))
+}
+
+/// Whether `text` is a number of threads as the environment variable takes it.
+#[pyfunction]
+fn is_thread_count(text: &str) -> bool {
+    threads::parse(text).is_some()
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(set_own_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(is_thread_count, module)?)
+}
