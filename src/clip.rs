@@ -80,6 +80,34 @@ pub fn total_norm(arrays: &[Array<'_>], norm_type: f64) -> f64 {
     }
 }
 
+/// The 2-norm of `clamp(scale * g, bound)`: what clipping by norm sees after unscaling and clipping
+/// by value.
+pub fn prepared_norm(arrays: &[Array<'_>], scale: f64, bound: f64) -> f64 {
+    if bound == f64::INFINITY {
+        return total_norm(arrays, 2.0) * scale.abs();
+    }
+    measure_all(arrays, Prepared { scale, bound }).iter().sum::<f64>().sqrt()
+}
+
+/// `sum(clamp(scale * x, bound)^2)`
+#[derive(Clone, Copy)]
+struct Prepared {
+    scale: f64,
+    bound: f64,
+}
+
+impl reduce::Measure for Prepared {
+    #[inline(always)]
+    fn add(self, lane: f64, x: f64) -> f64 {
+        let x = (self.scale * x).clamp_abs(self.bound);
+        lane + x * x
+    }
+    #[inline(always)]
+    fn join(self, a: f64, b: f64) -> f64 {
+        a + b
+    }
+}
+
 fn largest(arrays: &[Array<'_>]) -> f64 {
     measure_all(arrays, Largest).into_iter().fold(0.0, f64::max_or_nan)
 }

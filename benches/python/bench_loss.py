@@ -1,0 +1,118 @@
+"""Losses with their gradient, into a buffer that is used again: fastoptim beside the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import fastoptim as fo
+import harness
+from fastoptim._demo import numpy_cross_entropy
+from harness import Array, Contestant
+
+Labels = npt.NDArray[np.int64]
+
+
+def our_loss(loss: Any, x: Array, target: Array | Labels) -> Contestant:
+    out = np.empty_like(x)
+    return Contestant(
+        lambda: loss.value_and_grad(x, target, out=out),
+        lambda: [loss.value_and_grad(x, target, out=out)[0], out],
+    )
+
+
+def torch_loss(loss: str, x: Array, target: Array | Labels, **arguments: float) -> Contestant:
+    import torch
+
+    function = getattr(torch.nn.functional, loss)
+    inputs, wanted = torch.tensor(x, requires_grad=True), torch.tensor(target)
+    found: list[Array | float] = []
+
+    def run() -> None:
+        value = function(inputs, wanted, **arguments)
+        (gradient,) = torch.autograd.grad(value, inputs)
+        found[:] = value.item(), gradient.numpy()
+
+    return Contestant(run, lambda: found)
+
+
+def optax_cross_entropy(x: Array, target: Labels) -> Contestant:
+    import jax
+    import optax
+
+    inputs, wanted = jax.numpy.array(x), jax.numpy.array(target.astype(np.int32))
+    both = jax.jit(
+        jax.value_and_grad(
+            lambda logits: optax.softmax_cross_entropy_with_integer_labels(logits, wanted).mean()
+        )
+    )
+    return Contestant(lambda: jax.block_until_ready(both(inputs)), lambda: both(inputs))
+
+
+def numpy_loss_of_classes(x: Array, target: Labels) -> Contestant:
+    out = np.empty_like(x)
+    found: list[float] = []
+
+    def run() -> None:
+        found[:] = [numpy_cross_entropy(x, target, out)]
+
+    return Contestant(run, lambda: [*found, out])
+
+
+def numpy_mse(x: Array, target: Array) -> Contestant:
+    out = np.empty_like(x)
+    found: list[float] = []
+
+    def run() -> None:
+        np.subtract(x, target, out=out)
+        found[:] = [float(np.dot(out, out)) / x.size]
+        np.multiply(out, 2 / x.size, out=out)
+
+    return Contestant(run, lambda: [*found, out])
+
+
+def cross_entropies(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
+    rng = np.random.default_rng(0)
+    for rows, classes, smoothing in (
+        (128, 10, 0.0),
+        (65536, 10, 0.0),
+        (8192, 1000, 0.0),
+        (8192, 1000, 0.1),
+        (1024, 32000, 0.0),
+    ):
+        rows = asked.size(rows, 32)
+        x = rng.standard_normal((rows, classes), dtype=np.float32)
+        target = rng.integers(0, classes, rows)
+        loss = fo.losses.CrossEntropyLoss(label_smoothing=smoothing)
+        found = {"fastoptim": our_loss(loss, x, target)}
+        if harness.HAS_TORCH:
+            found["torch"] = torch_loss("cross_entropy", x, target, label_smoothing=smoothing)
+        if smoothing == 0:
+            if harness.HAS_OPTAX:
+                found["optax jit"] = optax_cross_entropy(x, target)
+            found["NumPy out="] = numpy_loss_of_classes(x, target)
+        smoothed = f", label smoothing {smoothing}" if smoothing else ""
+        yield f"{rows} x {classes}{smoothed}", found
+
+
+def squares(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
+    size = asked.size(1 << 23, 1 << 12)
+    x, target = harness.arrays(2, size)
+    found = {"fastoptim": our_loss(fo.losses.MSELoss(), x, target)}
+    if harness.HAS_TORCH:
+        found["torch"] = torch_loss("mse_loss", x, target)
+    found["NumPy out="] = numpy_mse(x, target)
+    yield "8 Mi", found
+
+
+def main() -> None:
+    asked = harness.options(__doc__ or "")
+    harness.compare("cross-entropy and its gradient", cross_entropies(asked), asked)
+    harness.compare("mean squared error and its gradient", squares(asked), asked)
+
+
+if __name__ == "__main__":
+    main()

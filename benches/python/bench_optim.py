@@ -1,0 +1,125 @@
+"""One AdamW step: fastoptim beside PyTorch, NumPy and optax.
+
+NumPy works on one thread, and PyTorch's default and fused steps are the ones that
+``torch.optim.AdamW(...)`` and ``torch.optim.AdamW(..., fused=True)`` take on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+import fastoptim as fo
+import harness
+from fastoptim._demo import NumPyAdamW
+from harness import Array, Contestant
+
+LR, WEIGHT_DECAY = 1e-3, 1e-2
+
+
+def ours(params: list[Array], grads: list[Array]) -> Contestant:
+    params = [p.copy() for p in params]
+    opt = fo.AdamW(params, lr=LR, weight_decay=WEIGHT_DECAY)
+    return Contestant(lambda: opt.step(grads), lambda: params)
+
+
+def numpy_in_place(params: list[Array], grads: list[Array]) -> Contestant:
+    params = [p.copy() for p in params]
+    optimizers = [NumPyAdamW(p.size, LR, WEIGHT_DECAY) for p in params]
+
+    def run() -> None:
+        for opt, p, g in zip(optimizers, params, grads, strict=True):
+            opt.step(p, g)
+
+    return Contestant(run, lambda: params)
+
+
+class AllocatingAdamW:
+    """AdamW as most people write it in NumPy: by the formula."""
+
+    def __init__(self, params: list[Array]) -> None:
+        self.params = list(params)
+        self.m = [np.zeros_like(p) for p in params]
+        self.v = [np.zeros_like(p) for p in params]
+        self.t = 0
+
+    def step(self, grads: list[Array]) -> None:
+        b1, b2, eps = 0.9, 0.999, 1e-8
+        self.t += 1
+        for i, g in enumerate(grads):
+            self.m[i] = b1 * self.m[i] + (1 - b1) * g
+            self.v[i] = b2 * self.v[i] + (1 - b2) * g**2
+            m_hat = self.m[i] / (1 - b1**self.t)
+            v_hat = self.v[i] / (1 - b2**self.t)
+            p = self.params[i]
+            self.params[i] = p - LR * (m_hat / (np.sqrt(v_hat) + eps) + WEIGHT_DECAY * p)
+
+
+def numpy_allocating(params: list[Array], grads: list[Array]) -> Contestant:
+    opt = AllocatingAdamW(params)
+    return Contestant(lambda: opt.step(grads), lambda: opt.params)
+
+
+def torch_adamw(params: list[Array], grads: list[Array], *, fused: bool | None) -> Contestant:
+    import torch
+
+    parameters = harness.torch_parameters(params, grads)
+    opt = torch.optim.AdamW(parameters, lr=LR, weight_decay=WEIGHT_DECAY, fused=fused)
+    return Contestant(opt.step, lambda: harness.torch_answer(parameters))
+
+
+def optax_adamw(params: list[Array], grads: list[Array]) -> Contestant:
+    import jax
+    import optax
+
+    rule = optax.adamw(LR, weight_decay=WEIGHT_DECAY)
+
+    def update(p: object, state: object, g: object) -> tuple[object, object]:
+        updates, state = rule.update(g, state, p)
+        return optax.apply_updates(p, updates), state
+
+    step = jax.jit(update, donate_argnums=(0, 1))
+    gradients = [jax.numpy.array(g) for g in grads]
+    held = [jax.numpy.array(p) for p in params]
+    now = [held, rule.init(held)]
+
+    def run() -> None:
+        now[:] = step(*now, gradients)
+        jax.block_until_ready(now)
+
+    return Contestant(run, lambda: now[0])
+
+
+def contestants(params: list[Array], grads: list[Array]) -> dict[str, Contestant]:
+    found = {"fastoptim": ours(params, grads)}
+    if harness.HAS_TORCH:
+        found["torch fused"] = torch_adamw(params, grads, fused=True)
+        found["torch default"] = torch_adamw(params, grads, fused=None)
+    if harness.HAS_OPTAX:
+        found["optax jit"] = optax_adamw(params, grads)
+    found["NumPy out="] = numpy_in_place(params, grads)
+    found["NumPy"] = numpy_allocating(params, grads)
+    return found
+
+
+def cases(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
+    for name, count, size in (
+        ("1 Ki", 1, 1 << 10),
+        ("64 Ki", 1, 1 << 16),
+        ("1 Mi", 1, 1 << 20),
+        ("16 Mi", 1, 1 << 24),
+        ("1000 arrays of 1 Ki", 1000, 1 << 10),
+    ):
+        count, size = asked.size(count, 20), asked.size(size, 1 << 12)
+        params, grads = harness.arrays(count, size), harness.arrays(count, size, seed=1)
+        yield name, contestants(params, grads)
+
+
+def main() -> None:
+    asked = harness.options(__doc__ or "")
+    harness.compare("AdamW, one step on float32 parameters", cases(asked), asked)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+//! Fused, multithreaded CPU kernels for training: optimizer steps, losses, norms and clipping.
+//!
+//! | Word | Meaning |
+//! |---|---|
+//! | rule | what an optimizer does to one element |
+//! | driver | the loop that applies a rule to whole buffers |
+//! | tier | one instruction set |
+//! | sweep | one pass over the parameters with everything fused in |
+//! | segment | one named array inside a flat buffer |
+//!
+//! - [`isa`] compiles every kernel once per tier, [`threads`] spreads chunks over a pool.
+//! - [`sweep`] drives the rules in [`optim`], [`reduce`] the norms behind [`clip`];
+//!   [`pointwise`] and [`rowwise`] drive the losses in [`loss`].
+//! - [`float`], [`math`] and [`hyper`] are what they are written with.
+//!
+//! Results are the same bits for any number of threads and any tier.
+
+pub mod clip;
+pub mod error;
+pub mod float;
+pub mod hyper;
+pub mod isa;
+pub mod loss;
+pub mod math;
+pub mod optim;
+pub mod pointwise;
+pub mod reduce;
+pub mod rowwise;
+pub mod sweep;
+pub mod threads;

@@ -1,0 +1,62 @@
+//! The losses: one file each, and the drivers' view of what they read and write.
+//!
+//! A loss of one element at a time implements [`Pointwise`](crate::pointwise::Pointwise) and has a
+//! line in the list below; the bindings and the tests iterate the list. Losses of rows have
+//! signatures of their own and stand on [`rowwise`](crate::rowwise).
+
+mod buffers;
+pub mod cross_entropy;
+pub mod mse;
+
+pub use buffers::{Input, Reduction};
+pub(crate) use buffers::{Buffers, Partials, piece};
+
+use crate::error::{Error, Result};
+use crate::float::Float;
+use crate::pointwise;
+
+/// The list: the name of each elementwise loss, and how its parameters make it.
+macro_rules! elementwise {
+    ($($name:literal: $type:ty, [$($parameter:ident),*] => $make:expr;)*) => {
+        /// The names of the elementwise losses.
+        pub const ELEMENTWISE: &[&str] = &[$($name),*];
+
+        /// One elementwise loss by name, with its gradient: the value under `reduction`.
+        ///
+        /// # Errors
+        /// The name or the number of parameters is unknown, or a parameter is out of range.
+        pub fn elementwise<T: Float>(
+            name: &str,
+            parameters: &[f64],
+            input: Input<'_, T>,
+            target: &[T],
+            reduction: Reduction<'_, T>,
+            loss_scale: f64,
+        ) -> Result<f64> {
+            match (name, parameters) {
+                $(($name, &[$($parameter),*]) => {
+                    let loss: $type = $make;
+                    Ok(pointwise::compute(loss, input, target, reduction, loss_scale))
+                })*
+                _ => Err(Error::Value(format!(
+                    "{name:?} with {} parameters is no elementwise loss", parameters.len()
+                ))),
+            }
+        }
+    };
+}
+
+elementwise! {
+    "mse": mse::Mse, [] => mse::Mse;
+}
+
+/// Checks the factor of the gradient.
+///
+/// # Errors
+/// It is not finite.
+pub fn check_loss_scale(loss_scale: f64) -> Result<()> {
+    if loss_scale.is_finite() && loss_scale > 0.0 {
+        return Ok(());
+    }
+    Err(Error::Value(format!("loss_scale must be finite and > 0, got {loss_scale}")))
+}

@@ -1,0 +1,124 @@
+//! Driver of the elementwise losses.
+//!
+//! Elements go in blocks of [`BLOCK`]; within a block, element `i` goes to lane `i % LANES` in
+//! `f64`. Lanes and blocks are combined by their number alone.
+
+use crate::float::Float;
+use crate::isa::{self, Kernel};
+use crate::loss::{Buffers, Input, Partials, Reduction, piece};
+use crate::threads;
+
+/// A loss of one element at a time.
+pub trait Pointwise<T>: Copy + Send + Sync {
+    /// The value for input `x` and target `y`, and its derivative by `x`.
+    fn at(self, x: T, y: T) -> (f64, T);
+}
+
+/// Elements per block: input, target and gradient in `f32` fit L1.
+const BLOCK: usize = 4096;
+
+/// 32 `f64` lanes fill four AVX-512 or eight AVX2 registers.
+const LANES: usize = 32;
+
+/// Blocks per chunk of parallel work.
+const CHUNK: usize = 8;
+
+struct Block<'a, T, L> {
+    loss: L,
+    buffers: Buffers<'a, T>,
+    target: &'a [T],
+    start: usize,
+    end: usize,
+    scale: T,
+}
+
+impl<T: Float, L: Pointwise<T>> Block<'_, T, L> {
+    #[inline(always)]
+    fn step(&self, start: usize, n: usize, lanes: &mut [f64; LANES]) {
+        let x: [T; LANES] = self.buffers.read(start, n, T::ZERO);
+        let y: [T; LANES] = piece(self.target, start, n);
+        let mut values = [0.0; LANES];
+        let mut gradient = [T::ZERO; LANES];
+        for i in 0..LANES {
+            let (value, derivative) = self.loss.at(x[i], y[i]);
+            values[i] = value;
+            gradient[i] = derivative * self.scale;
+        }
+        // Whole pieces first, so that their loop has a constant length.
+        if n == LANES {
+            for i in 0..LANES {
+                lanes[i] += values[i];
+            }
+        } else {
+            for i in 0..n {
+                lanes[i] += values[i];
+            }
+        }
+        self.buffers.write(start, n, &gradient);
+        self.buffers.write_values(start, n, &values);
+    }
+}
+
+impl<T: Float, L: Pointwise<T>> Kernel for Block<'_, T, L> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let mut lanes = [0.0; LANES];
+        let mut start = self.start;
+        while start + LANES <= self.end {
+            self.step(start, LANES, &mut lanes);
+            start += LANES;
+        }
+        if start < self.end {
+            self.step(start, self.end - start, &mut lanes);
+        }
+        sum(lanes)
+    }
+}
+
+/// Lanes in one, by halves.
+#[inline(always)]
+pub(crate) fn sum<const N: usize>(mut lanes: [f64; N]) -> f64 {
+    let mut width = N / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The value of a loss under `reduction` (0 for [`Reduction::None`]), and its gradient times
+/// `loss_scale`.
+///
+/// # Panics
+/// Lengths differ.
+pub fn compute<T: Float, L: Pointwise<T>>(
+    loss: L,
+    input: Input<'_, T>,
+    target: &[T],
+    mut reduction: Reduction<'_, T>,
+    loss_scale: f64,
+) -> f64 {
+    let mean = matches!(reduction, Reduction::Mean);
+    // SAFETY: each task below has elements of its own.
+    let buffers = unsafe { Buffers::new(input, &mut reduction, target.len()) };
+    let len = buffers.len();
+    assert_eq!(len, target.len(), "one target per element");
+    let count = if mean { len as f64 } else { 1.0 };
+    let scale = T::from_f64(loss_scale / count);
+    let tier = isa::current();
+    let blocks = len.div_ceil(BLOCK);
+    let partials = Partials::new(blocks);
+    // Three streams where AdamW has seven.
+    threads::run(blocks.div_ceil(CHUNK), len / 2, |chunk| {
+        for block in chunk * CHUNK..((chunk + 1) * CHUNK).min(blocks) {
+            let start = block * BLOCK;
+            let end = len.min(start + BLOCK);
+            partials.set(block, tier.run(Block { loss, buffers, target, start, end, scale }));
+        }
+    });
+    partials.total() / count
+}
