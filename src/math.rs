@@ -20,9 +20,16 @@ pub trait Math: Float {
     fn ln_1p(self) -> Self {
         let u = Self::ONE + self;
         // What rounding took from u, back as the first term of the series.
-        let lost =
-            if self > Self::ONE { Self::ONE - (u - self) } else { self - (u - Self::ONE) };
-        if self < Self::INFINITY { u.ln() + lost / u } else { self }
+        let lost = if self > Self::ONE {
+            Self::ONE - (u - self)
+        } else {
+            self - (u - Self::ONE)
+        };
+        if self < Self::INFINITY {
+            u.ln() + lost / u
+        } else {
+            self
+        }
     }
 }
 
@@ -45,8 +52,14 @@ impl Math for f32 {
         // ln(2) in two parts; the product of the first with any exponent is exact (Cephes).
         const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
         // exp(r) = 1 + r + r^2 q(r) for |r| <= ln(2) / 2; q is Cephes' minimax polynomial.
-        const Q: [f32; 6] =
-            [0.5, 0.166_666_66, 4.166_579_6e-2, 8.333_452e-3, 1.398_2e-3, 1.987_569_1e-4];
+        const Q: [f32; 6] = [
+            0.5,
+            0.166_666_66,
+            4.166_579_6e-2,
+            8.333_452e-3,
+            1.398_2e-3,
+            1.987_569_1e-4,
+        ];
         let shifted = self * std::f32::consts::LOG2_E + SHIFT;
         let n = shifted - SHIFT;
         let r = (self - n * LN_2[0]) - n * LN_2[1];
@@ -109,8 +122,16 @@ impl Math for f64 {
         let r = (self - n * LN_2[0]) - n * LN_2[1];
         let y = (polynomial(r, Q) * (r * r) + r) + 1.0;
         let y = f64::from_bits(y.to_bits().wrapping_add(shifted.to_bits() << 52));
-        let y = if self < -708.396_418_532_264_1 { 0.0 } else { y };
-        let y = if self > 709.782_712_893_384 { f64::INFINITY } else { y };
+        let y = if self < -708.396_418_532_264_1 {
+            0.0
+        } else {
+            y
+        };
+        let y = if self > 709.782_712_893_384 {
+            f64::INFINITY
+        } else {
+            y
+        };
         if self.is_nan() { self } else { y }
     }
 
@@ -130,7 +151,11 @@ impl Math for f64 {
         ];
         const HALF_SQRT_2: u64 = 0x3fe6_a09e_667f_3bcd;
         let subnormal = self < f64::MIN_POSITIVE;
-        let x = if subnormal { self * 18_014_398_509_481_984.0 } else { self }; // 2^54
+        let x = if subnormal {
+            self * 18_014_398_509_481_984.0
+        } else {
+            self
+        }; // 2^54
         let bits = x.to_bits().wrapping_sub(HALF_SQRT_2);
         let k = (bits.cast_signed() >> 52).cast_unsigned();
         let k = f64::from_bits(SHIFT.to_bits().wrapping_add(k)) - SHIFT;
@@ -177,7 +202,11 @@ mod tests {
             let x = f32::from_bits(bits);
             let wide = f64::from(x);
             let exact = wide.exp();
-            let exact = if exact < f64::from(f32::MIN_POSITIVE) { 0.0 } else { exact };
+            let exact = if exact < f64::from(f32::MIN_POSITIVE) {
+                0.0
+            } else {
+                exact
+            };
             worst[0] = worst[0].max(ulps32(Math::exp(x), exact));
             worst[1] = worst[1].max(ulps32(Math::ln(x), wide.ln()));
             if x >= 0.0 {
@@ -192,7 +221,11 @@ mod tests {
         // The standard library's own error, below 1 ulp, comes on top.
         for i in 0..1_000_000 {
             let x = f64::from(i - 500_000) * 1.415e-3;
-            let exact = if x.exp() < f64::MIN_POSITIVE { 0.0 } else { x.exp() };
+            let exact = if x.exp() < f64::MIN_POSITIVE {
+                0.0
+            } else {
+                x.exp()
+            };
             assert!(ulps64(Math::exp(x), exact) <= 2.0, "exp {x}");
             let y = 10_f64.powf(x / 2.4);
             assert!(ulps64(Math::ln(y), y.ln()) <= 2.0, "ln {y}");
@@ -211,7 +244,13 @@ mod tests {
             assert_eq!(T::ZERO.ln(), -inf);
             assert_eq!(inf.ln(), inf);
             assert_eq!(inf.ln_1p(), inf);
-            for x in [nan.exp(), nan.ln(), nan.ln_1p(), (-T::ONE).ln(), (-inf).ln()] {
+            for x in [
+                nan.exp(),
+                nan.ln(),
+                nan.ln_1p(),
+                (-T::ONE).ln(),
+                (-inf).ln(),
+            ] {
                 assert!(!(x == x), "{x}");
             }
         }

@@ -117,7 +117,17 @@ pub fn compute<T: Float, L: Pointwise<T>>(
         for block in chunk * CHUNK..((chunk + 1) * CHUNK).min(blocks) {
             let start = block * BLOCK;
             let end = len.min(start + BLOCK);
-            partials.set(block, tier.run(Block { loss, buffers, target, start, end, scale }));
+            partials.set(
+                block,
+                tier.run(Block {
+                    loss,
+                    buffers,
+                    target,
+                    start,
+                    end,
+                    scale,
+                }),
+            );
         }
     });
     partials.total() / count

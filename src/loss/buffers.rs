@@ -72,7 +72,14 @@ impl<'a, T: Float> Buffers<'a, T> {
             }
             Reduction::Mean | Reduction::Sum => None,
         };
-        Self { x, gradient, len, values, items, lifetime: PhantomData }
+        Self {
+            x,
+            gradient,
+            len,
+            values,
+            items,
+            lifetime: PhantomData,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -178,7 +185,11 @@ pub(crate) struct Partials(Vec<std::sync::atomic::AtomicU64>);
 
 impl Partials {
     pub(crate) fn new(blocks: usize) -> Self {
-        Self((0..blocks).map(|_| std::sync::atomic::AtomicU64::new(0)).collect())
+        Self(
+            (0..blocks)
+                .map(|_| std::sync::atomic::AtomicU64::new(0))
+                .collect(),
+        )
     }
 
     pub(crate) fn set(&self, block: usize, sum: f64) {
@@ -187,7 +198,11 @@ impl Partials {
 
     /// All of them in one, by the fixed tree.
     pub(crate) fn total(self) -> f64 {
-        let sums: Vec<f64> = self.0.into_iter().map(|x| f64::from_bits(x.into_inner())).collect();
+        let sums: Vec<f64> = self
+            .0
+            .into_iter()
+            .map(|x| f64::from_bits(x.into_inner()))
+            .collect();
         crate::reduce::tree(&sums)
     }
 }

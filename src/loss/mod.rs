@@ -5,6 +5,7 @@
 //! signatures of their own and stand on [`rowwise`](crate::rowwise).
 
 mod buffers;
+mod classes;
 pub mod cross_entropy;
 pub mod mse;
 
@@ -12,7 +13,7 @@ pub use buffers::{Input, Reduction};
 pub(crate) use buffers::{Buffers, Partials, piece};
 
 use crate::error::{Error, Result};
-use crate::float::Float;
+use crate::math::Math;
 use crate::pointwise;
 
 /// The list: the name of each elementwise loss, and how its parameters make it.
@@ -25,7 +26,7 @@ macro_rules! elementwise {
         ///
         /// # Errors
         /// The name or the number of parameters is unknown, or a parameter is out of range.
-        pub fn elementwise<T: Float>(
+        pub fn elementwise<T: Math>(
             name: &str,
             parameters: &[f64],
             input: Input<'_, T>,
@@ -33,6 +34,7 @@ macro_rules! elementwise {
             reduction: Reduction<'_, T>,
             loss_scale: f64,
         ) -> Result<f64> {
+            check_loss_scale(loss_scale)?;
             match (name, parameters) {
                 $(($name, &[$($parameter),*]) => {
                     let loss: $type = $make;

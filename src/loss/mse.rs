@@ -24,6 +24,9 @@ mod tests {
     #[test]
     fn by_hand() {
         assert_eq!(Mse.at(3.0_f64, 1.0), (4.0, 4.0));
-        assert_eq!(Mse.at(1e30_f32, 0.0).0, f64::from(1e30_f32) * f64::from(1e30_f32));
+        assert_eq!(
+            Mse.at(1e30_f32, 0.0).0,
+            f64::from(1e30_f32) * f64::from(1e30_f32)
+        );
     }
 }

@@ -1,0 +1,212 @@
+"""One contiguous allocation with named, shaped views."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+ALIGNMENT = 64
+"""Bytes in a cache line, and in the widest vector register."""
+
+
+def aligned_zeros(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return ``size`` zeros that start on a cache line."""
+    raw = np.zeros(size * dtype.itemsize + ALIGNMENT, dtype=np.uint8)
+    start = -raw.__array_interface__["data"][0] % ALIGNMENT
+    return raw[start : start + size * dtype.itemsize].view(dtype)
+
+
+def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    if dtype == "bfloat16":
+        import ml_dtypes
+
+        dtype = ml_dtypes.bfloat16
+    found = np.dtype(dtype)
+    if found.name not in ("float32", "float64", "float16", "bfloat16"):
+        raise TypeError(f"dtype must be float32, float64, float16 or bfloat16, got {found}")
+    return found
+
+
+class FlatBuffer(Mapping[str, NDArray[Any]]):
+    """One 64-byte-aligned allocation with named, shaped views and no padding.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        The shape of each array, in order.
+    dtype : str or dtype, default "float32"
+        float32, float64, float16, or bfloat16 (of ml_dtypes).
+
+    Raises
+    ------
+    TypeError
+        A name is no string, or the dtype is not one of these.
+    ValueError
+        A negative dimension.
+
+    Examples
+    --------
+    >>> import fastoptim as fo
+    >>> params = fo.FlatBuffer({"w": (2, 3), "b": (3,)})
+    >>> params["b"] = [1, 2, 3]
+    >>> params.flat
+    array([0., 0., 0., 0., 0., 0., 1., 2., 3.], dtype=float32)
+    """
+
+    __slots__ = ("_flat", "_offsets", "_shapes", "_views")
+
+    def __init__(
+        self, shapes: Mapping[str, int | Sequence[int]], dtype: DTypeLike = "float32"
+    ) -> None:
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._offsets: dict[str, int] = {}
+        size = 0
+        for name, shape in shapes.items():
+            if not isinstance(name, str):
+                raise TypeError(f"names must be strings, got {name!r}")
+            dims = (int(shape),) if isinstance(shape, int) else tuple(int(n) for n in shape)
+            if any(n < 0 for n in dims):
+                raise ValueError(f"shape of {name!r} must not be negative, got {dims}")
+            self._shapes[name] = dims
+            self._offsets[name] = size
+            size += math.prod(dims)
+        self._allocate(aligned_zeros(size, _dtype(dtype)))
+
+    def _allocate(self, flat: NDArray[Any]) -> None:
+        self._flat = flat
+        self._views = tuple(
+            flat[self._offsets[name] : self._offsets[name] + math.prod(shape)].reshape(shape)
+            for name, shape in self._shapes.items()
+        )
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, ArrayLike]) -> FlatBuffer:
+        """Copy named arrays of one dtype into a new buffer.
+
+        Raises
+        ------
+        TypeError
+            The dtypes differ.
+        """
+        copies = {name: np.asarray(array) for name, array in arrays.items()}
+        dtypes = {array.dtype for array in copies.values()}
+        if len(dtypes) > 1:
+            raise TypeError(f"arrays must have one dtype, got {sorted(map(str, dtypes))}")
+        dtype = dtypes.pop() if dtypes else "float32"
+        buffer = cls({name: array.shape for name, array in copies.items()}, dtype)
+        buffer.assign(copies)
+        return buffer
+
+    def zeros_like(self) -> FlatBuffer:
+        """Return a buffer of the same layout and dtype, filled with zeros."""
+        other = object.__new__(FlatBuffer)
+        other._shapes, other._offsets = self._shapes, self._offsets
+        other._allocate(aligned_zeros(self.size, self.dtype))
+        return other
+
+    def assign(self, arrays: Sequence[ArrayLike] | Mapping[str, ArrayLike]) -> None:
+        """Copy arrays of any layout and real dtype in, all or none.
+
+        Raises
+        ------
+        TypeError
+            An array is not of real numbers.
+        ValueError
+            A name is missing or unexpected, or a shape is wrong.
+        """
+        if isinstance(arrays, Mapping):
+            if arrays.keys() != self._shapes.keys():
+                missing = [name for name in self if name not in arrays]
+                extra = [name for name in arrays if name not in self._shapes]
+                raise ValueError(f"arrays: missing names {missing}, unexpected names {extra}")
+            given = [arrays[name] for name in self]
+        else:
+            given = list(arrays)
+            if len(given) != len(self):
+                raise ValueError(f"arrays must be {len(self)}, got {len(given)}")
+        checked = [self._checked(name, array) for name, array in zip(self, given, strict=True)]
+        # What overlaps this buffer is copied out before the first write.
+        checked = [a.copy() if np.may_share_memory(a, self._flat) else a for a in checked]
+        for view, array in zip(self._views, checked, strict=True):
+            view[...] = array
+
+    def _checked(self, name: str, value: ArrayLike) -> NDArray[Any]:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiubV" or (array.dtype.kind == "V" and array.dtype.names):
+            raise TypeError(f"{name!r} must be of real numbers, got {array.dtype}")
+        if array.shape != self._shapes[name]:
+            raise ValueError(f"{name!r} has shape {array.shape}, expected {self._shapes[name]}")
+        return array
+
+    @property
+    def flat(self) -> NDArray[Any]:
+        """Everything as one 1-D array."""
+        return self._flat
+
+    @property
+    def views(self) -> tuple[NDArray[Any], ...]:
+        """The named arrays, in order."""
+        return self._views
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, in order."""
+        return tuple(self._shapes)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each array."""
+        return self._shapes
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        """Where each array starts in ``flat``."""
+        return self._offsets
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._flat.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of all arrays."""
+        return self._flat.dtype
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._offsets:
+            raise KeyError(name)
+        start, shape = self._offsets[name], self._shapes[name]
+        return self._flat[start : start + math.prod(shape)].reshape(shape)
+
+    def __setitem__(self, name: str, value: ArrayLike) -> None:
+        self[name][...] = value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuilt, (self._shapes, self.dtype, np.array(self._flat)))
+
+    def __repr__(self) -> str:
+        return f"FlatBuffer({self._shapes}, dtype={self.dtype.name!r})"
+
+
+def _rebuilt(
+    shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any], flat: NDArray[Any]
+) -> FlatBuffer:
+    buffer = FlatBuffer(shapes, dtype)
+    buffer.flat[...] = flat
+    return buffer

@@ -1,0 +1,246 @@
+//! Many classes: one row at a time, which stays in L1 from its maximum to its gradient.
+
+use std::ops::Range;
+
+use super::Rows;
+use super::distribution::{Distribution, Pivot};
+use crate::math::Math;
+use crate::{pointwise, rowwise};
+
+/// 64 lanes of `f32` fill four AVX-512 registers.
+const LANES: usize = 64;
+
+/// Sums stay in `T` for this many steps of a lane, then go to `f64`.
+const STEPS: usize = 16;
+
+#[derive(Clone, Copy)]
+pub(super) struct Wide<'a, T, D>(pub(super) Rows<'a, T, D>);
+
+/// What the exponential pass adds up, in `T` per lane and then in `f64`.
+struct Sums<T> {
+    /// `exp(x_j - max)`
+    exp: [T; LANES],
+    /// `q_j`
+    q: [T; LANES],
+    /// `q_j (x_j - max)`
+    dot: [T; LANES],
+}
+
+impl<T: Math> Sums<T> {
+    #[inline(always)]
+    fn zero() -> Self {
+        Self {
+            exp: [T::ZERO; LANES],
+            q: [T::ZERO; LANES],
+            dot: [T::ZERO; LANES],
+        }
+    }
+}
+
+#[inline(always)]
+fn widen<T: Math>(wide: &mut [f64; LANES], lanes: &[T; LANES]) {
+    for i in 0..LANES {
+        wide[i] += lanes[i].to_f64();
+    }
+}
+
+impl<T: Math, D: Distribution<T>> Wide<'_, T, D> {
+    #[inline(always)]
+    fn largest(&self, start: usize) -> T {
+        let (buffers, classes) = (&self.0.buffers, self.0.classes);
+        let mut lanes = [-T::INFINITY; LANES];
+        let mut j = 0;
+        while j < classes {
+            let n = LANES.min(classes - j);
+            let x: [T; LANES] = buffers.read(start + j, n, -T::INFINITY);
+            for i in 0..LANES {
+                // A NaN is passed over; the exponential pass meets it again.
+                lanes[i] = if x[i] > lanes[i] { x[i] } else { lanes[i] };
+            }
+            j += LANES;
+        }
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                lanes[i] = if lanes[i + width] > lanes[i] {
+                    lanes[i + width]
+                } else {
+                    lanes[i]
+                };
+            }
+            width /= 2;
+        }
+        lanes[0]
+    }
+
+    /// The first class with this logit; 0 where it is nowhere, in a row of NaN.
+    #[inline(always)]
+    fn find(&self, start: usize, max: T) -> usize {
+        for j in (0..self.0.classes).step_by(LANES) {
+            let n = LANES.min(self.0.classes - j);
+            let x: [T; LANES] = self.0.buffers.read(start + j, n, T::INFINITY);
+            let mut found = false;
+            for i in 0..LANES {
+                found |= x[i] == max;
+            }
+            if found {
+                for (i, &x) in x[..n].iter().enumerate() {
+                    if x == max {
+                        return j + i;
+                    }
+                }
+            }
+        }
+        0
+    }
+
+    /// One piece of the exponential pass. The pivot is left out of every sum.
+    #[inline(always)]
+    fn exponentials(
+        &self,
+        row: usize,
+        j: usize,
+        n: usize,
+        max: T,
+        pivot: usize,
+        sums: &mut Sums<T>,
+    ) {
+        let start = row * self.0.classes + j;
+        let x: [T; LANES] = self.0.buffers.read(start, n, -T::INFINITY);
+        let mut e = [T::ZERO; LANES];
+        for i in 0..LANES {
+            e[i] = (x[i] - max).exp();
+        }
+        let mut q = [T::ZERO; LANES];
+        if D::DENSE {
+            q = self.0.distribution.piece(row, j, n);
+        }
+        let place = pivot.wrapping_sub(j);
+        if place < LANES {
+            e[place] = T::ZERO;
+            q[place] = T::ZERO;
+        }
+        for i in 0..LANES {
+            sums.exp[i] += e[i];
+        }
+        if D::DENSE {
+            for i in 0..LANES {
+                let term = q[i] * (x[i] - max);
+                sums.q[i] += q[i];
+                // Zero times -inf adds 0.
+                sums.dot[i] += if q[i] == T::ZERO { T::ZERO } else { term };
+            }
+        }
+        self.0.buffers.write(start, n, &e);
+    }
+
+    #[inline(always)]
+    fn row(&self, row: usize) -> f64 {
+        let Rows {
+            buffers,
+            distribution,
+            classes,
+            scale,
+        } = self.0;
+        let start = row * classes;
+        let pivot = distribution.pivot(row);
+        if pivot == Pivot::Ignored {
+            buffers.gradient(start, classes).fill(T::ZERO);
+            return 0.0;
+        }
+        let max = self.largest(start);
+        let pivot = match pivot {
+            Pivot::Class(class) => class,
+            _ => self.find(start, max),
+        };
+        // Before the exponentials overwrite it.
+        let pivot_d = buffers.read_one(start + pivot) - max;
+
+        let (mut exp, mut q, mut dot) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        let mut j = 0;
+        while j < classes {
+            let mut sums = Sums::zero();
+            let end = classes.min(j + LANES * STEPS);
+            while j + LANES <= end {
+                self.exponentials(row, j, LANES, max, pivot, &mut sums);
+                j += LANES;
+            }
+            if j < end {
+                self.exponentials(row, j, end - j, max, pivot, &mut sums);
+                j = end;
+            }
+            widen(&mut exp, &sums.exp);
+            if D::DENSE {
+                widen(&mut q, &sums.q);
+                widen(&mut dot, &sums.dot);
+            }
+        }
+        let (others, rest) = (pointwise::sum(exp), pointwise::sum(q));
+        let pivot_q = distribution.at(row, pivot).to_f64() + distribution.extra(row);
+        let pivot_e = pivot_d.exp().to_f64();
+        let (total, mass) = (others + pivot_e, rest + pivot_q);
+
+        if buffers.has_gradient() {
+            let factor = T::from_f64(scale * mass / total);
+            let gradient = buffers.gradient(start, classes);
+            if D::DENSE {
+                let scale = T::from_f64(scale);
+                let (pieces, tail) = gradient.as_chunks_mut::<LANES>();
+                let whole = pieces.len() * LANES;
+                for (k, g) in pieces.iter_mut().enumerate() {
+                    let q: [T; LANES] = distribution.piece(row, k * LANES, LANES);
+                    for i in 0..LANES {
+                        g[i] = g[i] * factor - scale * q[i];
+                    }
+                }
+                let q: [T; LANES] = distribution.piece(row, whole, tail.len());
+                for (g, &q) in tail.iter_mut().zip(&q) {
+                    *g = *g * factor - scale * q;
+                }
+            } else {
+                for g in gradient.iter_mut() {
+                    *g = *g * factor;
+                }
+            }
+            gradient[pivot] =
+                T::from_f64(scale * pivot_gradient::<T, D>([others, pivot_e], [rest, pivot_q]));
+        }
+
+        let pivot_d = pivot_d.to_f64();
+        let pivot_term = if pivot_q == 0.0 {
+            0.0
+        } else {
+            pivot_q * pivot_d
+        };
+        // One of the two is the exponential of 0, so others + (pivot_e - 1) loses nothing.
+        mass * Math::ln_1p(others + (pivot_e - 1.0)) - pointwise::sum(dot) - pivot_term
+    }
+}
+
+/// The derivative by the pivot's logit, from `[others, pivot]` of the exponentials and of `q`.
+#[inline(always)]
+pub(super) fn pivot_gradient<T: Math, D: Distribution<T>>(exp: [f64; 2], q: [f64; 2]) -> f64 {
+    let ([others, pivot], [rest, pivot_q]) = (exp, q);
+    let (total, mass) = (others + pivot, rest + pivot_q);
+    // The largest of probabilities may be small, and then it is the subtraction that is accurate.
+    let direct = mass * (pivot / total) - pivot_q;
+    let by_others = rest - mass * (others / total);
+    if D::LARGEST && others > pivot {
+        direct
+    } else {
+        by_others
+    }
+}
+
+impl<T: Math, D: Distribution<T>> rowwise::Rows for Wide<'_, T, D> {
+    #[inline(always)]
+    fn sum(self, rows: Range<usize>) -> f64 {
+        let mut sum = 0.0;
+        for row in rows {
+            let value = self.row(row);
+            self.0.buffers.write_values(row, 1, &[value]);
+            sum += value;
+        }
+        sum
+    }
+}

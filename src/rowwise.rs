@@ -1,0 +1,90 @@
+//! Driver of the losses of rows, one row of scores per example.
+//!
+//! Rows go in blocks whose size depends on the number of classes alone; blocks are combined by a
+//! fixed tree.
+
+use std::ops::Range;
+
+use crate::isa::{self, Kernel};
+use crate::loss::Partials;
+use crate::threads;
+
+/// Elements per block, about: 16 KiB of `f32`.
+const BLOCK: usize = 4096;
+
+/// Block lengths are a multiple of this, so that a kernel may take as many rows at once.
+pub const GROUP: usize = 32;
+
+/// A loss of rows.
+pub trait Rows: Copy + Send + Sync {
+    /// The sum of the values of some rows. `#[inline(always)]`, as in a [`Kernel`].
+    fn sum(self, rows: Range<usize>) -> f64;
+}
+
+struct Block<R> {
+    loss: R,
+    rows: Range<usize>,
+}
+
+impl<R: Rows> Kernel for Block<R> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        self.loss.sum(self.rows)
+    }
+}
+
+/// Rows per block: whole groups where rows are short, single rows where they are long.
+fn rows_per_block(classes: usize) -> usize {
+    let rows = BLOCK / classes.max(1);
+    if rows >= GROUP {
+        rows - rows % GROUP
+    } else {
+        rows.max(1)
+    }
+}
+
+/// The sum of the values of all rows.
+pub fn sum<R: Rows>(loss: R, rows: usize, classes: usize) -> f64 {
+    let tier = isa::current();
+    let length = rows_per_block(classes);
+    let blocks = rows.div_ceil(length);
+    let block = |index: usize| {
+        let rows = index * length..rows.min((index + 1) * length);
+        tier.run(Block { loss, rows })
+    };
+    if blocks <= 1 {
+        return if blocks == 1 { block(0) } else { 0.0 };
+    }
+    let partials = Partials::new(blocks);
+    // An exponential costs about as much as an AdamW step of one element.
+    threads::run(blocks, rows * classes, |index| {
+        partials.set(index, block(index))
+    });
+    partials.total()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Copy)]
+    struct Count;
+
+    impl Rows for Count {
+        #[inline(always)]
+        fn sum(self, rows: Range<usize>) -> f64 {
+            rows.len() as f64
+        }
+    }
+
+    #[test]
+    fn every_row_is_in_one_block() {
+        for classes in [0, 1, 3, 10, 127, 128, 129, 1000, 100_000] {
+            for rows in [0, 1, 31, 32, 33, 5000] {
+                assert_eq!(sum(Count, rows, classes), rows as f64, "{rows} x {classes}");
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The same bits for every tier, thread count and division into segments.
+
+mod cases;
+
+use fastoptim::clip::{Array, total_norm};
+use fastoptim::float::Float;
+use fastoptim::isa::{Tier, with_tier};
+use fastoptim::sweep::Prepare;
+use fastoptim::threads::with_threads;
+
+fn bits<T: Float>(arrays: &[Vec<T>]) -> Vec<u64> {
+    arrays.iter().flatten().map(|x| x.to_f64().to_bits()).collect()
+}
+
+fn lengths() -> Vec<usize> {
+    let around = |k: u32| [-3_i64, -1, 0, 1, 3].map(|d| ((1_i64 << k) + d) as usize);
+    (0..=257).chain((9..=17).flat_map(around)).collect()
+}
+
+fn preparations() -> [Prepare; 2] {
+    let clipped = Prepare { scale: 0.5, clip_value: 0.3, coefficient: 0.7, weight_decay: 0.0 };
+    [Prepare::default(), clipped]
+}
+
+fn tiers_agree<T: Float>() {
+    for method in cases::methods() {
+        for prepare in preparations() {
+            for n in lengths() {
+                let run = || bits(&cases::run::<T>(&method, &[n], prepare));
+                let expected = with_tier(Tier::Baseline, run).expect("always there");
+                for tier in Tier::supported() {
+                    let got = with_tier(tier, run).expect("supported");
+                    assert!(got == expected, "{method:?} differs at {n} on {tier}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tiers_agree_on_f32() {
+    tiers_agree::<f32>();
+}
+
+#[test]
+fn tiers_agree_on_f64() {
+    tiers_agree::<f64>();
+}
+
+#[test]
+fn threads_and_segments_agree() {
+    let n = 300_001;
+    for method in cases::methods() {
+        for prepare in preparations() {
+            let run = |lengths: &[usize]| bits(&cases::run::<f32>(&method, lengths, prepare));
+            let expected = with_threads(1, || run(&[n]));
+            for threads in [1, 2, 3, 64] {
+                for lengths in [vec![n], vec![1, 0, 99_999, 200_001]] {
+                    assert!(with_threads(threads, || run(&lengths)) == expected, "{method:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn norms_agree() {
+    for n in lengths().into_iter().chain([1_000_003]) {
+        let double = cases::numbers(n, 7);
+        let single: Vec<f32> = double.iter().map(|&x| x as f32).collect();
+        for norm_type in [1.0, 2.0, 3.0, f64::INFINITY] {
+            let run = || {
+                [Array::F32(&single), Array::F64(&double)]
+                    .map(|array| total_norm(&[array], norm_type).to_bits())
+            };
+            let expected = with_threads(1, run);
+            for tier in Tier::supported() {
+                for threads in [1, 2, 3, 64] {
+                    let got = with_tier(tier, || with_threads(threads, run)).expect("supported");
+                    assert_eq!(got, expected, "norm {norm_type} of {n} on {tier}");
+                }
+            }
+        }
+    }
+}

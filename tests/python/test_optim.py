@@ -1,0 +1,267 @@
+"""Every optimizer: the papers in float64, torch live, the forms of its arguments, bad input."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+
+CONFIGURATIONS: list[tuple[str, dict[str, Any]]] = [
+    ("SGD", {"lr": 0.1}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.2}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    ("Adam", {"lr": 0.1}),
+    ("Adam", {"lr": 0.1, "weight_decay": 0.1, "amsgrad": True}),
+    ("Adam", {"lr": 0.1, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("AdamW", {"lr": 0.1, "betas": (0.8, 0.95)}),
+    ("AdamW", {"lr": 0.1, "amsgrad": True, "maximize": True}),
+]
+
+
+def optimizers() -> list[type[fo.optim.Optimizer]]:
+    return fo.optim.Optimizer.__subclasses__()
+
+
+@pytest.mark.parametrize(("name", "arguments"), CONFIGURATIONS)
+def test_a_hundred_steps_agree_with_torch(name: str, arguments: dict[str, Any]) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((7, 5))
+    tensor = torch.tensor(w, dtype=torch.float64)
+    theirs = getattr(torch.optim, name)([tensor], foreach=False, **arguments)
+    mine = getattr(fo, name)([w], **arguments)
+    for _ in range(100):
+        g = rng.standard_normal(w.shape)
+        tensor.grad = torch.tensor(g)
+        theirs.step()
+        mine.step([g])
+    np.testing.assert_allclose(w, tensor.numpy(), rtol=1e-12, atol=1e-12)
+    for key, value in theirs.state_dict()["state"].get(0, {}).items():
+        if value is not None:
+            np.testing.assert_allclose(mine.state["0"][key], value, rtol=1e-12, atol=1e-13)
+
+
+def test_a_configuration_exists_for_every_optimizer() -> None:
+    assert {cls.__name__ for cls in optimizers()} == {name for name, _ in CONFIGURATIONS}
+
+
+@pytest.mark.parametrize("cls", optimizers())
+def test_forms_of_params_and_grads_give_the_same_bits(cls: Any) -> None:
+    rng = np.random.default_rng(1)
+    start = {"w": rng.standard_normal((3, 4)).astype("f4"), "b": rng.standard_normal(4).astype("f4")}
+    g = {"w": rng.standard_normal((3, 4)).astype("f4"), "b": rng.standard_normal(4).astype("f4")}
+    buffer, grads = fo.FlatBuffer.from_arrays(start), fo.FlatBuffer.from_arrays(g)
+    expected = None
+    for given in (grads, grads.flat, g):
+        params = copy.deepcopy(buffer)
+        opt = cls(params, lr=0.1)
+        opt.step(given)
+        opt.step(given)
+        expected = params.flat.copy() if expected is None else expected
+        assert np.array_equal(params.flat, expected)
+    arrays = [start["w"].copy(), start["b"].copy()]
+    opt = cls(arrays, lr=0.1)
+    opt.step(list(g.values()))
+    opt.step(tuple(g.values()))
+    assert np.array_equal(np.concatenate([a.ravel() for a in arrays]), expected)
+    groups = [{"params": {"w": start["w"].copy()}}, {"params": {"b": start["b"].copy()}, "lr": 0.1}]
+    opt = cls(groups, lr=0.1)
+    opt.step(g)
+    opt.step(g)
+    parts = [a.ravel() for group in opt.param_groups for a in group["params"]]
+    assert np.array_equal(np.concatenate(parts), expected)
+
+
+@pytest.mark.parametrize("cls", optimizers())
+def test_a_parameter_without_gradient_keeps_all(cls: Any) -> None:
+    a, b = np.ones(3), np.ones(3)
+    opt = cls([a, b], lr=0.1)
+    opt.step([np.ones(3), None])
+    assert np.array_equal(b, np.ones(3))
+    assert [opt.state[name]["step"] for name in "01"] == [1, 0]
+
+
+@pytest.mark.parametrize("cls", optimizers())
+@pytest.mark.parametrize("how", ["pickle", "deepcopy", "state_dict"])
+def test_a_copy_continues_to_the_bit(cls: Any, how: str) -> None:
+    w, g = np.linspace(-1, 1, 9), np.linspace(1, 2, 9)
+    opt = cls({"w": w}, lr=0.1)
+    opt.step({"w": g})
+    if how == "pickle":
+        other = pickle.loads(pickle.dumps(opt))  # noqa: S301
+    elif how == "deepcopy":
+        other = copy.deepcopy(opt)
+    else:
+        other = cls({"w": w.copy()}, lr=0.5)
+        other.load_state_dict(opt.state_dict())
+    opt.step({"w": g})
+    other.step({"w": g})
+    assert np.array_equal(other.param_groups[0]["params"][0], w)
+    assert other.state_dict().keys() == opt.state_dict().keys()
+
+
+def test_clipping_in_the_step_is_clipping_before_it() -> None:
+    rng = np.random.default_rng(2)
+    g = rng.standard_normal(1000).astype("f4")
+    a, b = np.ones(1000, "f4"), np.ones(1000, "f4")
+    info = fo.AdamW(a).step(g, max_norm=1.0)
+    clipped = g.copy()
+    norm = fo.clip_grad_norm_(clipped, 1.0)
+    fo.AdamW(b).step(clipped)
+    assert info == fo.StepInfo(True, norm)
+    assert np.array_equal(a, b)
+    np.testing.assert_allclose(norm, np.linalg.norm(g.astype("f8")), rtol=1e-7)
+
+
+def test_loss_scale_and_clip_value() -> None:
+    g = np.array([8.0, -16.0, 1.0])
+    w = np.zeros(3)
+    info = fo.SGD(w, lr=1.0).step(g, loss_scale=4.0, clip_value=3.0, max_norm=float("inf"))
+    assert np.array_equal(w, [-2.0, 3.0, -0.25])
+    assert info.grad_norm == pytest.approx(np.sqrt(4 + 9 + 0.0625))
+
+
+def test_a_hyperparameter_may_be_a_function_of_the_step() -> None:
+    w = np.zeros(1)
+    opt = fo.SGD(w, lr=lambda t: 1.0 + t)
+    opt.step(np.ones(1))
+    opt.step(np.ones(1))
+    assert w[0] == -3.0
+
+
+def test_momentum_switched_on_starts_as_on_a_first_step() -> None:
+    w = np.zeros(1)
+    opt = fo.SGD(w, lr=1.0, dampening=0.5)
+    opt.step(np.ones(1))
+    opt.param_groups[0]["momentum"] = 0.9
+    opt.step(np.ones(1))
+    assert w[0] == -2.0
+    opt = fo.Adam(np.zeros(1))
+    opt.step(np.ones(1))
+    opt.param_groups[0]["amsgrad"] = True
+    with pytest.raises(ValueError, match="max_exp_avg_sq"):
+        opt.step(np.ones(1))
+
+
+W = np.ones((4, 4), "f4")
+BAD_GRADS = {
+    "list": ([[1.0] * 4] * 4, TypeError),
+    "float64": (np.ones((4, 4)), TypeError),
+    "int": (np.ones((4, 4), "i4"), TypeError),
+    "object": (np.ones((4, 4), object), TypeError),
+    "complex": (np.ones((4, 4), "c8"), TypeError),
+    "swapped": (np.ones((4, 4), ">f4"), TypeError),
+    "masked": (np.ma.ones((4, 4), "f4"), TypeError),
+    "shape": (np.ones((4, 5), "f4"), ValueError),
+    "flat": (np.ones(16, "f4"), ValueError),
+    "fortran": (np.asfortranarray(np.arange(16, dtype="f4").reshape(4, 4)), ValueError),
+    "reversed": (np.ones((4, 4), "f4")[::-1], ValueError),
+    "broadcast": (np.broadcast_to(np.float32(1), (4, 4)), ValueError),
+    "misaligned": (np.ones(65, "u1")[1:].view("f4").reshape(4, 4), ValueError),
+}
+
+
+@pytest.mark.parametrize("case", BAD_GRADS)
+@pytest.mark.parametrize("cls", optimizers())
+def test_bad_gradients_change_nothing(cls: Any, case: str) -> None:
+    bad, error = BAD_GRADS[case]
+    first, w = np.ones(3, "f4"), W.copy()
+    opt = cls([first, w], lr=0.1)
+    before = pickle.dumps(opt.state_dict())
+    with pytest.raises(error, match="grads"):
+        opt.step([np.ones(3, "f4"), bad])
+    assert np.array_equal(first, np.ones(3, "f4"))
+    assert np.array_equal(w, W)
+    assert pickle.dumps(opt.state_dict()) == before
+
+
+def test_shared_memory_is_refused_however_hidden() -> None:
+    raw = bytearray(64)
+    a, b = np.frombuffer(raw, "f4"), np.frombuffer(raw, "f4")
+    with pytest.raises(ValueError, match="share"):
+        fo.SGD([a, b])
+    opt = fo.SGD([a])
+    with pytest.raises(ValueError, match="share"):
+        opt.step([b])
+    g = np.ones(3)
+    fo.SGD([np.ones(3), np.ones(3)]).step([g, g])
+
+
+def test_read_only() -> None:
+    w, g = np.ones(3), np.ones(3)
+    g.setflags(write=False)
+    opt = fo.SGD([w])
+    opt.step([g])
+    w.setflags(write=False)
+    with pytest.raises(ValueError, match="read-only"):
+        opt.step([g])
+    with pytest.raises(ValueError, match="read-only"):
+        fo.SGD([w])
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
+@pytest.mark.parametrize("cls", optimizers())
+def test_scalars_and_empty_arrays_work(cls: Any, shape: tuple[int, ...]) -> None:
+    w = np.ones(shape)
+    assert cls(w, lr=0.1).step(np.ones(shape), max_norm=1.0).applied
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize("cls", optimizers())
+def test_bad_hyperparameters(cls: Any, value: float) -> None:
+    for name in ("lr", "eps", "weight_decay", "momentum", "dampening"):
+        opt = cls(np.ones(2))
+        if name not in opt.param_groups[0]:
+            continue
+        with pytest.raises(ValueError, match=name):
+            cls(np.ones(2), **{name: value})
+        opt.param_groups[0][name] = value
+        with pytest.raises(ValueError, match=name):
+            opt.step(np.ones(2))
+        opt.param_groups[0][name] = "big"
+        with pytest.raises(TypeError, match=name):
+            opt.step(np.ones(2))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 64])
+def test_threads_change_no_bit(n: int) -> None:
+    rng = np.random.default_rng(3)
+    w, g = rng.standard_normal((2, 300_001)).astype("f4")
+    alone = w.copy()
+    with fo.num_threads(1):
+        fo.AdamW(alone).step(g, max_norm=1.0)
+    with fo.num_threads(n):
+        fo.AdamW(w).step(g, max_norm=1.0)
+    assert np.array_equal(w, alone)
+
+
+def _child_step(queue: Any) -> None:
+    w = np.ones(400_000, "f4")
+    with fo.num_threads(2):
+        fo.AdamW(w).step(np.ones(400_000, "f4"))
+    queue.put(float(w.sum(dtype="f8")))
+
+
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="the system has no fork"
+)
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_steps_in_parallel() -> None:
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    w = np.ones(400_000, "f4")
+    with fo.num_threads(2):
+        fo.AdamW(w).step(np.ones(400_000, "f4"))
+    child = context.Process(target=_child_step, args=(queue,))
+    child.start()
+    result = queue.get(timeout=30)
+    child.join(30)
+    assert child.exitcode == 0
+    assert result == float(w.sum(dtype="f8"))

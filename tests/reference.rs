@@ -1,0 +1,81 @@
+//! Every optimizer against its paper, written out one element at a time in `f64`.
+
+mod cases;
+
+use fastoptim::optim::Method;
+use fastoptim::sweep::Prepare;
+
+const N: usize = 1000;
+
+/// Three steps of one element on gradients `g`, from the formulas in the papers.
+fn paper(method: &Method, mut p: f64, g: [f64; 3]) -> f64 {
+    match method {
+        Method::SGD(o) => {
+            let mut v = None;
+            for g in g {
+                let g = g + o.weight_decay * p;
+                if o.momentum == 0.0 {
+                    p -= o.lr * g;
+                } else if o.momentum_form == "inside" {
+                    let new = o.momentum * v.unwrap_or(0.0) - o.lr * g;
+                    p += if o.nesterov { o.momentum * new - o.lr * g } else { new };
+                    v = Some(new);
+                } else {
+                    let new = v.map_or(g, |v| o.momentum * v + (1.0 - o.dampening) * g);
+                    p -= o.lr * if o.nesterov { g + o.momentum * new } else { new };
+                    v = Some(new);
+                }
+            }
+        }
+        Method::Adam(o) => {
+            let [b1, b2] = o.betas;
+            let (mut m, mut v, mut largest) = (0.0, 0.0, 0.0_f64);
+            for (t, g) in (1..).zip(g) {
+                let g = if o.decoupled_weight_decay { g } else { g + o.weight_decay * p };
+                if o.decoupled_weight_decay {
+                    p -= o.lr * o.weight_decay * p;
+                }
+                m = b1 * m + (1.0 - b1) * g;
+                v = b2 * v + (1.0 - b2) * g * g;
+                largest = largest.max(v);
+                let v = if o.amsgrad { largest } else { v };
+                let (m_hat, v_hat) = (m / (1.0 - b1.powi(t)), v / (1.0 - b2.powi(t)));
+                p -= o.lr * m_hat / (v_hat.sqrt() + o.eps);
+            }
+        }
+    }
+    p
+}
+
+#[test]
+fn every_rule_is_its_paper() {
+    let start = cases::numbers(N, 1);
+    let gradients = [2, 3, 4].map(|seed| cases::numbers(N, seed));
+    for method in cases::methods() {
+        let double = cases::run::<f64>(&method, &[N], Prepare::default());
+        let single = cases::run::<f32>(&method, &[N], Prepare::default());
+        for i in 0..N {
+            let expected = paper(&method, start[i], [0, 1, 2].map(|t| gradients[t][i]));
+            let error = (double[0][i] - expected).abs();
+            assert!(error < 1e-13, "{method:?}: {error}");
+            let error = (f64::from(single[0][i]) - expected).abs();
+            assert!(error < 2e-6, "{method:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn preparation_is_in_order() {
+    // coefficient * clamp(scale * g, clip_value), then decay by the rule's own weight decay.
+    let prepare = Prepare { scale: 2.0, clip_value: 0.5, coefficient: 0.25, weight_decay: 0.0 };
+    let start = cases::numbers(N, 1);
+    let prepared = |g: f64| 0.25 * (2.0 * g).clamp(-0.5, 0.5);
+    let gradients = [2, 3, 4].map(|seed| cases::numbers(N, seed));
+    for method in cases::methods() {
+        let got = cases::run::<f64>(&method, &[N], prepare);
+        for i in 0..N {
+            let expected = paper(&method, start[i], [0, 1, 2].map(|t| prepared(gradients[t][i])));
+            assert!((got[0][i] - expected).abs() < 1e-13, "{method:?}");
+        }
+    }
+}
