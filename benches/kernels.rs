@@ -6,9 +6,9 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fastoptim::clip::{Array, total_norm};
 use fastoptim::hyper::Value::{Flag, Number, Pair, Word};
+use fastoptim::isa::{Kernel, current};
 use fastoptim::optim::{Clock, Kind, Method};
 use fastoptim::sweep::{self, Prepare, Segment};
-use fastoptim::isa::{Kernel, current};
 use fastoptim::threads;
 
 /// Elements: L1, L2, last-level cache, and four times a cache of 32 MiB.
@@ -16,11 +16,25 @@ const SIZES: [usize; 4] = [1 << 10, 1 << 15, 1 << 20, 1 << 25];
 
 fn methods() -> Vec<(&'static str, Method)> {
     let adam = |amsgrad| {
-        [Number(1e-3), Pair([0.9, 0.999]), Number(1e-8), Number(0.01), Flag(amsgrad), Flag(true)]
+        [
+            Number(1e-3),
+            Pair([0.9, 0.999]),
+            Number(1e-8),
+            Number(0.01),
+            Flag(amsgrad),
+            Flag(true),
+        ]
     };
     let sgd = |momentum| {
         let form = Word("outside".to_owned());
-        [Number(1e-3), Number(momentum), Number(0.0), Number(0.0), Flag(false), form]
+        [
+            Number(1e-3),
+            Number(momentum),
+            Number(0.0),
+            Number(0.0),
+            Flag(false),
+            form,
+        ]
     };
     [
         ("sgd", Kind::SGD.method(&sgd(0.0))),
@@ -69,8 +83,10 @@ fn stream(written: &mut [Vec<f32>], read: &[f32]) {
     const CHUNK: usize = 16 * 1024;
     let n = read.len();
     let tier = current();
-    let bases: Vec<std::sync::atomic::AtomicPtr<f32>> =
-        written.iter_mut().map(|array| array.as_mut_ptr().into()).collect();
+    let bases: Vec<std::sync::atomic::AtomicPtr<f32>> = written
+        .iter_mut()
+        .map(|array| array.as_mut_ptr().into())
+        .collect();
     threads::run(n.div_ceil(CHUNK), n, |chunk| {
         let (from, to) = (chunk * CHUNK, n.min((chunk + 1) * CHUNK));
         let written = bases
@@ -81,7 +97,10 @@ fn stream(written: &mut [Vec<f32>], read: &[f32]) {
                 unsafe { std::slice::from_raw_parts_mut(base.add(from), to - from) }
             })
             .collect();
-        tier.run(Stream { written, read: &read[from..to] });
+        tier.run(Stream {
+            written,
+            read: &read[from..to],
+        });
     });
 }
 
@@ -97,7 +116,10 @@ fn optimizers(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, n), |b| {
                 b.iter(|| {
                     let state = state.iter_mut().map(Vec::as_mut_slice);
-                    let clock = Clock { step: 10, fresh: false };
+                    let clock = Clock {
+                        step: 10,
+                        fresh: false,
+                    };
                     let segment = Segment::new(&mut p, &g, state, clock);
                     sweep::run(vec![method.plan(vec![segment], Prepare::default())]);
                 });
@@ -105,9 +127,12 @@ fn optimizers(c: &mut Criterion) {
         }
         let mut written = vec![vec![0.0_f32; n]; 3];
         group.throughput(Throughput::Bytes(28 * n as u64));
-        group.bench_function(BenchmarkId::new("ceiling of 4 reads and 3 writes", n), |b| {
-            b.iter(|| stream(&mut written, &g));
-        });
+        group.bench_function(
+            BenchmarkId::new("ceiling of 4 reads and 3 writes", n),
+            |b| {
+                b.iter(|| stream(&mut written, &g));
+            },
+        );
         group.throughput(Throughput::Bytes(4 * n as u64));
         group.bench_function(BenchmarkId::new("norm", n), |b| {
             b.iter(|| total_norm(black_box(&[Array::F32(&g)]), 2.0));

@@ -41,7 +41,11 @@ fn measure_all<M: reduce::Measure>(arrays: &[Array<'_>], measure: M) -> Vec<f64>
         Array::F32(_) => single.next(),
         Array::F64(_) => double.next(),
     };
-    arrays.iter().map(next).map(|x| x.expect("one per array")).collect()
+    arrays
+        .iter()
+        .map(next)
+        .map(|x| x.expect("one per array"))
+        .collect()
 }
 
 /// The norm of all arrays taken as one vector, `norm_type` > 0 or infinite.
@@ -75,7 +79,10 @@ pub fn total_norm(arrays: &[Array<'_>], norm_type: f64) -> f64 {
         if unit == 0.0 || !unit.is_finite() {
             return unit;
         }
-        let powers = Powers { power: norm_type, unit };
+        let powers = Powers {
+            power: norm_type,
+            unit,
+        };
         unit * sum(measure_all(arrays, powers)).powf(1.0 / norm_type)
     }
 }
@@ -86,7 +93,10 @@ pub fn prepared_norm(arrays: &[Array<'_>], scale: f64, bound: f64) -> f64 {
     if bound == f64::INFINITY {
         return total_norm(arrays, 2.0) * scale.abs();
     }
-    measure_all(arrays, Prepared { scale, bound }).iter().sum::<f64>().sqrt()
+    measure_all(arrays, Prepared { scale, bound })
+        .iter()
+        .sum::<f64>()
+        .sqrt()
 }
 
 /// `sum(clamp(scale * x, bound)^2)`
@@ -109,13 +119,19 @@ impl reduce::Measure for Prepared {
 }
 
 fn largest(arrays: &[Array<'_>]) -> f64 {
-    measure_all(arrays, Largest).into_iter().fold(0.0, f64::max_or_nan)
+    measure_all(arrays, Largest)
+        .into_iter()
+        .fold(0.0, f64::max_or_nan)
 }
 
 /// What gradients of norm `norm` are multiplied by to have `max_norm` at most: PyTorch's
 /// `max_norm / (norm + 1e-6)`, at most 1. A norm that is not finite clips nothing.
 pub fn coefficient(norm: f64, max_norm: f64) -> f64 {
-    if norm.is_finite() { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 }
+    if norm.is_finite() {
+        (max_norm / (norm + 1e-6)).min(1.0)
+    } else {
+        1.0
+    }
 }
 
 struct Scale<'a, T> {
@@ -157,7 +173,10 @@ pub fn scale(arrays: &mut [ArrayMut<'_>], factor: f64) {
     }
     let tier = isa::current();
     for_each_chunk(arrays, &|piece| match piece {
-        ArrayMut::F32(x) => tier.run(Scale { x, factor: factor as f32 }),
+        ArrayMut::F32(x) => tier.run(Scale {
+            x,
+            factor: factor as f32,
+        }),
         ArrayMut::F64(x) => tier.run(Scale { x, factor }),
     });
 }
@@ -166,7 +185,10 @@ pub fn scale(arrays: &mut [ArrayMut<'_>], factor: f64) {
 pub fn clamp(arrays: &mut [ArrayMut<'_>], bound: f64) {
     let tier = isa::current();
     for_each_chunk(arrays, &|piece| match piece {
-        ArrayMut::F32(x) => tier.run(Clamp { x, bound: bound as f32 }),
+        ArrayMut::F32(x) => tier.run(Clamp {
+            x,
+            bound: bound as f32,
+        }),
         ArrayMut::F64(x) => tier.run(Clamp { x, bound }),
     });
 }
@@ -186,7 +208,10 @@ fn for_each_chunk(arrays: &mut [ArrayMut<'_>], f: &(impl Fn(ArrayMut<'_>) + Sync
             }
         }
     }
-    let pieces: Vec<_> = pieces.into_iter().map(|piece| std::sync::Mutex::new(Some(piece))).collect();
+    let pieces: Vec<_> = pieces
+        .into_iter()
+        .map(|piece| std::sync::Mutex::new(Some(piece)))
+        .collect();
     threads::run(pieces.len(), elements / 4, |index| {
         let piece = pieces[index].lock().ok().and_then(|mut slot| slot.take());
         f(piece.expect("each piece is taken once"));

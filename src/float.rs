@@ -59,7 +59,11 @@ pub trait Float:
     fn max_or_nan(self, other: Self) -> Self {
         // `self != self` only for NaN; a NaN in `other` fails the first comparison.
         #[expect(clippy::eq_op)]
-        if self > other || self != self { self } else { other }
+        if self > other || self != self {
+            self
+        } else {
+            other
+        }
     }
 
     /// `self` limited to `-bound..=bound`; NaN stays NaN.
@@ -72,7 +76,11 @@ pub trait Float:
     /// `self`, or 0 where it is subnormal.
     #[inline(always)]
     fn flush(self) -> Self {
-        if self.abs() < Self::MIN_POSITIVE { Self::ZERO } else { self }
+        if self.abs() < Self::MIN_POSITIVE {
+            Self::ZERO
+        } else {
+            self
+        }
     }
 }
 

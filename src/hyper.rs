@@ -39,7 +39,10 @@ pub struct Spec {
 
 impl Spec {
     fn wrong_type<T>(&self, expected: &str, value: &Value) -> Result<T> {
-        Err(Error::Type(format!("{} must be {expected}, got {value:?}", self.name)))
+        Err(Error::Type(format!(
+            "{} must be {expected}, got {value:?}",
+            self.name
+        )))
     }
 
     /// The value, if it may be this hyperparameter.
@@ -53,7 +56,9 @@ impl Spec {
                 if x >= 0.0 && x.is_finite() {
                     Ok(())
                 } else {
-                    Err(Error::Value(format!("{name} must be finite and >= 0, got {x}")))
+                    Err(Error::Value(format!(
+                        "{name} must be finite and >= 0, got {x}"
+                    )))
                 }
             }
             (Kind::Decays, Value::Pair(pair)) => {
@@ -61,7 +66,9 @@ impl Spec {
                     Ok(())
                 } else {
                     let [a, b] = pair;
-                    Err(Error::Value(format!("{name} must both be in [0, 1), got ({a}, {b})")))
+                    Err(Error::Value(format!(
+                        "{name} must both be in [0, 1), got ({a}, {b})"
+                    )))
                 }
             }
             (Kind::Flag, Value::Flag(_)) => Ok(()),
@@ -70,7 +77,9 @@ impl Spec {
                     Ok(())
                 } else {
                     let words = words.join(", ");
-                    Err(Error::Value(format!("{name} must be one of {words}; got {word:?}")))
+                    Err(Error::Value(format!(
+                        "{name} must be one of {words}; got {word:?}"
+                    )))
                 }
             }
             (Kind::NonNegative, _) => self.wrong_type("a number", value),
@@ -89,25 +98,41 @@ pub trait Field: Sized {
 
 impl Field for f64 {
     fn take(value: &Value) -> Option<Self> {
-        if let Value::Number(x) = *value { Some(x) } else { None }
+        if let Value::Number(x) = *value {
+            Some(x)
+        } else {
+            None
+        }
     }
 }
 
 impl Field for [f64; 2] {
     fn take(value: &Value) -> Option<Self> {
-        if let Value::Pair(pair) = *value { Some(pair) } else { None }
+        if let Value::Pair(pair) = *value {
+            Some(pair)
+        } else {
+            None
+        }
     }
 }
 
 impl Field for String {
     fn take(value: &Value) -> Option<Self> {
-        if let Value::Word(word) = value { Some(word.clone()) } else { None }
+        if let Value::Word(word) = value {
+            Some(word.clone())
+        } else {
+            None
+        }
     }
 }
 
 impl Field for bool {
     fn take(value: &Value) -> Option<Self> {
-        if let Value::Flag(flag) = *value { Some(flag) } else { None }
+        if let Value::Flag(flag) = *value {
+            Some(flag)
+        } else {
+            None
+        }
     }
 }
 
@@ -158,15 +183,24 @@ pub(crate) use hyper;
 mod tests {
     use super::*;
 
-    const RATE: Spec = Spec { name: "lr", kind: Kind::NonNegative };
+    const RATE: Spec = Spec {
+        name: "lr",
+        kind: Kind::NonNegative,
+    };
 
     #[test]
     fn numbers_out_of_range_are_refused_by_name() {
         assert_eq!(RATE.check(&Value::Number(0.0)), Ok(()));
         for x in [-1e-300, f64::NAN, f64::INFINITY] {
             let error = RATE.check(&Value::Number(x)).unwrap_err();
-            assert!(matches!(&error, Error::Value(m) if m.starts_with("lr ")), "{error}");
+            assert!(
+                matches!(&error, Error::Value(m) if m.starts_with("lr ")),
+                "{error}"
+            );
         }
-        assert!(matches!(RATE.check(&Value::Flag(true)), Err(Error::Type(_))));
+        assert!(matches!(
+            RATE.check(&Value::Flag(true)),
+            Err(Error::Type(_))
+        ));
     }
 }

@@ -127,7 +127,10 @@ fn neon<K: Kernel>(kernel: K) -> K::Output {
 impl Tier {
     /// The tiers of this processor, slowest first.
     pub fn supported() -> Vec<Self> {
-        Self::ALL.into_iter().filter(|tier| tier.is_supported()).collect()
+        Self::ALL
+            .into_iter()
+            .filter(|tier| tier.is_supported())
+            .collect()
     }
 
     /// The tier itself, or an error where this processor lacks it.
@@ -147,7 +150,9 @@ impl FromStr for Tier {
         let known = Self::ALL.into_iter().find(|tier| tier.name() == name);
         known.ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
-            Error::Value(format!("unknown instruction set {name:?}; one of {names} is expected"))
+            Error::Value(format!(
+                "unknown instruction set {name:?}; one of {names} is expected"
+            ))
         })
     }
 }
@@ -174,7 +179,9 @@ pub fn choose() -> Result<Tier> {
             .parse::<Tier>()
             .and_then(Tier::check)
             .map_err(|error| Error::Value(format!("{VARIABLE}: {error}")))?,
-        _ => *Tier::supported().last().expect("the baseline is always supported"),
+        _ => *Tier::supported()
+            .last()
+            .expect("the baseline is always supported"),
     };
     Ok(*CHOSEN.get_or_init(|| tier))
 }
@@ -216,7 +223,13 @@ mod tests {
         for tier in Tier::ALL {
             assert_eq!(tier.name().parse(), Ok(tier));
         }
-        assert!("sse9".parse::<Tier>().unwrap_err().to_string().contains("sse9"));
+        assert!(
+            "sse9"
+                .parse::<Tier>()
+                .unwrap_err()
+                .to_string()
+                .contains("sse9")
+        );
     }
 
     #[test]
@@ -228,7 +241,10 @@ mod tests {
 
     #[test]
     fn an_unsupported_tier_is_refused() {
-        let lacking = Tier::ALL.into_iter().find(|tier| !tier.is_supported()).expect("one of ALL");
+        let lacking = Tier::ALL
+            .into_iter()
+            .find(|tier| !tier.is_supported())
+            .expect("one of ALL");
         assert!(with_tier(lacking, || ()).is_err());
     }
 }

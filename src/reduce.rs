@@ -147,7 +147,10 @@ pub fn measure<T: Float, M: Measure>(slices: &[&[T]], measure: M) -> Vec<f64> {
     });
     let partials: Vec<f64> = partials.into_iter().map(Slot::get).collect();
     let join = |a, b| measure.join(a, b);
-    starts.windows(2).map(|ends| fold(&partials[ends[0]..ends[1]], &join)).collect()
+    starts
+        .windows(2)
+        .map(|ends| fold(&partials[ends[0]..ends[1]], &join))
+        .collect()
 }
 
 /// A result that one task writes and the caller reads after the join.
@@ -156,7 +159,8 @@ struct Slot(std::sync::atomic::AtomicU64);
 
 impl Slot {
     fn set(&self, x: f64) {
-        self.0.store(x.to_bits(), std::sync::atomic::Ordering::Relaxed);
+        self.0
+            .store(x.to_bits(), std::sync::atomic::Ordering::Relaxed);
     }
     fn get(self) -> f64 {
         f64::from_bits(self.0.into_inner())
@@ -195,7 +199,10 @@ mod tests {
     fn slices_are_measured_by_themselves() {
         let ones = vec![1.0_f32; 3 * BLOCK + 5];
         let slices: [&[f32]; 3] = [&ones, &[], &ones[..7]];
-        assert_eq!(measure(&slices, Absolute), [(3 * BLOCK + 5) as f64, 0.0, 7.0]);
+        assert_eq!(
+            measure(&slices, Absolute),
+            [(3 * BLOCK + 5) as f64, 0.0, 7.0]
+        );
         assert_eq!(measure(&slices, Largest), [1.0, 0.0, 1.0]);
     }
 }

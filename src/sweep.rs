@@ -48,7 +48,11 @@ impl<'a, T: Float> Segment<'a, T> {
     where
         I: IntoIterator<Item = &'a mut [T]>,
     {
-        assert_eq!(p.len(), g.len(), "a gradient has the length of its parameter");
+        assert_eq!(
+            p.len(),
+            g.len(),
+            "a gradient has the length of its parameter"
+        );
         let mut segment = Self {
             p: p.as_mut_ptr(),
             g: g.as_ptr(),
@@ -59,7 +63,11 @@ impl<'a, T: Float> Segment<'a, T> {
             memory: PhantomData,
         };
         for array in state {
-            assert_eq!(p.len(), array.len(), "state has the length of its parameter");
+            assert_eq!(
+                p.len(),
+                array.len(),
+                "state has the length of its parameter"
+            );
             segment.state[segment.slots] = array.as_mut_ptr();
             segment.slots += 1;
         }
@@ -93,7 +101,12 @@ pub struct Prepare {
 
 impl Default for Prepare {
     fn default() -> Self {
-        Self { scale: 1.0, clip_value: f64::INFINITY, coefficient: 1.0, weight_decay: 0.0 }
+        Self {
+            scale: 1.0,
+            clip_value: f64::INFINITY,
+            coefficient: 1.0,
+            weight_decay: 0.0,
+        }
     }
 }
 
@@ -179,7 +192,12 @@ impl<'a, T: Float, const S: usize, R: Rule<T, S>> Sweep<'a, T, R, S> {
             previous = Some(segment.clock);
             rules.push(rule);
         }
-        Self { segments: merged, ends, rules, prepare }
+        Self {
+            segments: merged,
+            ends,
+            rules,
+            prepare,
+        }
     }
 }
 
@@ -238,7 +256,13 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Kernel for Piece<'_, T, R, S> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { rule, scale, p, g, state } = self;
+        let Self {
+            rule,
+            scale,
+            p,
+            g,
+            state,
+        } = self;
         let n = p.len();
         assert_eq!(g.len(), n);
         for array in &state {
@@ -303,7 +327,15 @@ impl<T: Float> Kernel for Prepared<'_, T> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { scale, clip_value, coefficient, weight_decay, p, g, out } = self;
+        let Self {
+            scale,
+            clip_value,
+            coefficient,
+            weight_decay,
+            p,
+            g,
+            out,
+        } = self;
         let n = out.len();
         let (p, g) = (&p[..n], &g[..n]);
         if weight_decay == T::ZERO {

@@ -41,7 +41,9 @@ pub fn default_count() -> usize {
     *DEFAULT.get_or_init(|| {
         let asked = std::env::var(VARIABLE).ok().and_then(|text| parse(&text));
         asked.unwrap_or_else(|| {
-            std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST)
+            std::thread::available_parallelism()
+                .map_or(1, NonZeroUsize::get)
+                .min(MOST)
         })
     })
 }
@@ -120,7 +122,10 @@ struct Process {
 /// A pool of at least `workers` threads.
 fn pool(workers: usize) -> Arc<ThreadPool> {
     // A poisoned lock only says that building a pool panicked: there is then no pool in it.
-    let mut slot = process().pool.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut slot = process()
+        .pool
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     match &*slot {
         Some(pool) if pool.current_num_threads() >= workers => Arc::clone(pool),
         _ => {
@@ -145,7 +150,10 @@ fn process() -> &'static Process {
         return process;
     }
     // The parent's is left as it is: dropping it would wait for threads that do not exist here.
-    let fresh = Box::into_raw(Box::new(Process { id, pool: Mutex::new(None) }));
+    let fresh = Box::into_raw(Box::new(Process {
+        id,
+        pool: Mutex::new(None),
+    }));
     match PROCESS.compare_exchange(known, fresh, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: just leaked.
         Ok(_) => unsafe { &*fresh },

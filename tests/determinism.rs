@@ -9,7 +9,11 @@ use fastoptim::sweep::Prepare;
 use fastoptim::threads::with_threads;
 
 fn bits<T: Float>(arrays: &[Vec<T>]) -> Vec<u64> {
-    arrays.iter().flatten().map(|x| x.to_f64().to_bits()).collect()
+    arrays
+        .iter()
+        .flatten()
+        .map(|x| x.to_f64().to_bits())
+        .collect()
 }
 
 fn lengths() -> Vec<usize> {
@@ -18,7 +22,12 @@ fn lengths() -> Vec<usize> {
 }
 
 fn preparations() -> [Prepare; 2] {
-    let clipped = Prepare { scale: 0.5, clip_value: 0.3, coefficient: 0.7, weight_decay: 0.0 };
+    let clipped = Prepare {
+        scale: 0.5,
+        clip_value: 0.3,
+        coefficient: 0.7,
+        weight_decay: 0.0,
+    };
     [Prepare::default(), clipped]
 }
 
@@ -56,7 +65,10 @@ fn threads_and_segments_agree() {
             let expected = with_threads(1, || run(&[n]));
             for threads in [1, 2, 3, 64] {
                 for lengths in [vec![n], vec![1, 0, 99_999, 200_001]] {
-                    assert!(with_threads(threads, || run(&lengths)) == expected, "{method:?}");
+                    assert!(
+                        with_threads(threads, || run(&lengths)) == expected,
+                        "{method:?}"
+                    );
                 }
             }
         }

@@ -18,11 +18,20 @@ fn paper(method: &Method, mut p: f64, g: [f64; 3]) -> f64 {
                     p -= o.lr * g;
                 } else if o.momentum_form == "inside" {
                     let new = o.momentum * v.unwrap_or(0.0) - o.lr * g;
-                    p += if o.nesterov { o.momentum * new - o.lr * g } else { new };
+                    p += if o.nesterov {
+                        o.momentum * new - o.lr * g
+                    } else {
+                        new
+                    };
                     v = Some(new);
                 } else {
                     let new = v.map_or(g, |v| o.momentum * v + (1.0 - o.dampening) * g);
-                    p -= o.lr * if o.nesterov { g + o.momentum * new } else { new };
+                    p -= o.lr
+                        * if o.nesterov {
+                            g + o.momentum * new
+                        } else {
+                            new
+                        };
                     v = Some(new);
                 }
             }
@@ -31,7 +40,11 @@ fn paper(method: &Method, mut p: f64, g: [f64; 3]) -> f64 {
             let [b1, b2] = o.betas;
             let (mut m, mut v, mut largest) = (0.0, 0.0, 0.0_f64);
             for (t, g) in (1..).zip(g) {
-                let g = if o.decoupled_weight_decay { g } else { g + o.weight_decay * p };
+                let g = if o.decoupled_weight_decay {
+                    g
+                } else {
+                    g + o.weight_decay * p
+                };
                 if o.decoupled_weight_decay {
                     p -= o.lr * o.weight_decay * p;
                 }
@@ -67,14 +80,23 @@ fn every_rule_is_its_paper() {
 #[test]
 fn preparation_is_in_order() {
     // coefficient * clamp(scale * g, clip_value), then decay by the rule's own weight decay.
-    let prepare = Prepare { scale: 2.0, clip_value: 0.5, coefficient: 0.25, weight_decay: 0.0 };
+    let prepare = Prepare {
+        scale: 2.0,
+        clip_value: 0.5,
+        coefficient: 0.25,
+        weight_decay: 0.0,
+    };
     let start = cases::numbers(N, 1);
     let prepared = |g: f64| 0.25 * (2.0 * g).clamp(-0.5, 0.5);
     let gradients = [2, 3, 4].map(|seed| cases::numbers(N, seed));
     for method in cases::methods() {
         let got = cases::run::<f64>(&method, &[N], prepare);
         for i in 0..N {
-            let expected = paper(&method, start[i], [0, 1, 2].map(|t| prepared(gradients[t][i])));
+            let expected = paper(
+                &method,
+                start[i],
+                [0, 1, 2].map(|t| prepared(gradients[t][i])),
+            );
             assert!((got[0][i] - expected).abs() < 1e-13, "{method:?}");
         }
     }

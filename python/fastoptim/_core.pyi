@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -7,6 +8,8 @@ __all__ = [
     "Engine",
     "__version__",
     "clamp",
+    "cross_entropy_loss",
+    "elementwise_loss",
     "get_num_threads",
     "is_thread_count",
     "scale_to_norm",
@@ -47,3 +50,24 @@ def set_own_threads(n: int | None) -> int | None: ...
 def tier() -> str: ...
 def tiers() -> list[str]: ...
 def total_norm(grads: list[NDArray[Any]], norm_type: float) -> float: ...
+def elementwise_loss(
+    name: str,
+    parameters: Sequence[float],
+    kind: str,
+    input: Any,  # noqa: A002
+    target: Any,
+    out: Any | None,
+    loss_scale: float,
+    gradient: bool,
+) -> tuple[Any, Any | None]: ...
+def cross_entropy_loss(
+    logits: Any,
+    target: Any,
+    weight: Any | None,
+    ignore_index: int,
+    label_smoothing: float,
+    kind: str,
+    out: Any | None,
+    loss_scale: float,
+    gradient: bool,
+) -> tuple[Any, Any | None]: ...

@@ -9,8 +9,8 @@ use numpy::npyffi::{
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyType;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
 
 /// The element types that kernels know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,10 @@ impl<'py> Array<'py> {
     /// Checks the type and the layout; `name` is the argument in messages.
     pub(crate) fn new(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
         let array = object.cast::<PyUntypedArray>().map_err(|_| {
-            let kind = object.get_type().name().map_or_else(|_| "?".into(), |n| n.to_string());
+            let kind = object
+                .get_type()
+                .name()
+                .map_or_else(|_| "?".into(), |n| n.to_string());
             PyTypeError::new_err(format!("{name} must be a numpy.ndarray, got {kind}"))
         })?;
         check_class(name, object)?;
@@ -92,7 +95,14 @@ impl<'py> Array<'py> {
         let shape = array.shape().to_vec();
         let len = shape.iter().product();
         let writable = raw.fields.flags & NPY_ARRAY_WRITEABLE != 0;
-        Ok(Self { object: array.clone(), dtype, shape, len, data, writable })
+        Ok(Self {
+            object: array.clone(),
+            dtype,
+            shape,
+            len,
+            data,
+            writable,
+        })
     }
 
     pub(crate) fn require_writable(&self, name: &str) -> PyResult<()> {
@@ -171,7 +181,9 @@ pub(crate) fn check_disjoint(
         if let Some((end, other)) = before
             && range.start < end
         {
-            return Err(PyValueError::new_err(format!("{other} and {name} share memory")));
+            return Err(PyValueError::new_err(format!(
+                "{other} and {name} share memory"
+            )));
         }
         if any.is_none_or(|(end, _)| range.end > end) {
             furthest[0] = Some((range.end, name));

@@ -24,7 +24,10 @@ fn arrays<'py>(grads: &[Bound<'py, PyAny>], written: bool) -> PyResult<Vec<Array
         arrays.push(array);
     }
     if written {
-        let ranges: Vec<_> = arrays.iter().map(|array| ("grads", array.range())).collect();
+        let ranges: Vec<_> = arrays
+            .iter()
+            .map(|array| ("grads", array.range()))
+            .collect();
         check_disjoint(&ranges, &[])?;
     }
     Ok(arrays)
@@ -32,7 +35,11 @@ fn arrays<'py>(grads: &[Bound<'py, PyAny>], written: bool) -> PyResult<Vec<Array
 
 fn enter(arrays: &[Array<'_>], written: bool) -> PyResult<inflight::Guard> {
     let ranges = arrays.iter().map(Array::range).collect();
-    if written { inflight::enter(ranges, Vec::new()) } else { inflight::enter(Vec::new(), ranges) }
+    if written {
+        inflight::enter(ranges, Vec::new())
+    } else {
+        inflight::enter(Vec::new(), ranges)
+    }
 }
 
 fn readable<'a>(arrays: &[Array<'_>]) -> Vec<Read<'a>> {
@@ -61,7 +68,9 @@ fn writable<'a>(arrays: &[Array<'_>]) -> Vec<Write<'a>> {
 #[pyfunction]
 fn total_norm(py: Python<'_>, grads: Vec<Bound<'_, PyAny>>, norm_type: f64) -> PyResult<f64> {
     if norm_type.is_nan() || norm_type <= 0.0 {
-        return Err(PyValueError::new_err(format!("norm_type must be > 0, got {norm_type}")));
+        return Err(PyValueError::new_err(format!(
+            "norm_type must be > 0, got {norm_type}"
+        )));
     }
     let arrays = arrays(&grads, false)?;
     let _guard = enter(&arrays, false)?;
@@ -78,7 +87,9 @@ fn scale_to_norm(
     norm: f64,
 ) -> PyResult<()> {
     if max_norm.is_nan() || max_norm <= 0.0 {
-        return Err(PyValueError::new_err(format!("max_norm must be > 0, got {max_norm}")));
+        return Err(PyValueError::new_err(format!(
+            "max_norm must be > 0, got {max_norm}"
+        )));
     }
     let arrays = arrays(&grads, true)?;
     let _guard = enter(&arrays, true)?;
@@ -91,7 +102,9 @@ fn scale_to_norm(
 #[pyfunction]
 fn clamp(py: Python<'_>, grads: Vec<Bound<'_, PyAny>>, clip_value: f64) -> PyResult<()> {
     if clip_value.is_nan() || clip_value < 0.0 {
-        return Err(PyValueError::new_err(format!("clip_value must be >= 0, got {clip_value}")));
+        return Err(PyValueError::new_err(format!(
+            "clip_value must be >= 0, got {clip_value}"
+        )));
     }
     let arrays = arrays(&grads, true)?;
     let _guard = enter(&arrays, true)?;

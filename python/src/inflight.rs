@@ -18,7 +18,11 @@ struct Table {
     calls: Vec<Call>,
 }
 
-static TABLE: Mutex<Table> = Mutex::new(Table { process: 0, next: 0, calls: Vec::new() });
+static TABLE: Mutex<Table> = Mutex::new(Table {
+    process: 0,
+    next: 0,
+    calls: Vec::new(),
+});
 
 /// The table. The lock is only ever held with the interpreter attached and for a few instructions,
 /// so a forked child (which forks with the interpreter attached) never inherits it locked.
@@ -33,7 +37,8 @@ fn table() -> MutexGuard<'static, Table> {
 }
 
 fn meet(a: &[Range<usize>], b: &[Range<usize>]) -> bool {
-    a.iter().any(|x| b.iter().any(|y| x.start < y.end && y.start < x.end))
+    a.iter()
+        .any(|x| b.iter().any(|y| x.start < y.end && y.start < x.end))
 }
 
 /// Keeps its memory registered until it is dropped.
@@ -43,9 +48,7 @@ pub(crate) struct Guard(u64);
 pub(crate) fn enter(written: Vec<Range<usize>>, read: Vec<Range<usize>>) -> PyResult<Guard> {
     let mut table = table();
     for call in &table.calls {
-        if meet(&written, &call.written)
-            || meet(&written, &call.read)
-            || meet(&read, &call.written)
+        if meet(&written, &call.written) || meet(&written, &call.read) || meet(&read, &call.written)
         {
             return Err(PyRuntimeError::new_err(
                 "another thread is in a call that works on the same memory",

@@ -251,7 +251,7 @@ fn cross_entropy_loss<'py>(
         require_shape("weight", weight, &[classes])?;
         read.push(("weight", weight.range()));
     }
-    let values = mean.is_none().then_some(&[rows][..]);
+    let values = mean.is_none().then_some(&logits.shape[..1]);
     let written = Written::new(py, &logits, &read, out, gradient, values)?;
 
     /// # Safety

@@ -68,7 +68,12 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     fn of(array: &Array<'_>) -> Self {
-        Self { dtype: array.dtype, data: array.data, len: array.len, range: array.range() }
+        Self {
+            dtype: array.dtype,
+            data: array.data,
+            len: array.len,
+            range: array.range(),
+        }
     }
 
     /// # Safety
@@ -133,15 +138,18 @@ fn value(spec: &Spec, object: &Bound<'_, PyAny>, steps: u64) -> PyResult<Value> 
         hyper::Kind::Decays => {
             let items: Vec<Bound<'_, PyAny>> =
                 object.extract().map_err(|_| wrong("a pair of numbers"))?;
-            let [a, b] = items.as_slice() else { return Err(wrong("a pair of numbers")) };
+            let [a, b] = items.as_slice() else {
+                return Err(wrong("a pair of numbers"));
+            };
             Value::Pair([number(a)?, number(b)?])
         }
-        hyper::Kind::Flag => {
-            Value::Flag(object.cast::<PyBool>().map_err(|_| wrong("a bool"))?.is_true())
-        }
-        hyper::Kind::Word(_) => {
-            Value::Word(object.extract().map_err(|_| wrong("a string"))?)
-        }
+        hyper::Kind::Flag => Value::Flag(
+            object
+                .cast::<PyBool>()
+                .map_err(|_| wrong("a bool"))?
+                .is_true(),
+        ),
+        hyper::Kind::Word(_) => Value::Word(object.extract().map_err(|_| wrong("a string"))?),
     })
 }
 
@@ -203,14 +211,28 @@ impl Engine {
         let slab = py
             .import("fastoptim.buffer")?
             .getattr("aligned_zeros")?
-            .call1((total, py.import("numpy")?.getattr("dtype")?.call1((dtype.to_string(),))?))?;
+            .call1((
+                total,
+                py.import("numpy")?
+                    .getattr("dtype")?
+                    .call1((dtype.to_string(),))?,
+            ))?;
         let mut start = 0;
         for (index, shape) in lacking {
             let end = start + shape.iter().product::<usize>();
-            let piece = slab.get_item(pyo3::types::PySlice::new(py, start as isize, end as isize, 1))?;
+            let piece = slab.get_item(pyo3::types::PySlice::new(
+                py,
+                start as isize,
+                end as isize,
+                1,
+            ))?;
             let view = piece.call_method1("reshape", (pyo3::types::PyTuple::new(py, shape)?,))?;
             let array = view.cast_into::<PyUntypedArray>()?.unbind();
-            self.parameters[index].slots.push(Slot { name: slot, array, started: false });
+            self.parameters[index].slots.push(Slot {
+                name: slot,
+                array,
+                started: false,
+            });
             start = end;
         }
         Ok(())
@@ -219,18 +241,28 @@ impl Engine {
     /// The methods of all groups, checked.
     fn methods(&self, groups: &Bound<'_, PyList>) -> PyResult<Vec<Method>> {
         if groups.len() != self.groups {
-            return Err(PyValueError::new_err("param_groups changed: use add_param_group"));
+            return Err(PyValueError::new_err(
+                "param_groups changed: use add_param_group",
+            ));
         }
-        groups.iter().map(|group| self.method(group.cast::<PyDict>()?)).collect()
+        groups
+            .iter()
+            .map(|group| self.method(group.cast::<PyDict>()?))
+            .collect()
     }
 }
 
 /// Reads a number that a step option must be; `None` stays `None`.
-fn option(name: &str, x: Option<f64>, allowed: impl Fn(f64) -> bool, range: &str) -> PyResult<Option<f64>> {
+fn option(
+    name: &str,
+    x: Option<f64>,
+    allowed: impl Fn(f64) -> bool,
+    range: &str,
+) -> PyResult<Option<f64>> {
     match x {
-        Some(x) if !allowed(x) => {
-            Err(PyValueError::new_err(format!("{name} must be {range}, got {x}")))
-        }
+        Some(x) if !allowed(x) => Err(PyValueError::new_err(format!(
+            "{name} must be {range}, got {x}"
+        ))),
         _ => Ok(x),
     }
 }
@@ -241,7 +273,12 @@ impl Engine {
     fn new(kind: &str) -> PyResult<Self> {
         let kind = Kind::from_name(kind)
             .ok_or_else(|| PyValueError::new_err(format!("unknown optimizer {kind:?}")))?;
-        Ok(Self { kind, parameters: Vec::new(), groups: 0, steps: 0 })
+        Ok(Self {
+            kind,
+            parameters: Vec::new(),
+            groups: 0,
+            steps: 0,
+        })
     }
 
     /// Adds a group and allocates its state; nothing is added where anything is wrong.
@@ -262,11 +299,18 @@ impl Engine {
             .iter()
             .map(|p| parameter_array(&p.name, p.array.bind(py)))
             .collect::<PyResult<_>>()?;
-        ranges.extend(self.parameters.iter().zip(&old).map(|(p, a)| (p.name.as_str(), a.range())));
+        ranges.extend(
+            self.parameters
+                .iter()
+                .zip(&old)
+                .map(|(p, a)| (p.name.as_str(), a.range())),
+        );
         let mut new = Vec::new();
         for (name, object) in names.iter().zip(&arrays) {
             if self.parameters.iter().any(|p| p.name == *name) {
-                return Err(PyValueError::new_err(format!("parameter {name:?} is there already")));
+                return Err(PyValueError::new_err(format!(
+                    "parameter {name:?} is there already"
+                )));
             }
             let array = parameter_array(&format!("params[{name:?}]"), object)?;
             array.require_writable(&format!("params[{name:?}]"))?;
@@ -277,7 +321,13 @@ impl Engine {
         let before = self.parameters.len();
         for (name, array) in names.into_iter().zip(new) {
             let group = self.groups;
-            self.parameters.push(Parameter { name, array, group, step: 0, slots: Vec::new() });
+            self.parameters.push(Parameter {
+                name,
+                array,
+                group,
+                step: 0,
+                slots: Vec::new(),
+            });
         }
         for &slot in method.state() {
             for dtype in [Dtype::F32, Dtype::F64] {
@@ -302,19 +352,26 @@ impl Engine {
         max_norm: Option<f64>,
         clip_value: Option<f64>,
     ) -> PyResult<Option<f64>> {
-        option("loss_scale", Some(loss_scale), |x| x > 0.0 && x.is_finite(), "finite and > 0")?;
+        option(
+            "loss_scale",
+            Some(loss_scale),
+            |x| x > 0.0 && x.is_finite(),
+            "finite and > 0",
+        )?;
         let max_norm = option("max_norm", max_norm, |x| x > 0.0, "> 0")?;
         let clip_value = option("clip_value", clip_value, |x| x >= 0.0, ">= 0")?;
         let methods = self.methods(groups)?;
         let maximize = groups
             .iter()
-            .map(|group| match group.cast::<PyDict>()?.get_item("maximize")? {
-                Some(flag) => flag
-                    .cast::<PyBool>()
-                    .map(|flag| flag.is_true())
-                    .map_err(|_| PyTypeError::new_err("maximize must be a bool")),
-                None => Ok(false),
-            })
+            .map(
+                |group| match group.cast::<PyDict>()?.get_item("maximize")? {
+                    Some(flag) => flag
+                        .cast::<PyBool>()
+                        .map(|flag| flag.is_true())
+                        .map_err(|_| PyTypeError::new_err("maximize must be a bool")),
+                    None => Ok(false),
+                },
+            )
             .collect::<PyResult<Vec<bool>>>()?;
 
         // Every gradient is checked before anything is allocated or written.
@@ -334,10 +391,11 @@ impl Engine {
             let name = &parameter.name;
             let p = parameter_array(name, parameter.array.bind(py))?;
             if !p.writable {
-                return Err(PyValueError::new_err(format!("parameter {name:?} is read-only")));
+                return Err(PyValueError::new_err(format!(
+                    "parameter {name:?} is read-only"
+                )));
             }
-            let g = Array::new("grads", grad)
-                .map_err(|error| prefix(py, error, name))?;
+            let g = Array::new("grads", grad).map_err(|error| prefix(py, error, name))?;
             if g.dtype != p.dtype {
                 return Err(PyTypeError::new_err(format!(
                     "grads[{name:?}] is {}, its parameter {}",
@@ -369,7 +427,13 @@ impl Engine {
                 state.push(Memory::of(&array));
             }
             let step = parameter.step.saturating_add(1);
-            tasks.push(Task { index, p, g, state, clock: Clock { step, fresh } });
+            tasks.push(Task {
+                index,
+                p,
+                g,
+                state,
+                clock: Clock { step, fresh },
+            });
         }
         let mut written = Vec::with_capacity(2 * tasks.len());
         let mut read = Vec::with_capacity(tasks.len());
@@ -385,9 +449,16 @@ impl Engine {
             read.into_iter().map(|(_, range)| range).collect(),
         )?;
 
-        let owners: Vec<usize> = tasks.iter().map(|t| self.parameters[t.index].group).collect();
+        let owners: Vec<usize> = tasks
+            .iter()
+            .map(|t| self.parameters[t.index].group)
+            .collect();
         let norm = py.detach(|| {
-            let options = Options { scale: 1.0 / loss_scale, max_norm, clip_value };
+            let options = Options {
+                scale: 1.0 / loss_scale,
+                max_norm,
+                clip_value,
+            };
             execute(&methods, &maximize, &tasks, &owners, &options)
         });
         drop(guard);
@@ -413,7 +484,10 @@ impl Engine {
     /// The state arrays of one parameter by name, each with whether it holds anything yet.
     fn state(&self, py: Python<'_>, index: usize) -> Vec<(&'static str, Py<PyUntypedArray>, bool)> {
         let slots = &self.parameters[index].slots;
-        slots.iter().map(|slot| (slot.name, slot.array.clone_ref(py), slot.started)).collect()
+        slots
+            .iter()
+            .map(|slot| (slot.name, slot.array.clone_ref(py), slot.started))
+            .collect()
     }
 
     /// Sets the count of one parameter and which of its state arrays hold something.
@@ -427,7 +501,10 @@ impl Engine {
 }
 
 fn prefix(py: Python<'_>, error: PyErr, name: &str) -> PyErr {
-    let message = error.value(py).to_string().replacen("grads", &format!("grads[{name:?}]"), 1);
+    let message = error
+        .value(py)
+        .to_string()
+        .replacen("grads", &format!("grads[{name:?}]"), 1);
     PyErr::from_type(error.get_type(py), message)
 }
 
@@ -459,7 +536,9 @@ fn execute(
             .collect(),
     };
     let bound = options.clip_value.unwrap_or(f64::INFINITY);
-    let norm = options.max_norm.map(|_| clip::prepared_norm(&gradients, options.scale, bound));
+    let norm = options
+        .max_norm
+        .map(|_| clip::prepared_norm(&gradients, options.scale, bound));
     let coefficient = match (norm, options.max_norm) {
         (Some(norm), Some(max_norm)) => clip::coefficient(norm, max_norm),
         _ => 1.0,
@@ -473,10 +552,28 @@ fn execute(
             coefficient,
             weight_decay: 0.0,
         };
-        let members =
-            |dtype| tasks.iter().zip(owners).filter(move |(t, o)| **o == group && t.p.dtype == dtype);
-        works.push(method.plan(members(Dtype::F32).map(|(t, _)| segment::<f32>(t)).collect(), prepare));
-        works.push(method.plan(members(Dtype::F64).map(|(t, _)| segment::<f64>(t)).collect(), prepare));
+        let members = |dtype| {
+            tasks
+                .iter()
+                .zip(owners)
+                .filter(move |(t, o)| **o == group && t.p.dtype == dtype)
+        };
+        works.push(
+            method.plan(
+                members(Dtype::F32)
+                    .map(|(t, _)| segment::<f32>(t))
+                    .collect(),
+                prepare,
+            ),
+        );
+        works.push(
+            method.plan(
+                members(Dtype::F64)
+                    .map(|(t, _)| segment::<f64>(t))
+                    .collect(),
+                prepare,
+            ),
+        );
     }
     sweep::run(works);
     norm

@@ -7,7 +7,10 @@ use pyo3::types::{PyBool, PyInt};
 
 fn checked(n: &Bound<'_, PyAny>) -> PyResult<usize> {
     if n.is_instance_of::<PyBool>() || !n.is_instance_of::<PyInt>() {
-        return Err(PyTypeError::new_err(format!("n must be an int, got {}", n.repr()?)));
+        return Err(PyTypeError::new_err(format!(
+            "n must be an int, got {}",
+            n.repr()?
+        )));
     }
     match n.extract::<usize>() {
         Ok(count) if (1..=threads::MOST).contains(&count) => Ok(count),

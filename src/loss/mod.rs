@@ -9,8 +9,8 @@ mod classes;
 pub mod cross_entropy;
 pub mod mse;
 
-pub use buffers::{Input, Reduction};
 pub(crate) use buffers::{Buffers, Partials, piece};
+pub use buffers::{Input, Reduction};
 
 use crate::error::{Error, Result};
 use crate::math::Math;
@@ -60,5 +60,7 @@ pub fn check_loss_scale(loss_scale: f64) -> Result<()> {
     if loss_scale.is_finite() && loss_scale > 0.0 {
         return Ok(());
     }
-    Err(Error::Value(format!("loss_scale must be finite and > 0, got {loss_scale}")))
+    Err(Error::Value(format!(
+        "loss_scale must be finite and > 0, got {loss_scale}"
+    )))
 }

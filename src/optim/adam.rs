@@ -30,7 +30,11 @@ hyper! {
 
 impl Optimizer for Adam {
     fn coupled_decay(&self) -> f64 {
-        if self.decoupled_weight_decay { 0.0 } else { self.weight_decay }
+        if self.decoupled_weight_decay {
+            0.0
+        } else {
+            self.weight_decay
+        }
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
@@ -47,7 +51,11 @@ impl Adam {
         let [b1, b2] = self.betas;
         // 1 - b^t, without the cancellation where b^t is near 1.
         let correction = |b: f64| -(clock.step as f64 * b.ln()).exp_m1();
-        let decay = if self.decoupled_weight_decay { self.weight_decay } else { 0.0 };
+        let decay = if self.decoupled_weight_decay {
+            self.weight_decay
+        } else {
+            0.0
+        };
         Moments {
             b1: T::from_f64(b1),
             b1c: T::from_f64(1.0 - b1),

@@ -50,11 +50,23 @@ impl Optimizer for Sgd {
         let lr = T::from_f64(self.lr);
         let mu = T::from_f64(self.momentum);
         let damped = |clock: Clock| {
-            T::from_f64(if clock.fresh { 1.0 } else { 1.0 - self.dampening })
+            T::from_f64(if clock.fresh {
+                1.0
+            } else {
+                1.0 - self.dampening
+            })
         };
-        match (self.momentum > 0.0, self.momentum_form == "inside", self.nesterov) {
+        match (
+            self.momentum > 0.0,
+            self.momentum_form == "inside",
+            self.nesterov,
+        ) {
             (false, _, _) => visitor.elementwise(|_| Plain { lr }),
-            (true, false, false) => visitor.elementwise(|clock| Outside { lr, mu, gc: damped(clock) }),
+            (true, false, false) => visitor.elementwise(|clock| Outside {
+                lr,
+                mu,
+                gc: damped(clock),
+            }),
             (true, false, true) => visitor.elementwise(|_| Nesterov { lr, mu }),
             (true, true, false) => visitor.elementwise(|_| Inside { lr, mu }),
             (true, true, true) => visitor.elementwise(|_| NesterovInside { lr, mu }),

@@ -1,9 +1,9 @@
 //! Configurations of every optimizer and arrays to run them on.
 
+use fastoptim::float::Float;
 use fastoptim::hyper::Value::{Flag, Number, Pair, Word};
 use fastoptim::optim::{Clock, Kind, Method};
 use fastoptim::sweep::{self, Prepare, Segment};
-use fastoptim::float::Float;
 
 /// Every configuration that selects a rule of its own, with weight decay.
 pub(crate) fn methods() -> Vec<Method> {
@@ -44,7 +44,10 @@ pub(crate) fn methods() -> Vec<Method> {
             }
         }
     }
-    methods.into_iter().collect::<Result<_, _>>().expect("all are in range")
+    methods
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .expect("all are in range")
 }
 
 /// A fixed sequence of numbers around 0 without pattern.
@@ -75,9 +78,19 @@ pub(crate) fn run<T: Float>(method: &Method, lengths: &[usize], prepare: Prepare
         for &length in lengths {
             let (p_head, p_tail) = p_rest.split_at_mut(length);
             let (g_head, g_tail) = g_rest.split_at(length);
-            let (heads, tails): (Vec<_>, Vec<_>) =
-                state_rest.into_iter().map(|array| array.split_at_mut(length)).unzip();
-            segments.push(Segment::new(p_head, g_head, heads, Clock { step, fresh: step == 1 }));
+            let (heads, tails): (Vec<_>, Vec<_>) = state_rest
+                .into_iter()
+                .map(|array| array.split_at_mut(length))
+                .unzip();
+            segments.push(Segment::new(
+                p_head,
+                g_head,
+                heads,
+                Clock {
+                    step,
+                    fresh: step == 1,
+                },
+            ));
             (p_rest, g_rest, state_rest) = (p_tail, g_tail, tails);
         }
         sweep::run(vec![method.plan(segments, prepare)]);

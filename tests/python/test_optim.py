@@ -55,7 +55,10 @@ def test_a_configuration_exists_for_every_optimizer() -> None:
 @pytest.mark.parametrize("cls", optimizers())
 def test_forms_of_params_and_grads_give_the_same_bits(cls: Any) -> None:
     rng = np.random.default_rng(1)
-    start = {"w": rng.standard_normal((3, 4)).astype("f4"), "b": rng.standard_normal(4).astype("f4")}
+    start = {
+        "w": rng.standard_normal((3, 4)).astype("f4"),
+        "b": rng.standard_normal(4).astype("f4"),
+    }
     g = {"w": rng.standard_normal((3, 4)).astype("f4"), "b": rng.standard_normal(4).astype("f4")}
     buffer, grads = fo.FlatBuffer.from_arrays(start), fo.FlatBuffer.from_arrays(g)
     expected = None
@@ -95,7 +98,7 @@ def test_a_copy_continues_to_the_bit(cls: Any, how: str) -> None:
     opt = cls({"w": w}, lr=0.1)
     opt.step({"w": g})
     if how == "pickle":
-        other = pickle.loads(pickle.dumps(opt))  # noqa: S301
+        other = pickle.loads(pickle.dumps(opt))
     elif how == "deepcopy":
         other = copy.deepcopy(opt)
     else:

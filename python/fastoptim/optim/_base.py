@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class Optimizer:
         self._buffer: FlatBuffer | None = None
         self.param_groups = []
         if _is_groups(params):
-            for group in params:
+            for group in cast("Sequence[dict[str, Any]]", params):
                 self.add_param_group(group)
         else:
             self.add_param_group({"params": params})
@@ -244,7 +244,7 @@ class Optimizer:
         return groups
 
     def _in_order(self, grads: Grads) -> Sequence[Array | None]:
-        """The gradients as one sequence over all groups."""
+        """Return the gradients as one sequence over all groups."""
         if isinstance(grads, FlatBuffer):
             if self._buffer is not None and grads.shapes is self._buffer.shapes:
                 return grads.views
@@ -351,7 +351,7 @@ def _count(name: str, value: Any) -> int:
 def _loaded_state(
     name: str, entry: Any, slots: Sequence[tuple[str, Array, bool]]
 ) -> tuple[int, dict[str, Array]]:
-    """The step and the arrays of one parameter's saved state, checked against its slots."""
+    """Return the step and the arrays of one parameter's saved state, checked against its slots."""
     if not isinstance(entry, Mapping):
         raise CheckpointError(f"state of {name!r} must be a mapping")
     step = _count(f"step of {name!r}", entry.get("step", 0))
