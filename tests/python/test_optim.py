@@ -61,14 +61,15 @@ def test_forms_of_params_and_grads_give_the_same_bits(cls: Any) -> None:
     }
     g = {"w": rng.standard_normal((3, 4)).astype("f4"), "b": rng.standard_normal(4).astype("f4")}
     buffer, grads = fo.FlatBuffer.from_arrays(start), fo.FlatBuffer.from_arrays(g)
-    expected = None
+    results = []
     for given in (grads, grads.flat, g):
         params = copy.deepcopy(buffer)
         opt = cls(params, lr=0.1)
         opt.step(given)
         opt.step(given)
-        expected = params.flat.copy() if expected is None else expected
-        assert np.array_equal(params.flat, expected)
+        results.append(params.flat)
+    expected = results[0]
+    assert all(np.array_equal(result, expected) for result in results)
     arrays = [start["w"].copy(), start["b"].copy()]
     opt = cls(arrays, lr=0.1)
     opt.step(list(g.values()))
@@ -146,6 +147,9 @@ def test_momentum_switched_on_starts_as_on_a_first_step() -> None:
     opt.param_groups[0]["momentum"] = 0.9
     opt.step(np.ones(1))
     assert w[0] == -2.0
+
+
+def test_amsgrad_cannot_be_switched_on_later() -> None:
     opt = fo.Adam(np.zeros(1))
     opt.step(np.ones(1))
     opt.param_groups[0]["amsgrad"] = True
