@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, final
 
 from numpy.typing import NDArray
 
@@ -23,6 +23,7 @@ __all__ = [
 __version__: str
 HYPERPARAMETERS: dict[str, list[str]]
 
+@final
 class Engine:
     steps: int
     def __new__(cls, kind: str) -> Engine: ...
