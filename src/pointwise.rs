@@ -1,6 +1,6 @@
 //! Driver of the elementwise losses.
 //!
-//! Elements go in blocks of [`BLOCK`]; within a block, element `i` goes to lane `i % LANES` in
+//! Elements go in blocks of `BLOCK`; within a block, element `i` goes to lane `i % LANES` in
 //! `f64`. Lanes and blocks are combined by their number alone.
 
 use crate::float::Float;
