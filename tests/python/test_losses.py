@@ -110,12 +110,16 @@ def test_cross_entropy_is_pytorchs(shape, weighted, smoothing, reduction):
     rng = np.random.default_rng(1)
     weight = rng.random(shape[1]) + 0.1 if weighted else None
     loss = CrossEntropyLoss(weight, ignore_index=3, label_smoothing=smoothing, reduction=reduction)
-    theirs = torch.nn.CrossEntropyLoss(
-        None if weight is None else torch.tensor(weight), None, 3, None, reduction, smoothing
-    )
     for x, target in cases(loss, shape, np.float64):
+        # PyTorch refuses an index to ignore beside probabilities; here it has no effect on them.
+        theirs = torch.nn.CrossEntropyLoss(
+            None if weight is None else torch.tensor(weight),
+            ignore_index=3 if target.ndim == 1 else -100,
+            reduction=reduction,
+            label_smoothing=smoothing,
+        )
         inputs = torch.tensor(x, requires_grad=True)
-        expected = theirs(inputs, torch.tensor(target.astype(np.int64) if target.ndim == 1 else target))
+        expected = theirs(inputs, torch.tensor(target.astype("i8") if target.ndim == 1 else target))
         expected.sum().backward()
         value, gradient = loss.value_and_grad(x, target)
         np.testing.assert_allclose(value, expected.detach().numpy(), rtol=1e-12)
@@ -273,7 +277,12 @@ class Subclass(np.ndarray):
         (ValueError, X, Y, np.empty((3, 4), np.float32)),
         (ValueError, X, Y, np.broadcast_to(np.float32(0), (4, 3))),
         (ValueError, MEMORY[:12].reshape(4, 3), Y, MEMORY[1:13].reshape(4, 3)),
-        (ValueError, MEMORY[:12].reshape(4, 3), MEMORY[12:24].reshape(4, 3), MEMORY[12:24].reshape(4, 3)),
+        (
+            ValueError,
+            MEMORY[:12].reshape(4, 3),
+            MEMORY[12:24].reshape(4, 3),
+            MEMORY[12:24].reshape(4, 3),
+        ),
         (IndexError, X, np.array([0, 3, 2, 0]), None),
         (IndexError, X, np.array([0, 1, -1, 0]), None),
         (IndexError, X, np.array([0, 1, 2**40, 0]), None),
@@ -343,7 +352,7 @@ def test_losses_are_plain_objects():
         with pytest.raises(TypeError, match="target"):
             loss(X)
     with pytest.raises(TypeError, match="abstract"):
-        Loss()
+        Loss()  # type: ignore[abstract]
 
 
 def test_threads_do_not_change_a_bit():
