@@ -33,9 +33,8 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any, ClassVar
 
-from fastoptim.errors import CheckpointError
-
 from fastoptim import schedules
+from fastoptim.errors import CheckpointError
 
 __all__ = ["CosineAnnealingLR", "LRScheduler", "StepLR"]
 
