@@ -157,6 +157,20 @@ impl FromStr for Tier {
     }
 }
 
+/// Asks for the cache line at an address, which may be any: nothing is read. A no-op where there is
+/// no such instruction.
+#[inline(always)]
+pub(crate) fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is in the baseline, and a prefetch never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// The variable that forces a tier for the whole process.
 pub const VARIABLE: &str = "FASTOPTIM_ISA";
 

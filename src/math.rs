@@ -12,6 +12,8 @@ pub trait Math: Float {
     /// `e^x`. Results below the smallest normal number are 0: in the sums they are for they vanish,
     /// and as operands they would be slow.
     fn exp(self) -> Self;
+    /// `e^x` for `x <= 0`, the same bits as [`exp`](Math::exp) with fewer instructions.
+    fn exp_nonpositive(self) -> Self;
     /// The natural logarithm: NaN below 0, -inf at 0.
     fn ln(self) -> Self;
 
@@ -45,29 +47,48 @@ fn polynomial<T: Float, const N: usize>(x: T, c: [T; N]) -> T {
     sum
 }
 
+/// Where `e^x` reaches the smallest normal number, and where it overflows.
+const LN_MIN_F32: f32 = -87.336_54;
+const LN_MAX_F32: f32 = 88.722_83;
+
+/// `e^x / 2^n` for the `n` nearest to `x log2(e)`, and bits that end in those of `n`.
+#[inline(always)]
+fn reduced_f32(x: f32) -> (f32, u32) {
+    const SHIFT: f32 = 12_582_912.0; // 1.5 * 2^23
+    // ln(2) in two parts; the product of the first with any exponent is exact (Cephes).
+    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+    // exp(r) = 1 + r + r^2 q(r) for |r| <= ln(2) / 2; q is Cephes' minimax polynomial.
+    const Q: [f32; 6] = [
+        0.5,
+        0.166_666_66,
+        4.166_579_6e-2,
+        8.333_452e-3,
+        1.398_2e-3,
+        1.987_569_1e-4,
+    ];
+    let shifted = x * std::f32::consts::LOG2_E + SHIFT;
+    let n = shifted - SHIFT;
+    let r = (x - n * LN_2[0]) - n * LN_2[1];
+    ((polynomial(r, Q) * (r * r) + r) + 1.0, shifted.to_bits())
+}
+
 impl Math for f32 {
     #[inline(always)]
     fn exp(self) -> Self {
-        const SHIFT: f32 = 12_582_912.0; // 1.5 * 2^23
-        // ln(2) in two parts; the product of the first with any exponent is exact (Cephes).
-        const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-        // exp(r) = 1 + r + r^2 q(r) for |r| <= ln(2) / 2; q is Cephes' minimax polynomial.
-        const Q: [f32; 6] = [
-            0.5,
-            0.166_666_66,
-            4.166_579_6e-2,
-            8.333_452e-3,
-            1.398_2e-3,
-            1.987_569_1e-4,
-        ];
-        let shifted = self * std::f32::consts::LOG2_E + SHIFT;
-        let n = shifted - SHIFT;
-        let r = (self - n * LN_2[0]) - n * LN_2[1];
-        let y = (polynomial(r, Q) * (r * r) + r) + 1.0;
-        let y = f32::from_bits(y.to_bits().wrapping_add(shifted.to_bits() << 23));
-        let y = if self < -87.336_54 { 0.0 } else { y };
-        let y = if self > 88.722_83 { f32::INFINITY } else { y };
+        let (y, shifted) = reduced_f32(self);
+        // Added to the exponent of y, and not as a factor, which would overflow before y does.
+        let y = f32::from_bits(y.to_bits().wrapping_add(shifted << 23));
+        let y = if self < LN_MIN_F32 { 0.0 } else { y };
+        let y = if self > LN_MAX_F32 { f32::INFINITY } else { y };
         if self.is_nan() { self } else { y }
+    }
+
+    #[inline(always)]
+    fn exp_nonpositive(self) -> Self {
+        let (y, shifted) = reduced_f32(self);
+        // As a factor a NaN in y survives by itself.
+        let y = y * f32::from_bits((shifted << 23).wrapping_add(1.0_f32.to_bits()));
+        if self < LN_MIN_F32 { 0.0 } else { y }
     }
 
     #[inline(always)]
@@ -96,43 +117,54 @@ impl Math for f32 {
     }
 }
 
+/// Where `e^x` reaches the smallest normal number, and where it overflows.
+const LN_MIN_F64: f64 = -708.396_418_532_264_1;
+const LN_MAX_F64: f64 = 709.782_712_893_384;
+
+/// `e^x / 2^n` for the `n` nearest to `x log2(e)`, and bits that end in those of `n`.
+#[inline(always)]
+fn reduced_f64(x: f64) -> (f64, u64) {
+    const SHIFT: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52
+    // ln(2) in two parts; the product of the first with any exponent is exact (fdlibm).
+    const LN_2: [f64; 2] = [0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10];
+    // exp(r) = 1 + r + r^2 q(r): 1/2!, 1/3!, ..., 1/13!. The next term is below 1e-17.
+    const Q: [f64; 12] = [
+        1.0 / 2.0,
+        1.0 / 6.0,
+        1.0 / 24.0,
+        1.0 / 120.0,
+        1.0 / 720.0,
+        1.0 / 5040.0,
+        1.0 / 40_320.0,
+        1.0 / 362_880.0,
+        1.0 / 3_628_800.0,
+        1.0 / 39_916_800.0,
+        1.0 / 479_001_600.0,
+        1.0 / 6_227_020_800.0,
+    ];
+    let shifted = x * std::f64::consts::LOG2_E + SHIFT;
+    let n = shifted - SHIFT;
+    let r = (x - n * LN_2[0]) - n * LN_2[1];
+    ((polynomial(r, Q) * (r * r) + r) + 1.0, shifted.to_bits())
+}
+
 impl Math for f64 {
     #[inline(always)]
     fn exp(self) -> Self {
-        const SHIFT: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52
-        // ln(2) in two parts; the product of the first with any exponent is exact (fdlibm).
-        const LN_2: [f64; 2] = [0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10];
-        // exp(r) = 1 + r + r^2 q(r): 1/2!, 1/3!, ..., 1/13!. The next term is below 1e-17.
-        const Q: [f64; 12] = [
-            1.0 / 2.0,
-            1.0 / 6.0,
-            1.0 / 24.0,
-            1.0 / 120.0,
-            1.0 / 720.0,
-            1.0 / 5040.0,
-            1.0 / 40_320.0,
-            1.0 / 362_880.0,
-            1.0 / 3_628_800.0,
-            1.0 / 39_916_800.0,
-            1.0 / 479_001_600.0,
-            1.0 / 6_227_020_800.0,
-        ];
-        let shifted = self * std::f64::consts::LOG2_E + SHIFT;
-        let n = shifted - SHIFT;
-        let r = (self - n * LN_2[0]) - n * LN_2[1];
-        let y = (polynomial(r, Q) * (r * r) + r) + 1.0;
-        let y = f64::from_bits(y.to_bits().wrapping_add(shifted.to_bits() << 52));
-        let y = if self < -708.396_418_532_264_1 {
-            0.0
-        } else {
-            y
-        };
-        let y = if self > 709.782_712_893_384 {
-            f64::INFINITY
-        } else {
-            y
-        };
+        let (y, shifted) = reduced_f64(self);
+        // Added to the exponent of y, and not as a factor, which would overflow before y does.
+        let y = f64::from_bits(y.to_bits().wrapping_add(shifted << 52));
+        let y = if self < LN_MIN_F64 { 0.0 } else { y };
+        let y = if self > LN_MAX_F64 { f64::INFINITY } else { y };
         if self.is_nan() { self } else { y }
+    }
+
+    #[inline(always)]
+    fn exp_nonpositive(self) -> Self {
+        let (y, shifted) = reduced_f64(self);
+        // As a factor a NaN in y survives by itself.
+        let y = y * f64::from_bits((shifted << 52).wrapping_add(1.0_f64.to_bits()));
+        if self < LN_MIN_F64 { 0.0 } else { y }
     }
 
     #[inline(always)]
@@ -208,6 +240,9 @@ mod tests {
                 exact
             };
             worst[0] = worst[0].max(ulps32(Math::exp(x), exact));
+            if x <= 0.0 {
+                assert_eq!(Math::exp_nonpositive(x), Math::exp(x), "{x}");
+            }
             worst[1] = worst[1].max(ulps32(Math::ln(x), wide.ln()));
             if x >= 0.0 {
                 worst[2] = worst[2].max(ulps32(Math::ln_1p(x), wide.ln_1p()));
@@ -227,6 +262,9 @@ mod tests {
                 x.exp()
             };
             assert!(ulps64(Math::exp(x), exact) <= 2.0, "exp {x}");
+            if x <= 0.0 {
+                assert_eq!(Math::exp_nonpositive(x), Math::exp(x), "{x}");
+            }
             let y = 10_f64.powf(x / 2.4);
             assert!(ulps64(Math::ln(y), y.ln()) <= 2.0, "ln {y}");
             assert!(ulps64(Math::ln_1p(y), y.ln_1p()) <= 2.5, "ln_1p {y}");
@@ -239,6 +277,7 @@ mod tests {
             let inf = T::INFINITY;
             assert_eq!(T::ZERO.exp(), T::ONE);
             assert_eq!((-inf).exp(), T::ZERO);
+            assert_eq!((-inf).exp_nonpositive(), T::ZERO);
             assert_eq!(inf.exp(), inf);
             assert_eq!(T::ONE.ln(), T::ZERO);
             assert_eq!(T::ZERO.ln(), -inf);

@@ -12,6 +12,9 @@ use crate::threads;
 /// Elements per block, about: 16 KiB of `f32`.
 const BLOCK: usize = 4096;
 
+/// Elements per chunk of parallel work, about: long enough runs for the prefetcher.
+const CHUNK: usize = 8 * BLOCK;
+
 /// Block lengths are a multiple of this, so that a kernel may take as many rows at once.
 pub const GROUP: usize = 32;
 
@@ -59,8 +62,11 @@ pub fn sum<R: Rows>(loss: R, rows: usize, classes: usize) -> f64 {
     }
     let partials = Partials::new(blocks);
     // An exponential costs about as much as an AdamW step of one element.
-    threads::run(blocks, rows * classes, |index| {
-        partials.set(index, block(index))
+    let per_chunk = (CHUNK / (length * classes).max(1)).max(1);
+    threads::run(blocks.div_ceil(per_chunk), rows * classes, |chunk| {
+        for index in chunk * per_chunk..((chunk + 1) * per_chunk).min(blocks) {
+            partials.set(index, block(index));
+        }
     });
     partials.total()
 }

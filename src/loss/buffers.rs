@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use crate::float::Float;
+use crate::isa;
 
 /// The input of a loss and the place of its gradient.
 #[derive(Debug)]
@@ -98,6 +99,18 @@ impl<'a, T: Float> Buffers<'a, T> {
         debug_assert!(n <= N && start + n <= self.len);
         // SAFETY: the drivers cut `0..len` into pieces of at most N.
         unsafe { load(self.x.add(start), n, pad) }
+    }
+
+    /// Asks for `n` elements from `start`, and for the place of their gradient. They may lie beyond
+    /// the end.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, start: usize, n: usize) {
+        for i in (0..n).step_by(64 / size_of::<T>()) {
+            isa::prefetch(self.x.wrapping_add(start + i));
+            if let Some(gradient) = self.gradient {
+                isa::prefetch(gradient.wrapping_add(start + i));
+            }
+        }
     }
 
     /// One element.

@@ -48,8 +48,9 @@ struct Rows<'a, T, D> {
     scale: f64,
 }
 
-/// Up to this many classes several rows are worked on at once: one such row fills no vector.
-const NARROW: usize = 48;
+/// Up to this many classes several rows are worked on at once: one such row does not fill the lanes
+/// of [`wide`].
+const NARROW: usize = wide::LANES - 1;
 
 impl<T: Math> CrossEntropy<'_, T> {
     /// The value under `reduction`, and the gradient times `loss_scale`.

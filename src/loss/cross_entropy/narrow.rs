@@ -75,7 +75,7 @@ impl<T: Math, D: Distribution<T>> Narrow<'_, T, D> {
         for j in 0..classes {
             for r in 0..GROUP {
                 let d = x[j][r] - max[r];
-                let e = d.exp();
+                let e = d.exp_nonpositive();
                 let is_pivot = pivot[r] == j as i32;
                 others[r] += if is_pivot { T::ZERO } else { e };
                 pivot_e[r] = if is_pivot { e } else { pivot_e[r] };

@@ -8,13 +8,21 @@ use crate::math::Math;
 use crate::{pointwise, rowwise};
 
 /// 64 lanes of `f32` fill four AVX-512 registers.
-const LANES: usize = 64;
+pub(super) const LANES: usize = 64;
 
 /// Sums stay in `T` for this many steps of a lane, then go to `f64`.
 const STEPS: usize = 16;
 
 #[derive(Clone, Copy)]
 pub(super) struct Wide<'a, T, D>(pub(super) Rows<'a, T, D>);
+
+/// What is known of a row before its exponentials.
+struct Row<T> {
+    index: usize,
+    start: usize,
+    max: T,
+    pivot: usize,
+}
 
 /// What the exponential pass adds up, in `T` per lane and then in `f64`.
 struct Sums<T> {
@@ -47,17 +55,13 @@ fn widen<T: Math>(wide: &mut [f64; LANES], lanes: &[T; LANES]) {
 impl<T: Math, D: Distribution<T>> Wide<'_, T, D> {
     #[inline(always)]
     fn largest(&self, start: usize) -> T {
-        let (buffers, classes) = (&self.0.buffers, self.0.classes);
         let mut lanes = [-T::INFINITY; LANES];
-        let mut j = 0;
-        while j < classes {
-            let n = LANES.min(classes - j);
-            let x: [T; LANES] = buffers.read(start + j, n, -T::INFINITY);
+        for j in self.pieces() {
+            let x: [T; LANES] = self.0.buffers.read(start + j, LANES, T::ZERO);
             for i in 0..LANES {
                 // A NaN is passed over; the exponential pass meets it again.
                 lanes[i] = if x[i] > lanes[i] { x[i] } else { lanes[i] };
             }
-            j += LANES;
         }
         let mut width = LANES / 2;
         while width > 0 {
@@ -73,19 +77,26 @@ impl<T: Math, D: Distribution<T>> Wide<'_, T, D> {
         lanes[0]
     }
 
+    /// The starts of pieces that cover a row. The last one overlaps the one before, so that all are
+    /// whole: copies of constant size stay in registers.
+    #[inline(always)]
+    fn pieces(&self) -> impl Iterator<Item = usize> {
+        let last = self.0.classes - LANES;
+        (0..self.0.classes).step_by(LANES).map(move |j| j.min(last))
+    }
+
     /// The first class with this logit; 0 where it is nowhere, in a row of NaN.
     #[inline(always)]
     fn find(&self, start: usize, max: T) -> usize {
-        for j in (0..self.0.classes).step_by(LANES) {
-            let n = LANES.min(self.0.classes - j);
-            let x: [T; LANES] = self.0.buffers.read(start + j, n, T::INFINITY);
+        for j in self.pieces() {
+            let x: [T; LANES] = self.0.buffers.read(start + j, LANES, T::ZERO);
             let mut found = false;
             for i in 0..LANES {
                 found |= x[i] == max;
             }
             if found {
-                for (i, &x) in x[..n].iter().enumerate() {
-                    if x == max {
+                for i in 0..LANES {
+                    if x[i] == max {
                         return j + i;
                     }
                 }
@@ -94,44 +105,67 @@ impl<T: Math, D: Distribution<T>> Wide<'_, T, D> {
         0
     }
 
-    /// One piece of the exponential pass. The pivot is left out of every sum.
+    /// The exponential pass over the classes from `j`, whose logits are `x`. The pivot and the first
+    /// `skip` classes are left out of every sum.
     #[inline(always)]
     fn exponentials(
         &self,
-        row: usize,
+        row: &Row<T>,
         j: usize,
-        n: usize,
-        max: T,
-        pivot: usize,
+        x: &[T; LANES],
+        skip: usize,
         sums: &mut Sums<T>,
     ) {
-        let start = row * self.0.classes + j;
-        let x: [T; LANES] = self.0.buffers.read(start, n, -T::INFINITY);
         let mut e = [T::ZERO; LANES];
         for i in 0..LANES {
-            e[i] = (x[i] - max).exp();
+            e[i] = (x[i] - row.max).exp_nonpositive();
         }
         let mut q = [T::ZERO; LANES];
         if D::DENSE {
-            q = self.0.distribution.piece(row, j, n);
+            q = self.0.distribution.piece(row.index, j, LANES);
         }
-        let place = pivot.wrapping_sub(j);
+        let place = row.pivot.wrapping_sub(j);
         if place < LANES {
-            e[place] = T::ZERO;
-            q[place] = T::ZERO;
+            // Not `e[place] = 0`: an index that varies would move the array to memory.
+            for i in 0..LANES {
+                e[i] = if i as u32 == place as u32 {
+                    T::ZERO
+                } else {
+                    e[i]
+                };
+                q[i] = if i as u32 == place as u32 {
+                    T::ZERO
+                } else {
+                    q[i]
+                };
+            }
+        }
+        self.0.buffers.write(row.start + j, LANES, &e);
+        if skip > 0 {
+            for i in 0..LANES {
+                e[i] = if (i as u32) < skip as u32 {
+                    T::ZERO
+                } else {
+                    e[i]
+                };
+                q[i] = if (i as u32) < skip as u32 {
+                    T::ZERO
+                } else {
+                    q[i]
+                };
+            }
         }
         for i in 0..LANES {
             sums.exp[i] += e[i];
         }
         if D::DENSE {
             for i in 0..LANES {
-                let term = q[i] * (x[i] - max);
+                let term = q[i] * (x[i] - row.max);
                 sums.q[i] += q[i];
                 // Zero times -inf adds 0.
                 sums.dot[i] += if q[i] == T::ZERO { T::ZERO } else { term };
             }
         }
-        self.0.buffers.write(start, n, &e);
     }
 
     #[inline(always)]
@@ -153,21 +187,35 @@ impl<T: Math, D: Distribution<T>> Wide<'_, T, D> {
             Pivot::Class(class) => class,
             _ => self.find(start, max),
         };
-        // Before the exponentials overwrite it.
+        // Before exponentials overwrite them.
         let pivot_d = buffers.read_one(start + pivot) - max;
+        let last: [T; LANES] = buffers.read(start + classes - LANES, LANES, T::ZERO);
 
         let (mut exp, mut q, mut dot) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        let this = Row {
+            index: row,
+            start,
+            max,
+            pivot,
+        };
+        let whole = classes - classes % LANES;
         let mut j = 0;
         while j < classes {
             let mut sums = Sums::zero();
-            let end = classes.min(j + LANES * STEPS);
-            while j + LANES <= end {
-                self.exponentials(row, j, LANES, max, pivot, &mut sums);
+            let end = whole.min(j + LANES * STEPS);
+            while j < end {
+                let x = buffers.read(start + j, LANES, T::ZERO);
+                // The row after this one arrives while this one computes: 1.4 times faster from
+                // memory.
+                buffers.prefetch(start + classes + j, LANES);
+                self.exponentials(&this, j, &x, 0, &mut sums);
                 j += LANES;
             }
-            if j < end {
-                self.exponentials(row, j, end - j, max, pivot, &mut sums);
-                j = end;
+            if j == whole && j < classes {
+                // The part that was done before is written again, with the same bits.
+                let first = classes - LANES;
+                self.exponentials(&this, first, &last, j - first, &mut sums);
+                j = classes;
             }
             widen(&mut exp, &sums.exp);
             if D::DENSE {
@@ -177,7 +225,7 @@ impl<T: Math, D: Distribution<T>> Wide<'_, T, D> {
         }
         let (others, rest) = (pointwise::sum(exp), pointwise::sum(q));
         let pivot_q = distribution.at(row, pivot).to_f64() + distribution.extra(row);
-        let pivot_e = pivot_d.exp().to_f64();
+        let pivot_e = pivot_d.exp_nonpositive().to_f64();
         let (total, mass) = (others + pivot_e, rest + pivot_q);
 
         if buffers.has_gradient() {
