@@ -132,3 +132,50 @@ pub fn compute<T: Float, L: Pointwise<T>>(
     });
     partials.total() / count
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Tier;
+    use crate::loss::mse::Mse;
+
+    fn check<T: Float>() {
+        for n in (0..70).chain([BLOCK - 1, BLOCK, BLOCK + 1, 300_001]) {
+            let x: Vec<T> = (0..n).map(|i| T::from_f64((i % 97) as f64 / 7.0)).collect();
+            let y: Vec<T> = (0..n).map(|i| T::from_f64((i % 89) as f64 / 9.0)).collect();
+            let run = |in_place: bool| {
+                let mut gradient = x.clone();
+                let input = if in_place {
+                    Input::InPlace(&mut gradient)
+                } else {
+                    Input::Gradient(&x, &mut gradient)
+                };
+                (compute(Mse, input, &y, Reduction::Sum, 1.0), gradient)
+            };
+            let expected = isa::with_tier(Tier::Baseline, || run(false)).expect("supported");
+            let square = |(x, y): (&T, &T)| (*x - *y).to_f64() * (*x - *y).to_f64();
+            let sum: f64 = x.iter().zip(&y).map(square).sum();
+            assert!((expected.0 - sum).abs() <= 1e-12 * sum);
+            for tier in Tier::supported() {
+                for count in [1, 2, 3] {
+                    let call = || threads::with_threads(count, || run(count == 3));
+                    assert!(
+                        isa::with_tier(tier, call).expect("supported") == expected,
+                        "{n}"
+                    );
+                }
+            }
+            let mut values = vec![T::ZERO; n];
+            compute(Mse, Input::Value(&x), &y, Reduction::None(&mut values), 1.0);
+            for (value, pair) in values.iter().zip(x.iter().zip(&y)) {
+                assert_eq!(*value, T::from_f64(square(pair)));
+            }
+        }
+    }
+
+    #[test]
+    fn tiers_threads_and_places_give_the_same_bits() {
+        check::<f32>();
+        check::<f64>();
+    }
+}

@@ -154,8 +154,8 @@ impl<'a, T: Float> Buffers<'a, T> {
     }
 }
 
-/// The first `n` of a piece, and `pad` for the rest. A whole piece is a copy of constant size, which
-/// stays in registers.
+/// The first `n` of a piece, and `pad` for the rest. A whole piece is a copy of constant size,
+/// which stays in registers.
 ///
 /// # Safety
 /// `n <= N` elements can be read.

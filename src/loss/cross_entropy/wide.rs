@@ -105,8 +105,8 @@ impl<T: Math, D: Distribution<T>> Wide<'_, T, D> {
         0
     }
 
-    /// The exponential pass over the classes from `j`, whose logits are `x`. The pivot and the first
-    /// `skip` classes are left out of every sum.
+    /// The exponential pass over the classes from `j`, whose logits are `x`. The pivot and the
+    /// first `skip` classes are left out of every sum.
     #[inline(always)]
     fn exponentials(
         &self,
@@ -205,8 +205,8 @@ impl<T: Math, D: Distribution<T>> Wide<'_, T, D> {
             let end = whole.min(j + LANES * STEPS);
             while j < end {
                 let x = buffers.read(start + j, LANES, T::ZERO);
-                // The row after this one arrives while this one computes: 1.4 times faster from
-                // memory.
+                // The row after this one arrives while this one computes: a tenth faster from
+                // memory (8192 x 1000, one thread, Zen 5).
                 buffers.prefetch(start + classes + j, LANES);
                 self.exponentials(&this, j, &x, 0, &mut sums);
                 j += LANES;
