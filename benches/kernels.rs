@@ -5,11 +5,13 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fastoptim::clip::{Array, total_norm};
-use fastoptim::hyper::Value::{Flag, Number, Pair, Word};
+use fastoptim::hyper::Value::{Flag, Number, Numbers, Word};
 use fastoptim::isa::{Kernel, current};
-use fastoptim::optim::{Clock, Kind, Method};
-use fastoptim::sweep::{self, Prepare, Segment};
+use fastoptim::optim::{Kind, Method};
+use fastoptim::prepare::Prepare;
+use fastoptim::segment::{Clock, Segment};
 use fastoptim::threads;
+use fastoptim::work;
 
 /// Elements: L1, L2, last-level cache, and four times a cache of 32 MiB.
 const SIZES: [usize; 4] = [1 << 10, 1 << 15, 1 << 20, 1 << 25];
@@ -18,7 +20,7 @@ fn methods() -> Vec<(&'static str, Method)> {
     let adam = |amsgrad| {
         [
             Number(1e-3),
-            Pair([0.9, 0.999]),
+            Numbers(vec![0.9, 0.999]),
             Number(1e-8),
             Number(0.01),
             Flag(amsgrad),
@@ -109,7 +111,8 @@ fn optimizers(c: &mut Criterion) {
         let mut group = c.benchmark_group("step");
         let g = vec![1e-3_f32; n];
         for (name, method) in methods() {
-            let slots = method.state().len();
+            let slots = method.state(1).len();
+            let shape = [n];
             let mut p = vec![1.0_f32; n];
             let mut state = vec![vec![0.0_f32; n]; slots];
             group.throughput(Throughput::Bytes((4 * n * (3 + 2 * slots)) as u64));
@@ -118,10 +121,10 @@ fn optimizers(c: &mut Criterion) {
                     let state = state.iter_mut().map(Vec::as_mut_slice);
                     let clock = Clock {
                         step: 10,
-                        fresh: false,
+                        ..Clock::default()
                     };
-                    let segment = Segment::new(&mut p, &g, state, clock);
-                    sweep::run(vec![method.plan(vec![segment], Prepare::default())]);
+                    let segment = Segment::new(&mut p, &g, &shape, state, clock);
+                    work::run(vec![method.plan(vec![segment], Prepare::default())]);
                 });
             });
         }

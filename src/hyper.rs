@@ -7,26 +7,106 @@ use crate::error::{Error, Result};
 pub enum Value {
     /// A number.
     Number(f64),
-    /// Two numbers.
-    Pair([f64; 2]),
+    /// A number, or none.
+    Optional(Option<f64>),
+    /// Several numbers.
+    Numbers(Vec<f64>),
+    /// Two numbers, the first of which may be missing.
+    OptionalFirst(Option<f64>, f64),
     /// A flag.
     Flag(bool),
     /// One of a few words.
     Word(String),
+    /// One of a few words, or none.
+    OptionalWord(Option<String>),
+}
+
+/// The values that a number may take. NaN is never one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// Finite and >= 0.
+    NonNegative,
+    /// Finite and > 0.
+    Positive,
+    /// Finite and <= 0.
+    NonPositive,
+    /// In `[0, 1)`.
+    Decay,
+    /// In `[0, 1]`.
+    Unit,
+    /// In `(0, 1)`.
+    Inside,
+    /// Finite and > 1.
+    Above1,
+    /// Finite.
+    Finite,
+    /// > 0, infinity included.
+    Unbounded,
+}
+
+impl Range {
+    fn contains(self, x: f64) -> bool {
+        match self {
+            Self::NonNegative => x >= 0.0 && x.is_finite(),
+            Self::Positive => x > 0.0 && x.is_finite(),
+            Self::NonPositive => x <= 0.0 && x.is_finite(),
+            Self::Decay => (0.0..1.0).contains(&x),
+            Self::Unit => (0.0..=1.0).contains(&x),
+            Self::Inside => x > 0.0 && x < 1.0,
+            Self::Above1 => x > 1.0 && x.is_finite(),
+            Self::Finite => x.is_finite(),
+            Self::Unbounded => x > 0.0,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::NonNegative => "finite and >= 0",
+            Self::Positive => "finite and > 0",
+            Self::NonPositive => "finite and <= 0",
+            Self::Decay => "in [0, 1)",
+            Self::Unit => "in [0, 1]",
+            Self::Inside => "in (0, 1)",
+            Self::Above1 => "finite and > 1",
+            Self::Finite => "finite",
+            Self::Unbounded => "> 0",
+        }
+    }
+
+    fn check(self, name: &str, x: f64) -> Result<()> {
+        if self.contains(x) {
+            return Ok(());
+        }
+        let range = self.text();
+        Err(Error::Value(format!("{name} must be {range}, got {x}")))
+    }
 }
 
 /// The type of a hyperparameter, with the values it may take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// A finite number, at least 0.
-    NonNegative,
-    /// Two decay rates in `[0, 1)`.
-    Decays,
+    /// A number.
+    Number(Range),
+    /// A number, or none.
+    Optional(Range),
+    /// A whole number up to this.
+    Count(u64),
+    /// One number per range.
+    Numbers(&'static [Range]),
+    /// Two numbers, the first of which may be missing.
+    OptionalFirst([Range; 2]),
     /// A flag.
     Flag,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// One of these words, or none.
+    OptionalWord(&'static [&'static str]),
 }
+
+/// A finite number, at least 0.
+pub const NON_NEGATIVE: Kind = Kind::Number(Range::NonNegative);
+/// Two decay rates.
+pub const BETAS: Kind = Kind::Numbers(&[Range::Decay, Range::Decay]);
 
 /// One hyperparameter of an optimizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,10 +118,13 @@ pub struct Spec {
 }
 
 impl Spec {
-    fn wrong_type<T>(&self, expected: &str, value: &Value) -> Result<T> {
-        Err(Error::Type(format!(
-            "{} must be {expected}, got {value:?}",
-            self.name
+    fn check_word(&self, words: &[&str], word: &str) -> Result<()> {
+        if words.contains(&word) {
+            return Ok(());
+        }
+        let (name, words) = (self.name, words.join(", "));
+        Err(Error::Value(format!(
+            "{name} must be one of {words}; got {word:?}"
         )))
     }
 
@@ -52,40 +135,36 @@ impl Spec {
     pub fn check(&self, value: &Value) -> Result<()> {
         let name = self.name;
         match (self.kind, value) {
-            (Kind::NonNegative, &Value::Number(x)) => {
-                if x >= 0.0 && x.is_finite() {
-                    Ok(())
-                } else {
-                    Err(Error::Value(format!(
-                        "{name} must be finite and >= 0, got {x}"
-                    )))
+            (Kind::Number(range), &Value::Number(x))
+            | (Kind::Optional(range), &Value::Optional(Some(x))) => range.check(name, x),
+            (Kind::Optional(_), Value::Optional(None))
+            | (Kind::OptionalWord(_), Value::OptionalWord(None))
+            | (Kind::Flag, Value::Flag(_)) => Ok(()),
+            (Kind::Count(most), &Value::Number(x)) => {
+                if x >= 0.0 && x <= most as f64 && x.fract() == 0.0 {
+                    return Ok(());
                 }
+                Err(Error::Value(format!(
+                    "{name} must be a whole number from 0 to {most}, got {x}"
+                )))
             }
-            (Kind::Decays, Value::Pair(pair)) => {
-                if pair.iter().all(|x| (0.0..1.0).contains(x)) {
-                    Ok(())
-                } else {
-                    let [a, b] = pair;
-                    Err(Error::Value(format!(
-                        "{name} must both be in [0, 1), got ({a}, {b})"
-                    )))
+            (Kind::Numbers(ranges), Value::Numbers(numbers)) if ranges.len() == numbers.len() => {
+                let mut pairs = ranges.iter().zip(numbers).enumerate();
+                pairs.try_for_each(|(i, (range, &x))| range.check(&format!("{name}[{i}]"), x))
+            }
+            (Kind::OptionalFirst(ranges), &Value::OptionalFirst(a, b)) => {
+                if let Some(a) = a {
+                    ranges[0].check(&format!("{name}[0]"), a)?;
                 }
+                ranges[1].check(&format!("{name}[1]"), b)
             }
-            (Kind::Flag, Value::Flag(_)) => Ok(()),
-            (Kind::Word(words), Value::Word(word)) => {
-                if words.contains(&word.as_str()) {
-                    Ok(())
-                } else {
-                    let words = words.join(", ");
-                    Err(Error::Value(format!(
-                        "{name} must be one of {words}; got {word:?}"
-                    )))
-                }
+            (Kind::Word(words), Value::Word(word))
+            | (Kind::OptionalWord(words), Value::OptionalWord(Some(word))) => {
+                self.check_word(words, word)
             }
-            (Kind::NonNegative, _) => self.wrong_type("a number", value),
-            (Kind::Decays, _) => self.wrong_type("a pair of numbers", value),
-            (Kind::Flag, _) => self.wrong_type("a bool", value),
-            (Kind::Word(_), _) => self.wrong_type("a string", value),
+            (kind, _) => Err(Error::Type(format!(
+                "{name} must be a {kind:?}, got {value:?}"
+            ))),
         }
     }
 }
@@ -96,40 +175,30 @@ pub trait Field: Sized {
     fn take(value: &Value) -> Option<Self>;
 }
 
-impl Field for f64 {
-    fn take(value: &Value) -> Option<Self> {
-        if let Value::Number(x) = *value {
-            Some(x)
-        } else {
-            None
-        }
-    }
+macro_rules! field {
+    ($($type:ty: $pattern:pat => $field:expr,)*) => {
+        $(impl Field for $type {
+            fn take(value: &Value) -> Option<Self> {
+                if let $pattern = value { Some($field) } else { None }
+            }
+        })*
+    };
 }
 
-impl Field for [f64; 2] {
-    fn take(value: &Value) -> Option<Self> {
-        if let Value::Pair(pair) = *value {
-            Some(pair)
-        } else {
-            None
-        }
-    }
+field! {
+    f64: Value::Number(x) => *x,
+    u64: Value::Number(x) => *x as u64,
+    Option<f64>: Value::Optional(x) => *x,
+    (Option<f64>, f64): Value::OptionalFirst(a, b) => (*a, *b),
+    bool: Value::Flag(flag) => *flag,
+    String: Value::Word(word) => word.clone(),
+    Option<String>: Value::OptionalWord(word) => word.clone(),
 }
 
-impl Field for String {
+impl<const N: usize> Field for [f64; N] {
     fn take(value: &Value) -> Option<Self> {
-        if let Value::Word(word) = value {
-            Some(word.clone())
-        } else {
-            None
-        }
-    }
-}
-
-impl Field for bool {
-    fn take(value: &Value) -> Option<Self> {
-        if let Value::Flag(flag) = *value {
-            Some(flag)
+        if let Value::Numbers(numbers) = value {
+            numbers.as_slice().try_into().ok()
         } else {
             None
         }
@@ -183,24 +252,55 @@ pub(crate) use hyper;
 mod tests {
     use super::*;
 
-    const RATE: Spec = Spec {
-        name: "lr",
-        kind: Kind::NonNegative,
-    };
-
     #[test]
     fn numbers_out_of_range_are_refused_by_name() {
-        assert_eq!(RATE.check(&Value::Number(0.0)), Ok(()));
-        for x in [-1e-300, f64::NAN, f64::INFINITY] {
-            let error = RATE.check(&Value::Number(x)).unwrap_err();
-            assert!(
-                matches!(&error, Error::Value(m) if m.starts_with("lr ")),
-                "{error}"
-            );
+        let spec = |kind| Spec { name: "it", kind };
+        let cases: [(Range, &[f64], &[f64]); 9] = [
+            (Range::NonNegative, &[0.0, 1e300], &[-1e-300]),
+            (Range::Positive, &[1e-300], &[0.0]),
+            (Range::NonPositive, &[0.0, -1.0], &[1e-300]),
+            (Range::Decay, &[0.0, 0.999], &[1.0, -1e-9]),
+            (Range::Unit, &[0.0, 1.0], &[1.1]),
+            (Range::Inside, &[0.5], &[0.0, 1.0]),
+            (Range::Above1, &[1.2], &[1.0]),
+            (Range::Finite, &[-3.0], &[f64::NEG_INFINITY]),
+            (Range::Unbounded, &[f64::INFINITY], &[0.0]),
+        ];
+        for (range, good, bad) in cases {
+            for &x in good {
+                assert_eq!(spec(Kind::Number(range)).check(&Value::Number(x)), Ok(()));
+            }
+            for &x in bad.iter().chain([&f64::NAN]) {
+                let error = spec(Kind::Number(range)).check(&Value::Number(x));
+                assert!(matches!(error, Err(Error::Value(m)) if m.starts_with("it must be ")));
+                let error = spec(Kind::Optional(range)).check(&Value::Optional(Some(x)));
+                assert!(matches!(error, Err(Error::Value(_))));
+            }
         }
+    }
+
+    #[test]
+    fn parts_of_the_wrong_form_are_refused() {
+        let betas = Spec {
+            name: "betas",
+            kind: BETAS,
+        };
+        assert_eq!(betas.check(&Value::Numbers(vec![0.9, 0.0])), Ok(()));
         assert!(matches!(
-            RATE.check(&Value::Flag(true)),
+            betas.check(&Value::Numbers(vec![0.9, 1.0])),
+            Err(Error::Value(m)) if m.starts_with("betas[1] ")
+        ));
+        assert!(matches!(
+            betas.check(&Value::Number(0.9)),
             Err(Error::Type(_))
         ));
+        let steps = Spec {
+            name: "ns_steps",
+            kind: Kind::Count(99),
+        };
+        assert_eq!(steps.check(&Value::Number(99.0)), Ok(()));
+        for x in [-1.0, 100.0, 0.5, f64::NAN] {
+            assert!(steps.check(&Value::Number(x)).is_err());
+        }
     }
 }

@@ -9,8 +9,10 @@
 //! | segment | one named array inside a flat buffer |
 //!
 //! - [`isa`] compiles every kernel once per tier, [`threads`] spreads chunks over a pool.
-//! - [`sweep`] drives the rules in [`optim`], [`reduce`] the norms behind [`clip`];
-//!   [`pointwise`] and [`rowwise`] drive the losses in [`loss`].
+//! - [`sweep`], [`layers`] and [`wholes`] drive the rules in [`optim`] over [`segment`]s, on
+//!   gradients as [`prepare`] leaves them; [`work`] does all of a step's work together.
+//! - [`reduce`] drives the norms behind [`clip`], [`pointwise`] and [`rowwise`] the losses in
+//!   [`loss`].
 //! - [`float`], [`math`] and [`hyper`] are what they are written with.
 //!
 //! Results are the same bits for any number of threads and any tier.
@@ -20,11 +22,16 @@ pub mod error;
 pub mod float;
 pub mod hyper;
 pub mod isa;
+pub mod layers;
 pub mod loss;
 pub mod math;
 pub mod optim;
 pub mod pointwise;
+pub mod prepare;
 pub mod reduce;
 pub mod rowwise;
+pub mod segment;
 pub mod sweep;
 pub mod threads;
+pub mod wholes;
+pub mod work;

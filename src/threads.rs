@@ -4,10 +4,13 @@
 //! chunk never enters a result. The caller takes chunks from the same counter as the workers, so
 //! that a worker that is slow to wake costs nothing but its help.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -85,31 +88,120 @@ pub fn with_threads<T>(n: usize, f: impl FnOnce() -> T) -> T {
 }
 
 /// Calls `f` once with every index below `chunks`, in parallel where `elements`, the size of the
-/// whole in elements of an AdamW step, is worth it.
+/// whole in elements of an AdamW step, is worth it. It may be called from within `f`.
 pub fn run(chunks: usize, elements: usize, f: impl Fn(usize) + Sync) {
-    let threads = count().min(chunks);
-    if threads <= 1 || elements < SERIAL_BELOW {
+    let count = count();
+    let helpers = count.min(chunks).saturating_sub(1);
+    if helpers == 0 || elements < SERIAL_BELOW {
         for chunk in 0..chunks {
             f(chunk);
         }
-        return;
+    } else {
+        share(chunks, count, helpers, &f);
     }
-    let next = AtomicUsize::new(0);
-    let take = || {
+}
+
+/// Set in [`Job::state`] once the caller has seen the last chunk taken.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+/// One call of [`run`]. Workers that wake before it is closed take chunks from it; one that wakes
+/// later leaves it alone, so the caller never waits for a worker that sleeps.
+struct Job {
+    /// How many workers are inside, and [`CLOSED`].
+    state: AtomicUsize,
+    next: AtomicUsize,
+    chunks: usize,
+    /// The thread count of the caller, for calls from within `f`.
+    count: usize,
+    f: &'static (dyn Fn(usize) + Sync),
+    caller: Thread,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl Job {
+    fn work(&self) {
         loop {
-            let chunk = next.fetch_add(1, Ordering::Relaxed);
-            if chunk >= chunks {
+            let chunk = self.next.fetch_add(1, Ordering::Relaxed);
+            if chunk >= self.chunks {
                 break;
             }
-            f(chunk);
+            (self.f)(chunk);
         }
-    };
-    pool(threads - 1).in_place_scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(|_| take());
+    }
+
+    /// What a worker does.
+    fn help(&self) {
+        let enter = |state| (state & CLOSED == 0).then_some(state + 1);
+        let entered = self
+            .state
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, enter);
+        if entered.is_err() {
+            return;
         }
-        take();
+        let work = || with_threads(self.count, || self.work());
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
+            // No further chunk is begun.
+            self.next.store(self.chunks, Ordering::Relaxed);
+            *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
+        }
+        if self.state.fetch_sub(1, Ordering::Release) == CLOSED + 1 {
+            self.caller.unpark();
+        }
+    }
+
+    /// Lets no more workers in and waits for those inside.
+    fn close(&self) {
+        // A worker inside is within its last chunk, some microseconds from its end.
+        const SPINS: usize = 2000;
+        self.state.fetch_or(CLOSED, Ordering::Relaxed);
+        let mut spins = 0;
+        while self.state.load(Ordering::Acquire) != CLOSED {
+            if spins < SPINS {
+                spins += 1;
+                std::hint::spin_loop();
+            } else {
+                std::thread::park();
+            }
+        }
+    }
+}
+
+fn share(chunks: usize, count: usize, helpers: usize, f: &(dyn Fn(usize) + Sync)) {
+    struct Close<'a>(&'a Job);
+    impl Drop for Close<'_> {
+        fn drop(&mut self) {
+            self.0.close();
+        }
+    }
+    let job = Arc::new(Job {
+        state: AtomicUsize::new(0),
+        next: AtomicUsize::new(0),
+        chunks,
+        count,
+        // SAFETY: only the lifetime changes. `f` is called between entering an open job and leaving
+        // it, and `Close` lets this function return, or unwind, only when nobody is inside and
+        // nobody can enter any more.
+        f: unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), _>(f) },
+        caller: std::thread::current(),
+        panic: Mutex::new(None),
     });
+    let pool = pool(helpers);
+    {
+        let close = Close(&job);
+        for _ in 0..helpers {
+            let job = Arc::clone(&job);
+            pool.spawn(move || job.help());
+        }
+        close.0.work();
+    }
+    let panic = job
+        .panic
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    if let Some(payload) = panic {
+        resume_unwind(payload);
+    }
 }
 
 /// What belongs to one process: a forked child inherits the memory but not the threads, nor can it
@@ -181,6 +273,37 @@ mod tests {
                 });
             });
             assert!(hits.iter().all(|hit| hit.load(Ordering::Relaxed) == 1));
+        }
+    }
+
+    #[test]
+    fn calls_may_nest() {
+        let sum = AtomicUsize::new(0);
+        with_threads(3, || {
+            run(10, usize::MAX, |_| {
+                assert_eq!(count(), 3);
+                run(10, usize::MAX, |j| {
+                    sum.fetch_add(j, Ordering::Relaxed);
+                });
+            });
+        });
+        assert_eq!(sum.into_inner(), 450);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_after_all_have_stopped() {
+        for _ in 0..100 {
+            let hits = AtomicUsize::new(0);
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                with_threads(3, || {
+                    run(64, usize::MAX, |chunk| {
+                        hits.fetch_add(1, Ordering::Relaxed);
+                        assert_ne!(chunk, 40, "as it should");
+                    });
+                });
+            }));
+            assert!(outcome.is_err());
+            assert!(hits.into_inner() > 40);
         }
     }
 

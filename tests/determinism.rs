@@ -5,7 +5,7 @@ mod cases;
 use fastoptim::clip::{Array, total_norm};
 use fastoptim::float::Float;
 use fastoptim::isa::{Tier, with_tier};
-use fastoptim::sweep::Prepare;
+use fastoptim::prepare::Prepare;
 use fastoptim::threads::with_threads;
 
 fn bits<T: Float>(arrays: &[Vec<T>]) -> Vec<u64> {

@@ -3,7 +3,7 @@
 mod cases;
 
 use fastoptim::optim::Method;
-use fastoptim::sweep::Prepare;
+use fastoptim::prepare::Prepare;
 
 const N: usize = 1000;
 

@@ -4,7 +4,6 @@ from typing import Any, final
 from numpy.typing import NDArray
 
 __all__ = [
-    "HYPERPARAMETERS",
     "Engine",
     "__version__",
     "clamp",
@@ -21,11 +20,11 @@ __all__ = [
 ]
 
 __version__: str
-HYPERPARAMETERS: dict[str, list[str]]
 
 @final
 class Engine:
     steps: int
+    flat: bool
     def __new__(cls, kind: str) -> Engine: ...
     def add_group(
         self, group: dict[str, Any], names: list[str], arrays: list[NDArray[Any]]
@@ -38,9 +37,13 @@ class Engine:
         max_norm: float | None,
         clip_value: float | None,
     ) -> float | None: ...
+    def adopt(self, groups: list[dict[str, Any]]) -> None: ...
     def parameter_step(self, index: int) -> int: ...
     def state(self, index: int) -> list[tuple[str, NDArray[Any], bool]]: ...
-    def set_counts(self, index: int, step: int, started: list[str]) -> None: ...
+    def scalars(self, index: int) -> list[tuple[str, float]]: ...
+    def set_counts(
+        self, index: int, step: int, scalars: list[float], started: list[str]
+    ) -> None: ...
 
 def clamp(grads: list[NDArray[Any]], clip_value: float) -> None: ...
 def get_num_threads() -> int: ...

@@ -6,7 +6,7 @@ use std::ops::Range;
 use numpy::npyffi::{
     NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject,
 };
-use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, dtype};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -22,7 +22,7 @@ pub(crate) enum Dtype {
 }
 
 impl Dtype {
-    fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         match self {
             Self::F32 | Self::I32 => 4,
             Self::F64 | Self::I64 => 8,
@@ -146,15 +146,104 @@ impl<'py> Array<'py> {
     }
 }
 
+/// What an array was when it was checked, to see cheaply whether it still is.
+pub(crate) struct Layout {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) len: usize,
+    pub(crate) data: Address,
+}
+
+/// Where an array's memory starts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address(pub(crate) *mut u8);
+
+// SAFETY: an address by itself reads and writes nothing.
+unsafe impl Send for Address {}
+// SAFETY: as above.
+unsafe impl Sync for Address {}
+
+impl Layout {
+    pub(crate) fn of(array: &Array<'_>) -> Self {
+        Self {
+            dtype: array.dtype,
+            shape: array.shape.clone(),
+            len: array.len,
+            data: Address(array.data),
+        }
+    }
+
+    /// The addresses of its bytes.
+    pub(crate) fn range(&self) -> Range<usize> {
+        let start = self.data.0.addr();
+        start..start + self.len * self.dtype.size()
+    }
+
+    /// The memory of `object` and whether it can be written, if it is a plain array of this dtype
+    /// and shape.
+    pub(crate) fn recognize(&self, object: &Bound<'_, PyAny>) -> Option<(*mut u8, bool)> {
+        recognize(object, self.dtype, &self.shape)
+    }
+}
+
+/// The memory of `object` and whether it can be written, if it is a plain array of this dtype and
+/// shape that passes all that [`Array::new`] asks for. `None` has no reason: ask that for it.
+pub(crate) fn recognize(
+    object: &Bound<'_, PyAny>,
+    dtype: Dtype,
+    shape: &[usize],
+) -> Option<(*mut u8, bool)> {
+    const FIT: i32 = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED;
+    let known = known(object.py()).ok()?;
+    if !object.get_type().is(&known.ndarray) {
+        return None;
+    }
+    // SAFETY: an ndarray by its type, and the interpreter is attached.
+    let raw: &PyArrayObject = unsafe { &*object.as_ptr().cast() };
+    let raw = &raw.fields;
+    // SAFETY: an ndarray's dimensions are `nd` integers.
+    let dims: &[isize] = match usize::try_from(raw.nd).ok()? {
+        0 => &[],
+        rank => unsafe { std::slice::from_raw_parts(raw.dimensions, rank) },
+    };
+    let descr = match dtype {
+        Dtype::F32 => known.f32.as_ptr(),
+        Dtype::F64 => known.f64.as_ptr(),
+        _ => return None,
+    };
+    let data = raw.data.cast::<u8>();
+    let fits = std::ptr::eq(raw.descr.cast(), descr)
+        && raw.flags & FIT == FIT
+        && data.addr().is_multiple_of(dtype.size())
+        && dims.len() == shape.len()
+        && dims.iter().zip(shape).all(|(&dim, &n)| dim as usize == n);
+    fits.then_some((data, raw.flags & NPY_ARRAY_WRITEABLE != 0))
+}
+
+/// NumPy's own objects, by whose identity an array is recognized.
+struct Known {
+    ndarray: Py<PyType>,
+    f32: Py<PyArrayDescr>,
+    f64: Py<PyArrayDescr>,
+}
+
+fn known(py: Python<'_>) -> PyResult<&'static Known> {
+    static KNOWN: PyOnceLock<Known> = PyOnceLock::new();
+    KNOWN.get_or_try_init(py, || {
+        Ok(Known {
+            ndarray: py.get_type::<PyUntypedArray>().unbind(),
+            f32: dtype::<f32>(py).unbind(),
+            f64: dtype::<f64>(py).unbind(),
+        })
+    })
+}
+
 /// Plain arrays and memory maps only: other subclasses give their elements another meaning.
 fn check_class(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
-    static NDARRAY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     static MEMMAP: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let py = object.py();
     let class = object.get_type();
-    if class.is(NDARRAY.import(py, "numpy", "ndarray")?)
-        || class.is(MEMMAP.import(py, "numpy", "memmap")?)
-    {
+    if class.is(&known(py)?.ndarray) || class.is(MEMMAP.import(py, "numpy", "memmap")?) {
         return Ok(());
     }
     Err(PyTypeError::new_err(format!(

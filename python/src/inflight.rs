@@ -1,44 +1,65 @@
 //! The memory that calls of this process are working on while the interpreter is released.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+/// Ranges of addresses, in any order.
+pub(crate) type Ranges = Arc<[Range<usize>]>;
+
 struct Call {
     id: u64,
-    written: Vec<Range<usize>>,
-    read: Vec<Range<usize>>,
+    process: u32,
+    written: Ranges,
+    read: Ranges,
 }
 
 struct Table {
-    process: u32,
     next: u64,
     calls: Vec<Call>,
 }
 
+/// The lock is only ever held with the interpreter attached and for a few instructions, so a forked
+/// child (which forks with the interpreter attached) never inherits it locked.
 static TABLE: Mutex<Table> = Mutex::new(Table {
-    process: 0,
     next: 0,
     calls: Vec::new(),
 });
 
-/// The table. The lock is only ever held with the interpreter attached and for a few instructions,
-/// so a forked child (which forks with the interpreter attached) never inherits it locked.
 fn table() -> MutexGuard<'static, Table> {
-    let mut table = TABLE.lock().unwrap_or_else(PoisonError::into_inner);
-    if table.process != std::process::id() {
-        table.process = std::process::id();
-        // The parent's calls do not run here.
-        table.calls.clear();
-    }
-    table
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether any of `a` shares memory with any of `b`.
 fn meet(a: &[Range<usize>], b: &[Range<usize>]) -> bool {
-    a.iter()
-        .any(|x| b.iter().any(|y| x.start < y.end && y.start < x.end))
+    let sorted = |ranges: &[Range<usize>]| {
+        let mut ranges: Vec<_> = ranges.iter().filter(|r| !r.is_empty()).cloned().collect();
+        ranges.sort_unstable_by_key(|range| range.start);
+        ranges
+    };
+    let (a, b) = (sorted(a), sorted(b));
+    let (mut i, mut j) = (0, 0);
+    // The furthest end so far on either side: ranges that are read may lie inside each other.
+    let (mut a_end, mut b_end) = (0, 0);
+    while i < a.len() || j < b.len() {
+        let a_first = j == b.len() || (i < a.len() && a[i].start <= b[j].start);
+        if a_first {
+            if a[i].start < b_end {
+                return true;
+            }
+            a_end = a_end.max(a[i].end);
+            i += 1;
+        } else {
+            if b[j].start < a_end {
+                return true;
+            }
+            b_end = b_end.max(b[j].end);
+            j += 1;
+        }
+    }
+    false
 }
 
 /// Keeps its memory registered until it is dropped.
@@ -46,7 +67,15 @@ pub(crate) struct Guard(u64);
 
 /// Registers a call: readers share, a writer is alone.
 pub(crate) fn enter(written: Vec<Range<usize>>, read: Vec<Range<usize>>) -> PyResult<Guard> {
+    register(written.into(), read.into())
+}
+
+/// Registers a call whose ranges are kept between calls.
+pub(crate) fn register(written: Ranges, read: Ranges) -> PyResult<Guard> {
+    let process = std::process::id();
     let mut table = table();
+    // The calls of a parent do not run in a forked child.
+    table.calls.retain(|call| call.process == process);
     for call in &table.calls {
         if meet(&written, &call.written) || meet(&written, &call.read) || meet(&read, &call.written)
         {
@@ -57,7 +86,12 @@ pub(crate) fn enter(written: Vec<Range<usize>>, read: Vec<Range<usize>>) -> PyRe
     }
     table.next += 1;
     let id = table.next;
-    table.calls.push(Call { id, written, read });
+    table.calls.push(Call {
+        id,
+        process,
+        written,
+        read,
+    });
     Ok(Guard(id))
 }
 

@@ -3,6 +3,7 @@
 mod array;
 mod clip;
 mod error;
+mod group;
 mod inflight;
 mod loss;
 mod optim;

@@ -1,282 +1,527 @@
 //! The engine behind every optimizer class: parameters, state, and one call per step.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use fastoptim::clip;
 use fastoptim::float::Float;
-use fastoptim::hyper::{self, Spec, Value};
-use fastoptim::optim::{Clock, Kind, Method};
-use fastoptim::sweep::{self, Prepare, Segment};
+use fastoptim::optim::Kind;
+use fastoptim::prepare::Prepare;
+use fastoptim::segment::{Clock, MAX_SCALARS, Segment};
+use fastoptim::work::{self, Work};
 use numpy::PyUntypedArray;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyString};
+use pyo3::types::{PyDict, PyList, PySlice, PyTuple};
 
-use crate::array::{Array, Dtype, check_disjoint};
+use crate::array::{Address, Array, Dtype, Layout, check_disjoint, recognize};
 use crate::error::to_py;
-use crate::inflight;
+use crate::group::{Group, Keys};
+use crate::inflight::{self, Ranges};
 
 /// One state array of a parameter.
 struct Slot {
     name: &'static str,
     array: Py<PyUntypedArray>,
+    data: Address,
+    len: usize,
+    /// Which allocation it is a piece of.
+    slab: usize,
     /// Whether a step has written it, or a load.
     started: bool,
 }
 
 struct Parameter {
     name: String,
-    array: Py<PyUntypedArray>,
+    array: Py<PyAny>,
+    layout: Layout,
     group: usize,
     step: u64,
+    scalars: [f64; MAX_SCALARS],
     slots: Vec<Slot>,
+}
+
+impl Parameter {
+    fn slot(&self, name: &str) -> Option<&Slot> {
+        self.slots.iter().find(|slot| slot.name == name)
+    }
+
+    /// Its memory, if it is still what was checked when it was added.
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        let name = &self.name;
+        let object = self.array.bind(py);
+        let (data, writable) = if let Some(found) = self.layout.recognize(object) {
+            found
+        } else {
+            let array = floats(&format!("params[{name:?}]"), object)?;
+            if array.dtype != self.layout.dtype || array.shape != self.layout.shape {
+                return Err(PyValueError::new_err(format!(
+                    "params[{name:?}] is no longer {} of shape {:?}",
+                    self.layout.dtype, self.layout.shape
+                )));
+            }
+            (array.data, array.writable)
+        };
+        if Address(data) != self.layout.data {
+            return Err(PyValueError::new_err(format!(
+                "params[{name:?}] has moved in memory"
+            )));
+        }
+        if !writable {
+            return Err(PyValueError::new_err(format!(
+                "params[{name:?}] is read-only"
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// Parameters in groups, with their state, under one kind of optimizer.
 #[pyclass(module = "fastoptim._core")]
 pub(crate) struct Engine {
-    kind: Kind,
+    keys: Keys,
+    groups: Vec<Group>,
     parameters: Vec<Parameter>,
-    groups: usize,
+    /// Whether the parameters are the views of one buffer, in order, without gaps.
+    #[pyo3(get, set)]
+    flat: bool,
+    /// All memory that a step may write, sorted; made anew when there is more.
+    written: Option<Ranges>,
     /// Steps applied so far: what hyperparameters that are functions are called with.
     #[pyo3(get, set)]
     steps: u64,
 }
 
-/// What one step takes per parameter that has a gradient.
-struct Task {
-    index: usize,
-    p: Memory,
-    g: Memory,
-    state: Vec<Memory>,
-    clock: Clock,
-}
-
-/// An array's memory, checked; kept alive by the engine or the caller's frame.
-#[derive(Clone)]
-struct Memory {
-    dtype: Dtype,
-    data: *mut u8,
-    len: usize,
-    range: Range<usize>,
-}
-
-// SAFETY: plain addresses; the engine hands each to one segment of one step.
-unsafe impl Send for Memory {}
-// SAFETY: as above.
-unsafe impl Sync for Memory {}
-
-impl Memory {
-    fn of(array: &Array<'_>) -> Self {
-        Self {
-            dtype: array.dtype,
-            data: array.data,
-            len: array.len,
-            range: array.range(),
-        }
-    }
-
-    /// # Safety
-    /// `T` is the type of `dtype`; alive and not written elsewhere for `'a`.
-    unsafe fn slice<'a, T>(&self) -> &'a [T] {
-        if self.len == 0 {
-            return &[];
-        }
-        // SAFETY: checked to be contiguous and aligned; the rest is the caller's word.
-        unsafe { std::slice::from_raw_parts(self.data.cast(), self.len) }
-    }
-
-    /// # Safety
-    /// As `slice`, and not read elsewhere either.
-    unsafe fn slice_mut<'a, T>(&self) -> &'a mut [T] {
-        if self.len == 0 {
-            return &mut [];
-        }
-        // SAFETY: as in `slice`.
-        unsafe { std::slice::from_raw_parts_mut(self.data.cast(), self.len) }
-    }
-}
-
-fn parameter_array<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Array<'py>> {
+fn floats<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Array<'py>> {
     let array = Array::new(name, object)?;
-    if !matches!(array.dtype, Dtype::F32 | Dtype::F64) {
-        return Err(PyTypeError::new_err(format!(
-            "{name} must be float32 or float64, got {}",
-            array.dtype
-        )));
+    if matches!(array.dtype, Dtype::F32 | Dtype::F64) {
+        return Ok(array);
     }
-    Ok(array)
+    Err(PyTypeError::new_err(format!(
+        "{name} must be float32 or float64, got {}",
+        array.dtype
+    )))
 }
 
-/// A hyperparameter of a group as the core knows it; a function is called with the step count.
-fn value(spec: &Spec, object: &Bound<'_, PyAny>, steps: u64) -> PyResult<Value> {
-    let called;
-    let object = if object.is_callable() {
-        called = object.call1((steps,))?;
-        &called
-    } else {
-        object
-    };
-    let wrong = |expected: &str| {
-        PyTypeError::new_err(format!(
-            "{} must be {expected}, got {}",
-            spec.name,
-            object.repr().map_or_else(|_| "?".into(), |r| r.to_string())
-        ))
-    };
-    let number = |item: &Bound<'_, PyAny>| -> PyResult<f64> {
-        if let Ok(x) = item.cast_exact::<PyFloat>() {
-            return Ok(x.value());
-        }
-        if item.is_instance_of::<PyBool>() || item.is_instance_of::<PyString>() {
-            return Err(wrong("a number"));
-        }
-        item.extract().map_err(|_| wrong("a number"))
-    };
-    Ok(match spec.kind {
-        hyper::Kind::NonNegative => Value::Number(number(object)?),
-        hyper::Kind::Decays => {
-            let items: Vec<Bound<'_, PyAny>> =
-                object.extract().map_err(|_| wrong("a pair of numbers"))?;
-            let [a, b] = items.as_slice() else {
-                return Err(wrong("a pair of numbers"));
-            };
-            Value::Pair([number(a)?, number(b)?])
-        }
-        hyper::Kind::Flag => Value::Flag(
-            object
-                .cast::<PyBool>()
-                .map_err(|_| wrong("a bool"))?
-                .is_true(),
-        ),
-        hyper::Kind::Word(_) => Value::Word(object.extract().map_err(|_| wrong("a string"))?),
-    })
+/// Zeros in one allocation, that starts on a cache line.
+fn slab<'py>(py: Python<'py>, len: usize, dtype: Dtype) -> PyResult<Bound<'py, PyAny>> {
+    let dtype = py
+        .import("numpy")?
+        .getattr("dtype")?
+        .call1((dtype.to_string(),))?;
+    py.import("fastoptim.buffer")?
+        .getattr("aligned_zeros")?
+        .call1((len, dtype))
 }
 
 impl Engine {
-    fn method(&self, group: &Bound<'_, PyDict>) -> PyResult<Method> {
-        let specs = self.kind.specs();
-        let mut values = Vec::with_capacity(specs.len());
-        for spec in specs {
-            let object = group.get_item(spec.name)?.ok_or_else(|| {
-                PyValueError::new_err(format!("a parameter group lacks {:?}", spec.name))
-            })?;
-            values.push(value(spec, &object, self.steps)?);
-        }
-        self.kind.method(&values).map_err(to_py)
-    }
-
-    /// Allocates what the groups' hyperparameters ask for and the parameters lack. AMSGrad cannot
-    /// be switched on once a parameter has stepped: its maximum would have missed the past.
-    fn allocate(&mut self, py: Python<'_>, methods: &[Method]) -> PyResult<()> {
-        for (group, method) in methods.iter().enumerate() {
-            for &slot in method.state() {
-                for dtype in [Dtype::F32, Dtype::F64] {
-                    self.allocate_slab(py, group, slot, dtype)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn allocate_slab(
-        &mut self,
-        py: Python<'_>,
-        group: usize,
-        slot: &'static str,
-        dtype: Dtype,
-    ) -> PyResult<()> {
-        let mut lacking = Vec::new();
-        let mut total = 0;
-        for (index, parameter) in self.parameters.iter().enumerate() {
-            if parameter.group != group || parameter.slots.iter().any(|s| s.name == slot) {
-                continue;
-            }
-            let array = parameter_array(&parameter.name, parameter.array.bind(py))?;
-            if array.dtype != dtype {
-                continue;
-            }
-            if slot != "momentum_buffer" && parameter.step > 0 {
-                return Err(PyValueError::new_err(format!(
-                    "{slot} of parameter {:?} cannot start after its first step",
-                    parameter.name
-                )));
-            }
-            lacking.push((index, array.shape));
-            total += array.len;
-        }
-        if lacking.is_empty() {
-            return Ok(());
-        }
-        let slab = py
-            .import("fastoptim.buffer")?
-            .getattr("aligned_zeros")?
-            .call1((
-                total,
-                py.import("numpy")?
-                    .getattr("dtype")?
-                    .call1((dtype.to_string(),))?,
-            ))?;
-        let mut start = 0;
-        for (index, shape) in lacking {
-            let end = start + shape.iter().product::<usize>();
-            let piece = slab.get_item(pyo3::types::PySlice::new(
-                py,
-                start as isize,
-                end as isize,
-                1,
-            ))?;
-            let view = piece.call_method1("reshape", (pyo3::types::PyTuple::new(py, shape)?,))?;
-            let array = view.cast_into::<PyUntypedArray>()?.unbind();
-            self.parameters[index].slots.push(Slot {
-                name: slot,
-                array,
-                started: false,
-            });
-            start = end;
-        }
-        Ok(())
-    }
-
-    /// The methods of all groups, checked.
-    fn methods(&self, groups: &Bound<'_, PyList>) -> PyResult<Vec<Method>> {
-        if groups.len() != self.groups {
+    /// Reads the groups anew, as far as they have changed.
+    fn read_groups(&mut self, groups: &Bound<'_, PyList>) -> PyResult<()> {
+        if groups.len() != self.groups.len() {
             return Err(PyValueError::new_err(
                 "param_groups changed: use add_param_group",
             ));
         }
-        groups
-            .iter()
-            .map(|group| self.method(group.cast::<PyDict>()?))
-            .collect()
+        let mut changed = Vec::new();
+        for (index, group) in groups.iter().enumerate() {
+            if !self.keys.is_current(&self.groups[index], &group)? {
+                changed.push((index, self.keys.read(&group, self.steps)?));
+            }
+        }
+        for (index, group) in changed {
+            self.groups[index] = group;
+        }
+        Ok(())
+    }
+
+    /// The gradients in the order of the parameters, each checked against its own, and whether they
+    /// are one array.
+    fn gradients(&self, grads: &Bound<'_, PyAny>) -> PyResult<(Vec<Option<Address>>, bool)> {
+        let py = grads.py();
+        if self.flat
+            && let Some(first) = self.parameters.first()
+            && let Ok(array) = grads.cast::<PyUntypedArray>()
+        {
+            let dtype = first.layout.dtype;
+            let len = self.parameters.iter().map(|p| p.layout.len).sum();
+            let data = match recognize(array, dtype, &[len]) {
+                Some((data, _)) => data,
+                None => matching("grads", array, dtype, &[len])?,
+            };
+            let mut offset = 0;
+            let place = |parameter: &Parameter| {
+                parameter.check(py)?;
+                let data = data.wrapping_add(offset);
+                offset += parameter.layout.range().len();
+                Ok(Some(Address(data)))
+            };
+            let places = self.parameters.iter().map(place);
+            return Ok((places.collect::<PyResult<_>>()?, true));
+        }
+        let grads: Vec<Bound<'_, PyAny>> = grads.extract()?;
+        if grads.len() != self.parameters.len() {
+            return Err(PyValueError::new_err(format!(
+                "grads has {} arrays for {} parameters",
+                grads.len(),
+                self.parameters.len()
+            )));
+        }
+        let pairs = self.parameters.iter().zip(&grads);
+        let gradients = pairs.map(|(parameter, grad)| {
+            if grad.is_none() {
+                return Ok(None);
+            }
+            parameter.check(py)?;
+            let layout = &parameter.layout;
+            let data = match layout.recognize(grad) {
+                Some((data, _)) => data,
+                None => {
+                    let name = format!("grads[{:?}]", parameter.name);
+                    matching(&name, grad, layout.dtype, &layout.shape)?
+                }
+            };
+            Ok(Some(Address(data)))
+        });
+        Ok((gradients.collect::<PyResult<_>>()?, false))
+    }
+
+    /// Allocates what the hyperparameters of `groups` ask for and the parameters lack, all or
+    /// nothing. Most state cannot start late: AMSGrad's maximum would have missed the past.
+    fn allocate(&mut self, py: Python<'_>, late: bool) -> PyResult<()> {
+        let mut lacking: Vec<(&'static str, Dtype, usize, Vec<usize>)> = Vec::new();
+        for (index, parameter) in self.parameters.iter().enumerate() {
+            let method = &self.groups[parameter.group].method;
+            let layout = &parameter.layout;
+            for &name in method.state(layout.shape.len()) {
+                if parameter.slot(name).is_some() {
+                    continue;
+                }
+                if parameter.step > 0 && name != "momentum_buffer" && !late {
+                    return Err(PyValueError::new_err(format!(
+                        "{name} of parameter {:?} cannot start after its first step",
+                        parameter.name
+                    )));
+                }
+                let shape = method.state_shape(name, &layout.shape);
+                lacking.push((name, layout.dtype, index, shape));
+            }
+        }
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        // One slab per name and dtype; the sort is stable, so parameters keep their order in it.
+        lacking.sort_by_key(|&(name, dtype, ..)| (name, dtype.to_string()));
+        let mut slots = Vec::with_capacity(lacking.len());
+        for run in lacking.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            let size = |shape: &[usize]| shape.iter().product::<usize>();
+            let (name, dtype, ..) = run[0];
+            let total = run.iter().map(|(.., shape)| size(shape)).sum();
+            let slab = slab(py, total, dtype)?;
+            let mut start = 0;
+            for (_, _, index, shape) in run {
+                let end = start + size(shape);
+                let piece = slab.get_item(PySlice::new(py, start as isize, end as isize, 1))?;
+                let view = piece.call_method1("reshape", (PyTuple::new(py, shape)?,))?;
+                let array = Array::new(name, &view)?;
+                slots.push((
+                    *index,
+                    Slot {
+                        name,
+                        data: Address(array.data),
+                        len: array.len,
+                        slab: slab.as_ptr().addr(),
+                        array: array.object.unbind(),
+                        started: false,
+                    },
+                ));
+                start = end;
+            }
+        }
+        for (index, slot) in slots {
+            self.parameters[index].slots.push(slot);
+        }
+        self.written = None;
+        Ok(())
+    }
+
+    /// All memory that a step may write, by address.
+    fn written(&mut self) -> Ranges {
+        let parameters = &self.parameters;
+        let make = || {
+            let mut ranges = Vec::with_capacity(parameters.len());
+            for parameter in parameters {
+                let size = parameter.layout.dtype.size();
+                let state = parameter.slots.iter().map(|slot| {
+                    let start = slot.data.0.addr();
+                    start..start + slot.len * size
+                });
+                ranges.extend(state.chain([parameter.layout.range()]));
+            }
+            ranges.retain(|range| !range.is_empty());
+            ranges.sort_unstable_by_key(|range| range.start);
+            // They do not overlap; those that touch become one.
+            ranges.dedup_by(|next, last| {
+                let touch = last.end == next.start;
+                if touch {
+                    last.end = next.end;
+                }
+                touch
+            });
+            ranges.into()
+        };
+        Arc::clone(self.written.get_or_insert_with(make))
+    }
+
+    /// The memory of the gradients, none of which is written.
+    fn read(
+        &self,
+        gradients: &[Option<Address>],
+        flat: bool,
+        written: &[Range<usize>],
+    ) -> PyResult<Vec<Range<usize>>> {
+        let mut read: Vec<Range<usize>> =
+            Vec::with_capacity(if flat { 1 } else { gradients.len() });
+        for (parameter, data) in self.parameters.iter().zip(gradients) {
+            let Some(data) = data else { continue };
+            let start = data.0.addr();
+            let end = start + parameter.layout.range().len();
+            match read.last_mut() {
+                Some(last) if flat => last.end = end,
+                _ => read.push(start..end),
+            }
+        }
+        for range in &read {
+            let next = written.partition_point(|other| other.end <= range.start);
+            if next < written.len() && written[next].start < range.end && !range.is_empty() {
+                return Err(self.shared(&written[next], range, gradients));
+            }
+        }
+        Ok(read)
+    }
+
+    /// The error that names what shares memory.
+    fn shared(
+        &self,
+        written: &Range<usize>,
+        read: &Range<usize>,
+        gradients: &[Option<Address>],
+    ) -> PyErr {
+        let start = written.start.max(read.start);
+        let owner = self.parameters.iter().find_map(|p| {
+            let of = |data: Address, len: usize, what: String| {
+                let from = data.0.addr();
+                (from..from + len * p.layout.dtype.size())
+                    .contains(&start)
+                    .then_some(what)
+            };
+            let state = p.slots.iter().find_map(|slot| {
+                of(
+                    slot.data,
+                    slot.len,
+                    format!("{} of {:?}", slot.name, p.name),
+                )
+            });
+            of(p.layout.data, p.layout.len, format!("params[{:?}]", p.name)).or(state)
+        });
+        let grad = self.parameters.iter().zip(gradients).find_map(|(p, data)| {
+            let from = (*data)?.0.addr();
+            let held = from..from + p.layout.range().len();
+            held.contains(&start)
+                .then(|| format!("grads[{:?}]", p.name))
+        });
+        PyValueError::new_err(format!(
+            "{} and {} share memory",
+            owner.unwrap_or_else(|| "params".into()),
+            grad.unwrap_or_else(|| "grads".into())
+        ))
+    }
+
+    /// The clock of a parameter in this step.
+    fn clock(&self, parameter: &Parameter) -> Clock {
+        let names = self.groups[parameter.group]
+            .method
+            .state(parameter.layout.shape.len());
+        let started = |&&name: &&&str| parameter.slot(name).is_some_and(|slot| slot.started);
+        Clock {
+            step: parameter.step.saturating_add(1),
+            fresh: !names.iter().any(|name| started(&name)),
+            scalars: parameter.scalars,
+        }
+    }
+
+    /// The segments of one group and type.
+    ///
+    /// # Safety
+    /// Everything is checked, and its memory is alive and registered while the result lives.
+    unsafe fn segments<T: Float>(
+        &self,
+        group: usize,
+        dtype: Dtype,
+        gradients: &[Option<Address>],
+        flat: bool,
+    ) -> Vec<Segment<'_, T>> {
+        let mut segments = Vec::new();
+        let mut slabs: Vec<usize> = Vec::new();
+        for (parameter, g) in self.parameters.iter().zip(gradients) {
+            let layout = &parameter.layout;
+            let (Some(g), true) = (g, parameter.group == group && layout.dtype == dtype) else {
+                continue;
+            };
+            let names = self.groups[group].method.state(layout.shape.len());
+            let slots = || names.iter().filter_map(|name| parameter.slot(name));
+            // SAFETY: the caller's word; the lengths are the arrays' own.
+            let segment = unsafe {
+                Segment::new(
+                    slice_mut(layout.data, layout.len),
+                    slice_mut(*g, layout.len),
+                    &layout.shape,
+                    slots().map(|slot| slice_mut(slot.data, slot.len)),
+                    self.clock(parameter),
+                )
+            };
+            let same = slots().map(|slot| slot.slab).eq(slabs.iter().copied());
+            slabs.clear();
+            slabs.extend(slots().map(|slot| slot.slab));
+            segments.push(if flat && same && !segments.is_empty() {
+                // SAFETY: parameters and gradients are each views of one buffer, and so are the
+                // state arrays of each name; the pointers came from NumPy, not from slices.
+                unsafe { segment.follows() }
+            } else {
+                segment
+            });
+        }
+        segments
     }
 }
 
-/// Reads a number that a step option must be; `None` stays `None`.
-fn option(
-    name: &str,
-    x: Option<f64>,
-    allowed: impl Fn(f64) -> bool,
-    range: &str,
-) -> PyResult<Option<f64>> {
-    match x {
-        Some(x) if !allowed(x) => Err(PyValueError::new_err(format!(
-            "{name} must be {range}, got {x}"
-        ))),
-        _ => Ok(x),
+/// # Safety
+/// `len` elements of type `T` are alive at `data` for `'a`, aligned, and nobody else has them.
+unsafe fn slice_mut<'a, T>(data: Address, len: usize) -> &'a mut [T] {
+    if len == 0 {
+        return &mut [];
     }
+    // SAFETY: the caller's word.
+    unsafe { std::slice::from_raw_parts_mut(data.0.cast(), len) }
+}
+
+/// The memory of an array that must have this dtype and shape.
+fn matching(
+    name: &str,
+    object: &Bound<'_, PyAny>,
+    dtype: Dtype,
+    shape: &[usize],
+) -> PyResult<*mut u8> {
+    let array = Array::new(name, object)?;
+    if array.dtype != dtype {
+        return Err(PyTypeError::new_err(format!(
+            "{name} must be {dtype} as its parameter is, got {}",
+            array.dtype
+        )));
+    }
+    if array.shape != shape {
+        return Err(PyValueError::new_err(format!(
+            "{name} must have the shape {shape:?} of its parameter, got {:?}",
+            array.shape
+        )));
+    }
+    Ok(array.data)
+}
+
+/// The options of one step, checked.
+struct Options {
+    scale: f64,
+    max_norm: Option<f64>,
+    clip_value: f64,
+}
+
+impl Options {
+    fn new(loss_scale: f64, max_norm: Option<f64>, clip_value: Option<f64>) -> PyResult<Self> {
+        let refuse = |name: &str, range: &str, x: f64| {
+            Err(PyValueError::new_err(format!(
+                "{name} must be {range}, got {x}"
+            )))
+        };
+        if !(loss_scale > 0.0 && loss_scale.is_finite()) {
+            return refuse("loss_scale", "finite and > 0", loss_scale);
+        }
+        match (max_norm, clip_value) {
+            (Some(x), _) if x.is_nan() || x <= 0.0 => refuse("max_norm", "> 0", x),
+            (_, Some(x)) if x.is_nan() || x < 0.0 => refuse("clip_value", ">= 0", x),
+            _ => Ok(Self {
+                scale: 1.0 / loss_scale,
+                max_norm,
+                clip_value: clip_value.unwrap_or(f64::INFINITY),
+            }),
+        }
+    }
+}
+
+/// The segments of one group, by type.
+struct Members<'a> {
+    single: Vec<Segment<'a, f32>>,
+    double: Vec<Segment<'a, f64>>,
+}
+
+/// What one step found.
+struct Found {
+    norm: Option<f64>,
+    /// Per group, the numbers in the state where the step itself has found them.
+    scalars: Vec<Option<[f64; MAX_SCALARS]>>,
+}
+
+/// The step itself, without the interpreter: the norm where one is asked for, then the sweep.
+fn execute(groups: &[Group], members: Vec<Members<'_>>, options: &Options) -> Found {
+    let norm = options.max_norm.map(|_| {
+        let mut gradients = Vec::new();
+        for group in &members {
+            let single = group.single.iter().map(|s| clip::Array::F32(s.gradient()));
+            let double = group.double.iter().map(|s| clip::Array::F64(s.gradient()));
+            gradients.extend(single.chain(double));
+        }
+        clip::prepared_norm(&gradients, options.scale, options.clip_value)
+    });
+    let coefficient = match (norm, options.max_norm) {
+        (Some(norm), Some(max_norm)) => clip::coefficient(norm, max_norm),
+        _ => 1.0,
+    };
+    let mut works: Vec<Box<dyn Work + '_>> = Vec::with_capacity(groups.len());
+    let mut owners = Vec::with_capacity(groups.len());
+    for (index, (group, members)) in groups.iter().zip(members).enumerate() {
+        let sign = if group.maximize { -1.0 } else { 1.0 };
+        let prepare = Prepare {
+            scale: sign * options.scale,
+            clip_value: options.clip_value,
+            coefficient,
+            weight_decay: 0.0,
+        };
+        if !members.single.is_empty() {
+            works.push(group.method.plan(members.single, prepare));
+            owners.push(index);
+        }
+        if !members.double.is_empty() {
+            works.push(group.method.plan(members.double, prepare));
+            owners.push(index);
+        }
+    }
+    let mut scalars = vec![None; groups.len()];
+    for (work, owner) in work::run(works).iter().zip(owners) {
+        scalars[owner] = work.scalars();
+    }
+    Found { norm, scalars }
 }
 
 #[pymethods]
 impl Engine {
     #[new]
-    fn new(kind: &str) -> PyResult<Self> {
+    fn new(py: Python<'_>, kind: &str) -> PyResult<Self> {
         let kind = Kind::from_name(kind)
             .ok_or_else(|| PyValueError::new_err(format!("unknown optimizer {kind:?}")))?;
         Ok(Self {
-            kind,
+            keys: Keys::new(py, kind),
+            groups: Vec::new(),
             parameters: Vec::new(),
-            groups: 0,
+            flat: false,
+            written: None,
             steps: 0,
         })
     }
@@ -289,60 +534,62 @@ impl Engine {
         names: Vec<String>,
         arrays: Vec<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let method = self.method(group)?;
+        let read = self.keys.read(group, self.steps)?;
         if arrays.is_empty() {
             return Err(PyValueError::new_err("params is empty"));
         }
-        let mut ranges = Vec::new();
-        let old: Vec<Array<'_>> = self
-            .parameters
-            .iter()
-            .map(|p| parameter_array(&p.name, p.array.bind(py)))
-            .collect::<PyResult<_>>()?;
-        ranges.extend(
-            self.parameters
-                .iter()
-                .zip(&old)
-                .map(|(p, a)| (p.name.as_str(), a.range())),
-        );
-        let mut new = Vec::new();
+        let mut new = Vec::with_capacity(arrays.len());
         for (name, object) in names.iter().zip(&arrays) {
+            let argument = format!("params[{name:?}]");
             if self.parameters.iter().any(|p| p.name == *name) {
                 return Err(PyValueError::new_err(format!(
-                    "parameter {name:?} is there already"
+                    "{argument} is there already"
                 )));
             }
-            let array = parameter_array(&format!("params[{name:?}]"), object)?;
-            array.require_writable(&format!("params[{name:?}]"))?;
-            ranges.push((name, array.range()));
-            new.push(array.object.clone().unbind());
+            let array = floats(&argument, object)?;
+            array.require_writable(&argument)?;
+            read.method.check_shape(&array.shape).map_err(to_py)?;
+            new.push(Layout::of(&array));
         }
-        check_disjoint(&ranges, &[])?;
+        let known = self
+            .parameters
+            .iter()
+            .map(|p| (p.name.as_str(), p.layout.range()));
+        let added = names.iter().zip(&new).map(|(n, l)| (n.as_str(), l.range()));
+        check_disjoint(&known.chain(added).collect::<Vec<_>>(), &[])?;
+
         let before = self.parameters.len();
-        for (name, array) in names.into_iter().zip(new) {
-            let group = self.groups;
+        let initial = read.method.scalars();
+        let scalars = std::array::from_fn(|i| initial.get(i).map_or(0.0, |(_, x)| *x));
+        for ((name, object), layout) in names.into_iter().zip(&arrays).zip(new) {
             self.parameters.push(Parameter {
                 name,
-                array,
-                group,
+                array: object.clone().unbind(),
+                layout,
+                group: self.groups.len(),
                 step: 0,
+                scalars,
                 slots: Vec::new(),
             });
         }
-        for &slot in method.state() {
-            for dtype in [Dtype::F32, Dtype::F64] {
-                if let Err(error) = self.allocate_slab(py, self.groups, slot, dtype) {
-                    self.parameters.truncate(before);
-                    return Err(error);
-                }
-            }
+        self.groups.push(read);
+        if let Err(error) = self.allocate(py, false) {
+            self.parameters.truncate(before);
+            self.groups.pop();
+            return Err(error);
         }
-        self.groups += 1;
+        self.flat = false;
+        self.written = None;
         Ok(())
     }
 
+    /// Allocates what the hyperparameters ask for now, whatever step the parameters are at.
+    fn adopt(&mut self, py: Python<'_>, groups: &Bound<'_, PyList>) -> PyResult<()> {
+        self.read_groups(groups)?;
+        self.allocate(py, true)
+    }
+
     /// One step over all groups. Returns the norm that clipping used.
-    #[pyo3(signature = (groups, grads, loss_scale, max_norm, clip_value))]
     fn step(
         &mut self,
         py: Python<'_>,
@@ -352,128 +599,47 @@ impl Engine {
         max_norm: Option<f64>,
         clip_value: Option<f64>,
     ) -> PyResult<Option<f64>> {
-        option(
-            "loss_scale",
-            Some(loss_scale),
-            |x| x > 0.0 && x.is_finite(),
-            "finite and > 0",
-        )?;
-        let max_norm = option("max_norm", max_norm, |x| x > 0.0, "> 0")?;
-        let clip_value = option("clip_value", clip_value, |x| x >= 0.0, ">= 0")?;
-        let methods = self.methods(groups)?;
-        let maximize = groups
-            .iter()
-            .map(
-                |group| match group.cast::<PyDict>()?.get_item("maximize")? {
-                    Some(flag) => flag
-                        .cast::<PyBool>()
-                        .map(|flag| flag.is_true())
-                        .map_err(|_| PyTypeError::new_err("maximize must be a bool")),
-                    None => Ok(false),
-                },
-            )
-            .collect::<PyResult<Vec<bool>>>()?;
+        let options = Options::new(loss_scale, max_norm, clip_value)?;
+        self.read_groups(groups)?;
+        let (gradients, flat) = self.gradients(grads)?;
+        self.allocate(py, false)?;
+        let written = self.written();
+        let read = self.read(&gradients, flat, &written)?;
+        let guard = inflight::register(written, read.into())?;
 
-        // Every gradient is checked before anything is allocated or written.
-        let grads: Vec<Bound<'_, PyAny>> = grads.extract()?;
-        if grads.len() != self.parameters.len() {
-            return Err(PyValueError::new_err(format!(
-                "grads has {} arrays for {} parameters",
-                grads.len(),
-                self.parameters.len()
-            )));
-        }
-        let mut pairs = Vec::with_capacity(grads.len());
-        for (index, (parameter, grad)) in self.parameters.iter().zip(&grads).enumerate() {
-            if grad.is_none() {
-                continue;
-            }
-            let name = &parameter.name;
-            let p = parameter_array(name, parameter.array.bind(py))?;
-            if !p.writable {
-                return Err(PyValueError::new_err(format!(
-                    "parameter {name:?} is read-only"
-                )));
-            }
-            let g = Array::new("grads", grad).map_err(|error| prefix(py, error, name))?;
-            if g.dtype != p.dtype {
-                return Err(PyTypeError::new_err(format!(
-                    "grads[{name:?}] is {}, its parameter {}",
-                    g.dtype, p.dtype
-                )));
-            }
-            if g.shape != p.shape {
-                return Err(PyValueError::new_err(format!(
-                    "grads[{name:?}] has shape {:?}, its parameter {:?}",
-                    g.shape, p.shape
-                )));
-            }
-            pairs.push((index, Memory::of(&p), Memory::of(&g)));
-        }
-        self.allocate(py, &methods)?;
-
-        let mut tasks = Vec::with_capacity(pairs.len());
-        for (index, p, g) in pairs {
-            let parameter = &self.parameters[index];
-            let names = methods[parameter.group].state();
-            let mut state = Vec::with_capacity(names.len());
-            let mut fresh = true;
-            for &name in names {
-                let slot = parameter.slots.iter().find(|slot| slot.name == name);
-                let slot = slot.expect("allocated above");
-                fresh &= !slot.started;
-                let array = Array::new(name, slot.array.bind(py))?;
-                array.require_writable(name)?;
-                state.push(Memory::of(&array));
-            }
-            let step = parameter.step.saturating_add(1);
-            tasks.push(Task {
-                index,
-                p,
-                g,
-                state,
-                clock: Clock { step, fresh },
-            });
-        }
-        let mut written = Vec::with_capacity(2 * tasks.len());
-        let mut read = Vec::with_capacity(tasks.len());
-        for task in &tasks {
-            let name = self.parameters[task.index].name.as_str();
-            written.push((name, task.p.range.clone()));
-            written.extend(task.state.iter().map(|s| (name, s.range.clone())));
-            read.push(("grads", task.g.range.clone()));
-        }
-        check_disjoint(&written, &read)?;
-        let guard = inflight::enter(
-            written.into_iter().map(|(_, range)| range).collect(),
-            read.into_iter().map(|(_, range)| range).collect(),
-        )?;
-
-        let owners: Vec<usize> = tasks
-            .iter()
-            .map(|t| self.parameters[t.index].group)
+        let members = (0..self.groups.len())
+            .map(|group| {
+                // SAFETY: checked above; the engine and the caller's frame keep all arrays alive,
+                // and `guard` has their memory registered.
+                unsafe {
+                    Members {
+                        single: self.segments(group, Dtype::F32, &gradients, flat),
+                        double: self.segments(group, Dtype::F64, &gradients, flat),
+                    }
+                }
+            })
             .collect();
-        let norm = py.detach(|| {
-            let options = Options {
-                scale: 1.0 / loss_scale,
-                max_norm,
-                clip_value,
-            };
-            execute(&methods, &maximize, &tasks, &owners, &options)
-        });
+        let methods = &self.groups;
+        let found = py.detach(|| execute(methods, members, &options));
         drop(guard);
 
-        for task in &tasks {
-            let parameter = &mut self.parameters[task.index];
-            parameter.step = task.clock.step;
-            for &name in methods[parameter.group].state() {
-                for slot in parameter.slots.iter_mut().filter(|slot| slot.name == name) {
-                    slot.started = true;
-                }
+        for index in 0..self.parameters.len() {
+            if gradients[index].is_none() {
+                continue;
+            }
+            let clock = self.clock(&self.parameters[index]);
+            let parameter = &mut self.parameters[index];
+            let method = &self.groups[parameter.group].method;
+            parameter.step = clock.step;
+            parameter.scalars =
+                found.scalars[parameter.group].unwrap_or_else(|| method.advance(clock));
+            let names = method.state(parameter.layout.shape.len());
+            for slot in &mut parameter.slots {
+                slot.started |= names.contains(&slot.name);
             }
         }
         self.steps += 1;
-        Ok(norm)
+        Ok(found.norm)
     }
 
     /// The steps of one parameter.
@@ -481,121 +647,47 @@ impl Engine {
         self.parameters[index].step
     }
 
-    /// The state arrays of one parameter by name, each with whether it holds anything yet.
-    fn state(&self, py: Python<'_>, index: usize) -> Vec<(&'static str, Py<PyUntypedArray>, bool)> {
-        let slots = &self.parameters[index].slots;
-        slots
+    /// The numbers in the state of one parameter beside its step.
+    fn scalars(&self, index: usize) -> Vec<(&'static str, f64)> {
+        let parameter = &self.parameters[index];
+        let names = self.groups[parameter.group].method.scalars();
+        let numbers = parameter.scalars;
+        names
             .iter()
-            .map(|slot| (slot.name, slot.array.clone_ref(py), slot.started))
+            .zip(numbers)
+            .map(|((name, _), x)| (*name, x))
             .collect()
     }
 
-    /// Sets the count of one parameter and which of its state arrays hold something.
-    fn set_counts(&mut self, index: usize, step: u64, started: Vec<String>) {
+    /// Views of the state arrays of one parameter by name, each with whether it holds anything yet.
+    fn state<'py>(
+        &self,
+        py: Python<'py>,
+        index: usize,
+    ) -> PyResult<Vec<(&'static str, Bound<'py, PyAny>, bool)>> {
+        let slots = self.parameters[index].slots.iter();
+        slots
+            .map(|slot| {
+                let view = slot.array.bind(py).call_method0("view")?;
+                Ok((slot.name, view, slot.started))
+            })
+            .collect()
+    }
+
+    /// Sets the count and the numbers of one parameter and which of its state arrays hold something.
+    fn set_counts(&mut self, index: usize, step: u64, scalars: Vec<f64>, started: Vec<String>) {
         let parameter = &mut self.parameters[index];
         parameter.step = step;
+        for (own, new) in parameter.scalars.iter_mut().zip(scalars) {
+            *own = new;
+        }
         for slot in &mut parameter.slots {
             slot.started = started.iter().any(|name| name == slot.name);
         }
     }
 }
 
-fn prefix(py: Python<'_>, error: PyErr, name: &str) -> PyErr {
-    let message = error
-        .value(py)
-        .to_string()
-        .replacen("grads", &format!("grads[{name:?}]"), 1);
-    PyErr::from_type(error.get_type(py), message)
-}
-
-struct Options {
-    scale: f64,
-    max_norm: Option<f64>,
-    clip_value: Option<f64>,
-}
-
-/// The step itself, without the interpreter: the norm where one is asked for, then the sweep.
-fn execute(
-    methods: &[Method],
-    maximize: &[bool],
-    tasks: &[Task],
-    owners: &[usize],
-    options: &Options,
-) -> Option<f64> {
-    let gradients: Vec<clip::Array<'_>> = match options.max_norm {
-        None => Vec::new(),
-        Some(_) => tasks
-            .iter()
-            // SAFETY: checked, alive and guarded for the length of this call.
-            .map(|task| unsafe {
-                match task.g.dtype {
-                    Dtype::F32 => clip::Array::F32(task.g.slice()),
-                    _ => clip::Array::F64(task.g.slice()),
-                }
-            })
-            .collect(),
-    };
-    let bound = options.clip_value.unwrap_or(f64::INFINITY);
-    let norm = options
-        .max_norm
-        .map(|_| clip::prepared_norm(&gradients, options.scale, bound));
-    let coefficient = match (norm, options.max_norm) {
-        (Some(norm), Some(max_norm)) => clip::coefficient(norm, max_norm),
-        _ => 1.0,
-    };
-    let mut works = Vec::with_capacity(methods.len());
-    for (group, method) in methods.iter().enumerate() {
-        let sign = if maximize[group] { -1.0 } else { 1.0 };
-        let prepare = Prepare {
-            scale: sign * options.scale,
-            clip_value: bound,
-            coefficient,
-            weight_decay: 0.0,
-        };
-        let members = |dtype| {
-            tasks
-                .iter()
-                .zip(owners)
-                .filter(move |(t, o)| **o == group && t.p.dtype == dtype)
-        };
-        works.push(
-            method.plan(
-                members(Dtype::F32)
-                    .map(|(t, _)| segment::<f32>(t))
-                    .collect(),
-                prepare,
-            ),
-        );
-        works.push(
-            method.plan(
-                members(Dtype::F64)
-                    .map(|(t, _)| segment::<f64>(t))
-                    .collect(),
-                prepare,
-            ),
-        );
-    }
-    sweep::run(works);
-    norm
-}
-
-fn segment<'a, T: Float>(task: &Task) -> Segment<'a, T> {
-    // SAFETY: all arrays of a task have the dtype `T`, were checked to be disjoint, and are alive
-    // and guarded while the step runs.
-    unsafe {
-        let state = task.state.iter().map(|memory| memory.slice_mut());
-        Segment::new(task.p.slice_mut(), task.g.slice(), state, task.clock)
-    }
-}
-
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Engine>()?;
-    let py = module.py();
-    let specs = PyDict::new(py);
-    for kind in Kind::ALL {
-        let names: Vec<&str> = kind.specs().iter().map(|spec| spec.name).collect();
-        specs.set_item(kind.name(), names)?;
-    }
-    module.add("HYPERPARAMETERS", specs)?;
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Adam (Kingma and Ba, 2015), AdamW (Loshchilov and Hutter, 2019), AMSGrad (Reddi et al., 2018).
 
-use super::{Clock, Optimizer, Rule, Visitor};
+use super::{Optimizer, Rule, Visitor};
 use crate::float::Float;
-use crate::hyper::{Kind, hyper};
+use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
+use crate::segment::Clock;
 
 hyper! {
     /// ```text
@@ -14,13 +15,13 @@ hyper! {
     /// first multiplied by 1 - lr wd, and the gradient is left alone.
     pub struct Adam {
         /// Learning rate.
-        lr: f64, Kind::NonNegative;
+        lr: f64, NON_NEGATIVE;
         /// b1 and b2.
-        betas: [f64; 2], Kind::Decays;
+        betas: [f64; 2], BETAS;
         /// Keeps the divisor from 0.
-        eps: f64, Kind::NonNegative;
+        eps: f64, NON_NEGATIVE;
         /// Weight decay.
-        weight_decay: f64, Kind::NonNegative;
+        weight_decay: f64, NON_NEGATIVE;
         /// Divides by the largest v so far.
         amsgrad: bool, Kind::Flag;
         /// Decays the parameter and not the gradient.

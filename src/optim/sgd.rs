@@ -1,9 +1,10 @@
 //! Stochastic gradient descent with momentum (Polyak, 1964; Sutskever et al., 2013).
 
-use super::{Clock, Optimizer, Rule, Visitor};
+use super::{Optimizer, Rule, Visitor};
 use crate::error::{Error, Result};
 use crate::float::Float;
-use crate::hyper::{Kind, hyper};
+use crate::hyper::{Kind, NON_NEGATIVE, hyper};
+use crate::segment::Clock;
 
 hyper! {
     /// ```text
@@ -13,13 +14,13 @@ hyper! {
     /// The first outside step copies g into v, without dampening.
     pub struct Sgd {
         /// Learning rate.
-        lr: f64, Kind::NonNegative;
+        lr: f64, NON_NEGATIVE;
         /// mu; 0 is plain gradient descent without state.
-        momentum: f64, Kind::NonNegative;
+        momentum: f64, NON_NEGATIVE;
         /// Takes part of the gradient out of v.
-        dampening: f64, Kind::NonNegative;
+        dampening: f64, NON_NEGATIVE;
         /// Coupled weight decay.
-        weight_decay: f64, Kind::NonNegative;
+        weight_decay: f64, NON_NEGATIVE;
         /// Steps from the look-ahead point.
         nesterov: bool, Kind::Flag;
         /// Whether the learning rate stands outside or inside of v.

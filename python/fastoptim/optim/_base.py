@@ -34,6 +34,9 @@ class StepInfo(NamedTuple):
     grad_norm: float | None
 
 
+_APPLIED = StepInfo(True, None)
+
+
 class Optimizer:
     """The base of the optimizers; it cannot be used by itself.
 
@@ -62,6 +65,7 @@ class Optimizer:
             self.add_param_group({"params": params})
             if isinstance(params, FlatBuffer):
                 self._buffer = params
+                self._engine.flat = True
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a group of parameters with hyperparameters of its own.
@@ -131,11 +135,15 @@ class Optimizer:
         norm = self._engine.step(
             self.param_groups, self._in_order(grads), loss_scale, max_norm, clip_value
         )
-        return StepInfo(True, norm)
+        return _APPLIED if norm is None else StepInfo(True, norm)
 
     def zero_grad(self, grads: Grads) -> None:
         """Set every gradient to 0."""
-        for grad in self._in_order(grads):
+        ordered = self._in_order(grads)
+        if isinstance(ordered, np.ndarray):
+            ordered[...] = 0
+            return
+        for grad in ordered:
             if grad is not None:
                 grad[...] = 0
 
@@ -145,6 +153,7 @@ class Optimizer:
         return {
             name: {
                 "step": self._engine.parameter_step(index),
+                **dict(self._engine.scalars(index)),
                 **{slot: array for slot, array, _ in self._engine.state(index)},
             }
             for index, name in enumerate(self._names)
@@ -161,7 +170,7 @@ class Optimizer:
             slots = {n: a.copy() for n, a, started in self._engine.state(index) if started}
             step = self._engine.parameter_step(index)
             if slots or step:
-                state[index] = {"step": step, **slots}
+                state[index] = {"step": step, **dict(self._engine.scalars(index)), **slots}
         groups, start = [], 0
         for group in self.param_groups:
             end = start + len(group["params"])
@@ -190,8 +199,10 @@ class Optimizer:
         state = state_dict["state"]
         if not isinstance(state, Mapping):
             raise CheckpointError("state must be a mapping")
+        unknown = set(state) - set(range(len(self._names)))
+        if unknown:
+            raise CheckpointError(f"state of unknown parameters {sorted(map(str, unknown))}")
         probe = _core.Engine(self._kind)
-        probe.steps = self._engine.steps
         start = 0
         try:
             for group in groups:
@@ -200,22 +211,19 @@ class Optimizer:
                 start = end
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"param_groups: {error}") from None
-        loaded = []
-        for index, name in enumerate(self._names):
-            entry = state.get(index, {})
-            loaded.append(_loaded_state(name, entry, probe.state(index)))
-        unknown = set(state) - set(range(len(self._names)))
-        if unknown:
-            raise CheckpointError(f"state of unknown parameters {sorted(map(str, unknown))}")
-        steps = state_dict.get("steps", max((step for step, _ in loaded), default=0))
+        loaded = [
+            _loaded_state(name, state.get(index, {}), probe.state(index), probe.scalars(index))
+            for index, name in enumerate(self._names)
+        ]
+        steps = state_dict.get("steps", max((entry.step for entry in loaded), default=0))
         steps = _count("steps", steps)
-        for index, (step, arrays) in enumerate(loaded):
-            for slot, array, _ in probe.state(index):
-                if slot in arrays:
-                    array[...] = arrays[slot]
-            probe.set_counts(index, step, list(arrays))
-        probe.steps = steps
-        self._engine = probe
+
+        self._engine.adopt(groups)
+        for index, entry in enumerate(loaded):
+            for slot, array, _ in self._engine.state(index):
+                array[...] = entry.arrays.get(slot, 0)
+            self._engine.set_counts(index, entry.step, entry.scalars, list(entry.arrays))
+        self._engine.steps = steps
         for mine, new in zip(self.param_groups, groups, strict=True):
             mine.update(new)
 
@@ -243,24 +251,14 @@ class Optimizer:
             groups.append(group)
         return groups
 
-    def _in_order(self, grads: Grads) -> Sequence[Array | None]:
-        """Return the gradients as one sequence over all groups."""
-        if isinstance(grads, FlatBuffer):
-            if self._buffer is not None and grads.shapes is self._buffer.shapes:
-                return grads.views
-            return self._by_name(grads)
+    def _in_order(self, grads: Grads) -> Array | Sequence[Array | None]:
+        """Return the gradients as one array or one sequence over all groups."""
         if isinstance(grads, np.ndarray):
-            if self._buffer is not None:
-                if grads.shape != (self._buffer.size,):
-                    raise ValueError(
-                        f"grads has shape {grads.shape}, expected ({self._buffer.size},)"
-                    )
-                shapes, offsets = self._buffer.shapes, self._buffer.offsets
-                return [
-                    grads[offsets[n] : offsets[n] + int(np.prod(shapes[n]))].reshape(shapes[n])
-                    for n in self._names
-                ]
-            return [grads]
+            return grads if self._buffer is not None else [grads]
+        if isinstance(grads, FlatBuffer):
+            if self._buffer is not None and grads.shapes == self._buffer.shapes:
+                return grads.flat
+            return self._by_name(grads)
         if isinstance(grads, Mapping):
             return self._by_name(grads)
         if not isinstance(grads, Sequence) or isinstance(grads, str):
@@ -348,17 +346,29 @@ def _count(name: str, value: Any) -> int:
     return count
 
 
+class _Loaded(NamedTuple):
+    """The checked state of one parameter."""
+
+    step: int
+    scalars: list[float]
+    arrays: dict[str, Array]
+
+
 def _loaded_state(
-    name: str, entry: Any, slots: Sequence[tuple[str, Array, bool]]
-) -> tuple[int, dict[str, Array]]:
-    """Return the step and the arrays of one parameter's saved state, checked against its slots."""
+    name: str,
+    entry: Any,
+    slots: Sequence[tuple[str, Array, bool]],
+    numbers: Sequence[tuple[str, float]],
+) -> _Loaded:
+    """Check the saved state of one parameter against what it should have."""
     if not isinstance(entry, Mapping):
         raise CheckpointError(f"state of {name!r} must be a mapping")
     step = _count(f"step of {name!r}", entry.get("step", 0))
+    scalars = [_number(f"{key} of {name!r}", entry.get(key, value)) for key, value in numbers]
     expected = {slot: array for slot, array, _ in slots}
     arrays = {}
     for slot, value in entry.items():
-        if slot == "step" or value is None:
+        if slot == "step" or slot in dict(numbers) or value is None:
             continue
         if slot not in expected:
             raise CheckpointError(f"state of {name!r} has an unexpected {slot!r}")
@@ -375,4 +385,14 @@ def _loaded_state(
     missing = [slot for slot in expected if slot not in arrays and slot != "momentum_buffer"]
     if step > 0 and missing:
         raise CheckpointError(f"state of {name!r} lacks {missing}")
-    return step, arrays
+    return _Loaded(step, scalars, arrays)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise CheckpointError(f"{name} must be a number, got {value!r}") from None
+    if not np.isfinite(number):
+        raise CheckpointError(f"{name} must be finite, got {number}")
+    return number

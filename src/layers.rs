@@ -1,0 +1,325 @@
+//! The driver of rules in two passes: a direction, sums over each array, then the update.
+//!
+//! The first pass computes a direction and two sums over the array, the second what it does by
+//! their ratio. An array that fits a share of the L2 cache has both passes in one chunk, so it is
+//! read from memory once; a larger one is cut into chunks, and all threads meet in between. The
+//! sums come from fixed blocks and a fixed tree: neither threads nor neighbours change a bit.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::float::Float;
+use crate::isa::{Kernel, Tier};
+use crate::optim::Layered;
+use crate::prepare::{Prepare, STAGE};
+use crate::reduce;
+use crate::segment::{Clock, MAX_SCALARS, Segment, Slices};
+use crate::sweep::{CHUNK, rules};
+use crate::work::{Sums, Work};
+
+/// Elements of an array that both passes take at once: 5 arrays of `f32` in 640 KiB.
+const WHOLE: usize = 32 * 1024;
+
+/// Elements whose sums are kept as one.
+const BLOCK: usize = STAGE;
+
+/// 16 lanes of two sums fill four AVX-512 or eight AVX2 registers.
+const LANES: usize = 16;
+
+/// Elements of one segment.
+#[derive(Clone, Copy)]
+struct Part {
+    segment: usize,
+    from: usize,
+    to: usize,
+}
+
+/// Segments under one type of rule.
+pub struct Layers<'a, T, R, const S: usize> {
+    segments: Vec<Segment<'a, T>>,
+    rules: Vec<R>,
+    prepare: Prepare,
+    /// The parts that the first phase takes, and those that are left for the second.
+    parts: [Vec<Part>; 2],
+    /// The first block of each segment, and the sums of every block.
+    starts: Vec<usize>,
+    blocks: Vec<[AtomicU64; 2]>,
+    /// What the second phase works by, per segment.
+    ratios: Vec<f64>,
+    scalars: Option<[f64; MAX_SCALARS]>,
+}
+
+impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
+    /// The work over `segments` by the rule that each one's clock gives.
+    ///
+    /// # Panics
+    /// A segment has not `S` state arrays.
+    pub fn new(
+        segments: Vec<Segment<'a, T>>,
+        prepare: Prepare,
+        rule_at: impl Fn(Clock) -> R,
+    ) -> Self {
+        let segments: Vec<_> = segments
+            .into_iter()
+            .map(|segment| segment.elementwise(S))
+            .collect();
+        let (mut first, mut second, mut starts, mut blocks) = (vec![], vec![], vec![], 0);
+        for (index, segment) in segments.iter().enumerate() {
+            let n = segment.len();
+            starts.push(blocks);
+            blocks += n.div_ceil(BLOCK);
+            let part = |from, to| Part {
+                segment: index,
+                from,
+                to,
+            };
+            if n <= WHOLE && !R::GLOBAL {
+                first.push(part(0, n));
+            } else {
+                let cut = (0..n)
+                    .step_by(CHUNK)
+                    .map(|from| part(from, n.min(from + CHUNK)));
+                first.extend(cut.clone());
+                second.extend(cut);
+            }
+        }
+        Self {
+            rules: rules(&segments, rule_at),
+            ratios: vec![0.0; segments.len()],
+            segments,
+            prepare,
+            parts: [first, second],
+            starts,
+            blocks: std::iter::repeat_with(Default::default)
+                .take(blocks)
+                .collect(),
+            scalars: None,
+        }
+    }
+
+    /// The sums of one segment, whose blocks are all done.
+    fn sums_of(&self, segment: usize) -> Sums {
+        let start = self.starts[segment];
+        let end = start + self.segments[segment].len().div_ceil(BLOCK);
+        [0, 1].map(|k| {
+            let sum = |block: &[AtomicU64; 2]| f64::from_bits(block[k].load(Ordering::Relaxed));
+            reduce::tree(&self.blocks[start..end].iter().map(sum).collect::<Vec<_>>())
+        })
+    }
+
+    /// # Safety
+    /// Nobody else has these elements meanwhile.
+    unsafe fn first(&self, part: Part, tier: Tier) {
+        let rule = self.rules[part.segment];
+        let block = self.starts[part.segment] + part.from / BLOCK;
+        // SAFETY: the caller's word.
+        let slices = unsafe { self.segments[part.segment].slices(part.from, part.to) };
+        let mut index = block;
+        prepared(slices, &self.prepare, tier, |scale, slices| {
+            let sums = tier.run(First {
+                rule,
+                scale,
+                slices,
+            });
+            for k in 0..2 {
+                self.blocks[index][k].store(sums[k].to_bits(), Ordering::Relaxed);
+            }
+            index += 1;
+        });
+    }
+
+    /// # Safety
+    /// Nobody else has these elements meanwhile.
+    unsafe fn second(&self, part: Part, ratio: f64, tier: Tier) {
+        let rule = self.rules[part.segment];
+        let ratio = T::from_f64(ratio);
+        // SAFETY: the caller's word.
+        let slices = unsafe { self.segments[part.segment].slices(part.from, part.to) };
+        prepared(slices, &self.prepare, tier, |scale, slices| {
+            tier.run(Second {
+                rule,
+                ratio,
+                scale,
+                slices,
+            });
+        });
+    }
+}
+
+impl<T: Float, const S: usize, R: Layered<T, S>> Work for Layers<'_, T, R, S> {
+    fn phases(&self) -> usize {
+        if self.parts[1].is_empty() { 1 } else { 2 }
+    }
+
+    fn sums(&self) -> Sums {
+        if !R::GLOBAL {
+            return [0.0; 2];
+        }
+        let add = |a: Sums, b: Sums| [a[0] + b[0], a[1] + b[1]];
+        (0..self.segments.len())
+            .map(|index| self.sums_of(index))
+            .fold([0.0; 2], add)
+    }
+
+    fn resolve(&mut self, totals: Sums) {
+        for index in 0..self.segments.len() {
+            let sums = if R::GLOBAL {
+                totals
+            } else {
+                self.sums_of(index)
+            };
+            self.ratios[index] = self.rules[index].ratio(sums, self.segments[index].len());
+            self.scalars = self.rules[index].scalars(sums);
+        }
+    }
+
+    fn chunks(&self, phase: usize) -> (usize, usize) {
+        let parts = self.parts.get(phase).map_or(&[][..], Vec::as_slice);
+        (
+            parts.len(),
+            parts.iter().map(|part| part.to - part.from).sum(),
+        )
+    }
+
+    unsafe fn run(&self, phase: usize, chunk: usize, tier: Tier) {
+        let part = self.parts[phase][chunk];
+        let n = self.segments[part.segment].len();
+        // SAFETY: the parts of a phase do not overlap, and each is run once.
+        unsafe {
+            if phase == 1 {
+                return self.second(part, self.ratios[part.segment], tier);
+            }
+            self.first(part, tier);
+            if n <= WHOLE && !R::GLOBAL {
+                let ratio = self.rules[part.segment].ratio(self.sums_of(part.segment), n);
+                self.second(part, ratio, tier);
+            }
+        }
+    }
+
+    fn scalars(&self) -> Option<[f64; MAX_SCALARS]> {
+        self.scalars
+    }
+}
+
+/// Calls `f` with every block and the factor that its gradient still lacks.
+fn prepared<T: Float, const S: usize>(
+    mut slices: Slices<'_, T, S>,
+    prepare: &Prepare,
+    tier: Tier,
+    mut f: impl FnMut(T, Slices<'_, T, S>),
+) {
+    let plain = prepare.plain();
+    let mut stage = [T::ZERO; STAGE];
+    let n = slices.p.len();
+    for from in (0..n).step_by(BLOCK) {
+        let mut part = slices.part(from, n.min(from + BLOCK));
+        if let Some(scale) = plain {
+            f(scale, part);
+        } else {
+            let g = &mut stage[..part.p.len()];
+            prepare.write(part.p, part.g, g, tier);
+            part.g = g;
+            f(T::ONE, part);
+        }
+    }
+}
+
+struct First<'a, T, R, const S: usize> {
+    rule: R,
+    scale: T,
+    slices: Slices<'a, T, S>,
+}
+
+impl<T: Float, const S: usize, R: Layered<T, S>> First<'_, T, R, S> {
+    #[inline(always)]
+    fn element(&mut self, i: usize) -> Sums {
+        let Slices { p, g, state } = &mut self.slices;
+        let mut old = [T::ZERO; S];
+        for j in 0..S {
+            old[j] = state[j][i];
+        }
+        let (new, terms) = self.rule.first(p[i], g[i] * self.scale, old);
+        if R::FIRST_WRITES {
+            for j in 0..S {
+                state[j][i] = new[j];
+            }
+        }
+        terms
+    }
+}
+
+impl<T: Float, const S: usize, R: Layered<T, S>> Kernel for First<'_, T, R, S> {
+    type Output = Sums;
+
+    #[inline(always)]
+    fn run(mut self) -> Sums {
+        let n = self.slices.p.len();
+        assert_eq!(self.slices.g.len(), n);
+        for array in &self.slices.state {
+            assert_eq!(array.len(), n);
+        }
+        let mut lanes = [[0.0; LANES]; 2];
+        let whole = n - n % LANES;
+        for row in (0..whole).step_by(LANES) {
+            for i in 0..LANES {
+                let terms = self.element(row + i);
+                lanes[0][i] += terms[0];
+                lanes[1][i] += terms[1];
+            }
+        }
+        for i in whole..n {
+            let terms = self.element(i);
+            lanes[0][i - whole] += terms[0];
+            lanes[1][i - whole] += terms[1];
+        }
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                for lanes in &mut lanes {
+                    lanes[i] += lanes[i + width];
+                }
+            }
+            width /= 2;
+        }
+        [lanes[0][0], lanes[1][0]]
+    }
+}
+
+struct Second<'a, T, R, const S: usize> {
+    rule: R,
+    ratio: T,
+    scale: T,
+    slices: Slices<'a, T, S>,
+}
+
+impl<T: Float, const S: usize, R: Layered<T, S>> Kernel for Second<'_, T, R, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self {
+            rule,
+            ratio,
+            scale,
+            slices: Slices { p, g, state },
+        } = self;
+        let n = p.len();
+        assert_eq!(g.len(), n);
+        for array in &state {
+            assert_eq!(array.len(), n);
+        }
+        for i in 0..n {
+            let mut old = [T::ZERO; S];
+            for j in 0..S {
+                old[j] = state[j][i];
+            }
+            let (new_p, new) = rule.second(ratio, p[i], g[i] * scale, old);
+            p[i] = new_p;
+            if !R::FIRST_WRITES {
+                for j in 0..S {
+                    state[j][i] = new[j];
+                }
+            }
+        }
+    }
+}
