@@ -11,7 +11,7 @@ use crate::float::Float;
 use crate::isa::{Kernel, Tier};
 use crate::optim::Layered;
 use crate::prepare::{Prepare, STAGE};
-use crate::reduce;
+use crate::reduce::{self, VECTOR};
 use crate::segment::{Clock, MAX_SCALARS, Segment, Slices};
 use crate::sweep::{CHUNK, rules};
 use crate::work::{Sums, Work};
@@ -258,13 +258,24 @@ impl<T: Float, const S: usize, R: Layered<T, S>> Kernel for First<'_, T, R, S> {
         for array in &self.slices.state {
             assert_eq!(array.len(), n);
         }
-        let mut lanes = [[0.0; LANES]; 2];
+        // As in `reduce`: arrays that change as a whole become registers.
+        let mut vectors = [[[0.0; VECTOR]; 2]; LANES / VECTOR];
         let whole = n - n % LANES;
         for row in (0..whole).step_by(LANES) {
-            for i in 0..LANES {
-                let terms = self.element(row + i);
-                lanes[0][i] += terms[0];
-                lanes[1][i] += terms[1];
+            for k in 0..LANES / VECTOR {
+                let mut terms = [[0.0; VECTOR]; 2];
+                for i in 0..VECTOR {
+                    [terms[0][i], terms[1][i]] = self.element(row + VECTOR * k + i);
+                }
+                let sums = vectors[k];
+                vectors[k] =
+                    std::array::from_fn(|j| std::array::from_fn(|i| sums[j][i] + terms[j][i]));
+            }
+        }
+        let mut lanes = [[0.0; LANES]; 2];
+        for i in 0..LANES {
+            for j in 0..2 {
+                lanes[j][i] = vectors[i / VECTOR][j][i % VECTOR];
             }
         }
         for i in whole..n {
