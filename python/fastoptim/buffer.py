@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,8 +27,9 @@ def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
         dtype = ml_dtypes.bfloat16
     found = np.dtype(dtype)
-    if found.name not in ("float32", "float64", "float16", "bfloat16"):
-        raise TypeError(f"dtype must be float32, float64, float16 or bfloat16, got {found}")
+    names = ("float32", "float64", "float16", "bfloat16")
+    if found.name not in names or not found.isnative:
+        raise TypeError(f"dtype must be one of {', '.join(names)}, got {found}")
     return found
 
 
@@ -44,7 +46,7 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
     Raises
     ------
     TypeError
-        A name is no string, or the dtype is not one of these.
+        A name is no string, a dimension no integer, or the dtype is not one of these.
     ValueError
         A negative dimension.
 
@@ -68,7 +70,8 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
         for name, shape in shapes.items():
             if not isinstance(name, str):
                 raise TypeError(f"names must be strings, got {name!r}")
-            dims = (int(shape),) if isinstance(shape, int) else tuple(int(n) for n in shape)
+            lengths = shape if isinstance(shape, Sequence) else (shape,)
+            dims = tuple(operator.index(n) for n in lengths)
             if any(n < 0 for n in dims):
                 raise ValueError(f"shape of {name!r} must not be negative, got {dims}")
             self._shapes[name] = dims

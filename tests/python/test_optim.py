@@ -1,10 +1,9 @@
-"""Every optimizer: the papers in float64, torch live, the forms of its arguments, bad input."""
+"""Every optimizer: torch live, the forms of its arguments, what one step may do."""
 
 from __future__ import annotations
 
 import copy
 import multiprocessing
-import pickle
 from typing import Any
 
 import numpy as np
@@ -92,25 +91,6 @@ def test_a_parameter_without_gradient_keeps_all(cls: Any) -> None:
     assert [opt.state[name]["step"] for name in "01"] == [1, 0]
 
 
-@pytest.mark.parametrize("cls", optimizers())
-@pytest.mark.parametrize("how", ["pickle", "deepcopy", "state_dict"])
-def test_a_copy_continues_to_the_bit(cls: Any, how: str) -> None:
-    w, g = np.linspace(-1, 1, 9), np.linspace(1, 2, 9)
-    opt = cls({"w": w}, lr=0.1)
-    opt.step({"w": g})
-    if how == "pickle":
-        other = pickle.loads(pickle.dumps(opt))
-    elif how == "deepcopy":
-        other = copy.deepcopy(opt)
-    else:
-        other = cls({"w": w.copy()}, lr=0.5)
-        other.load_state_dict(opt.state_dict())
-    opt.step({"w": g})
-    other.step({"w": g})
-    assert np.array_equal(other.param_groups[0]["params"][0], w)
-    assert other.state_dict().keys() == opt.state_dict().keys()
-
-
 def test_clipping_in_the_step_is_clipping_before_it() -> None:
     rng = np.random.default_rng(2)
     g = rng.standard_normal(1000).astype("f4")
@@ -157,84 +137,11 @@ def test_amsgrad_cannot_be_switched_on_later() -> None:
         opt.step(np.ones(1))
 
 
-W = np.ones((4, 4), "f4")
-BAD_GRADS = {
-    "list": ([[1.0] * 4] * 4, TypeError),
-    "float64": (np.ones((4, 4)), TypeError),
-    "int": (np.ones((4, 4), "i4"), TypeError),
-    "object": (np.ones((4, 4), object), TypeError),
-    "complex": (np.ones((4, 4), "c8"), TypeError),
-    "swapped": (np.ones((4, 4), ">f4"), TypeError),
-    "masked": (np.ma.ones((4, 4), "f4"), TypeError),
-    "shape": (np.ones((4, 5), "f4"), ValueError),
-    "flat": (np.ones(16, "f4"), ValueError),
-    "fortran": (np.asfortranarray(np.arange(16, dtype="f4").reshape(4, 4)), ValueError),
-    "reversed": (np.ones((4, 4), "f4")[::-1], ValueError),
-    "broadcast": (np.broadcast_to(np.float32(1), (4, 4)), ValueError),
-    "misaligned": (np.ones(65, "u1")[1:].view("f4").reshape(4, 4), ValueError),
-}
-
-
-@pytest.mark.parametrize("case", BAD_GRADS)
-@pytest.mark.parametrize("cls", optimizers())
-def test_bad_gradients_change_nothing(cls: Any, case: str) -> None:
-    bad, error = BAD_GRADS[case]
-    first, w = np.ones(3, "f4"), W.copy()
-    opt = cls([first, w], lr=0.1)
-    before = pickle.dumps(opt.state_dict())
-    with pytest.raises(error, match="grads"):
-        opt.step([np.ones(3, "f4"), bad])
-    assert np.array_equal(first, np.ones(3, "f4"))
-    assert np.array_equal(w, W)
-    assert pickle.dumps(opt.state_dict()) == before
-
-
-def test_shared_memory_is_refused_however_hidden() -> None:
-    raw = bytearray(64)
-    a, b = np.frombuffer(raw, "f4"), np.frombuffer(raw, "f4")
-    with pytest.raises(ValueError, match="share"):
-        fo.SGD([a, b])
-    opt = fo.SGD([a])
-    with pytest.raises(ValueError, match="share"):
-        opt.step([b])
-    g = np.ones(3)
-    fo.SGD([np.ones(3), np.ones(3)]).step([g, g])
-
-
-def test_read_only() -> None:
-    w, g = np.ones(3), np.ones(3)
-    g.setflags(write=False)
-    opt = fo.SGD([w])
-    opt.step([g])
-    w.setflags(write=False)
-    with pytest.raises(ValueError, match="read-only"):
-        opt.step([g])
-    with pytest.raises(ValueError, match="read-only"):
-        fo.SGD([w])
-
-
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
 @pytest.mark.parametrize("cls", optimizers())
 def test_scalars_and_empty_arrays_work(cls: Any, shape: tuple[int, ...]) -> None:
     w = np.ones(shape)
     assert cls(w, lr=0.1).step(np.ones(shape), max_norm=1.0).applied
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
-@pytest.mark.parametrize("cls", optimizers())
-def test_bad_hyperparameters(cls: Any, value: float) -> None:
-    for name in ("lr", "eps", "weight_decay", "momentum", "dampening"):
-        opt = cls(np.ones(2))
-        if name not in opt.param_groups[0]:
-            continue
-        with pytest.raises(ValueError, match=name):
-            cls(np.ones(2), **{name: value})
-        opt.param_groups[0][name] = value
-        with pytest.raises(ValueError, match=name):
-            opt.step(np.ones(2))
-        opt.param_groups[0][name] = "big"
-        with pytest.raises(TypeError, match=name):
-            opt.step(np.ones(2))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 64])

@@ -303,6 +303,7 @@ class Optimizer:
             self._names += names
             self.param_groups.append(group)
         self._buffer = buffer
+        self._engine.flat = buffer is not None
         self.load_state_dict(state["state"])
 
 
