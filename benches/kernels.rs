@@ -25,6 +25,7 @@ fn methods() -> Vec<(&'static str, Method)> {
             Number(0.01),
             Flag(amsgrad),
             Flag(true),
+            Flag(false),
         ]
     };
     let sgd = |momentum| {

@@ -40,6 +40,8 @@ pub trait Float:
     const INFINITY: Self;
     /// The smallest positive normal number.
     const MIN_POSITIVE: Self;
+    /// The distance from 1 to the next larger number.
+    const EPSILON: Self;
     /// NumPy's name of the type.
     const NAME: &'static str;
 
@@ -76,11 +78,24 @@ pub trait Float:
     /// `self`, or 0 where it is subnormal.
     #[inline(always)]
     fn flush(self) -> Self {
-        if self.abs() < Self::MIN_POSITIVE {
+        self.flush_where(true)
+    }
+
+    /// `self`, or 0 where it is subnormal and `idle` holds.
+    #[inline(always)]
+    fn flush_where(self, idle: bool) -> Self {
+        if idle & (self.abs() < Self::MIN_POSITIVE) {
             Self::ZERO
         } else {
             self
         }
+    }
+
+    /// 1, -1, or what it is where it is 0 or NaN.
+    #[inline(always)]
+    fn sign(self) -> Self {
+        let x = if self > Self::ZERO { Self::ONE } else { self };
+        if x < Self::ZERO { -Self::ONE } else { x }
     }
 }
 
@@ -91,6 +106,7 @@ macro_rules! float {
             const ONE: Self = 1.0;
             const INFINITY: Self = $t::INFINITY;
             const MIN_POSITIVE: Self = $t::MIN_POSITIVE;
+            const EPSILON: Self = $t::EPSILON;
             const NAME: &'static str = $name;
 
             #[inline(always)]

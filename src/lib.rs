@@ -28,6 +28,7 @@ pub mod math;
 pub mod optim;
 pub mod pointwise;
 pub mod prepare;
+mod product;
 pub mod reduce;
 pub mod rowwise;
 pub mod segment;

@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -101,6 +102,70 @@ pub fn run(chunks: usize, elements: usize, f: impl Fn(usize) + Sync) {
     } else {
         share(chunks, count, helpers, &f);
     }
+}
+
+/// A slice whose parts go to different threads.
+pub(crate) struct Shared<'a, T> {
+    data: *mut T,
+    len: usize,
+    memory: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it stands for an exclusive borrow; who makes a slice of it answers for that.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Self {
+            data: slice.as_mut_ptr(),
+            len: slice.len(),
+            memory: PhantomData,
+        }
+    }
+
+    /// The elements of `from..to`.
+    ///
+    /// # Safety
+    /// Nobody else has any of them while the result lives.
+    #[expect(clippy::mut_from_ref)]
+    pub(crate) unsafe fn slice_mut(&self, from: usize, to: usize) -> &mut [T] {
+        assert!(from <= to && to <= self.len);
+        // SAFETY: inside the borrow; the caller has the elements alone.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(from), to - from) }
+    }
+}
+
+/// Calls `f` with every chunk of `size` elements, and where it starts.
+pub(crate) fn for_chunks<T: Send>(
+    slice: &mut [T],
+    size: usize,
+    elements: usize,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
+    let n = slice.len();
+    let size = size.max(1);
+    let shared = Shared::new(slice);
+    run(n.div_ceil(size), elements, |chunk| {
+        let from = chunk * size;
+        // SAFETY: chunks do not overlap, and each comes once.
+        f(from, unsafe { shared.slice_mut(from, n.min(from + size)) });
+    });
+}
+
+/// Calls `f` with every part `from..to`, and where it starts. The parts are in order.
+pub(crate) fn for_parts<T: Send>(
+    slice: &mut [T],
+    parts: &[(usize, usize)],
+    elements: usize,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
+    assert!(parts.windows(2).all(|pair| pair[0].1 <= pair[1].0));
+    let shared = Shared::new(slice);
+    run(parts.len(), elements, |index| {
+        let (from, to) = parts[index];
+        // SAFETY: parts do not overlap, and each comes once.
+        f(from, unsafe { shared.slice_mut(from, to) });
+    });
 }
 
 /// Set in [`Job::state`] once the caller has seen the last chunk taken.

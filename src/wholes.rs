@@ -56,14 +56,10 @@ impl<T: Float, R: Whole<T>> Work for Wholes<'_, T, R> {
             return rule.update(shape, p, g, state, tier);
         }
         let mut prepared = vec![T::ZERO; g.len()];
-        let chunks: Vec<_> = prepared.chunks_mut(CHUNK).map(Mutex::new).collect();
-        threads::run(chunks.len(), g.len() / 2, |index| {
-            let mut out = chunks[index].lock().expect("each is taken once");
-            let (from, n) = (index * CHUNK, out.len());
-            let (p, g) = (&p[from..from + n], &g[from..from + n]);
-            self.prepare.write(p, g, &mut out, tier);
+        threads::for_chunks(&mut prepared, CHUNK, g.len() / 2, |from, out| {
+            let to = from + out.len();
+            self.prepare.write(&p[from..to], &g[from..to], out, tier);
         });
-        drop(chunks);
         rule.update(shape, p, &prepared, state, tier);
     }
 }

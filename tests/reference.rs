@@ -1,4 +1,5 @@
-//! Every optimizer against its paper, written out one element at a time in `f64`.
+//! Descent and Adam against their papers, written out one element at a time in `f64`. All
+//! optimizers are held to theirs in `tests/python/papers.py`.
 
 mod cases;
 
@@ -8,7 +9,7 @@ use fastoptim::prepare::Prepare;
 const N: usize = 1000;
 
 /// Three steps of one element on gradients `g`, from the formulas in the papers.
-fn paper(method: &Method, mut p: f64, g: [f64; 3]) -> f64 {
+fn paper(method: &Method, mut p: f64, g: [f64; 3]) -> Option<f64> {
     match method {
         Method::SGD(o) => {
             let mut v = None;
@@ -36,7 +37,7 @@ fn paper(method: &Method, mut p: f64, g: [f64; 3]) -> f64 {
                 }
             }
         }
-        Method::Adam(o) => {
+        Method::Adam(o) if !o.cautious => {
             let [b1, b2] = o.betas;
             let (mut m, mut v, mut largest) = (0.0, 0.0, 0.0_f64);
             for (t, g) in (1..).zip(g) {
@@ -56,8 +57,9 @@ fn paper(method: &Method, mut p: f64, g: [f64; 3]) -> f64 {
                 p -= o.lr * m_hat / (v_hat.sqrt() + o.eps);
             }
         }
+        _ => return None,
     }
-    p
+    Some(p)
 }
 
 #[test]
@@ -68,7 +70,10 @@ fn every_rule_is_its_paper() {
         let double = cases::run::<f64>(&method, &[N], Prepare::default());
         let single = cases::run::<f32>(&method, &[N], Prepare::default());
         for i in 0..N {
-            let expected = paper(&method, start[i], [0, 1, 2].map(|t| gradients[t][i]));
+            let g = [0, 1, 2].map(|t| gradients[t][i]);
+            let Some(expected) = paper(&method, start[i], g) else {
+                break;
+            };
             let error = (double[0][i] - expected).abs();
             assert!(error < 1e-13, "{method:?}: {error}");
             let error = (f64::from(single[0][i]) - expected).abs();
@@ -92,11 +97,10 @@ fn preparation_is_in_order() {
     for method in cases::methods() {
         let got = cases::run::<f64>(&method, &[N], prepare);
         for i in 0..N {
-            let expected = paper(
-                &method,
-                start[i],
-                [0, 1, 2].map(|t| prepared(gradients[t][i])),
-            );
+            let g = [0, 1, 2].map(|t| prepared(gradients[t][i]));
+            let Some(expected) = paper(&method, start[i], g) else {
+                break;
+            };
             assert!((got[0][i] - expected).abs() < 1e-13, "{method:?}");
         }
     }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use fastoptim::clip;
 use fastoptim::float::Float;
 use fastoptim::optim::Kind;
+use fastoptim::optim::schedule_free::blend;
 use fastoptim::prepare::Prepare;
 use fastoptim::segment::{Clock, MAX_SCALARS, Segment};
 use fastoptim::work::{self, Work};
 use numpy::PyUntypedArray;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PySlice, PyTuple};
 
@@ -85,6 +86,9 @@ pub(crate) struct Engine {
     /// Whether the parameters are the views of one buffer, in order, without gaps.
     #[pyo3(get, set)]
     flat: bool,
+    /// Whether schedule-free parameters are at their averaged iterate.
+    #[pyo3(get, set)]
+    averaged: bool,
     /// All memory that a step may write, sorted; made anew when there is more.
     written: Option<Ranges>,
     /// Steps applied so far: what hyperparameters that are functions are called with.
@@ -465,8 +469,8 @@ struct Members<'a> {
 /// What one step found.
 struct Found {
     norm: Option<f64>,
-    /// Per group, the numbers in the state where the step itself has found them.
-    scalars: Vec<Option<[f64; MAX_SCALARS]>>,
+    /// The numbers in the state, where the step itself has found them.
+    scalars: Option<[f64; MAX_SCALARS]>,
 }
 
 /// The step itself, without the interpreter: the norm where one is asked for, then the sweep.
@@ -485,8 +489,7 @@ fn execute(groups: &[Group], members: Vec<Members<'_>>, options: &Options) -> Fo
         _ => 1.0,
     };
     let mut works: Vec<Box<dyn Work + '_>> = Vec::with_capacity(groups.len());
-    let mut owners = Vec::with_capacity(groups.len());
-    for (index, (group, members)) in groups.iter().zip(members).enumerate() {
+    for (group, members) in groups.iter().zip(members) {
         let sign = if group.maximize { -1.0 } else { 1.0 };
         let prepare = Prepare {
             scale: sign * options.scale,
@@ -496,17 +499,12 @@ fn execute(groups: &[Group], members: Vec<Members<'_>>, options: &Options) -> Fo
         };
         if !members.single.is_empty() {
             works.push(group.method.plan(members.single, prepare));
-            owners.push(index);
         }
         if !members.double.is_empty() {
             works.push(group.method.plan(members.double, prepare));
-            owners.push(index);
         }
     }
-    let mut scalars = vec![None; groups.len()];
-    for (work, owner) in work::run(works).iter().zip(owners) {
-        scalars[owner] = work.scalars();
-    }
+    let scalars = work::run(works).iter().find_map(|work| work.scalars());
     Found { norm, scalars }
 }
 
@@ -521,6 +519,7 @@ impl Engine {
             groups: Vec::new(),
             parameters: Vec::new(),
             flat: false,
+            averaged: false,
             written: None,
             steps: 0,
         })
@@ -589,6 +588,50 @@ impl Engine {
         self.allocate(py, true)
     }
 
+    /// Moves the parameters of schedule-free groups from where gradients are taken to the averaged
+    /// iterate, or back.
+    fn average(
+        &mut self,
+        py: Python<'_>,
+        groups: &Bound<'_, PyList>,
+        averaged: bool,
+    ) -> PyResult<()> {
+        if averaged == self.averaged {
+            return Ok(());
+        }
+        self.read_groups(groups)?;
+        for parameter in &self.parameters {
+            parameter.check(py)?;
+        }
+        let _guard = inflight::register(self.written(), Vec::new().into())?;
+        for parameter in &self.parameters {
+            let beta = self.groups[parameter.group].method.averaging();
+            let (Some(beta), Some(z)) = (beta, parameter.slot("z")) else {
+                continue;
+            };
+            if !z.started {
+                continue;
+            }
+            let weight = if averaged {
+                1.0 - 1.0 / beta
+            } else {
+                1.0 - beta
+            };
+            let (p, z, n) = (parameter.layout.data, z.data, z.len);
+            // SAFETY: checked, disjoint, alive and registered.
+            match parameter.layout.dtype {
+                Dtype::F32 => py.detach(|| unsafe {
+                    blend::<f32>(slice_mut(p, n), slice_mut(z, n), weight);
+                }),
+                _ => py.detach(|| unsafe {
+                    blend::<f64>(slice_mut(p, n), slice_mut(z, n), weight);
+                }),
+            }
+        }
+        self.averaged = averaged;
+        Ok(())
+    }
+
     /// One step over all groups. Returns the norm that clipping used.
     fn step(
         &mut self,
@@ -600,6 +643,11 @@ impl Engine {
         clip_value: Option<f64>,
     ) -> PyResult<Option<f64>> {
         let options = Options::new(loss_scale, max_norm, clip_value)?;
+        if self.averaged {
+            return Err(PyRuntimeError::new_err(
+                "the parameters are at their average for evaluation: call train() before step()",
+            ));
+        }
         self.read_groups(groups)?;
         let (gradients, flat) = self.gradients(grads)?;
         self.allocate(py, false)?;
@@ -631,11 +679,16 @@ impl Engine {
             let parameter = &mut self.parameters[index];
             let method = &self.groups[parameter.group].method;
             parameter.step = clock.step;
-            parameter.scalars =
-                found.scalars[parameter.group].unwrap_or_else(|| method.advance(clock));
+            parameter.scalars = method.advance(clock);
             let names = method.state(parameter.layout.shape.len());
             for slot in &mut parameter.slots {
                 slot.started |= names.contains(&slot.name);
+            }
+        }
+        // What a step finds over all parameters holds for all of them.
+        if let Some(scalars) = found.scalars {
+            for parameter in &mut self.parameters {
+                parameter.scalars = scalars;
             }
         }
         self.steps += 1;

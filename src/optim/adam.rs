@@ -1,5 +1,7 @@
 //! Adam (Kingma and Ba, 2015), AdamW (Loshchilov and Hutter, 2019), AMSGrad (Reddi et al., 2018).
 
+use super::cautious::{Cautious, Directed};
+use super::moments::{Moments, correction};
 use super::{Optimizer, Rule, Visitor};
 use crate::float::Float;
 use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
@@ -26,6 +28,8 @@ hyper! {
         amsgrad: bool, Kind::Flag;
         /// Decays the parameter and not the gradient.
         decoupled_weight_decay: bool, Kind::Flag;
+        /// Keeps only the elements of the step that the gradient agrees with.
+        cautious: bool, Kind::Flag;
     }
 }
 
@@ -39,86 +43,91 @@ impl Optimizer for Adam {
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
-        if self.amsgrad {
-            visitor.elementwise(|clock| AmsGrad(self.at(clock)))
-        } else {
-            visitor.elementwise(|clock| self.at(clock))
+        match (self.amsgrad, self.cautious) {
+            (false, false) => visitor.elementwise(|clock| self.at(clock)),
+            (true, false) => visitor.elementwise(|clock| AmsGrad(self.at(clock))),
+            (false, true) => visitor.layered(|clock| Cautious(self.at(clock))),
+            (true, true) => visitor.layered(|clock| Cautious(AmsGrad(self.at(clock)))),
         }
     }
 }
 
 impl Adam {
-    fn at<T: Float>(&self, clock: Clock) -> Moments<T> {
+    fn at<T: Float>(&self, clock: Clock) -> Step<T> {
         let [b1, b2] = self.betas;
-        // 1 - b^t, without the cancellation where b^t is near 1.
-        let correction = |b: f64| -(clock.step as f64 * b.ln()).exp_m1();
-        let decay = if self.decoupled_weight_decay {
-            self.weight_decay
-        } else {
-            0.0
-        };
-        Moments {
-            b1: T::from_f64(b1),
-            b1c: T::from_f64(1.0 - b1),
-            b2: T::from_f64(b2),
-            b2c: T::from_f64(1.0 - b2),
-            root: T::from_f64(1.0 / correction(b2).sqrt()),
+        let decay = self.weight_decay - self.coupled_decay();
+        Step {
+            moments: Moments::new(self.betas),
+            root: T::from_f64(1.0 / correction(b2, clock.step).sqrt()),
             eps: T::from_f64(self.eps),
-            lr: T::from_f64(self.lr / correction(b1)),
+            lr: T::from_f64(self.lr / correction(b1, clock.step)),
             keep: T::from_f64(1.0 - self.lr * decay),
         }
     }
 }
 
-/// `b1c` is 1 - b1, `root` is 1 / sqrt(1 - b2^t), `lr` has the correction of m in it, and `keep` is
-/// what decoupled decay leaves of p.
+/// `root` is 1 / sqrt(1 - b2^t), `lr` has the correction of m in it, and `keep` is what decoupled
+/// decay leaves of p.
 #[derive(Clone, Copy)]
-struct Moments<T> {
-    b1: T,
-    b1c: T,
-    b2: T,
-    b2c: T,
+struct Step<T> {
+    moments: Moments<T>,
     root: T,
     eps: T,
     lr: T,
     keep: T,
 }
 
-impl<T: Float> Moments<T> {
+impl<T: Float> Step<T> {
     #[inline(always)]
-    fn advance(&self, g: T, m: T, v: T) -> (T, T) {
-        let m = (self.b1 * m + self.b1c * g).flush();
-        let v = self.b2 * v + self.b2c * (g * g);
-        // Where m is not 0 a subnormal v still counts against a tiny eps.
-        (m, if m == T::ZERO { v.flush() } else { v })
-    }
-
-    #[inline(always)]
-    fn apply(&self, p: T, m: T, v: T) -> T {
-        p * self.keep - self.lr * m / (v.sqrt() * self.root + self.eps)
+    fn of(&self, m: T, v: T) -> T {
+        self.lr * m / (v.sqrt() * self.root + self.eps)
     }
 }
 
-impl<T: Float> Rule<T, 2> for Moments<T> {
+impl<T: Float> Rule<T, 2> for Step<T> {
     const STATE: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
     #[inline(always)]
-    fn update(&self, p: T, g: T, [m, v]: [T; 2]) -> (T, [T; 2]) {
-        let (m, v) = self.advance(g, m, v);
-        (self.apply(p, m, v), [m, v])
+    fn update(&self, p: T, g: T, state: [T; 2]) -> (T, [T; 2]) {
+        let (u, state) = self.direction(g, state);
+        (p * self.keep - u, state)
+    }
+}
+
+impl<T: Float> Directed<T, 2> for Step<T> {
+    fn keep(&self) -> T {
+        self.keep
+    }
+
+    #[inline(always)]
+    fn direction(&self, g: T, state: [T; 2]) -> (T, [T; 2]) {
+        let [m, v] = self.moments.advance(g, state);
+        (self.of(m, v), [m, v])
     }
 }
 
 #[derive(Clone, Copy)]
-struct AmsGrad<T>(Moments<T>);
+struct AmsGrad<T>(Step<T>);
 
 impl<T: Float> Rule<T, 3> for AmsGrad<T> {
     const STATE: [&'static str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
 
     #[inline(always)]
-    fn update(&self, p: T, g: T, [m, v, largest]: [T; 3]) -> (T, [T; 3]) {
-        let (m, v) = self.0.advance(g, m, v);
+    fn update(&self, p: T, g: T, state: [T; 3]) -> (T, [T; 3]) {
+        let (u, state) = self.direction(g, state);
+        (p * self.0.keep - u, state)
+    }
+}
+
+impl<T: Float> Directed<T, 3> for AmsGrad<T> {
+    fn keep(&self) -> T {
+        self.0.keep
+    }
+
+    #[inline(always)]
+    fn direction(&self, g: T, [m, v, largest]: [T; 3]) -> (T, [T; 3]) {
+        let [m, v] = self.0.moments.advance(g, [m, v]);
         let largest = largest.max_or_nan(v);
-        (self.0.apply(p, m, largest), [m, v, largest])
+        (self.0.of(m, largest), [m, v, largest])
     }
 }

@@ -1,6 +1,24 @@
 //! The optimizers: one file each, and the one list of them.
 
+pub mod adadelta;
+pub mod adafactor;
+pub mod adagrad;
 pub mod adam;
+pub mod adamax;
+pub mod ademamix;
+pub mod asgd;
+mod cautious;
+pub mod lamb;
+pub mod lars;
+pub mod lion;
+mod moments;
+pub mod muon;
+pub mod nadam;
+pub mod prodigy;
+pub mod radam;
+pub mod rmsprop;
+pub mod rprop;
+pub mod schedule_free;
 pub mod sgd;
 
 use crate::error::Result;
@@ -84,6 +102,12 @@ pub trait Optimizer: Hyper {
     /// It is refused.
     fn check_shape(&self, _shape: &[usize]) -> Result<()> {
         Ok(())
+    }
+
+    /// Of schedule-free optimizers, how far the parameters lie towards the averaged iterate: the
+    /// `beta` of [`schedule_free::blend`].
+    fn averaging(&self) -> Option<f64> {
+        None
     }
 
     /// Hands the visitor the one rule that these hyperparameters select, as a function of the
@@ -247,6 +271,11 @@ macro_rules! optimizers {
                 match self { $(Self::$name(hyper) => hyper.advance(clock),)* }
             }
 
+            /// Of schedule-free optimizers, how far the parameters lie towards the averaged iterate.
+            pub fn averaging(&self) -> Option<f64> {
+                match self { $(Self::$name(hyper) => hyper.averaging(),)* }
+            }
+
             /// Refuses a parameter of a shape that the rule has no meaning for.
             ///
             /// # Errors
@@ -276,7 +305,24 @@ macro_rules! optimizers {
 
 optimizers! {
     SGD: sgd::Sgd,
+    Adagrad: adagrad::Adagrad,
+    RMSprop: rmsprop::RMSprop,
+    Adadelta: adadelta::Adadelta,
     Adam: adam::Adam,
+    Adamax: adamax::Adamax,
+    NAdam: nadam::NAdam,
+    RAdam: radam::RAdam,
+    Rprop: rprop::Rprop,
+    ASGD: asgd::ASGD,
+    Lion: lion::Lion,
+    AdEMAMix: ademamix::AdEMAMix,
+    ScheduleFreeSGD: schedule_free::ScheduleFreeSGD,
+    ScheduleFreeAdamW: schedule_free::ScheduleFreeAdamW,
+    LARS: lars::Lars,
+    LAMB: lamb::Lamb,
+    Prodigy: prodigy::Prodigy,
+    Adafactor: adafactor::Adafactor,
+    Muon: muon::Muon,
 }
 
 impl Kind {

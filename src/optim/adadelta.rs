@@ -1,0 +1,60 @@
+//! Adadelta (Zeiler, 2012).
+
+use super::{Optimizer, Rule, Visitor};
+use crate::float::Float;
+use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
+
+hyper! {
+    /// ```text
+    /// v = rho v + (1 - rho) g^2
+    /// u = sqrt(d + eps) / sqrt(v + eps) * g
+    /// d = rho d + (1 - rho) u^2
+    /// p -= lr u
+    /// ```
+    pub struct Adadelta {
+        /// Learning rate.
+        lr: f64, NON_NEGATIVE;
+        /// Decay of both averages.
+        rho: f64, Kind::Number(Range::Decay);
+        /// Under both roots.
+        eps: f64, NON_NEGATIVE;
+        /// Coupled weight decay.
+        weight_decay: f64, NON_NEGATIVE;
+    }
+}
+
+impl Optimizer for Adadelta {
+    fn coupled_decay(&self) -> f64 {
+        self.weight_decay
+    }
+
+    fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
+        visitor.elementwise(|_| Step {
+            rho: T::from_f64(self.rho),
+            rhoc: T::from_f64(1.0 - self.rho),
+            eps: T::from_f64(self.eps),
+            lr: T::from_f64(self.lr),
+        })
+    }
+}
+
+/// `rhoc` is 1 - rho.
+#[derive(Clone, Copy)]
+struct Step<T> {
+    rho: T,
+    rhoc: T,
+    eps: T,
+    lr: T,
+}
+
+impl<T: Float> Rule<T, 2> for Step<T> {
+    const STATE: [&'static str; 2] = ["square_avg", "acc_delta"];
+
+    #[inline(always)]
+    fn update(&self, p: T, g: T, [v, d]: [T; 2]) -> (T, [T; 2]) {
+        let v = (self.rho * v + self.rhoc * (g * g)).flush_where(g == T::ZERO);
+        let u = (d + self.eps).sqrt() / (v + self.eps).sqrt() * g;
+        let d = (self.rho * d + self.rhoc * (u * u)).flush_where(u == T::ZERO);
+        (p - self.lr * u, [v, d])
+    }
+}

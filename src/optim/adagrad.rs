@@ -1,0 +1,64 @@
+//! Adagrad (Duchi, Hazan and Singer, 2011).
+
+use super::{Optimizer, Rule, Visitor};
+use crate::float::Float;
+use crate::hyper::{NON_NEGATIVE, hyper};
+
+hyper! {
+    /// ```text
+    /// v += g^2
+    /// p -= lr / (1 + (t - 1) lr_decay) * g / (sqrt(v) + eps)
+    /// ```
+    pub struct Adagrad {
+        /// Learning rate.
+        lr: f64, NON_NEGATIVE;
+        /// How fast the learning rate falls.
+        lr_decay: f64, NON_NEGATIVE;
+        /// Coupled weight decay.
+        weight_decay: f64, NON_NEGATIVE;
+        /// What v starts from.
+        initial_accumulator_value: f64, NON_NEGATIVE;
+        /// Keeps the divisor from 0.
+        eps: f64, NON_NEGATIVE;
+    }
+}
+
+impl Optimizer for Adagrad {
+    fn coupled_decay(&self) -> f64 {
+        self.weight_decay
+    }
+
+    fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
+        visitor.elementwise(|clock| {
+            let start = if clock.fresh {
+                self.initial_accumulator_value
+            } else {
+                0.0
+            };
+            let t = clock.step as f64;
+            Step {
+                lr: T::from_f64(self.lr / (1.0 + (t - 1.0) * self.lr_decay)),
+                eps: T::from_f64(self.eps),
+                start: T::from_f64(start),
+            }
+        })
+    }
+}
+
+/// `start` is added to v: not 0 where v holds nothing yet.
+#[derive(Clone, Copy)]
+struct Step<T> {
+    lr: T,
+    eps: T,
+    start: T,
+}
+
+impl<T: Float> Rule<T, 1> for Step<T> {
+    const STATE: [&'static str; 1] = ["sum"];
+
+    #[inline(always)]
+    fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
+        let v = (v + self.start) + g * g;
+        (p - self.lr * g / (v.sqrt() + self.eps), [v])
+    }
+}

@@ -1,0 +1,100 @@
+//! AdEMAMix (Pagliardini, Ablin and Grangier, 2024).
+
+use super::moments::{Moments, correction};
+use super::{Optimizer, Rule, Visitor};
+use crate::float::Float;
+use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
+
+hyper! {
+    /// ```text
+    /// m = b1 m + (1 - b1) g,  n = b3(t) n + (1 - b3(t)) g,  v = b2 v + (1 - b2) g^2
+    /// p = (1 - lr wd) p - lr (m / (1 - b1^t) + alpha(t) n) / (sqrt(v / (1 - b2^t)) + eps)
+    /// alpha(t) = alpha min(t / t_alpha, 1)
+    /// b3(t) = min(exp(ln b1 ln b3 / ((1 - t / t_beta3) ln b3 + t / t_beta3 ln b1)), b3)
+    /// ```
+    pub struct AdEMAMix {
+        /// Learning rate.
+        lr: f64, NON_NEGATIVE;
+        /// b1, b2 and b3.
+        betas: [f64; 3], Kind::Numbers(&[Range::Decay, Range::Decay, Range::Decay]);
+        /// The weight of the slow average.
+        alpha: f64, NON_NEGATIVE;
+        /// The steps over which alpha grows; none for at once.
+        t_alpha: Option<f64>, Kind::Optional(Range::NonNegative);
+        /// The steps over which b3 grows from b1; none for at once.
+        t_beta3: Option<f64>, Kind::Optional(Range::NonNegative);
+        /// Keeps the divisor from 0.
+        eps: f64, NON_NEGATIVE;
+        /// Decoupled weight decay.
+        weight_decay: f64, NON_NEGATIVE;
+    }
+}
+
+impl AdEMAMix {
+    fn alpha_at(&self, t: f64) -> f64 {
+        match self.t_alpha {
+            Some(end) if t < end => self.alpha * t / end,
+            _ => self.alpha,
+        }
+    }
+
+    fn b3_at(&self, t: f64) -> f64 {
+        let [b1, _, b3] = self.betas;
+        match self.t_beta3 {
+            // The half-life grows in a line; a start or an end at 0 has none.
+            Some(end) if t < end && b1 > 0.0 && b3 > 0.0 => {
+                let (x, start, stop) = (t / end, b1.ln(), b3.ln());
+                (start * stop / ((1.0 - x) * stop + x * start))
+                    .exp()
+                    .min(b3)
+            }
+            _ => b3,
+        }
+    }
+}
+
+impl Optimizer for AdEMAMix {
+    fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
+        let [b1, b2, _] = self.betas;
+        visitor.elementwise(|clock| {
+            let t = clock.step as f64;
+            let b3 = self.b3_at(t);
+            Step {
+                moments: Moments::new([b1, b2]),
+                b3: T::from_f64(b3),
+                b3c: T::from_f64(1.0 - b3),
+                of_m: T::from_f64(self.lr / correction(b1, clock.step)),
+                of_n: T::from_f64(self.lr * self.alpha_at(t)),
+                root: T::from_f64(1.0 / correction(b2, clock.step).sqrt()),
+                eps: T::from_f64(self.eps),
+                keep: T::from_f64(1.0 - self.lr * self.weight_decay),
+            }
+        })
+    }
+}
+
+/// `b3c` is 1 - b3(t); `of_m` and `of_n` have the learning rate in them; `root` is
+/// 1 / sqrt(1 - b2^t).
+#[derive(Clone, Copy)]
+struct Step<T> {
+    moments: Moments<T>,
+    b3: T,
+    b3c: T,
+    of_m: T,
+    of_n: T,
+    root: T,
+    eps: T,
+    keep: T,
+}
+
+impl<T: Float> Rule<T, 3> for Step<T> {
+    const STATE: [&'static str; 3] = ["exp_avg_fast", "exp_avg_slow", "exp_avg_sq"];
+
+    #[inline(always)]
+    fn update(&self, p: T, g: T, [m, n, v]: [T; 3]) -> (T, [T; 3]) {
+        let [m, v] = self.moments.advance(g, [m, v]);
+        let n = (self.b3 * n + self.b3c * g).flush();
+        let u = (self.of_m * m + self.of_n * n) / (v.sqrt() * self.root + self.eps);
+        (p * self.keep - u, [m, n, v])
+    }
+}

@@ -1,0 +1,42 @@
+//! The cautious mask (Liang et al., 2024): a step keeps only the elements whose sign the gradient
+//! shares, and grows by what it has lost.
+
+use super::{Layered, Rule};
+use crate::float::Float;
+use crate::work::Sums;
+
+/// A rule whose step can be masked: `p = keep * p - u`.
+pub(super) trait Directed<T, const S: usize>: Rule<T, S> {
+    /// What decoupled decay leaves of p.
+    fn keep(&self) -> T;
+
+    /// The step u, learning rate included, and the new state.
+    fn direction(&self, g: T, state: [T; S]) -> (T, [T; S]);
+}
+
+/// `p = keep * p - u [u g > 0] / max(mean([u g > 0]), 0.001)`, the mean over the array.
+#[derive(Clone, Copy)]
+pub(super) struct Cautious<R>(pub(super) R);
+
+impl<T: Float, const S: usize, R: Directed<T, S>> Layered<T, S> for Cautious<R> {
+    const STATE: [&'static str; S] = R::STATE;
+    const FIRST_WRITES: bool = false;
+
+    #[inline(always)]
+    fn first(&self, _p: T, g: T, state: [T; S]) -> ([T; S], Sums) {
+        let (u, _) = self.0.direction(g, state);
+        (state, [if u * g > T::ZERO { 1.0 } else { 0.0 }, 0.0])
+    }
+
+    fn ratio(&self, [kept, _]: Sums, n: usize) -> f64 {
+        1.0 / (kept / n as f64).max(1e-3)
+    }
+
+    #[inline(always)]
+    fn second(&self, ratio: T, p: T, g: T, state: [T; S]) -> (T, [T; S]) {
+        let (u, state) = self.0.direction(g, state);
+        // Not `> 0` turned around: a NaN goes on into the parameter.
+        let u = if u * g <= T::ZERO { T::ZERO } else { u };
+        (p * self.0.keep() - u * ratio, state)
+    }
+}

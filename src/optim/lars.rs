@@ -1,0 +1,159 @@
+//! LARS (You, Gitman and Ginsburg, 2017).
+
+use super::{Layered, Optimizer, Visitor};
+use crate::error::{Error, Result};
+use crate::float::Float;
+use crate::hyper::{Kind, NON_NEGATIVE, hyper};
+use crate::work::Sums;
+
+hyper! {
+    /// ```text
+    /// g += wd p
+    /// ratio = trust_coefficient norm(p) / (norm(g) + eps), over one array; 1 where a norm is 0
+    /// v = mu v + (1 - dampening) ratio g,  p -= lr (v  or  ratio g + mu v (Nesterov))
+    /// ```
+    /// The first step copies `ratio g` into v.
+    pub struct Lars {
+        /// Learning rate.
+        lr: f64, NON_NEGATIVE;
+        /// mu; 0 keeps no buffer.
+        momentum: f64, NON_NEGATIVE;
+        /// Takes part of the gradient out of v.
+        dampening: f64, NON_NEGATIVE;
+        /// Coupled weight decay.
+        weight_decay: f64, NON_NEGATIVE;
+        /// Steps from the look-ahead point.
+        nesterov: bool, Kind::Flag;
+        /// How far a step goes relative to the array.
+        trust_coefficient: f64, NON_NEGATIVE;
+        /// Keeps the divisor from 0.
+        eps: f64, NON_NEGATIVE;
+        /// Off: a ratio of 1, for biases and norms.
+        layer_adaptation: bool, Kind::Flag;
+    }
+    check |lars| lars.check()
+}
+
+impl Lars {
+    fn check(&self) -> Result<()> {
+        if self.nesterov && (self.momentum <= 0.0 || self.dampening != 0.0) {
+            let message = "nesterov requires momentum > 0 and dampening = 0";
+            return Err(Error::Value(message.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn trust(&self) -> Trust {
+        Trust {
+            coefficient: self.trust_coefficient,
+            eps: self.eps,
+            adapt: self.layer_adaptation,
+        }
+    }
+}
+
+impl Optimizer for Lars {
+    fn coupled_decay(&self) -> f64 {
+        self.weight_decay
+    }
+
+    fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
+        let (lr, mu) = (T::from_f64(self.lr), T::from_f64(self.momentum));
+        let trust = self.trust();
+        if self.momentum == 0.0 {
+            return visitor.layered(|_| Plain { trust, lr });
+        }
+        visitor.layered(|clock| Momentum {
+            trust,
+            lr,
+            mu,
+            gc: T::from_f64(if clock.fresh {
+                1.0
+            } else {
+                1.0 - self.dampening
+            }),
+            nesterov: self.nesterov,
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Trust {
+    coefficient: f64,
+    eps: f64,
+    adapt: bool,
+}
+
+impl Trust {
+    #[inline(always)]
+    fn terms<T: Float>(p: T, g: T) -> Sums {
+        let (p, g) = (p.to_f64(), g.to_f64());
+        [p * p, g * g]
+    }
+
+    fn ratio(&self, sums: Sums) -> f64 {
+        let [p, g] = sums.map(f64::sqrt);
+        if !self.adapt || p == 0.0 || g == 0.0 {
+            return 1.0;
+        }
+        self.coefficient * p / (g + self.eps)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Plain<T> {
+    trust: Trust,
+    lr: T,
+}
+
+impl<T: Float> Layered<T, 0> for Plain<T> {
+    const STATE: [&'static str; 0] = [];
+    const FIRST_WRITES: bool = false;
+
+    #[inline(always)]
+    fn first(&self, p: T, g: T, []: [T; 0]) -> ([T; 0], Sums) {
+        ([], Trust::terms(p, g))
+    }
+
+    fn ratio(&self, sums: Sums, _n: usize) -> f64 {
+        self.trust.ratio(sums)
+    }
+
+    #[inline(always)]
+    fn second(&self, ratio: T, p: T, g: T, []: [T; 0]) -> (T, [T; 0]) {
+        (p - self.lr * (ratio * g), [])
+    }
+}
+
+/// `gc` is 1 - dampening, and 1 where v holds nothing yet.
+#[derive(Clone, Copy)]
+struct Momentum<T> {
+    trust: Trust,
+    lr: T,
+    mu: T,
+    gc: T,
+    nesterov: bool,
+}
+
+impl<T: Float> Layered<T, 1> for Momentum<T> {
+    const STATE: [&'static str; 1] = ["momentum_buffer"];
+    const FIRST_WRITES: bool = false;
+
+    #[inline(always)]
+    fn first(&self, p: T, g: T, state: [T; 1]) -> ([T; 1], Sums) {
+        (state, Trust::terms(p, g))
+    }
+
+    fn ratio(&self, sums: Sums, _n: usize) -> f64 {
+        self.trust.ratio(sums)
+    }
+
+    #[inline(always)]
+    fn second(&self, ratio: T, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
+        let g = ratio * g;
+        let v = (self.mu * v + self.gc * g).flush();
+        // The same for all elements: the compiler makes two loops of it.
+        let u = if self.nesterov { g + self.mu * v } else { v };
+        (p - self.lr * u, [v])
+    }
+}

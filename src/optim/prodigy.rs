@@ -1,0 +1,188 @@
+//! Prodigy (Mishchenko and Defazio, 2023): Adam that estimates its own learning rate d.
+
+use super::moments::correction;
+use super::{Layered, Optimizer, Visitor};
+use crate::float::Float;
+use crate::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
+use crate::segment::{Clock, MAX_SCALARS};
+use crate::work::Sums;
+
+hyper! {
+    /// ```text
+    /// l = d lr sqrt(1 - b2^t) / (1 - b1^t)      or d lr without bias correction
+    /// m = b1 m + (1 - b1) d g,  v = b2 v + (1 - b2) d^2 g^2
+    /// s = b3 s + d / d0 l g                     or d / d0 d g with safeguarded warm-up
+    /// n = b3 n + d / d0 l <g, p0 - p>,  d' = d_coef n / norm1(s)
+    /// d_max = max(d_max, d'),  d = min(d_max, d growth_rate)
+    /// p -= l (m / (sqrt(v) + d eps) + wd p)
+    /// ```
+    /// The products and norms go over all arrays. l is from before d changes. d rises to d' at once
+    /// as long as it is still d0.
+    pub struct Prodigy {
+        /// What the estimate is multiplied by.
+        lr: f64, NON_NEGATIVE;
+        /// b1 and b2.
+        betas: [f64; 2], BETAS;
+        /// b3; none for sqrt(b2).
+        beta3: Option<f64>, Kind::Optional(Range::Decay);
+        /// Keeps the divisor from 0.
+        eps: f64, NON_NEGATIVE;
+        /// Weight decay.
+        weight_decay: f64, NON_NEGATIVE;
+        /// Decays the parameter and not the gradient.
+        decouple: bool, Kind::Flag;
+        /// Divides the moments by 1 - b^t.
+        use_bias_correction: bool, Kind::Flag;
+        /// Leaves the learning rate out of the divisor of the estimate.
+        safeguard_warmup: bool, Kind::Flag;
+        /// The first estimate.
+        d0: f64, Kind::Number(Range::Positive);
+        /// What the estimate is scaled by.
+        d_coef: f64, NON_NEGATIVE;
+        /// How fast the estimate may grow; it may be infinite.
+        growth_rate: f64, Kind::Number(Range::Unbounded);
+    }
+}
+
+impl Optimizer for Prodigy {
+    fn coupled_decay(&self) -> f64 {
+        if self.decouple {
+            0.0
+        } else {
+            self.weight_decay
+        }
+    }
+
+    fn scalars(&self) -> Vec<(&'static str, f64)> {
+        vec![("d", self.d0), ("d_max", self.d0), ("d_numerator", 0.0)]
+    }
+
+    fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
+        visitor.layered(|clock| self.at(clock))
+    }
+}
+
+impl Prodigy {
+    fn at<T: Float>(&self, clock: Clock) -> Step<T> {
+        let [b1, b2] = self.betas;
+        let [d, d_max, d_numerator] = clock.scalars;
+        let bias_correction = if self.use_bias_correction {
+            correction(b2, clock.step).sqrt() / correction(b1, clock.step)
+        } else {
+            1.0
+        };
+        let lr = d * self.lr * bias_correction;
+        let b3 = self.beta3.unwrap_or_else(|| b2.sqrt());
+        let of_s = d / self.d0 * if self.safeguard_warmup { d } else { lr };
+        let decay = self.weight_decay - self.coupled_decay();
+        Step {
+            b1: T::from_f64(b1),
+            b1c: T::from_f64(d * (1.0 - b1)),
+            b2: T::from_f64(b2),
+            b2c: T::from_f64(d * d * (1.0 - b2)),
+            b3: T::from_f64(b3),
+            of_s: T::from_f64(of_s),
+            eps: T::from_f64(self.eps),
+            lr: T::from_f64(lr),
+            keep: T::from_f64(1.0 - lr * decay),
+            fresh: clock.fresh,
+            estimate: Estimate {
+                d,
+                d_max,
+                numerator: b3 * d_numerator,
+                of_product: d / self.d0 * lr,
+                first: d == self.d0,
+                d_coef: self.d_coef,
+                growth_rate: self.growth_rate,
+                fixed: self.lr == 0.0,
+            },
+        }
+    }
+}
+
+/// `b1c` and `b2c` have d in them; `of_s` is what g adds to s; `keep` is what decoupled decay leaves
+/// of p.
+#[derive(Clone, Copy)]
+struct Step<T> {
+    b1: T,
+    b1c: T,
+    b2: T,
+    b2c: T,
+    b3: T,
+    of_s: T,
+    eps: T,
+    lr: T,
+    keep: T,
+    fresh: bool,
+    estimate: Estimate,
+}
+
+/// What turns the sums into the next d.
+#[derive(Clone, Copy)]
+struct Estimate {
+    d: f64,
+    d_max: f64,
+    numerator: f64,
+    of_product: f64,
+    first: bool,
+    d_coef: f64,
+    growth_rate: f64,
+    fixed: bool,
+}
+
+impl Estimate {
+    /// d, d_max and the numerator after the step; none where all gradients so far were 0.
+    fn next(&self, [product, norm]: Sums) -> Option<[f64; MAX_SCALARS]> {
+        if norm == 0.0 {
+            return None;
+        }
+        let numerator = self.numerator + self.of_product * product;
+        if self.fixed {
+            return Some([self.d, self.d_max, numerator]);
+        }
+        let found = self.d_coef * numerator / norm;
+        let d = if self.first {
+            self.d.max(found)
+        } else {
+            self.d
+        };
+        let d_max = self.d_max.max(found);
+        Some([d_max.min(d * self.growth_rate), d_max, numerator])
+    }
+}
+
+impl<T: Float> Layered<T, 4> for Step<T> {
+    const STATE: [&'static str; 4] = ["exp_avg", "exp_avg_sq", "s", "p0"];
+    const FIRST_WRITES: bool = true;
+    const GLOBAL: bool = true;
+
+    #[inline(always)]
+    fn first(&self, p: T, g: T, [m, v, s, p0]: [T; 4]) -> ([T; 4], Sums) {
+        let p0 = if self.fresh { p } else { p0 };
+        let m = (self.b1 * m + self.b1c * g).flush();
+        let v = (self.b2 * v + self.b2c * (g * g)).flush_where(m == T::ZERO);
+        let s = (self.b3 * s + self.of_s * g).flush();
+        let product = g.to_f64() * (p0 - p).to_f64();
+        ([m, v, s, p0], [product, s.to_f64().abs()])
+    }
+
+    fn ratio(&self, sums: Sums, _n: usize) -> f64 {
+        self.estimate.next(sums).map_or(0.0, |[d, ..]| d)
+    }
+
+    #[inline(always)]
+    fn second(&self, d: T, p: T, _g: T, state: [T; 4]) -> (T, [T; 4]) {
+        let [m, v, ..] = state;
+        let new = p * self.keep - self.lr * m / (v.sqrt() + d * self.eps);
+        // Nothing is known yet: d has no meaning.
+        (if d == T::ZERO { p } else { new }, state)
+    }
+
+    fn scalars(&self, sums: Sums) -> Option<[f64; MAX_SCALARS]> {
+        self.estimate.next(sums).or(Some([
+            self.estimate.d,
+            self.estimate.d_max,
+            self.estimate.numerator,
+        ]))
+    }
+}

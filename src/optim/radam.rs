@@ -1,0 +1,92 @@
+//! RAdam (Liu et al., 2020).
+
+use super::moments::{Moments, correction};
+use super::{Optimizer, Rule, Visitor};
+use crate::float::Float;
+use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
+
+hyper! {
+    /// ```text
+    /// rho = 2 / (1 - b2) - 1,  rho_t = rho - 2 t b2^t / (1 - b2^t)
+    /// p -= lr / (1 - b1^t) m * r_t sqrt(1 - b2^t) / (sqrt(v) + eps)     where rho_t > 5
+    /// p -= lr / (1 - b1^t) m                                            before
+    /// r_t = sqrt((rho_t - 4) (rho_t - 2) rho / ((rho - 4) (rho - 2) rho_t))
+    /// ```
+    /// with Adam's m and v.
+    pub struct RAdam {
+        /// Learning rate.
+        lr: f64, NON_NEGATIVE;
+        /// b1 and b2.
+        betas: [f64; 2], BETAS;
+        /// Keeps the divisor from 0.
+        eps: f64, NON_NEGATIVE;
+        /// Weight decay.
+        weight_decay: f64, NON_NEGATIVE;
+        /// Decays the parameter and not the gradient.
+        decoupled_weight_decay: bool, Kind::Flag;
+    }
+}
+
+impl RAdam {
+    /// `r_t sqrt(1 - b2^t)`, once the variance can be trusted.
+    fn rectification(&self, t: u64) -> Option<f64> {
+        let b2 = self.betas[1];
+        let correction = correction(b2, t);
+        let rho = 2.0 / (1.0 - b2) - 1.0;
+        let rho_t = rho - 2.0 * t as f64 * (1.0 - correction) / correction;
+        let r = (rho_t - 4.0) * (rho_t - 2.0) * rho / ((rho - 4.0) * (rho - 2.0) * rho_t);
+        (rho_t > 5.0).then(|| (r * correction).sqrt())
+    }
+}
+
+impl Optimizer for RAdam {
+    fn coupled_decay(&self) -> f64 {
+        if self.decoupled_weight_decay {
+            0.0
+        } else {
+            self.weight_decay
+        }
+    }
+
+    fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
+        visitor.elementwise(|clock| {
+            let lr = self.lr / correction(self.betas[0], clock.step);
+            let rectification = self.rectification(clock.step);
+            let decay = self.weight_decay - self.coupled_decay();
+            Step {
+                moments: Moments::new(self.betas),
+                lr: T::from_f64(lr * rectification.unwrap_or(1.0)),
+                rectified: rectification.is_some(),
+                eps: T::from_f64(self.eps),
+                keep: T::from_f64(1.0 - self.lr * decay),
+            }
+        })
+    }
+}
+
+/// `lr` has the correction of m and the rectification in it.
+#[derive(Clone, Copy)]
+struct Step<T> {
+    moments: Moments<T>,
+    lr: T,
+    rectified: bool,
+    eps: T,
+    keep: T,
+}
+
+impl<T: Float> Rule<T, 2> for Step<T> {
+    const STATE: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
+
+    #[inline(always)]
+    fn update(&self, p: T, g: T, state: [T; 2]) -> (T, [T; 2]) {
+        let [m, v] = self.moments.advance(g, state);
+        let u = self.lr * m;
+        // The same for all elements: the compiler makes two loops of it.
+        let u = if self.rectified {
+            u / (v.sqrt() + self.eps)
+        } else {
+            u
+        };
+        (p * self.keep - u, [m, v])
+    }
+}

@@ -1,0 +1,157 @@
+//! RMSprop (Hinton, 2012), centered (Graves, 2013).
+
+use super::{Optimizer, Rule, Visitor};
+use crate::float::Float;
+use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
+
+hyper! {
+    /// ```text
+    /// v = a v + (1 - a) g^2
+    /// p -= lr g / (sqrt(v) + eps)          or, inside, g / sqrt(v + eps)
+    /// ```
+    /// Centered, the mean gradient's square is taken from v before the root, never below 0. With
+    /// momentum, `b = mu b + g / (...)` and `p -= lr b`.
+    pub struct RMSprop {
+        /// Learning rate.
+        lr: f64, NON_NEGATIVE;
+        /// Decay of v.
+        alpha: f64, Kind::Number(Range::Unit);
+        /// Keeps the divisor from 0.
+        eps: f64, NON_NEGATIVE;
+        /// Coupled weight decay.
+        weight_decay: f64, NON_NEGATIVE;
+        /// mu; 0 keeps no buffer.
+        momentum: f64, NON_NEGATIVE;
+        /// Divides by the deviation from the mean gradient.
+        centered: bool, Kind::Flag;
+        /// Adds eps under the root.
+        eps_inside_sqrt: bool, Kind::Flag;
+    }
+}
+
+impl Optimizer for RMSprop {
+    fn coupled_decay(&self) -> f64 {
+        self.weight_decay
+    }
+
+    fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
+        let (inside, outside) = if self.eps_inside_sqrt {
+            (self.eps, 0.0)
+        } else {
+            (0.0, self.eps)
+        };
+        let scaled = Scaled {
+            a: T::from_f64(self.alpha),
+            ac: T::from_f64(1.0 - self.alpha),
+            inside: T::from_f64(inside),
+            outside: T::from_f64(outside),
+            lr: T::from_f64(self.lr),
+            mu: T::from_f64(self.momentum),
+        };
+        match (self.centered, self.momentum > 0.0) {
+            (false, false) => visitor.elementwise(|_| Plain(scaled)),
+            (true, false) => visitor.elementwise(|_| Centered(scaled)),
+            (false, true) => visitor.elementwise(|_| Momentum(scaled)),
+            (true, true) => visitor.elementwise(|_| CenteredMomentum(scaled)),
+        }
+    }
+}
+
+/// `ac` is 1 - a; eps is `inside` or `outside` of the root, and the other is 0.
+#[derive(Clone, Copy)]
+struct Scaled<T> {
+    a: T,
+    ac: T,
+    inside: T,
+    outside: T,
+    lr: T,
+    mu: T,
+}
+
+impl<T: Float> Scaled<T> {
+    #[inline(always)]
+    fn square(&self, g: T, v: T) -> T {
+        (self.a * v + self.ac * (g * g)).flush_where(g == T::ZERO)
+    }
+
+    #[inline(always)]
+    fn mean(&self, g: T, mean: T) -> T {
+        (self.a * mean + self.ac * g).flush()
+    }
+
+    /// The gradient over its root mean square.
+    #[inline(always)]
+    fn gradient(&self, g: T, v: T) -> T {
+        g / ((v + self.inside).sqrt() + self.outside)
+    }
+
+    #[inline(always)]
+    fn centered(&self, g: T, v: T, mean: T) -> T {
+        let variance = v - mean * mean;
+        let variance = if variance < T::ZERO {
+            T::ZERO
+        } else {
+            variance
+        };
+        self.gradient(g, variance)
+    }
+
+    #[inline(always)]
+    fn buffer(&self, u: T, b: T) -> T {
+        (self.mu * b + u).flush()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Plain<T>(Scaled<T>);
+
+impl<T: Float> Rule<T, 1> for Plain<T> {
+    const STATE: [&'static str; 1] = ["square_avg"];
+
+    #[inline(always)]
+    fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
+        let v = self.0.square(g, v);
+        (p - self.0.lr * self.0.gradient(g, v), [v])
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Centered<T>(Scaled<T>);
+
+impl<T: Float> Rule<T, 2> for Centered<T> {
+    const STATE: [&'static str; 2] = ["square_avg", "grad_avg"];
+
+    #[inline(always)]
+    fn update(&self, p: T, g: T, [v, mean]: [T; 2]) -> (T, [T; 2]) {
+        let (v, mean) = (self.0.square(g, v), self.0.mean(g, mean));
+        (p - self.0.lr * self.0.centered(g, v, mean), [v, mean])
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Momentum<T>(Scaled<T>);
+
+impl<T: Float> Rule<T, 2> for Momentum<T> {
+    const STATE: [&'static str; 2] = ["square_avg", "momentum_buffer"];
+
+    #[inline(always)]
+    fn update(&self, p: T, g: T, [v, b]: [T; 2]) -> (T, [T; 2]) {
+        let v = self.0.square(g, v);
+        let b = self.0.buffer(self.0.gradient(g, v), b);
+        (p - self.0.lr * b, [v, b])
+    }
+}
+
+#[derive(Clone, Copy)]
+struct CenteredMomentum<T>(Scaled<T>);
+
+impl<T: Float> Rule<T, 3> for CenteredMomentum<T> {
+    const STATE: [&'static str; 3] = ["square_avg", "momentum_buffer", "grad_avg"];
+
+    #[inline(always)]
+    fn update(&self, p: T, g: T, [v, b, mean]: [T; 3]) -> (T, [T; 3]) {
+        let (v, mean) = (self.0.square(g, v), self.0.mean(g, mean));
+        let b = self.0.buffer(self.0.centered(g, v, mean), b);
+        (p - self.0.lr * b, [v, b, mean])
+    }
+}

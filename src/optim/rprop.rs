@@ -1,0 +1,67 @@
+//! Rprop (Riedmiller and Braun, 1993), in the form that forgets a gradient whose sign has turned.
+
+use super::{Optimizer, Rule, Visitor};
+use crate::float::Float;
+use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
+
+hyper! {
+    /// ```text
+    /// s = clamp(s * (b where g g_last > 0, a where g g_last < 0, 1 where it is 0), steps)
+    /// g = 0 where g g_last < 0
+    /// p -= s sign(g)
+    /// ```
+    /// with a and b from `etas`; s starts as lr.
+    pub struct Rprop {
+        /// The first size of the steps.
+        lr: f64, NON_NEGATIVE;
+        /// How much a step shrinks and grows.
+        etas: [f64; 2], Kind::Numbers(&[Range::Inside, Range::Above1]);
+        /// The smallest and the largest step.
+        step_sizes: [f64; 2], Kind::Numbers(&[Range::NonNegative, Range::NonNegative]);
+    }
+}
+
+impl Optimizer for Rprop {
+    fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
+        let [shrink, grow] = self.etas.map(T::from_f64);
+        let [least, most] = self.step_sizes.map(T::from_f64);
+        visitor.elementwise(|clock| Step {
+            shrink,
+            grow,
+            least,
+            most,
+            start: T::from_f64(if clock.fresh { self.lr } else { 0.0 }),
+        })
+    }
+}
+
+/// `start` is added to the steps: not 0 where they hold nothing yet.
+#[derive(Clone, Copy)]
+struct Step<T> {
+    shrink: T,
+    grow: T,
+    least: T,
+    most: T,
+    start: T,
+}
+
+impl<T: Float> Rule<T, 2> for Step<T> {
+    const STATE: [&'static str; 2] = ["prev", "step_size"];
+
+    #[inline(always)]
+    fn update(&self, p: T, g: T, [last, s]: [T; 2]) -> (T, [T; 2]) {
+        let agreement = g * last;
+        let turned = agreement < T::ZERO;
+        let factor = if agreement > T::ZERO {
+            self.grow
+        } else {
+            T::ONE
+        };
+        let factor = if turned { self.shrink } else { factor };
+        let s = (s + self.start) * factor;
+        let s = if s < self.least { self.least } else { s };
+        let s = if s > self.most { self.most } else { s };
+        let g = if turned { T::ZERO } else { g };
+        (p - s * g.sign(), [g, s])
+    }
+}
