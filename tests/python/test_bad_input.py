@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
+from cases import OPTIMIZERS
 
 SHAPE = (4, 4)
 
@@ -47,12 +48,8 @@ BAD_GRADS = BAD_ARRAYS | {
 }
 
 
-def optimizers() -> list[type[fo.optim.Optimizer]]:
-    return fo.optim.Optimizer.__subclasses__()
-
-
 @pytest.mark.parametrize("case", BAD_GRADS)
-@pytest.mark.parametrize("cls", optimizers())
+@pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_bad_gradients_change_nothing(cls: Any, case: str) -> None:
     bad, error = BAD_GRADS[case]
     first, w = np.ones(SHAPE, "f4"), np.ones(SHAPE, "f4")
@@ -217,7 +214,7 @@ def numbers(opt: fo.optim.Optimizer) -> list[str]:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-@pytest.mark.parametrize("cls", optimizers())
+@pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_bad_hyperparameters_wherever_they_are_set(cls: Any, value: float) -> None:
     opt = cls(np.ones(SHAPE))
     names = numbers(opt)

@@ -12,10 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastoptim as fo
-
-
-def optimizers() -> list[type[fo.optim.Optimizer]]:
-    return fo.optim.Optimizer.__subclasses__()
+from cases import OPTIMIZERS
 
 
 def make(cls: Any, seed: int = 0, **arguments: Any) -> Any:
@@ -37,7 +34,7 @@ def same(a: Any, b: Any) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(params_of(a), params_of(b), strict=True))
 
 
-@pytest.mark.parametrize("cls", optimizers())
+@pytest.mark.parametrize("cls", OPTIMIZERS)
 @pytest.mark.parametrize("how", ["pickle", "deepcopy", "state_dict"])
 @pytest.mark.parametrize("steps", [0, 1, 7])
 def test_a_copy_continues_to_the_bit(cls: Any, how: str, steps: int) -> None:
@@ -62,7 +59,7 @@ def test_a_copy_continues_to_the_bit(cls: Any, how: str, steps: int) -> None:
     assert repr(other) == repr(opt)
 
 
-@pytest.mark.parametrize("cls", optimizers())
+@pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_state_is_seen_under_names_and_stays_live(cls: Any) -> None:
     opt = make(cls)
     held = opt.state["w"]

@@ -1,7 +1,46 @@
 """The optimizers."""
 
 from fastoptim.optim._base import Optimizer, StepInfo
+from fastoptim.optim.adadelta import Adadelta
+from fastoptim.optim.adafactor import Adafactor
+from fastoptim.optim.adagrad import Adagrad
 from fastoptim.optim.adam import Adam, AdamW
+from fastoptim.optim.adamax import Adamax
+from fastoptim.optim.ademamix import AdEMAMix
+from fastoptim.optim.asgd import ASGD
+from fastoptim.optim.lamb import LAMB
+from fastoptim.optim.lars import LARS
+from fastoptim.optim.lion import Lion
+from fastoptim.optim.muon import Muon
+from fastoptim.optim.nadam import NAdam
+from fastoptim.optim.prodigy import Prodigy
+from fastoptim.optim.radam import RAdam
+from fastoptim.optim.rmsprop import RMSprop
+from fastoptim.optim.rprop import Rprop
+from fastoptim.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from fastoptim.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "StepInfo"]
+__all__ = [
+    "ASGD",
+    "LAMB",
+    "LARS",
+    "SGD",
+    "AdEMAMix",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lion",
+    "Muon",
+    "NAdam",
+    "Optimizer",
+    "Prodigy",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
+    "StepInfo",
+]

@@ -182,7 +182,12 @@ class Optimizer:
             saved["param_names"] = list(saved["param_names"])
             groups.append({"params": list(range(start, end)), **saved})
             start = end
-        return {"state": state, "param_groups": groups, "steps": self._engine.steps}
+        return {
+            "state": state,
+            "param_groups": groups,
+            "steps": self._engine.steps,
+            "averaged": self._engine.averaged,
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from what ``state_dict`` returned.
@@ -224,6 +229,7 @@ class Optimizer:
                 array[...] = entry.arrays.get(slot, 0)
             self._engine.set_counts(index, entry.step, entry.scalars, list(entry.arrays))
         self._engine.steps = steps
+        self._engine.averaged = bool(state_dict.get("averaged", False))
         for mine, new in zip(self.param_groups, groups, strict=True):
             mine.update(new)
 

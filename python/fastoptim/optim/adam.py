@@ -30,6 +30,9 @@ class Adam(Optimizer):
         Divides by the largest (uncorrected) ``v`` so far (Reddi et al., 2018).
     decoupled_weight_decay : bool, default False
         Decays as AdamW does.
+    cautious : bool, default False
+        Keeps only the elements of the step whose sign the gradient shares, scaled by what is lost
+        (Liang et al., 2024).
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
 
@@ -61,6 +64,7 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         decoupled_weight_decay: bool = False,
         *,
+        cautious: bool = False,
         maximize: bool = False,
     ) -> None:
         super().__init__(
@@ -72,6 +76,7 @@ class Adam(Optimizer):
                 "weight_decay": weight_decay,
                 "amsgrad": amsgrad,
                 "decoupled_weight_decay": decoupled_weight_decay,
+                "cautious": cautious,
                 "maximize": maximize,
             },
         )
@@ -97,6 +102,9 @@ class AdamW(Optimizer):
         Decoupled, >= 0.
     amsgrad : bool, default False
         Divides by the largest (uncorrected) ``v`` so far.
+    cautious : bool, default False
+        Keeps only the elements of the step whose sign the gradient shares, scaled by what is lost
+        (Liang et al., 2024).
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
 
@@ -124,6 +132,7 @@ class AdamW(Optimizer):
         weight_decay: Any = 1e-2,
         amsgrad: bool = False,
         *,
+        cautious: bool = False,
         maximize: bool = False,
     ) -> None:
         super().__init__(
@@ -135,6 +144,7 @@ class AdamW(Optimizer):
                 "weight_decay": weight_decay,
                 "amsgrad": amsgrad,
                 "decoupled_weight_decay": True,
+                "cautious": cautious,
                 "maximize": maximize,
             },
         )

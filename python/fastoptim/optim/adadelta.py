@@ -1,0 +1,71 @@
+"""Adadelta."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim._base import Optimizer, Params
+
+
+class Adadelta(Optimizer):
+    r"""Adadelta: steps in the units of the parameters; hardly any rate to tune.
+
+    .. math::
+        v &= \rho v + (1 - \rho) g^2, \qquad u = \sqrt{\frac{d + \epsilon}{v + \epsilon}}\, g \\
+        d &= \rho d + (1 - \rho) u^2, \qquad p = p - \text{lr}\, u
+
+    It starts slowly: :math:`\epsilon` alone sets the first steps.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence, mapping or list of groups
+        float32 or float64 arrays, updated in place.
+    lr : float or function of the step, default 1.0
+        Learning rate, >= 0.
+    rho : float, default 0.9
+        Decay of both averages, in [0, 1).
+    eps : float, default 1e-6
+        Under both roots; >= 0.
+    weight_decay : float, default 0
+        Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+
+    References
+    ----------
+    Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.ones(2)
+    >>> opt = fo.Adadelta(w)
+    >>> opt.step(np.array([3.0, -4.0])).applied
+    True
+    >>> opt.state["0"]["square_avg"].round(6)
+    array([0.9, 1.6])
+    """
+
+    _kind = "Adadelta"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1.0,
+        rho: Any = 0.9,
+        eps: Any = 1e-6,
+        weight_decay: Any = 0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "rho": rho,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "maximize": maximize,
+            },
+        )

@@ -1,0 +1,81 @@
+"""Adafactor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim._base import Optimizer, Params
+
+
+class Adafactor(Optimizer):
+    r"""Adafactor: second moments by rows and columns; next to no memory.
+
+    .. math::
+        b &= t^{\text{beta2\_decay}}, \qquad
+        a = \max(\epsilon_2, \text{rms}(p)) \min(\text{lr}, 1 / \sqrt t) \\
+        r &= r + b\, (\text{mean of } g^2 \text{ over columns} - r), \qquad
+        c = c + b\, (\text{mean of } g^2 \text{ over rows} - c) \\
+        u &= \frac{g}{\sqrt{\max(v, \epsilon_1^2)}}, \qquad
+        v = \frac{r c}{\max(\text{mean}(r), \epsilon_1)},
+        \qquad p = (1 - \text{lr} \lambda) p - \frac{a\, u}{\max(1, \text{rms}(u) / d)}
+
+    Vectors keep a full average ``variance``; more than two dimensions are a stack of matrices.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence, mapping or list of groups
+        float32 or float64 arrays, updated in place.
+    lr : float or function of the step, default 1e-2
+        The largest relative step; >= 0.
+    beta2_decay : float, default -0.8
+        How the averages grow longer; <= 0.
+    eps : pair, default (None, 1e-3)
+        :math:`\epsilon_1`, by default the type's spacing at 1, and :math:`\epsilon_2`; >=
+        0.
+    d : float, default 1.0
+        The bound of the root mean square of :math:`u`; > 0.
+    weight_decay : float, default 0
+        Decoupled: multiplies ``p`` by ``1 - lr * weight_decay``. >= 0.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+
+    References
+    ----------
+    Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.ones((100, 50), dtype=np.float32)
+    >>> opt = fo.Adafactor(w)
+    >>> opt.step(np.ones_like(w)).applied
+    True
+    >>> opt.state["0"]["row_var"].size + opt.state["0"]["col_var"].size
+    150
+    """
+
+    _kind = "Adafactor"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-2,
+        beta2_decay: Any = -0.8,
+        eps: Any = (None, 1e-3),
+        d: Any = 1.0,
+        weight_decay: Any = 0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "beta2_decay": beta2_decay,
+                "eps": eps,
+                "d": d,
+                "weight_decay": weight_decay,
+                "maximize": maximize,
+            },
+        )

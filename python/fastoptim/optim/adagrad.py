@@ -1,0 +1,74 @@
+"""Adagrad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim._base import Optimizer, Params
+
+
+class Adagrad(Optimizer):
+    r"""Adagrad: rates that fall with the sum of the squares; for sparse features.
+
+    .. math::
+        v = v + g^2, \qquad
+        p = p - \frac{\text{lr}}{1 + (t - 1)\, \text{lr\_decay}} \frac{g}{\sqrt v + \epsilon}
+
+    The steps only ever shrink, which stops long training runs early: RMSprop forgets instead.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence, mapping or list of groups
+        float32 or float64 arrays, updated in place.
+    lr : float or function of the step, default 1e-2
+        Learning rate, >= 0.
+    lr_decay : float, default 0
+        How fast the rate falls; >= 0.
+    weight_decay : float, default 0
+        Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
+    initial_accumulator_value : float, default 0
+        What :math:`v` starts from, at the first step; >= 0.
+    eps : float, default 1e-10
+        Added to the root; >= 0.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+
+    References
+    ----------
+    Duchi, Hazan and Singer, "Adaptive Subgradient Methods", 2011.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.array([1.0, -2.0])
+    >>> fo.Adagrad(w, lr=0.5).step(np.array([3.0, -4.0])).applied
+    True
+    >>> w.round(6)
+    array([ 0.5, -1.5])
+    """
+
+    _kind = "Adagrad"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-2,
+        lr_decay: Any = 0,
+        weight_decay: Any = 0,
+        initial_accumulator_value: Any = 0,
+        eps: Any = 1e-10,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "lr_decay": lr_decay,
+                "weight_decay": weight_decay,
+                "initial_accumulator_value": initial_accumulator_value,
+                "eps": eps,
+                "maximize": maximize,
+            },
+        )

@@ -1,0 +1,68 @@
+"""Adamax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim._base import Optimizer, Params
+
+
+class Adamax(Optimizer):
+    r"""Adamax: Adam by the largest gradient instead of the mean square; for rare features.
+
+    .. math::
+        m = \beta_1 m + (1 - \beta_1) g, \qquad u = \max(\beta_2 u, |g| + \epsilon), \qquad
+        p = p - \frac{\text{lr}}{1 - \beta_1^t} \frac m u
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence, mapping or list of groups
+        float32 or float64 arrays, updated in place.
+    lr : float or function of the step, default 2e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two moments, each in [0, 1).
+    eps : float, default 1e-8
+        Added to the gradient's size; >= 0.
+    weight_decay : float, default 0
+        Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.ones(2)
+    >>> fo.Adamax(w, lr=0.5).step(np.array([3.0, -4.0])).applied
+    True
+    >>> w.round(6)
+    array([0.5, 1.5])
+    """
+
+    _kind = "Adamax"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 2e-3,
+        betas: Any = (0.9, 0.999),
+        eps: Any = 1e-8,
+        weight_decay: Any = 0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "maximize": maximize,
+            },
+        )

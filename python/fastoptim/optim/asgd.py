@@ -1,0 +1,77 @@
+"""ASGD."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim._base import Optimizer, Params
+
+
+class ASGD(Optimizer):
+    r"""Averaged SGD: the mean of the iterates, in the state's ``ax``, is the answer.
+
+    .. math::
+        p &= (1 - \lambda \eta) p - \eta g, \qquad \bar p = \bar p + \mu (p - \bar p) \\
+        \eta &= \frac{\text{lr}}{(1 + \lambda\, \text{lr}\, t)^\alpha}, \qquad
+        \mu = \frac{1}{\max(1, t - t_0)}
+
+    :math:`\eta` and :math:`\mu` are for the step after. Averaging begins after step
+    :math:`t_0`.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence, mapping or list of groups
+        float32 or float64 arrays, updated in place.
+    lr : float or function of the step, default 1e-2
+        Learning rate, >= 0.
+    lambd : float, default 1e-4
+        Decay; >= 0.
+    alpha : float, default 0.75
+        How fast the rate falls; >= 0.
+    t0 : float, default 1e6
+        The step after which the iterates are averaged; >= 0.
+    weight_decay : float, default 0
+        Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+
+    References
+    ----------
+    Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fo.ASGD(w, lr=0.1, lambd=0.0)
+    >>> opt.step(np.array([3.0, -4.0])).applied
+    True
+    >>> opt.state["0"]["ax"].round(6)
+    array([ 0.7, -1.6])
+    """
+
+    _kind = "ASGD"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-2,
+        lambd: Any = 1e-4,
+        alpha: Any = 0.75,
+        t0: Any = 1e6,
+        weight_decay: Any = 0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "lambd": lambd,
+                "alpha": alpha,
+                "t0": t0,
+                "weight_decay": weight_decay,
+                "maximize": maximize,
+            },
+        )

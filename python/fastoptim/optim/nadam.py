@@ -1,0 +1,81 @@
+"""NAdam."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim._base import Optimizer, Params
+
+
+class NAdam(Optimizer):
+    r"""NAdam: Adam with Nesterov's look-ahead; often a little faster at first.
+
+    .. math::
+        \mu_t &= \beta_1 (1 - \tfrac12 0.96^{t \psi}), \qquad M = \mu_1 \cdots \mu_t \\
+        p &= p - \text{lr} \left(
+            \frac{(1 - \mu_t) g}{1 - M} + \frac{\mu_{t+1} m}{1 - M \mu_{t+1}}\right)
+        \Big/ \left(\sqrt{\frac{v}{1 - \beta_2^t}} + \epsilon\right)
+
+    with Adam's :math:`m` and :math:`v`. The product :math:`M` is the state's ``mu_product``.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence, mapping or list of groups
+        float32 or float64 arrays, updated in place.
+    lr : float or function of the step, default 2e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two moments, each in [0, 1).
+    eps : float, default 1e-8
+        Added to the root; >= 0.
+    weight_decay : float, default 0
+        Coupled (added to the gradient) unless ``decoupled_weight_decay``; >= 0.
+    momentum_decay : float, default 4e-3
+        :math:`\psi` >= 0.
+    decoupled_weight_decay : bool, default False
+        Decays as AdamW does.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+
+    References
+    ----------
+    Dozat, "Incorporating Nesterov Momentum into Adam", 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.ones(2)
+    >>> opt = fo.NAdam(w, lr=0.5)
+    >>> opt.step(np.array([3.0, -4.0])).applied
+    True
+    >>> round(opt.state["0"]["mu_product"], 6)
+    0.450073
+    """
+
+    _kind = "NAdam"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 2e-3,
+        betas: Any = (0.9, 0.999),
+        eps: Any = 1e-8,
+        weight_decay: Any = 0,
+        momentum_decay: Any = 4e-3,
+        decoupled_weight_decay: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "momentum_decay": momentum_decay,
+                "decoupled_weight_decay": decoupled_weight_decay,
+                "maximize": maximize,
+            },
+        )

@@ -1,0 +1,106 @@
+"""Prodigy."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastoptim.optim._base import Optimizer, Params
+
+
+class Prodigy(Optimizer):
+    r"""Prodigy: Adam that finds its learning rate; leave ``lr`` at 1.
+
+    .. math::
+        l &= d\, \text{lr}, \qquad m = \beta_1 m + (1 - \beta_1) d g, \qquad
+        v = \beta_2 v + (1 - \beta_2) d^2 g^2 \\
+        s &= \beta_3 s + \tfrac{d}{d_0} l g, \qquad
+        n = \beta_3 n + \tfrac{d}{d_0} l \langle g, p_0 - p \rangle, \qquad
+        d = \max\left(d, d_\text{coef} \frac{n}{\lVert s \rVert_1}\right) \\
+        p &= p - l \left(\frac{m}{\sqrt v + d \epsilon} + \lambda p\right)
+
+    The product and the norm go over all arrays of all groups. The state keeps a copy of the
+    first parameters, ``p0``; ``d``, ``d_max`` and ``d_numerator`` are the same in every
+    parameter's state.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence, mapping or list of groups
+        float32 or float64 arrays, updated in place.
+    lr : float or function of the step, default 1.0
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two moments, each in [0, 1).
+    beta3 : float, optional
+        Decay of the estimate, in [0, 1); :math:`\sqrt{\beta_2}` where None.
+    eps : float, default 1e-8
+        Added to the root times :math:`d`; >= 0.
+    weight_decay : float, default 0
+        Decoupled unless ``decouple`` is False; >= 0.
+    decouple : bool, default True
+        Decays the parameter and not the gradient.
+    use_bias_correction : bool, default False
+        Multiplies :math:`l` by :math:`\sqrt{1 - \beta_2^t} / (1 - \beta_1^t)`.
+    safeguard_warmup : bool, default False
+        Leaves ``lr`` out of :math:`s`: for long warm-ups.
+    d0 : float, default 1e-6
+        The first estimate; > 0.
+    d_coef : float, default 1.0
+        What the estimate is multiplied by; >= 0.
+    growth_rate : float, default math.inf
+        How fast the estimate may grow; > 0.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+
+    References
+    ----------
+    Mishchenko and Defazio, "Prodigy: An Expeditiously Adaptive Parameter-Free Learner", 2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fo.Prodigy(w)
+    >>> for _ in range(200):
+    ...     info = opt.step(w - 3)
+    >>> bool(np.abs(w - 3).max() < 1e-2)
+    True
+    """
+
+    _kind = "Prodigy"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1.0,
+        betas: Any = (0.9, 0.999),
+        beta3: Any = None,
+        eps: Any = 1e-8,
+        weight_decay: Any = 0,
+        decouple: bool = True,
+        use_bias_correction: bool = False,
+        safeguard_warmup: bool = False,
+        d0: Any = 1e-6,
+        d_coef: Any = 1.0,
+        growth_rate: Any = math.inf,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "beta3": beta3,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "decouple": decouple,
+                "use_bias_correction": use_bias_correction,
+                "safeguard_warmup": safeguard_warmup,
+                "d0": d0,
+                "d_coef": d_coef,
+                "growth_rate": growth_rate,
+                "maximize": maximize,
+            },
+        )

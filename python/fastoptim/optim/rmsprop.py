@@ -1,0 +1,83 @@
+"""RMSprop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim._base import Optimizer, Params
+
+
+class RMSprop(Optimizer):
+    r"""RMSprop: the gradient over its running root mean square; for recurrent networks.
+
+    .. math::
+        v = \alpha v + (1 - \alpha) g^2, \qquad p = p - \text{lr} \frac{g}{\sqrt v + \epsilon}
+
+    Centered, the square of the running mean gradient is taken from :math:`v` before the root,
+    never below 0 (PyTorch's becomes NaN there). With momentum, :math:`b = \mu b + g / (\ldots)`
+    and :math:`p = p - \text{lr}\, b`.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence, mapping or list of groups
+        float32 or float64 arrays, updated in place.
+    lr : float or function of the step, default 1e-2
+        Learning rate, >= 0.
+    alpha : float, default 0.99
+        Decay of :math:`v`, in [0, 1].
+    eps : float, default 1e-8
+        Added to the root; >= 0.
+    weight_decay : float, default 0
+        Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
+    momentum : float, default 0
+        :math:`\mu` >= 0; 0 keeps no buffer.
+    centered : bool, default False
+        Divides by the deviation from the mean gradient.
+    eps_inside_sqrt : bool, default False
+        :math:`\sqrt{v + \epsilon}`, as TensorFlow has it.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+
+    References
+    ----------
+    Hinton, "Lecture 6.5: rmsprop", 2012. Graves, "Generating Sequences", 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.array([1.0, -2.0])
+    >>> fo.RMSprop(w, lr=0.1, alpha=0.75).step(np.array([3.0, -4.0])).applied
+    True
+    >>> w.round(6)
+    array([ 0.8, -1.8])
+    """
+
+    _kind = "RMSprop"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-2,
+        alpha: Any = 0.99,
+        eps: Any = 1e-8,
+        weight_decay: Any = 0,
+        momentum: Any = 0,
+        centered: bool = False,
+        eps_inside_sqrt: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "alpha": alpha,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "momentum": momentum,
+                "centered": centered,
+                "eps_inside_sqrt": eps_inside_sqrt,
+                "maximize": maximize,
+            },
+        )

@@ -1,0 +1,67 @@
+"""Rprop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim._base import Optimizer, Params
+
+
+class Rprop(Optimizer):
+    r"""Rprop: steps by sign alone, each element at its own size; for full batches only.
+
+    .. math::
+        s = \text{clamp}(s \cdot \{\eta_+, \eta_-, 1\}), \qquad p = p - s\, \text{sign}(g)
+
+    The size grows by :math:`\eta_+` while the gradient keeps its sign and shrinks by
+    :math:`\eta_-` where it turns; there the gradient counts as 0 once. The noise of mini-
+    batches turns signs at random, and the sizes with them.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence, mapping or list of groups
+        float32 or float64 arrays, updated in place.
+    lr : float or function of the step, default 1e-2
+        The first size of the steps; >= 0.
+    etas : pair of float, default (0.5, 1.2)
+        0 < shrink < 1 < grow.
+    step_sizes : pair of float, default (1e-6, 50)
+        The smallest and the largest size; >= 0.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+
+    References
+    ----------
+    Riedmiller and Braun, "A Direct Adaptive Method for Faster Backpropagation", 1993.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.array([1.0, -2.0])
+    >>> fo.Rprop(w, lr=0.25).step(np.array([3.0, -4.0])).applied
+    True
+    >>> w
+    array([ 0.75, -1.75])
+    """
+
+    _kind = "Rprop"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-2,
+        etas: Any = (0.5, 1.2),
+        step_sizes: Any = (1e-6, 50),
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "etas": etas,
+                "step_sizes": step_sizes,
+                "maximize": maximize,
+            },
+        )
