@@ -248,7 +248,9 @@ fn share(chunks: usize, count: usize, helpers: usize, f: &(dyn Fn(usize) + Sync)
         // SAFETY: only the lifetime changes. `f` is called between entering an open job and leaving
         // it, and `Close` lets this function return, or unwind, only when nobody is inside and
         // nobody can enter any more.
-        f: unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), _>(f) },
+        f: unsafe {
+            std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f)
+        },
         caller: std::thread::current(),
         panic: Mutex::new(None),
     });

@@ -11,10 +11,12 @@ use crate::sweep::{CHUNK, rules};
 use crate::threads;
 use crate::work::Work;
 
+type Task<'a, T, R> = Mutex<Option<(Segment<'a, T>, R)>>;
+
 /// Segments under one type of rule.
 pub struct Wholes<'a, T, R> {
     /// Each with its rule, until it is done.
-    tasks: Vec<Mutex<Option<(Segment<'a, T>, R)>>>,
+    tasks: Vec<Task<'a, T, R>>,
     elements: usize,
     prepare: Prepare,
 }

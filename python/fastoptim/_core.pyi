@@ -6,11 +6,15 @@ from numpy.typing import NDArray
 __all__ = [
     "Engine",
     "__version__",
+    "add_normal",
     "clamp",
     "cross_entropy_loss",
     "elementwise_loss",
+    "exchange",
     "get_num_threads",
     "is_thread_count",
+    "sam_norm",
+    "sam_perturb",
     "scale_to_norm",
     "set_num_threads",
     "set_own_threads",
@@ -47,6 +51,12 @@ class Engine:
         self, index: int, step: int, scalars: list[float], started: list[str]
     ) -> None: ...
 
+def add_normal(params: list[NDArray[Any]], scale: float, seed: int, draw: int) -> None: ...
+def exchange(params: list[NDArray[Any]], others: list[NDArray[Any]]) -> None: ...
+def sam_norm(params: list[NDArray[Any]], grads: list[Any], adaptive: bool) -> float: ...
+def sam_perturb(
+    params: list[NDArray[Any]], grads: list[Any], factor: float, adaptive: bool
+) -> None: ...
 def clamp(grads: list[NDArray[Any]], clip_value: float) -> None: ...
 def get_num_threads() -> int: ...
 def is_thread_count(text: str) -> bool: ...

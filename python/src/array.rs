@@ -113,6 +113,23 @@ impl<'py> Array<'py> {
         }
     }
 
+    /// Asks for the dtype and the shape of the parameter that it belongs to.
+    pub(crate) fn require_match(&self, name: &str, dtype: Dtype, shape: &[usize]) -> PyResult<()> {
+        if self.dtype != dtype {
+            return Err(PyTypeError::new_err(format!(
+                "{name} must be {dtype} as its parameter is, got {}",
+                self.dtype
+            )));
+        }
+        if self.shape != shape {
+            return Err(PyValueError::new_err(format!(
+                "{name} must have the shape {shape:?} of its parameter, got {:?}",
+                self.shape
+            )));
+        }
+        Ok(())
+    }
+
     /// The addresses of its bytes.
     pub(crate) fn range(&self) -> Range<usize> {
         let start = self.data.addr();
@@ -144,6 +161,35 @@ impl<'py> Array<'py> {
         // SAFETY: contiguous and aligned by `new`; the rest is the caller's word.
         unsafe { std::slice::from_raw_parts_mut(self.data.cast(), self.len) }
     }
+}
+
+/// Evaluates an expression with `$T` as the type of the elements, `f32` or else `f64`.
+macro_rules! with_float {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::array::Dtype::F32 => {
+                type $T = f32;
+                $body
+            }
+            _ => {
+                type $T = f64;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_float;
+
+/// An array of a type that parameters and gradients may have.
+pub(crate) fn floats<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Array<'py>> {
+    let array = Array::new(name, object)?;
+    if matches!(array.dtype, Dtype::F32 | Dtype::F64) {
+        return Ok(array);
+    }
+    Err(PyTypeError::new_err(format!(
+        "{name} must be float32 or float64, got {}",
+        array.dtype
+    )))
 }
 
 /// What an array was when it was checked, to see cheaply whether it still is.
@@ -201,9 +247,9 @@ pub(crate) fn recognize(
     // SAFETY: an ndarray by its type, and the interpreter is attached.
     let raw: &PyArrayObject = unsafe { &*object.as_ptr().cast() };
     let raw = &raw.fields;
-    // SAFETY: an ndarray's dimensions are `nd` integers.
     let dims: &[isize] = match usize::try_from(raw.nd).ok()? {
         0 => &[],
+        // SAFETY: an ndarray's dimensions are `nd` integers.
         rank => unsafe { std::slice::from_raw_parts(raw.dimensions, rank) },
     };
     let descr = match dtype {

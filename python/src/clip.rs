@@ -1,23 +1,17 @@
 //! Norms and clipping of sequences of arrays.
 
 use fastoptim::clip::{self, Array as Read, ArrayMut as Write};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::array::{Array, Dtype, check_disjoint};
+use crate::array::{Array, Dtype, check_disjoint, floats};
 use crate::inflight;
 
 fn arrays<'py>(grads: &[Bound<'py, PyAny>], written: bool) -> PyResult<Vec<Array<'py>>> {
     let mut arrays = Vec::with_capacity(grads.len());
     for (index, grad) in grads.iter().enumerate() {
         let name = format!("grads[{index}]");
-        let array = Array::new(&name, grad)?;
-        if !matches!(array.dtype, Dtype::F32 | Dtype::F64) {
-            return Err(PyTypeError::new_err(format!(
-                "{name} must be float32 or float64, got {}",
-                array.dtype
-            )));
-        }
+        let array = floats(&name, grad)?;
         if written {
             array.require_writable(&name)?;
         }

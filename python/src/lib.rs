@@ -7,6 +7,7 @@ mod group;
 mod inflight;
 mod loss;
 mod optim;
+mod search;
 mod threads;
 
 use fastoptim::isa::{self, Tier};
@@ -34,5 +35,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     clip::register(module)?;
     loss::register(module)?;
     optim::register(module)?;
+    search::register(module)?;
     threads::register(module)
 }

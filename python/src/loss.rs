@@ -10,22 +10,12 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyFloat;
 
-use crate::array::{Array, Dtype, check_disjoint};
+use crate::array::{Array, Dtype, check_disjoint, floats};
 use crate::error::to_py;
 use crate::inflight;
 
 /// The value, and the gradient where one was asked for.
 type Found<'py> = (Bound<'py, PyAny>, Option<Bound<'py, PyAny>>);
-
-fn floats<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Array<'py>> {
-    let array = Array::new(name, object)?;
-    match array.dtype {
-        Dtype::F32 | Dtype::F64 => Ok(array),
-        other => Err(PyTypeError::new_err(format!(
-            "{name} must be float32 or float64, got {other}"
-        ))),
-    }
-}
 
 fn require_dtype(name: &str, array: &Array<'_>, input: &Array<'_>) -> PyResult<()> {
     if array.dtype == input.dtype {

@@ -11,11 +11,11 @@ use fastoptim::prepare::Prepare;
 use fastoptim::segment::{Clock, MAX_SCALARS, Segment};
 use fastoptim::work::{self, Work};
 use numpy::PyUntypedArray;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PySlice, PyTuple};
 
-use crate::array::{Address, Array, Dtype, Layout, check_disjoint, recognize};
+use crate::array::{Address, Array, Dtype, Layout, check_disjoint, floats, recognize, with_float};
 use crate::error::to_py;
 use crate::group::{Group, Keys};
 use crate::inflight::{self, Ranges};
@@ -94,17 +94,6 @@ pub(crate) struct Engine {
     /// Steps applied so far: what hyperparameters that are functions are called with.
     #[pyo3(get, set)]
     steps: u64,
-}
-
-fn floats<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Array<'py>> {
-    let array = Array::new(name, object)?;
-    if matches!(array.dtype, Dtype::F32 | Dtype::F64) {
-        return Ok(array);
-    }
-    Err(PyTypeError::new_err(format!(
-        "{name} must be float32 or float64, got {}",
-        array.dtype
-    )))
 }
 
 /// Zeros in one allocation, that starts on a cache line.
@@ -416,18 +405,7 @@ fn matching(
     shape: &[usize],
 ) -> PyResult<*mut u8> {
     let array = Array::new(name, object)?;
-    if array.dtype != dtype {
-        return Err(PyTypeError::new_err(format!(
-            "{name} must be {dtype} as its parameter is, got {}",
-            array.dtype
-        )));
-    }
-    if array.shape != shape {
-        return Err(PyValueError::new_err(format!(
-            "{name} must have the shape {shape:?} of its parameter, got {:?}",
-            array.shape
-        )));
-    }
+    array.require_match(name, dtype, shape)?;
     Ok(array.data)
 }
 
@@ -618,15 +596,11 @@ impl Engine {
                 1.0 - beta
             };
             let (p, z, n) = (parameter.layout.data, z.data, z.len);
-            // SAFETY: checked, disjoint, alive and registered.
-            match parameter.layout.dtype {
-                Dtype::F32 => py.detach(|| unsafe {
-                    blend::<f32>(slice_mut(p, n), slice_mut(z, n), weight);
-                }),
-                _ => py.detach(|| unsafe {
-                    blend::<f64>(slice_mut(p, n), slice_mut(z, n), weight);
-                }),
-            }
+            with_float!(parameter.layout.dtype, T => {
+                // SAFETY: checked, disjoint, alive and registered.
+                let (p, z) = unsafe { (slice_mut::<T>(p, n), slice_mut::<T>(z, n)) };
+                py.detach(|| blend(p, z, weight));
+            });
         }
         self.averaged = averaged;
         Ok(())
@@ -671,8 +645,8 @@ impl Engine {
         let found = py.detach(|| execute(methods, members, &options));
         drop(guard);
 
-        for index in 0..self.parameters.len() {
-            if gradients[index].is_none() {
+        for (index, gradient) in gradients.iter().enumerate() {
+            if gradient.is_none() {
                 continue;
             }
             let clock = self.clock(&self.parameters[index]);

@@ -230,11 +230,9 @@ def test_bad_hyperparameters_wherever_they_are_set(cls: Any, value: float) -> No
             with pytest.raises((ValueError, TypeError), match=name):
                 opt.step(np.ones(SHAPE))
             assert np.array_equal(opt.param_groups[0]["params"][0], np.ones(SHAPE))
-        for bad in ("big", True, None, [1.0]):
+        for wrong in ("big", True, None, [1.0]):
             opt = cls(np.ones(SHAPE))
-            if opt.param_groups[0][name] is None:
-                continue
-            opt.param_groups[0][name] = bad
+            opt.param_groups[0][name] = wrong
             with pytest.raises(TypeError, match=name):
                 opt.step(np.ones(SHAPE))
     pairs = [key for key, x in opt.param_groups[0].items() if key == "betas" and x]
@@ -243,6 +241,6 @@ def test_bad_hyperparameters_wherever_they_are_set(cls: Any, value: float) -> No
         for bad_betas in ((value,) * length, (1.0,) * length, (-0.1,) * length):
             with pytest.raises(ValueError, match=name):
                 cls(np.ones(SHAPE), **{name: bad_betas})
-        for wrong in ((0.9,), 0.9, "no", (0.9, "x"), None):
+        for no_betas in ((0.9,), 0.9, "no", (0.9, "x"), None):
             with pytest.raises(TypeError, match=name):
-                cls(np.ones(SHAPE), **{name: wrong})
+                cls(np.ones(SHAPE), **{name: no_betas})

@@ -107,7 +107,9 @@ def test_a_buffer_and_its_arrays_have_one_norm() -> None:
     grads.flat[...] = np.random.default_rng(2).standard_normal(grads.size)
     apart = [view.copy() for view in grads.values()]
     norm = fo.get_total_norm(grads)
-    assert norm == fo.get_total_norm(apart) == fo.get_total_norm(dict(enumerate(apart)))
+    assert (
+        norm == fo.get_total_norm(apart) == fo.get_total_norm(dict(zip("abc", apart, strict=True)))
+    )
     infos = [
         fo.SGD(params).step(g, max_norm=math.inf)
         for params, g in (

@@ -82,7 +82,8 @@ def test_state_is_seen_under_names_and_stays_live(cls: Any) -> None:
 
 def test_groups_have_hyperparameters_of_their_own() -> None:
     a, b = np.zeros(2), np.zeros(2)
-    opt = fo.SGD([{"params": {"a": a}}, {"params": {"b": b}, "lr": 1.0}], lr=0.5)
+    groups: list[dict[str, Any]] = [{"params": {"a": a}}, {"params": {"b": b}, "lr": 1.0}]
+    opt = fo.SGD(groups, lr=0.5)
     c = np.zeros(2)
     opt.add_param_group({"params": {"c": c}, "lr": 2.0, "maximize": True})
     opt.step([np.ones(2)] * 3)

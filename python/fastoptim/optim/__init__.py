@@ -17,13 +17,16 @@ from fastoptim.optim.prodigy import Prodigy
 from fastoptim.optim.radam import RAdam
 from fastoptim.optim.rmsprop import RMSprop
 from fastoptim.optim.rprop import Rprop
+from fastoptim.optim.sam import SAM
 from fastoptim.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from fastoptim.optim.search import RandomLocalSearch, RandomSearch
 from fastoptim.optim.sgd import SGD
 
 __all__ = [
     "ASGD",
     "LAMB",
     "LARS",
+    "SAM",
     "SGD",
     "AdEMAMix",
     "Adadelta",
@@ -39,6 +42,8 @@ __all__ = [
     "Prodigy",
     "RAdam",
     "RMSprop",
+    "RandomLocalSearch",
+    "RandomSearch",
     "Rprop",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -15,7 +15,7 @@ from fastoptim.errors import CheckpointError
 
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = FlatBuffer | Array | Sequence[Array] | Mapping[str, Array]
-Params: TypeAlias = Arrays | Sequence[dict[str, Any]]
+Params: TypeAlias = Arrays | Iterable[Array] | Sequence[dict[str, Any]]
 Grads: TypeAlias = FlatBuffer | Array | Sequence[Array | None] | Mapping[str, Array | None]
 
 
@@ -82,7 +82,7 @@ class Optimizer:
         """
         if not isinstance(param_group, Mapping) or "params" not in param_group:
             raise TypeError('param_group must be a dict with "params"')
-        names, arrays = _named(param_group["params"], start=len(self._names))
+        names, arrays = named_arrays(param_group["params"], start=len(self._names))
         group = {"params": tuple(arrays), "param_names": tuple(names), **self._defaults}
         for key, value in param_group.items():
             if key == "params":
@@ -133,13 +133,13 @@ class Optimizer:
             Another thread is working on the same memory.
         """
         norm = self._engine.step(
-            self.param_groups, self._in_order(grads), loss_scale, max_norm, clip_value
+            self.param_groups, self._given(grads), loss_scale, max_norm, clip_value
         )
         return _APPLIED if norm is None else StepInfo(True, norm)
 
     def zero_grad(self, grads: Grads) -> None:
         """Set every gradient to 0."""
-        ordered = self._in_order(grads)
+        ordered = self._given(grads)
         if isinstance(ordered, np.ndarray):
             ordered[...] = 0
             return
@@ -257,7 +257,7 @@ class Optimizer:
             groups.append(group)
         return groups
 
-    def _in_order(self, grads: Grads) -> Array | Sequence[Array | None]:
+    def _given(self, grads: Grads) -> Array | Sequence[Array | None]:
         """Return the gradients as one array or one sequence over all groups."""
         if isinstance(grads, np.ndarray):
             return grads if self._buffer is not None else [grads]
@@ -272,6 +272,20 @@ class Optimizer:
                 f"grads must be arrays in the structure of params, got {type(grads).__name__}"
             )
         return grads
+
+    def in_order(self, grads: Grads) -> list[Array | None]:
+        """Return the gradients as one list over all groups."""
+        given = self._given(grads)
+        if self._buffer is not None and isinstance(given, np.ndarray):
+            if given.shape != self._buffer.flat.shape:
+                raise ValueError(
+                    f"grads must have shape {self._buffer.flat.shape}, got {given.shape}"
+                )
+            bounds = [*self._buffer.offsets.values(), self._buffer.size]
+            shapes = self._buffer.shapes.values()
+            pieces = zip(bounds, bounds[1:], shapes, strict=False)
+            return [given[start:end].reshape(shape) for start, end, shape in pieces]
+        return list(given)
 
     def _by_name(self, grads: Mapping[str, Array | None]) -> list[Array | None]:
         if len(grads) != len(self._names) or any(name not in grads for name in self._names):
@@ -321,7 +335,8 @@ def _is_groups(params: Any) -> bool:
     )
 
 
-def _named(params: Any, start: int) -> tuple[list[str], list[Array]]:
+def named_arrays(params: Any, start: int = 0) -> tuple[list[str], list[Array]]:
+    """Return the names and the arrays of parameters in any form but groups."""
     if isinstance(params, Mapping):
         if not all(isinstance(name, str) for name in params):
             raise TypeError("params must have names that are strings")

@@ -1,0 +1,169 @@
+"""Sharpness-aware minimization around any optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastoptim import _core
+from fastoptim.optim._base import Array, Grads, Optimizer, StepInfo
+
+
+class SAM:
+    r"""Sharpness-aware minimization: seeks flat minima, at two gradients per step.
+
+    .. math::
+        e = \rho \frac{g}{\lVert g \rVert + 10^{-12}}, \qquad
+        p = \text{base}(p, \nabla L(p + e))
+
+    The norm goes over all parameters of all groups. Adaptive, :math:`e = \rho\, p^2 g / \lVert p g
+    \rVert`, which does not depend on the scale of the parameters. The parameters come back from a
+    saved copy, to the bit, before the base optimizer steps.
+
+    Parameters
+    ----------
+    base : Optimizer
+        What makes the step; ``param_groups`` and ``maximize`` are its own.
+    rho : float, default 0.05
+        The size of the neighbourhood; finite and >= 0.
+    adaptive : bool, default False
+        Scales the neighbourhood by the parameters; wants a ``rho`` about 10 times larger.
+
+    References
+    ----------
+    Foret et al., "Sharpness-Aware Minimization for Efficiently Improving Generalization", 2021.
+    Kwon et al., "ASAM: Adaptive Sharpness-Aware Minimization", 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.array([3.0, 4.0])
+    >>> opt = fo.SAM(fo.SGD(w, lr=0.1), rho=0.5)
+    >>> opt.step(lambda: (float(w @ w), 2 * w))
+    25.0
+    >>> w.round(6)
+    array([2.34, 3.12])
+    """
+
+    def __init__(self, base: Optimizer, rho: float = 0.05, adaptive: bool = False) -> None:
+        if not isinstance(base, Optimizer):
+            raise TypeError(f"base must be an optimizer, got {type(base).__name__}")
+        if not isinstance(adaptive, bool):
+            raise TypeError(f"adaptive must be a bool, got {adaptive!r}")
+        rho = float(rho)
+        if not (math.isfinite(rho) and rho >= 0):
+            raise ValueError(f"rho must be finite and >= 0, got {rho}")
+        self.base = base
+        self.rho = rho
+        self.adaptive = adaptive
+        self._saved: list[Array] = []
+        self._perturbed = False
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of the base optimizer."""
+        return self.base.param_groups
+
+    @property
+    def state(self) -> dict[str, dict[str, Any]]:
+        """The state of the base optimizer."""
+        return self.base.state
+
+    def _params(self) -> list[Array]:
+        return [array for group in self.param_groups for array in group["params"]]
+
+    def first_step(self, grads: Grads) -> None:
+        """Save the parameters and move them to where the loss is worst nearby.
+
+        Raises
+        ------
+        RuntimeError
+            They are there already.
+        """
+        if self._perturbed:
+            raise RuntimeError("first_step comes once before each second_step")
+        params, ordered = self._params(), self.base.in_order(grads)
+        norm = _core.sam_norm(params, ordered, self.adaptive)
+        if not self._saved:
+            self._saved = [np.empty_like(array) for array in params]
+        for saved, array in zip(self._saved, params, strict=True):
+            saved[...] = array
+        factor = self.rho / (norm + 1e-12)
+        start = 0
+        for group in self.param_groups:
+            end = start + len(group["params"])
+            sign = -1.0 if group["maximize"] else 1.0
+            _core.sam_perturb(params[start:end], ordered[start:end], sign * factor, self.adaptive)
+            start = end
+        self._perturbed = True
+
+    def second_step(self, grads: Grads, **options: Any) -> StepInfo:
+        """Bring the parameters back and step by the gradients found at the perturbed point.
+
+        Parameters
+        ----------
+        grads : FlatBuffer, array, sequence or mapping
+            As for the base optimizer.
+        **options
+            As for its ``step``.
+
+        Raises
+        ------
+        RuntimeError
+            ``first_step`` has not been called.
+        """
+        if not self._perturbed:
+            raise RuntimeError("second_step comes after first_step")
+        params = self._params()
+        _core.exchange(params, self._saved)
+        try:
+            info = self.base.step(grads, **options)
+        except BaseException:
+            _core.exchange(params, self._saved)
+            raise
+        self._perturbed = False
+        return info
+
+    def step(self, closure: Callable[[], tuple[float, Grads]]) -> float:
+        """Make both steps.
+
+        Parameters
+        ----------
+        closure : function
+            Returns the loss and the gradients at the parameters; called twice. Where it raises, or
+            a step does, the parameters are as before.
+
+        Returns
+        -------
+        float
+            The loss of the first call.
+        """
+        loss, grads = closure()
+        self.first_step(grads)
+        try:
+            _, grads = closure()
+            self.second_step(grads)
+        except BaseException:
+            _core.exchange(self._params(), self._saved)
+            self._perturbed = False
+            raise
+        return loss
+
+    def zero_grad(self, grads: Grads) -> None:
+        """Set every gradient to 0."""
+        self.base.zero_grad(grads)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the base optimizer."""
+        return self.base.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load what ``state_dict`` of this or of the base optimizer returned."""
+        self.base.load_state_dict(state_dict)
+
+    def __repr__(self) -> str:
+        return f"SAM(rho={self.rho}, adaptive={self.adaptive}, base={self.base!r})"

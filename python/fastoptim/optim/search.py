@@ -1,0 +1,148 @@
+"""Random search: what to beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from fastoptim import _core
+from fastoptim.buffer import FlatBuffer
+from fastoptim.optim._base import Array, Arrays, named_arrays
+
+
+class _Search:
+    """What both searches share; it cannot be used by itself."""
+
+    _local: bool
+
+    def __init__(self, params: Arrays, scale: float = 1e-3, seed: int = 0) -> None:
+        scale = float(scale)
+        if not (math.isfinite(scale) and scale >= 0):
+            raise ValueError(f"scale must be finite and >= 0, got {scale}")
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise TypeError(f"seed must be an integer, got {seed!r}")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed must be in [0, 2**64), got {seed}")
+        self.params = params
+        self.scale = scale
+        self.seed = seed
+        self.steps = 0
+        self.best: float | None = None
+        if isinstance(params, FlatBuffer):
+            self._arrays: list[Array] = [params.flat]
+        else:
+            _, self._arrays = named_arrays(params)
+        # With a scale of 0 it checks the arrays and changes nothing.
+        _core.add_normal(self._arrays, 0.0, seed, 0)
+        self._saved = [array.copy() for array in self._arrays]
+
+    def step(self, objective: Callable[[Any], float]) -> float:
+        """Try one draw and keep it if it is better.
+
+        Parameters
+        ----------
+        objective : function
+            Takes the parameters in the form they were given and returns a float to be minimized.
+            NaN is never better. Where it raises, the parameters are as before.
+
+        Returns
+        -------
+        float
+            The best value so far; the parameters are where it was found. The first step also
+            evaluates the parameters as they are.
+        """
+        best = self.best
+        if best is None:
+            best = float(objective(self.params))
+            best = math.inf if math.isnan(best) else best
+        for saved, array in zip(self._saved, self._arrays, strict=True):
+            saved[...] = array
+            if not self._local:
+                array[...] = 0
+        try:
+            _core.add_normal(self._arrays, self.scale, self.seed, self.steps)
+            value = float(objective(self.params))
+        except BaseException:
+            self._restore()
+            raise
+        if value < best:
+            best = value
+        else:
+            self._restore()
+        self.steps += 1
+        self.best = best
+        return best
+
+    def _restore(self) -> None:
+        for saved, array in zip(self._saved, self._arrays, strict=True):
+            array[...] = saved
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(scale={self.scale}, seed={self.seed}, best={self.best})"
+
+
+class RandomSearch(_Search):
+    r"""Random search: :math:`p = \text{scale}\, N(0, 1)`, the best of all draws.
+
+    The weakest optimizer there is, and a baseline: whatever does not beat it does not learn.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence or mapping
+        float32 or float64 arrays, updated in place.
+    scale : float, default 1e-3
+        Standard deviation of the draws; finite and >= 0.
+    seed : int, default 0
+        The same seed gives the same draws for any number of threads.
+
+    References
+    ----------
+    Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011 (the generator).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.array([3.0, -4.0])
+    >>> search = fo.RandomSearch(w, scale=1.0)
+    >>> values = [search.step(lambda w: float(w @ w)) for _ in range(50)]
+    >>> values == sorted(values, reverse=True), values[-1] == float(w @ w)
+    (True, True)
+    """
+
+    _local = False
+
+
+class RandomLocalSearch(_Search):
+    r"""Random local search: :math:`p + \text{scale}\, N(0, 1)`, kept where it is better.
+
+    Needs no gradient and follows the loss downhill, but in many dimensions nearly every direction
+    is useless: gradient descent is faster by about the number of parameters.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence or mapping
+        float32 or float64 arrays, updated in place.
+    scale : float, default 1e-3
+        Standard deviation of the draws around the best so far; finite and >= 0.
+    seed : int, default 0
+        The same seed gives the same draws for any number of threads.
+
+    References
+    ----------
+    Rastrigin, "The convergence of the random search method in the extremal control of a
+    many-parameter system", 1963.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.array([3.0, -4.0])
+    >>> search = fo.RandomLocalSearch(w, scale=0.3)
+    >>> best = [search.step(lambda w: float(w @ w)) for _ in range(200)][-1]
+    >>> best < 0.1
+    True
+    """
+
+    _local = True
