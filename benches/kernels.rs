@@ -1,119 +1,72 @@
-//! Every kernel in L1, L2, last-level cache and memory, beside an in-place stream of the same
-//! arrays: `cargo bench`.
+//! Every kernel in L1, L2, last-level cache and memory, beside a stream over as many arrays:
+//! `cargo bench`.
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fastoptim::clip::{Array, total_norm};
+use fastoptim::clip::{Array, ArrayMut, clamp, scale, total_norm};
 use fastoptim::hyper::Value::{Flag, Number, Numbers, Word};
-use fastoptim::isa::{Kernel, current};
+use fastoptim::loss::cross_entropy::{CrossEntropy, Target};
+use fastoptim::loss::mse::Mse;
+use fastoptim::loss::{Input, Reduction};
 use fastoptim::optim::{Kind, Method};
+use fastoptim::pointwise;
 use fastoptim::prepare::Prepare;
 use fastoptim::segment::{Clock, Segment};
-use fastoptim::threads;
+use fastoptim::stream::stream;
 use fastoptim::work;
 
 /// Elements: L1, L2, last-level cache, and four times a cache of 32 MiB.
 const SIZES: [usize; 4] = [1 << 10, 1 << 15, 1 << 20, 1 << 25];
 
 fn methods() -> Vec<(&'static str, Method)> {
-    let adam = |amsgrad| {
+    let adam = |amsgrad, cautious| {
+        let betas = Numbers(vec![0.9, 0.999]);
+        let flags = [Flag(amsgrad), Flag(true), Flag(cautious)];
         [
-            Number(1e-3),
-            Numbers(vec![0.9, 0.999]),
-            Number(1e-8),
-            Number(0.01),
-            Flag(amsgrad),
-            Flag(true),
-            Flag(false),
+            vec![Number(1e-3), betas, Number(1e-8), Number(0.01)],
+            flags.to_vec(),
         ]
+        .concat()
     };
     let sgd = |momentum| {
-        let form = Word("outside".to_owned());
+        let rates = [Number(1e-3), Number(momentum), Number(0.0), Number(0.0)];
         [
-            Number(1e-3),
-            Number(momentum),
-            Number(0.0),
-            Number(0.0),
-            Flag(false),
-            form,
+            rates.to_vec(),
+            vec![Flag(false), Word("outside".to_owned())],
         ]
+        .concat()
     };
+    let lion = vec![
+        Number(1e-4),
+        Numbers(vec![0.9, 0.99]),
+        Number(0.0),
+        Flag(false),
+    ];
+    let rmsprop = [1e-2, 0.99, 1e-8, 0.0, 0.0].map(Number).to_vec();
     [
         ("sgd", Kind::SGD.method(&sgd(0.0))),
         ("momentum", Kind::SGD.method(&sgd(0.9))),
-        ("adamw", Kind::Adam.method(&adam(false))),
-        ("amsgrad", Kind::Adam.method(&adam(true))),
+        ("adamw", Kind::Adam.method(&adam(false, false))),
+        ("amsgrad", Kind::Adam.method(&adam(true, false))),
+        ("cautious adamw", Kind::Adam.method(&adam(false, true))),
+        ("lion", Kind::Lion.method(&lion)),
+        (
+            "rmsprop",
+            Kind::RMSprop.method(&[rmsprop, vec![Flag(false); 2]].concat()),
+        ),
     ]
     .map(|(name, method)| (name, method.expect("in range")))
     .into()
-}
-
-/// Reads `reads` arrays and writes the first `reads - 1` in place: the least an optimizer does.
-struct Stream<'a> {
-    written: Vec<&'a mut [f32]>,
-    read: &'a [f32],
-}
-
-impl Kernel for Stream<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let n = self.read.len();
-        match { self.written }.as_mut_slice() {
-            [a, b, c] => {
-                let (a, b, c) = (&mut a[..n], &mut b[..n], &mut c[..n]);
-                for i in 0..n {
-                    let x = self.read[i];
-                    a[i] += x;
-                    b[i] += x;
-                    c[i] += x;
-                }
-            }
-            written => {
-                for array in written {
-                    for i in 0..n {
-                        array[i] += self.read[i];
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn stream(written: &mut [Vec<f32>], read: &[f32]) {
-    const CHUNK: usize = 16 * 1024;
-    let n = read.len();
-    let tier = current();
-    let bases: Vec<std::sync::atomic::AtomicPtr<f32>> = written
-        .iter_mut()
-        .map(|array| array.as_mut_ptr().into())
-        .collect();
-    threads::run(n.div_ceil(CHUNK), n, |chunk| {
-        let (from, to) = (chunk * CHUNK, n.min((chunk + 1) * CHUNK));
-        let written = bases
-            .iter()
-            .map(|base| {
-                let base = base.load(std::sync::atomic::Ordering::Relaxed);
-                // SAFETY: chunks do not overlap and each runs once.
-                unsafe { std::slice::from_raw_parts_mut(base.add(from), to - from) }
-            })
-            .collect();
-        tier.run(Stream {
-            written,
-            read: &read[from..to],
-        });
-    });
 }
 
 fn optimizers(c: &mut Criterion) {
     for n in SIZES {
         let mut group = c.benchmark_group("step");
         let g = vec![1e-3_f32; n];
+        let shape = [n];
         for (name, method) in methods() {
             let slots = method.state(1).len();
-            let shape = [n];
             let mut p = vec![1.0_f32; n];
             let mut state = vec![vec![0.0_f32; n]; slots];
             group.throughput(Throughput::Bytes((4 * n * (3 + 2 * slots)) as u64));
@@ -129,21 +82,77 @@ fn optimizers(c: &mut Criterion) {
                 });
             });
         }
-        let mut written = vec![vec![0.0_f32; n]; 3];
-        group.throughput(Throughput::Bytes(28 * n as u64));
-        group.bench_function(
-            BenchmarkId::new("ceiling of 4 reads and 3 writes", n),
-            |b| {
-                b.iter(|| stream(&mut written, &g));
-            },
-        );
+        for others in 0..4 {
+            let mut arrays = vec![vec![0.0_f32; n]; others + 1];
+            group.throughput(Throughput::Bytes((4 * n * (3 + 2 * others)) as u64));
+            let name = format!("stream of {} reads and {} writes", others + 2, others + 1);
+            group.bench_function(BenchmarkId::new(name, n), |b| {
+                b.iter(|| {
+                    let (p, others) = arrays.split_first_mut().expect("one at least");
+                    stream(p, &g, others.iter_mut().map(Vec::as_mut_slice).collect());
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+fn clipping(c: &mut Criterion) {
+    for n in SIZES {
+        let mut group = c.benchmark_group("clip");
+        let mut g = vec![1e-3_f32; n];
         group.throughput(Throughput::Bytes(4 * n as u64));
         group.bench_function(BenchmarkId::new("norm", n), |b| {
             b.iter(|| total_norm(black_box(&[Array::F32(&g)]), 2.0));
+        });
+        group.throughput(Throughput::Bytes(8 * n as u64));
+        group.bench_function(BenchmarkId::new("scale", n), |b| {
+            b.iter(|| scale(&mut [ArrayMut::F32(&mut g)], 0.999_999));
+        });
+        group.bench_function(BenchmarkId::new("clamp", n), |b| {
+            b.iter(|| clamp(&mut [ArrayMut::F32(&mut g)], 1.0));
         });
         group.finish();
     }
 }
 
-criterion_group!(benches, optimizers);
+fn losses(c: &mut Criterion) {
+    let mut group = c.benchmark_group("loss");
+    for n in SIZES {
+        let (x, y) = (vec![0.5_f32; n], vec![0.25_f32; n]);
+        let mut out = vec![0.0_f32; n];
+        group.throughput(Throughput::Bytes(12 * n as u64));
+        group.bench_function(BenchmarkId::new("mse", n), |b| {
+            b.iter(|| {
+                let input = Input::Gradient(&x, &mut out);
+                pointwise::compute(Mse, input, &y, Reduction::Mean, 1.0)
+            });
+        });
+    }
+    for (rows, classes) in [(128, 10), (65_536, 10), (8192, 1000), (1024, 32_000)] {
+        let n = rows * classes;
+        let x: Vec<f32> = (0..n).map(|i| (i % 1009) as f32 / 100.0).collect();
+        let labels: Vec<i64> = (0..rows).map(|i| (i * 7 % classes) as i64).collect();
+        let mut out = vec![0.0_f32; n];
+        for smoothing in [0.0, 0.1] {
+            let loss = CrossEntropy {
+                weight: None,
+                ignore_index: -100,
+                label_smoothing: smoothing,
+            };
+            let name = format!("cross-entropy, smoothing {smoothing}");
+            group.throughput(Throughput::Bytes(12 * n as u64));
+            group.bench_function(BenchmarkId::new(name, format!("{rows} x {classes}")), |b| {
+                b.iter(|| {
+                    let input = Input::Gradient(&x, &mut out);
+                    let target = Target::I64(&labels);
+                    loss.compute(input, [rows, classes], target, Reduction::Mean, 1.0)
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, optimizers, clipping, losses);
 criterion_main!(benches);

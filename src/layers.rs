@@ -11,7 +11,7 @@ use crate::float::Float;
 use crate::isa::{Kernel, Tier};
 use crate::optim::Layered;
 use crate::prepare::{Prepare, STAGE};
-use crate::reduce::{self, VECTOR};
+use crate::reduce::{self, Squares, Sum};
 use crate::segment::{Clock, MAX_SCALARS, Segment, Slices};
 use crate::sweep::{CHUNK, rules};
 use crate::work::{Sums, Work};
@@ -21,9 +21,6 @@ const WHOLE: usize = 32 * 1024;
 
 /// Elements whose sums are kept as one.
 const BLOCK: usize = STAGE;
-
-/// 16 lanes of two sums fill four AVX-512 or eight AVX2 registers.
-const LANES: usize = 16;
 
 /// Elements of one segment.
 #[derive(Clone, Copy)]
@@ -114,14 +111,22 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
         // SAFETY: the caller's word.
         let slices = unsafe { self.segments[part.segment].slices(part.from, part.to) };
         let mut index = block;
+        let mut values = [[T::ZERO; BLOCK]; 2];
         prepared(slices, &self.prepare, tier, |scale, slices| {
-            let sums = tier.run(First {
+            let n = slices.p.len();
+            tier.run(First {
                 rule,
                 scale,
                 slices,
+                values: &mut values,
             });
             for k in 0..2 {
-                self.blocks[index][k].store(sums[k].to_bits(), Ordering::Relaxed);
+                let sum = if R::SQUARED {
+                    reduce::block(&values[k][..n], Squares { scale: 1.0 }, tier)
+                } else {
+                    reduce::block(&values[k][..n], Sum, tier)
+                };
+                self.blocks[index][k].store(sum.to_bits(), Ordering::Relaxed);
             }
             index += 1;
         });
@@ -224,75 +229,44 @@ fn prepared<T: Float, const S: usize>(
     }
 }
 
+/// The first pass over one block, which leaves the values to be summed in `values`: a plain loop
+/// becomes vectors, where sums inside of it would keep it scalar.
 struct First<'a, T, R, const S: usize> {
     rule: R,
     scale: T,
     slices: Slices<'a, T, S>,
-}
-
-impl<T: Float, const S: usize, R: Layered<T, S>> First<'_, T, R, S> {
-    #[inline(always)]
-    fn element(&mut self, i: usize) -> Sums {
-        let Slices { p, g, state } = &mut self.slices;
-        let mut old = [T::ZERO; S];
-        for j in 0..S {
-            old[j] = state[j][i];
-        }
-        let (new, terms) = self.rule.first(p[i], g[i] * self.scale, old);
-        if R::FIRST_WRITES {
-            for j in 0..S {
-                state[j][i] = new[j];
-            }
-        }
-        terms
-    }
+    values: &'a mut [[T; BLOCK]; 2],
 }
 
 impl<T: Float, const S: usize, R: Layered<T, S>> Kernel for First<'_, T, R, S> {
-    type Output = Sums;
+    type Output = ();
 
     #[inline(always)]
-    fn run(mut self) -> Sums {
-        let n = self.slices.p.len();
-        assert_eq!(self.slices.g.len(), n);
-        for array in &self.slices.state {
+    fn run(self) {
+        let Self {
+            rule,
+            scale,
+            slices: Slices { p, g, state },
+            values: [a, b],
+        } = self;
+        let n = p.len();
+        assert!(g.len() == n && n <= BLOCK);
+        for array in &state {
             assert_eq!(array.len(), n);
         }
-        // As in `reduce`: arrays that change as a whole become registers.
-        let mut vectors = [[[0.0; VECTOR]; 2]; LANES / VECTOR];
-        let whole = n - n % LANES;
-        for row in (0..whole).step_by(LANES) {
-            for k in 0..LANES / VECTOR {
-                let mut terms = [[0.0; VECTOR]; 2];
-                for i in 0..VECTOR {
-                    [terms[0][i], terms[1][i]] = self.element(row + VECTOR * k + i);
-                }
-                let sums = vectors[k];
-                vectors[k] =
-                    std::array::from_fn(|j| std::array::from_fn(|i| sums[j][i] + terms[j][i]));
+        for i in 0..n {
+            let mut old = [T::ZERO; S];
+            for j in 0..S {
+                old[j] = state[j][i];
             }
-        }
-        let mut lanes = [[0.0; LANES]; 2];
-        for i in 0..LANES {
-            for j in 0..2 {
-                lanes[j][i] = vectors[i / VECTOR][j][i % VECTOR];
-            }
-        }
-        for i in whole..n {
-            let terms = self.element(i);
-            lanes[0][i - whole] += terms[0];
-            lanes[1][i - whole] += terms[1];
-        }
-        let mut width = LANES / 2;
-        while width > 0 {
-            for i in 0..width {
-                for lanes in &mut lanes {
-                    lanes[i] += lanes[i + width];
+            let (new, values) = rule.first(p[i], g[i] * scale, old);
+            if R::FIRST_WRITES {
+                for j in 0..S {
+                    state[j][i] = new[j];
                 }
             }
-            width /= 2;
+            [a[i], b[i]] = values;
         }
-        [lanes[0][0], lanes[1][0]]
     }
 }
 

@@ -13,7 +13,8 @@
 //!   gradients as [`prepare`] leaves them; [`work`] does all of a step's work together.
 //! - [`reduce`] drives the norms behind [`clip`], [`pointwise`] and [`rowwise`] the losses in
 //!   [`loss`].
-//! - [`float`], [`math`] and [`hyper`] are what they are written with.
+//! - [`sam`] and [`random`] serve what is built around an optimizer; [`stream`] is the ceiling.
+//! - [`float`], [`math`] and [`hyper`] are what all of them are written with.
 //!
 //! Results are the same bits for any number of threads and any tier.
 
@@ -34,6 +35,7 @@ pub mod reduce;
 pub mod rowwise;
 pub mod sam;
 pub mod segment;
+pub mod stream;
 pub mod sweep;
 pub mod threads;
 pub mod wholes;

@@ -5,7 +5,7 @@
 //! their number alone. Threads only choose who computes which block, so they never change a bit.
 
 use crate::float::Float;
-use crate::isa::{self, Kernel};
+use crate::isa::{self, Kernel, Tier};
 use crate::threads;
 
 /// Elements per block: 16 KiB of `f32`, half an L1 cache.
@@ -28,6 +28,9 @@ pub trait Measure: Copy + Send + Sync {
     fn join(self, a: f64, b: f64) -> f64;
 }
 
+/// `sum(x)`
+#[derive(Clone, Copy, Debug)]
+pub struct Sum;
 /// `sum(abs(x))`
 #[derive(Clone, Copy, Debug)]
 pub struct Absolute;
@@ -47,6 +50,17 @@ pub struct Powers {
     pub power: f64,
     /// What the elements are divided by first.
     pub unit: f64,
+}
+
+impl Measure for Sum {
+    #[inline(always)]
+    fn add(self, lane: f64, x: f64) -> f64 {
+        lane + x
+    }
+    #[inline(always)]
+    fn join(self, a: f64, b: f64) -> f64 {
+        a + b
+    }
 }
 
 impl Measure for Absolute {
@@ -133,6 +147,11 @@ impl<T: Float, M: Measure> Kernel for Block<'_, T, M> {
         }
         lanes[0]
     }
+}
+
+/// Measures at most [`BLOCK`] elements.
+pub(crate) fn block<T: Float, M: Measure>(elements: &[T], measure: M, tier: Tier) -> f64 {
+    tier.run(Block { elements, measure })
 }
 
 /// Measures each slice by itself. All of them share one fork-join.

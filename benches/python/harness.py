@@ -41,7 +41,8 @@ class Contestant:
     """One way to do the work of a case."""
 
     run: Callable[[], object]
-    answer: Callable[[], Iterable[npt.ArrayLike]]
+    # None for other work, as a ceiling is.
+    answer: Callable[[], Iterable[npt.ArrayLike]] | None
 
 
 @dataclass
@@ -155,9 +156,15 @@ def check(name: str, contestants: Mapping[str, Contestant], tolerance: float) ->
     for contestant in contestants.values():
         for _ in range(CHECKED):
             contestant.run()
-    expected = [np.array(part) for part in contestants[first].answer()]
+    first_answer = contestants[first].answer
+    if first_answer is None:
+        return
+    expected = [np.array(part) for part in first_answer()]
     for label in others:
-        for ours, theirs in zip(expected, contestants[label].answer(), strict=True):
+        answer = contestants[label].answer
+        if answer is None:
+            continue
+        for ours, theirs in zip(expected, answer(), strict=True):
             np.testing.assert_allclose(
                 ours,
                 np.asarray(theirs),

@@ -1,13 +1,13 @@
 //! `fastoptim._core`: checks arrays and calls the core. No arithmetic lives here.
 
 mod array;
+mod arrays;
 mod clip;
 mod error;
 mod group;
 mod inflight;
 mod loss;
 mod optim;
-mod search;
 mod threads;
 
 use fastoptim::isa::{self, Tier};
@@ -35,6 +35,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     clip::register(module)?;
     loss::register(module)?;
     optim::register(module)?;
-    search::register(module)?;
+    arrays::register(module)?;
     threads::register(module)
 }

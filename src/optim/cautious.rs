@@ -21,11 +21,13 @@ pub(super) struct Cautious<R>(pub(super) R);
 impl<T: Float, const S: usize, R: Directed<T, S>> Layered<T, S> for Cautious<R> {
     const STATE: [&'static str; S] = R::STATE;
     const FIRST_WRITES: bool = false;
+    const SQUARED: bool = false;
 
     #[inline(always)]
-    fn first(&self, _p: T, g: T, state: [T; S]) -> ([T; S], Sums) {
+    fn first(&self, _p: T, g: T, state: [T; S]) -> ([T; S], [T; 2]) {
         let (u, _) = self.0.direction(g, state);
-        (state, [if u * g > T::ZERO { 1.0 } else { 0.0 }, 0.0])
+        let kept = if u * g > T::ZERO { T::ONE } else { T::ZERO };
+        (state, [kept, T::ZERO])
     }
 
     fn ratio(&self, [kept, _]: Sums, n: usize) -> f64 {

@@ -79,12 +79,12 @@ impl<T: Float> Step<T> {
 impl<T: Float> Layered<T, 2> for Step<T> {
     const STATE: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
     const FIRST_WRITES: bool = true;
+    const SQUARED: bool = true;
 
     #[inline(always)]
-    fn first(&self, p: T, g: T, state: [T; 2]) -> ([T; 2], Sums) {
+    fn first(&self, p: T, g: T, state: [T; 2]) -> ([T; 2], [T; 2]) {
         let state = self.moments.advance(g, state);
-        let (u, p) = (self.direction(p, state).to_f64(), p.to_f64());
-        (state, [p * p, u * u])
+        (state, [p, self.direction(p, state)])
     }
 
     fn ratio(&self, sums: Sums, _n: usize) -> f64 {

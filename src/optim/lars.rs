@@ -85,12 +85,6 @@ struct Trust {
 }
 
 impl Trust {
-    #[inline(always)]
-    fn terms<T: Float>(p: T, g: T) -> Sums {
-        let (p, g) = (p.to_f64(), g.to_f64());
-        [p * p, g * g]
-    }
-
     fn ratio(&self, sums: Sums) -> f64 {
         let [p, g] = sums.map(f64::sqrt);
         if !self.adapt || p == 0.0 || g == 0.0 {
@@ -109,10 +103,11 @@ struct Plain<T> {
 impl<T: Float> Layered<T, 0> for Plain<T> {
     const STATE: [&'static str; 0] = [];
     const FIRST_WRITES: bool = false;
+    const SQUARED: bool = true;
 
     #[inline(always)]
-    fn first(&self, p: T, g: T, []: [T; 0]) -> ([T; 0], Sums) {
-        ([], Trust::terms(p, g))
+    fn first(&self, p: T, g: T, []: [T; 0]) -> ([T; 0], [T; 2]) {
+        ([], [p, g])
     }
 
     fn ratio(&self, sums: Sums, _n: usize) -> f64 {
@@ -138,10 +133,11 @@ struct Momentum<T> {
 impl<T: Float> Layered<T, 1> for Momentum<T> {
     const STATE: [&'static str; 1] = ["momentum_buffer"];
     const FIRST_WRITES: bool = false;
+    const SQUARED: bool = true;
 
     #[inline(always)]
-    fn first(&self, p: T, g: T, state: [T; 1]) -> ([T; 1], Sums) {
-        (state, Trust::terms(p, g))
+    fn first(&self, p: T, g: T, state: [T; 1]) -> ([T; 1], [T; 2]) {
+        (state, [p, g])
     }
 
     fn ratio(&self, sums: Sums, _n: usize) -> f64 {

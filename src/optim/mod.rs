@@ -52,8 +52,11 @@ pub trait Layered<T, const S: usize>: Copy + Send + Sync {
     /// Whether the sums go over all arrays together.
     const GLOBAL: bool = false;
 
-    /// The new state, and what is added to the sums.
-    fn first(&self, p: T, g: T, state: [T; S]) -> ([T; S], Sums);
+    /// Whether it is the squares of the values that are summed.
+    const SQUARED: bool;
+
+    /// The new state, and the values of which the sums are taken.
+    fn first(&self, p: T, g: T, state: [T; S]) -> ([T; S], [T; 2]);
 
     /// The number that the second pass works by, from the sums over `n` elements.
     fn ratio(&self, sums: Sums, n: usize) -> f64;

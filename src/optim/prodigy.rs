@@ -154,16 +154,16 @@ impl Estimate {
 impl<T: Float> Layered<T, 4> for Step<T> {
     const STATE: [&'static str; 4] = ["exp_avg", "exp_avg_sq", "s", "p0"];
     const FIRST_WRITES: bool = true;
+    const SQUARED: bool = false;
     const GLOBAL: bool = true;
 
     #[inline(always)]
-    fn first(&self, p: T, g: T, [m, v, s, p0]: [T; 4]) -> ([T; 4], Sums) {
+    fn first(&self, p: T, g: T, [m, v, s, p0]: [T; 4]) -> ([T; 4], [T; 2]) {
         let p0 = if self.fresh { p } else { p0 };
         let m = (self.b1 * m + self.b1c * g).flush();
         let v = (self.b2 * v + self.b2c * (g * g)).flush_where(m == T::ZERO);
         let s = (self.b3 * s + self.of_s * g).flush();
-        let product = g.to_f64() * (p0 - p).to_f64();
-        ([m, v, s, p0], [product, s.to_f64().abs()])
+        ([m, v, s, p0], [g * (p0 - p), s.abs()])
     }
 
     fn ratio(&self, sums: Sums, _n: usize) -> f64 {

@@ -1,11 +1,12 @@
-//! What the wrappers around an optimizer, and the random searches, do to whole arrays.
+//! What the wrappers around an optimizer, the random searches and the benchmarks do to whole
+//! arrays.
 
 use fastoptim::random::{self, Draw};
 use fastoptim::sam;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::array::{Array, check_disjoint, floats, with_float};
+use crate::array::{Array, Dtype, check_disjoint, floats, with_float};
 use crate::inflight;
 
 /// Parameters that are written, each with a gradient that is read.
@@ -147,9 +148,28 @@ fn add_normal(
     Ok(())
 }
 
+/// Adds `grad` to all of the float32 arrays in one pass: the ceiling of what a step can reach.
+#[pyfunction]
+fn stream(py: Python<'_>, arrays: Vec<Bound<'_, PyAny>>, grad: &Bound<'_, PyAny>) -> PyResult<()> {
+    let pairs = Pairs::new(&arrays, &vec![grad.clone(); arrays.len()])?;
+    if !(1..=5).contains(&pairs.0.len()) || pairs.0[0].0.dtype != Dtype::F32 {
+        return Err(PyValueError::new_err("arrays must be 1 to 5 of float32"));
+    }
+    let _guard = pairs.enter()?;
+    // SAFETY: checked, disjoint, alive in this frame, and registered.
+    let mut arrays = pairs.0.iter().map(|(p, _)| unsafe { p.slice_mut::<f32>() });
+    let p = arrays.next().expect("one at least");
+    let others = arrays.collect();
+    // SAFETY: as above.
+    let g = unsafe { pairs.0[0].1.slice() };
+    py.detach(|| fastoptim::stream::stream(p, g, others));
+    Ok(())
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(sam_norm, module)?)?;
     module.add_function(wrap_pyfunction!(sam_perturb, module)?)?;
     module.add_function(wrap_pyfunction!(exchange, module)?)?;
-    module.add_function(wrap_pyfunction!(add_normal, module)?)
+    module.add_function(wrap_pyfunction!(add_normal, module)?)?;
+    module.add_function(wrap_pyfunction!(stream, module)?)
 }

@@ -1,0 +1,150 @@
+"""Every optimizer against PyTorch's default, optax for what PyTorch lacks, and the stream ceiling.
+
+The ceiling is a pass over arrays of the same number with one addition per element, by the same
+driver on the same threads. Bytes are those that the rule must move per float32 parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import fastoptim as fo
+import harness
+from fastoptim import _core
+from harness import Array, Contestant
+
+# The rule's arguments here and in PyTorch, and the bytes it moves per parameter.
+RULES: dict[str, tuple[dict[str, Any], int]] = {
+    "SGD": ({"lr": 1e-3}, 12),
+    "SGD momentum": ({"lr": 1e-3, "momentum": 0.9}, 20),
+    "Adagrad": ({}, 20),
+    "RMSprop": ({}, 20),
+    "RMSprop centered": ({"centered": True}, 28),
+    "RMSprop momentum": ({"momentum": 0.9}, 28),
+    "Adadelta": ({}, 28),
+    "Adam": ({}, 28),
+    "AdamW": ({}, 28),
+    "AdamW amsgrad": ({"amsgrad": True}, 36),
+    "Adamax": ({}, 28),
+    "NAdam": ({}, 28),
+    "RAdam": ({}, 28),
+    "Rprop": ({}, 28),
+    "ASGD": ({}, 20),
+    "Lion": ({}, 20),
+    "AdEMAMix": ({}, 36),
+    "ScheduleFreeSGD": ({"lr": 0.1}, 20),
+    "ScheduleFreeAdamW": ({}, 28),
+    "LARS": ({}, 28),
+    "LAMB": ({}, 40),
+    "Prodigy": ({}, 56),
+    "AdamW cautious": ({"cautious": True}, 44),
+    "Lion cautious": ({"cautious": True}, 32),
+}
+# Those are not bound by memory, or not elementwise at all.
+OTHERS: dict[str, dict[str, Any]] = {"Adafactor": {}, "Muon": {}}
+
+
+def ours(name: str, arguments: dict[str, Any], p: Array, g: Array) -> Contestant:
+    p = p.copy()
+    opt = getattr(fo, name.split()[0])([p], **arguments)
+    return Contestant(lambda: opt.step([g]), lambda: [p])
+
+
+def torch_default(name: str, arguments: dict[str, Any], p: Array, g: Array) -> Contestant | None:
+    import torch
+
+    cls = getattr(torch.optim, name.split()[0], None)
+    if cls is None or "cautious" in arguments:
+        return None
+    tensor = torch.tensor(p, requires_grad=True)
+    tensor.grad = torch.tensor(g)
+    opt = cls([tensor], **arguments)
+    return Contestant(opt.step, lambda: [tensor.detach().numpy()])
+
+
+def optax_rule(name: str, p: Array, g: Array) -> Contestant | None:
+    import jax
+    import optax
+
+    rules: dict[str, Callable[[], Any]] = {
+        "Lion": lambda: optax.lion(1e-4, weight_decay=0.0),
+        "LAMB": lambda: optax.lamb(1e-3, eps=1e-6, weight_decay=0.01),
+        "LARS": lambda: optax.lars(1.0, trust_coefficient=1e-3, eps=1e-8, momentum=0.9),
+    }
+    if name not in rules:
+        return None
+    rule = rules[name]()
+
+    def update(held: Any, state: Any, gradient: Any) -> Any:
+        updates, state = rule.update(gradient, state, held)
+        return optax.apply_updates(held, updates), state
+
+    step = jax.jit(update, donate_argnums=(0, 1))
+    gradient, held = jax.numpy.array(g), jax.numpy.array(p)
+    now = [held, rule.init(held)]
+
+    def run() -> None:
+        now[:] = step(*now, gradient)
+        jax.block_until_ready(now)
+
+    return Contestant(run, lambda: [now[0]])
+
+
+def ceiling(bytes_per_parameter: int, p: Array, g: Array) -> Contestant:
+    """Stream over as many bytes: whole arrays, and a second pass where one does not do."""
+    passes = 1 if bytes_per_parameter <= 36 else 2
+    arrays = [p.copy() for _ in range((bytes_per_parameter // passes // 4 - 1) // 2)]
+
+    def run() -> None:
+        for _ in range(passes):
+            _core.stream(arrays, g)
+
+    return Contestant(run, None)
+
+
+def cases(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
+    n = asked.size(1 << 24, 1 << 12)
+    for name, (arguments, moved) in RULES.items():
+        p, g = harness.arrays(1, n)[0], harness.arrays(1, n, seed=1)[0]
+        found = {"fastoptim": ours(name, arguments, p, g)}
+        if harness.HAS_TORCH and (contestant := torch_default(name, arguments, p, g)):
+            found["torch default"] = contestant
+        if harness.HAS_OPTAX and (contestant := optax_rule(name, p, g)):
+            found["optax jit"] = contestant
+        found[f"stream of {moved} B"] = ceiling(moved, p, g)
+        yield name, found
+    side = asked.size(1024, 32)
+    for name, arguments in OTHERS.items():
+        p, g = (harness.arrays(1, side * side, seed=s)[0].reshape(side, side) for s in (0, 1))
+        found = {"fastoptim": ours(name, arguments, p, g)}
+        # PyTorch's Muon rounds to bfloat16: another answer.
+        if harness.HAS_TORCH and name != "Muon":
+            contestant = torch_default(name, arguments, p, g)
+            assert contestant is not None
+            found["torch default"] = contestant
+        yield f"{name}, {side} x {side}", found
+    yield "AdamW, moments decayed to nothing", decayed(n)
+
+
+def decayed(n: int) -> dict[str, Contestant]:
+    """Steps without gradient once the moments are below the smallest normal number."""
+    tiny = np.float32(1e-37)
+    contestants = {}
+    for name, gradient in (("decayed", 0.0), ("normal", 1e-3)):
+        p, g = np.ones(n, "f4"), np.full(n, gradient, "f4")
+        opt = fo.AdamW([p])
+        opt.step([np.full(n, tiny, "f4")])
+        contestants[name] = Contestant(lambda opt=opt, g=g: opt.step([g]), None)
+    return contestants
+
+
+def main() -> None:
+    asked = harness.options(__doc__ or "")
+    harness.compare("one step on 16 Mi float32 parameters in one array", cases(asked), asked)
+
+
+if __name__ == "__main__":
+    main()
