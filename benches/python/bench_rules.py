@@ -7,6 +7,7 @@ driver on the same threads. Bytes are those that the rule must move per float32 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,7 @@ def decayed(n: int) -> dict[str, Contestant]:
         p, g = np.ones(n, "f4"), np.full(n, gradient, "f4")
         opt = fo.AdamW([p])
         opt.step([np.full(n, tiny, "f4")])
-        contestants[name] = Contestant(lambda opt=opt, g=g: opt.step([g]), None)
+        contestants[name] = Contestant(partial(opt.step, [g]), None)
     return contestants
 
 
