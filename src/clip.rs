@@ -3,10 +3,7 @@
 use crate::float::Float;
 use crate::isa::{self, Kernel};
 use crate::reduce::{self, Absolute, Largest, Powers, Squares};
-use crate::threads;
-
-/// Elements per chunk of parallel work: 64 KiB of `f32`.
-const CHUNK: usize = 16 * 1024;
+use crate::threads::{self, CHUNK};
 
 /// One array, of either type.
 #[derive(Clone, Copy, Debug)]

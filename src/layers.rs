@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::float::Float;
 use crate::isa::{Kernel, Tier};
-use crate::optim::Layered;
 use crate::prepare::{Prepare, STAGE};
 use crate::reduce::{self, Squares, Sum};
-use crate::segment::{Clock, MAX_SCALARS, Segment, Slices};
-use crate::sweep::{CHUNK, rules};
+use crate::rule::Layered;
+use crate::segment::{Clock, MAX_SCALARS, Segment, Slices, rules};
+use crate::threads::CHUNK;
 use crate::work::{Sums, Work};
 
 /// Elements of an array that both passes take at once: 5 arrays of `f32` in 640 KiB.

@@ -9,8 +9,9 @@
 //! | segment | one named array inside a flat buffer |
 //!
 //! - [`isa`] compiles every kernel once per tier, [`threads`] spreads chunks over a pool.
-//! - [`sweep`], [`layers`] and [`wholes`] drive the rules in [`optim`] over [`segment`]s, on
-//!   gradients as [`prepare`] leaves them; [`work`] does all of a step's work together.
+//! - [`sweep`], [`layers`] and [`wholes`] drive the three shapes of [`rule`], which [`optim`] lists,
+//!   over [`segment`]s, on gradients as [`prepare`] leaves them; [`work`] does all of a step's work
+//!   together.
 //! - [`reduce`] drives the norms behind [`clip`], [`pointwise`] and [`rowwise`] the losses in
 //!   [`loss`].
 //! - [`sam`] and [`random`] serve what is built around an optimizer; [`stream`] is the ceiling.
@@ -33,6 +34,7 @@ mod product;
 pub mod random;
 pub mod reduce;
 pub mod rowwise;
+pub mod rule;
 pub mod sam;
 pub mod segment;
 pub mod stream;

@@ -4,8 +4,7 @@
 use crate::float::Float;
 use crate::isa::{self, Kernel};
 use crate::math::Math;
-use crate::sweep::CHUNK;
-use crate::threads;
+use crate::threads::{self, CHUNK};
 
 /// Philox 4x32 with 10 rounds (Salmon et al., 2011): four words from a counter and a key.
 #[inline(always)]

@@ -4,8 +4,7 @@
 use crate::float::Float;
 use crate::isa::{self, Kernel};
 use crate::reduce;
-use crate::sweep::CHUNK;
-use crate::threads;
+use crate::threads::{self, CHUNK};
 
 /// The sum of `g^2`, or adaptive of `(p g)^2`, in `f64`.
 ///

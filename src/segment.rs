@@ -168,6 +168,21 @@ impl<'a, T: Float> Segment<'a, T> {
     }
 }
 
+/// The rule of each segment; neighbours at the same clock share the making of it.
+pub(crate) fn rules<T: Float, R: Copy>(
+    segments: &[Segment<'_, T>],
+    rule_at: impl Fn(Clock) -> R,
+) -> Vec<R> {
+    let mut rules: Vec<R> = Vec::with_capacity(segments.len());
+    for (index, segment) in segments.iter().enumerate() {
+        rules.push(match index.checked_sub(1) {
+            Some(previous) if segments[previous].clock == segment.clock => rules[previous],
+            _ => rule_at(segment.clock),
+        });
+    }
+    rules
+}
+
 /// A stretch of a parameter, its gradient and its state.
 pub(crate) struct Slices<'a, T, const S: usize> {
     pub(crate) p: &'a mut [T],

@@ -1,7 +1,7 @@
 //! The ceiling that steps are held against: the least that can be done with the same memory.
 
-use crate::optim::Rule;
 use crate::prepare::Prepare;
+use crate::rule::Rule;
 use crate::segment::{Clock, Segment};
 use crate::sweep::Sweep;
 use crate::work::{self, Work};

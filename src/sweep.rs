@@ -6,14 +6,11 @@
 
 use crate::float::Float;
 use crate::isa::{Kernel, Tier};
-use crate::optim::Rule;
 use crate::prepare::{Prepare, STAGE};
-use crate::segment::{Clock, Segment, Slices};
+use crate::rule::Rule;
+use crate::segment::{Clock, Segment, Slices, rules};
+use crate::threads::CHUNK;
 use crate::work::Work;
-
-/// Elements per chunk of parallel work: the four arrays of an `f32` AdamW then take 256 KiB, a
-/// share of an L2 cache, and taking a chunk from the counter costs under 1% of working on it.
-pub(crate) const CHUNK: usize = 16 * 1024;
 
 /// Segments under one type of rule.
 pub struct Sweep<'a, T, R, const S: usize> {
@@ -57,21 +54,6 @@ impl<'a, T: Float, const S: usize, R: Rule<T, S>> Sweep<'a, T, R, S> {
             prepare,
         }
     }
-}
-
-/// The rule of each segment; neighbours at the same clock share the making of it.
-pub(crate) fn rules<T: Float, R: Copy>(
-    segments: &[Segment<'_, T>],
-    rule_at: impl Fn(Clock) -> R,
-) -> Vec<R> {
-    let mut rules: Vec<R> = Vec::with_capacity(segments.len());
-    for (index, segment) in segments.iter().enumerate() {
-        rules.push(match index.checked_sub(1) {
-            Some(previous) if segments[previous].clock == segment.clock => rules[previous],
-            _ => rule_at(segment.clock),
-        });
-    }
-    rules
 }
 
 impl<T: Float, const S: usize, R: Rule<T, S>> Work for Sweep<'_, T, R, S> {

@@ -21,6 +21,10 @@ pub const VARIABLE: &str = "FASTOPTIM_NUM_THREADS";
 /// The most threads that can be asked for.
 pub const MOST: usize = 1024;
 
+/// Elements per chunk of parallel work: the four arrays of an `f32` AdamW then take 256 KiB, a
+/// share of an L2 cache, and taking a chunk from the counter costs under 1% of working on it.
+pub(crate) const CHUNK: usize = 16 * 1024;
+
 /// Below this much work, in elements of an AdamW step, a worker is not worth waking. Two cores of
 /// Zen 5 in a virtual machine, where a sleeping worker takes 50 us to run: at 64 Ki serial 11.8 us
 /// and parallel 12.0 (calls 2 ms apart: 15.5 and 14.0), at 1 Mi 193 and 104.

@@ -4,11 +4,10 @@ use std::sync::Mutex;
 
 use crate::float::Float;
 use crate::isa::Tier;
-use crate::optim::Whole;
 use crate::prepare::Prepare;
-use crate::segment::{Clock, Segment};
-use crate::sweep::{CHUNK, rules};
-use crate::threads;
+use crate::rule::Whole;
+use crate::segment::{Clock, Segment, rules};
+use crate::threads::{self, CHUNK};
 use crate::work::Work;
 
 type Task<'a, T, R> = Mutex<Option<(Segment<'a, T>, R)>>;

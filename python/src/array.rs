@@ -234,11 +234,7 @@ impl Layout {
 
 /// The memory of `object` and whether it can be written, if it is a plain array of this dtype and
 /// shape that passes all that [`Array::new`] asks for. `None` has no reason: ask that for it.
-pub(crate) fn recognize(
-    object: &Bound<'_, PyAny>,
-    dtype: Dtype,
-    shape: &[usize],
-) -> Option<(*mut u8, bool)> {
+fn recognize(object: &Bound<'_, PyAny>, dtype: Dtype, shape: &[usize]) -> Option<(*mut u8, bool)> {
     const FIT: i32 = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED;
     let known = known(object.py()).ok()?;
     if !object.get_type().is(&known.ndarray) {
@@ -264,6 +260,22 @@ pub(crate) fn recognize(
         && dims.len() == shape.len()
         && dims.iter().zip(shape).all(|(&dim, &n)| dim as usize == n);
     fits.then_some((data, raw.flags & NPY_ARRAY_WRITEABLE != 0))
+}
+
+/// The memory of an array that must have this dtype and shape. The name is only made for an error.
+pub(crate) fn matching(
+    name: impl FnOnce() -> String,
+    object: &Bound<'_, PyAny>,
+    dtype: Dtype,
+    shape: &[usize],
+) -> PyResult<Address> {
+    if let Some((data, _)) = recognize(object, dtype, shape) {
+        return Ok(Address(data));
+    }
+    let name = name();
+    let array = Array::new(&name, object)?;
+    array.require_match(&name, dtype, shape)?;
+    Ok(Address(array.data))
 }
 
 /// NumPy's own objects, by whose identity an array is recognized.

@@ -8,6 +8,7 @@ mod group;
 mod inflight;
 mod loss;
 mod optim;
+mod parameter;
 mod threads;
 
 use fastoptim::isa::{self, Tier};

@@ -15,67 +15,11 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PySlice, PyTuple};
 
-use crate::array::{Address, Array, Dtype, Layout, check_disjoint, floats, recognize, with_float};
+use crate::array::{Address, Array, Dtype, Layout, check_disjoint, floats, matching, with_float};
 use crate::error::to_py;
 use crate::group::{Group, Keys};
 use crate::inflight::{self, Ranges};
-
-/// One state array of a parameter.
-struct Slot {
-    name: &'static str,
-    array: Py<PyUntypedArray>,
-    data: Address,
-    len: usize,
-    /// Which allocation it is a piece of.
-    slab: usize,
-    /// Whether a step has written it, or a load.
-    started: bool,
-}
-
-struct Parameter {
-    name: String,
-    array: Py<PyAny>,
-    layout: Layout,
-    group: usize,
-    step: u64,
-    scalars: [f64; MAX_SCALARS],
-    slots: Vec<Slot>,
-}
-
-impl Parameter {
-    fn slot(&self, name: &str) -> Option<&Slot> {
-        self.slots.iter().find(|slot| slot.name == name)
-    }
-
-    /// Its memory, if it is still what was checked when it was added.
-    fn check(&self, py: Python<'_>) -> PyResult<()> {
-        let name = &self.name;
-        let object = self.array.bind(py);
-        let (data, writable) = if let Some(found) = self.layout.recognize(object) {
-            found
-        } else {
-            let array = floats(&format!("params[{name:?}]"), object)?;
-            if array.dtype != self.layout.dtype || array.shape != self.layout.shape {
-                return Err(PyValueError::new_err(format!(
-                    "params[{name:?}] is no longer {} of shape {:?}",
-                    self.layout.dtype, self.layout.shape
-                )));
-            }
-            (array.data, array.writable)
-        };
-        if Address(data) != self.layout.data {
-            return Err(PyValueError::new_err(format!(
-                "params[{name:?}] has moved in memory"
-            )));
-        }
-        if !writable {
-            return Err(PyValueError::new_err(format!(
-                "params[{name:?}] is read-only"
-            )));
-        }
-        Ok(())
-    }
-}
+use crate::parameter::{Parameter, Slot, slab, slice_mut};
 
 /// Parameters in groups, with their state, under one kind of optimizer.
 #[pyclass(module = "fastoptim._core")]
@@ -94,17 +38,6 @@ pub(crate) struct Engine {
     /// Steps applied so far: what hyperparameters that are functions are called with.
     #[pyo3(get, set)]
     steps: u64,
-}
-
-/// Zeros in one allocation, that starts on a cache line.
-fn slab<'py>(py: Python<'py>, len: usize, dtype: Dtype) -> PyResult<Bound<'py, PyAny>> {
-    let dtype = py
-        .import("numpy")?
-        .getattr("dtype")?
-        .call1((dtype.to_string(),))?;
-    py.import("fastoptim.buffer")?
-        .getattr("aligned_zeros")?
-        .call1((len, dtype))
 }
 
 impl Engine {
@@ -137,10 +70,7 @@ impl Engine {
         {
             let dtype = first.layout.dtype;
             let len = self.parameters.iter().map(|p| p.layout.len).sum();
-            let data = match recognize(array, dtype, &[len]) {
-                Some((data, _)) => data,
-                None => matching("grads", array, dtype, &[len])?,
-            };
+            let Address(data) = matching(|| "grads".into(), array, dtype, &[len])?;
             let mut offset = 0;
             let place = |parameter: &Parameter| {
                 parameter.check(py)?;
@@ -165,15 +95,9 @@ impl Engine {
                 return Ok(None);
             }
             parameter.check(py)?;
-            let layout = &parameter.layout;
-            let data = match layout.recognize(grad) {
-                Some((data, _)) => data,
-                None => {
-                    let name = format!("grads[{:?}]", parameter.name);
-                    matching(&name, grad, layout.dtype, &layout.shape)?
-                }
-            };
-            Ok(Some(Address(data)))
+            let name = || format!("grads[{:?}]", parameter.name);
+            let Layout { dtype, shape, .. } = &parameter.layout;
+            matching(name, grad, *dtype, shape).map(Some)
         });
         Ok((gradients.collect::<PyResult<_>>()?, false))
     }
@@ -385,28 +309,6 @@ impl Engine {
         }
         segments
     }
-}
-
-/// # Safety
-/// `len` elements of type `T` are alive at `data` for `'a`, aligned, and nobody else has them.
-unsafe fn slice_mut<'a, T>(data: Address, len: usize) -> &'a mut [T] {
-    if len == 0 {
-        return &mut [];
-    }
-    // SAFETY: the caller's word.
-    unsafe { std::slice::from_raw_parts_mut(data.0.cast(), len) }
-}
-
-/// The memory of an array that must have this dtype and shape.
-fn matching(
-    name: &str,
-    object: &Bound<'_, PyAny>,
-    dtype: Dtype,
-    shape: &[usize],
-) -> PyResult<*mut u8> {
-    let array = Array::new(name, object)?;
-    array.require_match(name, dtype, shape)?;
-    Ok(array.data)
 }
 
 /// The options of one step, checked.

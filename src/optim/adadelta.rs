@@ -1,8 +1,8 @@
 //! Adadelta (Zeiler, 2012).
 
-use super::{Optimizer, Rule, Visitor};
 use crate::float::Float;
 use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
+use crate::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text

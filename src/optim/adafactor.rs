@@ -2,13 +2,12 @@
 
 use std::sync::OnceLock;
 
-use super::{Optimizer, Visitor, Whole};
 use crate::float::Float;
 use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::isa::{Kernel, Tier};
 use crate::reduce::{self, Squares, VECTOR};
-use crate::sweep::CHUNK;
-use crate::threads;
+use crate::rule::{Optimizer, Visitor, Whole};
+use crate::threads::{self, CHUNK};
 
 hyper! {
     /// ```text

@@ -1,8 +1,8 @@
 //! Adagrad (Duchi, Hazan and Singer, 2011).
 
-use super::{Optimizer, Rule, Visitor};
 use crate::float::Float;
 use crate::hyper::{NON_NEGATIVE, hyper};
+use crate::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text

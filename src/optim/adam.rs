@@ -2,9 +2,9 @@
 
 use super::cautious::{Cautious, Directed};
 use super::moments::{Moments, correction};
-use super::{Optimizer, Rule, Visitor};
 use crate::float::Float;
 use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
+use crate::rule::{Optimizer, Rule, Visitor};
 use crate::segment::Clock;
 
 hyper! {

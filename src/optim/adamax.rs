@@ -1,9 +1,9 @@
 //! Adamax (Kingma and Ba, 2015).
 
 use super::moments::correction;
-use super::{Optimizer, Rule, Visitor};
 use crate::float::Float;
 use crate::hyper::{BETAS, NON_NEGATIVE, hyper};
+use crate::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text

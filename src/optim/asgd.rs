@@ -1,8 +1,8 @@
 //! Averaged stochastic gradient descent (Polyak and Juditsky, 1992).
 
-use super::{Optimizer, Rule, Visitor};
 use crate::float::Float;
 use crate::hyper::{NON_NEGATIVE, hyper};
+use crate::rule::{Optimizer, Rule, Visitor};
 use crate::segment::{Clock, MAX_SCALARS};
 
 hyper! {

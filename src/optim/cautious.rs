@@ -1,8 +1,8 @@
 //! The cautious mask (Liang et al., 2024): a step keeps only the elements whose sign the gradient
 //! shares, and grows by what it has lost.
 
-use super::{Layered, Rule};
 use crate::float::Float;
+use crate::rule::{Layered, Rule};
 use crate::work::Sums;
 
 /// A rule whose step can be masked: `p = keep * p - u`.

@@ -1,9 +1,9 @@
 //! LAMB (You et al., 2020).
 
 use super::moments::{Moments, correction};
-use super::{Layered, Optimizer, Visitor};
 use crate::float::Float;
 use crate::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
+use crate::rule::{Layered, Optimizer, Visitor};
 use crate::work::Sums;
 
 hyper! {

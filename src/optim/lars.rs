@@ -1,9 +1,9 @@
 //! LARS (You, Gitman and Ginsburg, 2017).
 
-use super::{Layered, Optimizer, Visitor};
 use crate::error::{Error, Result};
 use crate::float::Float;
 use crate::hyper::{Kind, NON_NEGATIVE, hyper};
+use crate::rule::{Layered, Optimizer, Visitor};
 use crate::work::Sums;
 
 hyper! {

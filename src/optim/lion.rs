@@ -1,9 +1,9 @@
 //! Lion (Chen et al., 2023).
 
 use super::cautious::{Cautious, Directed};
-use super::{Optimizer, Rule, Visitor};
 use crate::float::Float;
 use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
+use crate::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text

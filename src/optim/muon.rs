@@ -1,14 +1,13 @@
 //! Muon (Jordan et al., 2024): momentum whose singular values are brought near 1.
 
-use super::{Optimizer, Visitor, Whole};
 use crate::error::{Error, Result};
 use crate::float::Float;
 use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::isa::{Kernel, Tier};
 use crate::product::{Affine, Factor, multiply, transpose};
 use crate::reduce::{self, Squares};
-use crate::sweep::CHUNK;
-use crate::threads;
+use crate::rule::{Optimizer, Visitor, Whole};
+use crate::threads::{self, CHUNK};
 
 hyper! {
     /// ```text

@@ -1,9 +1,9 @@
 //! NAdam (Dozat, 2016).
 
 use super::moments::{Moments, correction};
-use super::{Optimizer, Rule, Visitor};
 use crate::float::Float;
 use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
+use crate::rule::{Optimizer, Rule, Visitor};
 use crate::segment::{Clock, MAX_SCALARS};
 
 hyper! {

@@ -1,9 +1,9 @@
 //! Prodigy (Mishchenko and Defazio, 2023): Adam that estimates its own learning rate d.
 
 use super::moments::correction;
-use super::{Layered, Optimizer, Visitor};
 use crate::float::Float;
 use crate::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
+use crate::rule::{Layered, Optimizer, Visitor};
 use crate::segment::{Clock, MAX_SCALARS};
 use crate::work::Sums;
 

@@ -1,9 +1,9 @@
 //! RAdam (Liu et al., 2020).
 
 use super::moments::{Moments, correction};
-use super::{Optimizer, Rule, Visitor};
 use crate::float::Float;
 use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
+use crate::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text

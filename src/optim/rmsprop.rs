@@ -1,8 +1,8 @@
 //! RMSprop (Hinton, 2012), centered (Graves, 2013).
 
-use super::{Optimizer, Rule, Visitor};
 use crate::float::Float;
 use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
+use crate::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text

@@ -9,13 +9,12 @@
 //! `x = (p - (1 - b1) z) / b1`: [`blend`] goes from one to the other.
 
 use super::moments::correction;
-use super::{Optimizer, Rule, Visitor};
 use crate::float::Float;
 use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::isa::{self, Kernel};
+use crate::rule::{Optimizer, Rule, Visitor};
 use crate::segment::{Clock, MAX_SCALARS};
-use crate::sweep::CHUNK;
-use crate::threads;
+use crate::threads::{self, CHUNK};
 
 /// What both have beside the direction u.
 struct Schedule {

@@ -1,9 +1,9 @@
 //! Stochastic gradient descent with momentum (Polyak, 1964; Sutskever et al., 2013).
 
-use super::{Optimizer, Rule, Visitor};
 use crate::error::{Error, Result};
 use crate::float::Float;
 use crate::hyper::{Kind, NON_NEGATIVE, hyper};
+use crate::rule::{Optimizer, Rule, Visitor};
 use crate::segment::Clock;
 
 hyper! {
