@@ -15,8 +15,20 @@ from fastoptim import schedules
 
 # One call of each schedule. A new schedule without one fails the first test.
 EXAMPLES: dict[str, schedules.Schedule] = {
+    "constant": schedules.constant(0.3),
     "cosine": schedules.cosine(0.3, T_max=37, eta_min=1e-3),
+    "cosine_restarts": schedules.cosine_restarts(0.3, T_0=3, T_mult=2, eta_min=1e-3),
+    "cyclic": schedules.cyclic(0.1, 0.3, step_size_up=5, step_size_down=3, mode="triangular2"),
+    "exponential": schedules.exponential(0.3, gamma=0.97),
+    "inverse_sqrt": schedules.inverse_sqrt(0.3, timescale=7),
+    "join": schedules.join([schedules.constant(0.1), schedules.cosine(0.3, 20)], [11]),
+    "linear": schedules.linear(0.3, start_factor=0.2, total_iters=9),
+    "multistep": schedules.multistep(0.3, milestones=(5, 11, 11, 30), gamma=0.5),
+    "one_cycle": schedules.one_cycle(0.3, total_steps=40, three_phase=True),
+    "polynomial": schedules.polynomial(0.3, total_iters=33, power=1.7),
     "step": schedules.step(0.3, step_size=7, gamma=0.9),
+    "warmup": schedules.warmup(schedules.exponential(0.3, 0.9), 6),
+    "wsd": schedules.wsd(0.3, 5, 10, 20, end_factor=0.1, decay="sqrt"),
 }
 each = pytest.mark.parametrize("schedule", EXAMPLES.values(), ids=EXAMPLES)
 
@@ -113,25 +125,134 @@ def test_cosine_stays_between_its_ends(high: float, T_max: int, low: float, t: i
     assert np.nextafter(bottom, -1) <= schedule(t) <= np.nextafter(top, np.inf)
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "named"),
-    [
-        ("step", {"step_size": 0}, "step_size"),
-        ("step", {"step_size": -3}, "step_size"),
-        ("step", {"step_size": 2.5}, "step_size"),
-        ("step", {"step_size": 3, "gamma": math.nan}, "gamma"),
-        ("step", {"step_size": 3, "gamma": -0.1}, "gamma"),
-        ("step", {"step_size": 3, "base_lr": -1.0}, "base_lr"),
-        ("cosine", {"T_max": 0}, "T_max"),
-        ("cosine", {"T_max": -1}, "T_max"),
-        ("cosine", {"T_max": math.nan}, "T_max"),
-        ("cosine", {"T_max": math.inf}, "T_max"),
-        ("cosine", {"T_max": 3, "eta_min": -1e-9}, "eta_min"),
-        ("cosine", {"T_max": 3, "base_lr": math.inf}, "base_lr"),
-    ],
-)
-def test_what_can_never_work_is_refused(name: str, arguments: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
-        getattr(schedules, name)(**{"base_lr": 0.1, **arguments})
-    with pytest.raises(TypeError, match=named):
-        getattr(schedules, name)(**{"base_lr": 0.1, **arguments, named: "0.1"})
+# What each schedule is at a few steps, by hand.
+VALUES: list[tuple[schedules.Schedule, dict[float, float]]] = [
+    (schedules.multistep(1.0, [2, 4, 4], 0.5), {0: 1, 1.9: 1, 2: 0.5, 3: 0.5, 4: 0.125, 99: 0.125}),
+    (schedules.multistep(1.0, [0]), {0: 0.1}),
+    (schedules.exponential(2.0, 0.5), {0: 2, 1: 1, 3: 0.25}),
+    (schedules.exponential(2.0, 0.0), {0: 2, 1: 0}),
+    (schedules.linear(1.2), {0: 0.4, 5: 1.2, 9: 1.2}),
+    (schedules.linear(1.0, 1.0, 0.0, 4), {0: 1, 1: 0.75, 4: 0, 5: 0}),
+    (schedules.polynomial(1.0, 4, 2), {0: 1, 2: 0.25, 4: 0, 9: 0}),
+    (schedules.polynomial(1.0, 4, 0.0), {0: 1, 3: 1}),
+    (schedules.inverse_sqrt(1.0, 4), {0: 1, 4: 1, 16: 0.5}),
+    (schedules.cosine_restarts(1.0, 4), {0: 1, 2: 0.5, 4: 1, 6: 0.5, 4.0e6: 1}),
+    (schedules.cosine_restarts(1.0, 2, 3, 0.5), {0: 1, 1: 0.75, 2: 1, 5: 0.75, 8: 1, 17: 0.75}),
+    (
+        schedules.one_cycle(1.0, 10, 0.5, "linear", 10, 10),
+        {0: 0.1, 2: 0.55, 4: 1, 9: 0.01, 50: 0.01},
+    ),
+    (schedules.one_cycle(1.0, 10, 0.4, "linear", 10, 10, True), {3: 1, 6: 0.1, 9: 0.01}),
+    (schedules.one_cycle(1.0, 1), {0: 1 / 25 / 1e4, 1: 1 / 25 / 1e4}),
+    (schedules.one_cycle(1.0, 2, 1.0), {0: 0.04, 1: 1}),
+    (schedules.cyclic(0.0, 1.0, 2, 4), {0: 0, 1: 0.5, 2: 1, 4: 0.5, 6: 0, 8: 1}),
+    (schedules.cyclic(1.0, 3.0, 2, mode="triangular2"), {2: 3, 6: 2, 10: 1.5}),
+    (schedules.cyclic(0.0, 1.0, 2, mode="exp_range", gamma=0.5), {2: 0.25, 6: 1 / 64}),
+    (schedules.wsd(1.0, 4, 4, 4), {0: 0, 2: 0.5, 4: 1, 8: 1, 10: 0.5, 12: 0, 20: 0}),
+    (schedules.wsd(1.0, 0, 4, 4, 0.5, "cosine"), {0: 1, 4: 1, 6: 0.75, 8: 0.5}),
+    (schedules.wsd(1.0, 0, 0, 4, 0.0, "sqrt"), {0: 1, 1: 0.5, 4: 0}),
+    (schedules.wsd(1.0, 0, 3, 0, 0.25), {2: 1, 3: 0.25}),
+    (schedules.warmup(schedules.exponential(1.0, 0.5), 4), {0: 0, 1: 0.25, 4: 1, 5: 0.5}),
+    (schedules.warmup(schedules.constant(1.0), 0), {0: 1}),
+    (
+        schedules.join(
+            [schedules.constant(1.0), schedules.linear(1.0), schedules.constant(2)], [2, 7]
+        ),
+        {0: 1, 1.5: 1, 2: 1 / 3, 7: 2},
+    ),
+    (schedules.join([schedules.constant(1.0)], []), {0: 1}),
+]
+
+
+@pytest.mark.parametrize(("schedule", "values"), VALUES)
+def test_values_by_hand(schedule: schedules.Schedule, values: dict[float, float]) -> None:
+    for t, expected in values.items():
+        assert schedule(t) == pytest.approx(expected, rel=1e-14, abs=1e-16)
+
+
+@given(st.integers(1, 1000), st.integers(1, 5), st.integers(0, 10**6))
+def test_restarts_find_their_turn(T_0: int, T_mult: int, t: int) -> None:
+    start, length = 0, T_0
+    while start + length <= t:
+        start, length = start + length, length * T_mult
+    expected = schedules.cosine(1.0, length)(t - start)
+    assert schedules.cosine_restarts(1.0, T_0, T_mult)(t) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_linear_scaling_rule() -> None:
+    assert schedules.linear_scaling(0.1, 8192) == pytest.approx(3.2)
+    assert schedules.linear_scaling(0.4, 128, base_batch=512) == pytest.approx(0.1)
+    bad: dict[str, Any]
+    for bad in ({"base_lr": -1.0}, {"batch_size": 0}, {"base_batch": 0.5}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            schedules.linear_scaling(**{"base_lr": 0.1, "batch_size": 1, **bad})
+
+
+# One good call of each, and what must not replace each argument.
+FEW: dict[str, dict[str, Any]] = {
+    "constant": {},
+    "step": {"step_size": 3},
+    "multistep": {"milestones": [3]},
+    "exponential": {"gamma": 0.9},
+    "linear": {},
+    "polynomial": {"total_iters": 3},
+    "inverse_sqrt": {"timescale": 3},
+    "cosine": {"T_max": 3},
+    "cosine_restarts": {"T_0": 3},
+    "one_cycle": {"total_steps": 3},
+    "cyclic": {"max_lr": 0.3},
+    "wsd": {"warmup_steps": 1, "stable_steps": 1, "decay_steps": 1},
+}
+COUNTS = ("step_size", "total_steps", "T_mult")
+POSITIVE = ("T_max", "T_0", "total_iters", "timescale", "step_size_up", "step_size_down")
+POSITIVE_TOO = ("div_factor", "final_div_factor")
+UNITS = ("start_factor", "end_factor", "pct_start")
+WORDS = ("anneal_strategy", "mode", "decay")
+
+
+def bad_numbers() -> list[tuple[str, str, Any]]:
+    found: list[tuple[str, str, Any]] = []
+    for name, few in FEW.items():
+        for argument in inspect.signature(getattr(schedules, name)).parameters:
+            bad: list[Any] = [math.nan, math.inf, -0.1]
+            if argument in COUNTS:
+                bad += [0, 2.5]
+            elif argument in POSITIVE + POSITIVE_TOO:
+                bad += [0]
+            elif argument in UNITS:
+                bad += [1.1]
+            elif argument == "milestones":
+                bad = [[3, 2], [-1], [math.nan]]
+            elif argument in WORDS:
+                bad = ["other"]
+            elif argument == "three_phase":
+                continue
+            found += [(name, argument, value) for value in bad]
+        assert few.keys() <= inspect.signature(getattr(schedules, name)).parameters.keys()
+    return found
+
+
+@pytest.mark.parametrize(("name", "argument", "value"), bad_numbers())
+def test_what_can_never_work_is_refused(name: str, argument: str, value: Any) -> None:
+    cls = getattr(schedules, name)
+    start = "max_lr" if name == "one_cycle" else "base_lr"
+    with pytest.raises(ValueError, match=argument):
+        cls(**{start: 0.1, **FEW[name], argument: value})
+    with pytest.raises(TypeError, match=argument):
+        cls(**{start: 0.1, **FEW[name], argument: 1j})
+
+
+def test_combinations_of_what_does_not_fit() -> None:
+    one = schedules.constant(1.0)
+    with pytest.raises(ValueError, match="boundaries"):
+        schedules.join([one, one, one], [5, 5])
+    with pytest.raises(ValueError, match="boundaries"):
+        schedules.join([one, one], [])
+    with pytest.raises(ValueError, match="schedules"):
+        schedules.join([], [])
+    with pytest.raises(TypeError, match="schedules"):
+        schedules.join([one, 0.1], [5])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="schedule"):
+        schedules.warmup(0.1, 5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="steps"):
+        schedules.warmup(one, -1)

@@ -1,0 +1,126 @@
+"""What every schedule is, and the checks of its arguments."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from numbers import Real
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+# A float or a float64 array: every closed form is written once for both.
+Steps: TypeAlias = Any
+
+
+class Schedule(ABC):
+    """A function of the step: the base of every schedule."""
+
+    @overload
+    def __call__(self, step: float) -> float: ...
+    @overload
+    def __call__(self, step: npt.ArrayLike) -> npt.NDArray[np.float64]: ...
+    def __call__(self, step: npt.ArrayLike) -> float | npt.NDArray[np.float64]:
+        """Give the value at ``step``.
+
+        Parameters
+        ----------
+        step : number or array_like of numbers
+            How many steps have been done, finite and at least 0. Fractions are fine.
+
+        Returns
+        -------
+        float or ndarray
+            A float for a number; a float64 array of the same shape for an array.
+
+        Raises
+        ------
+        TypeError
+            If ``step`` is not made of real numbers.
+        ValueError
+            If a step is negative, infinite or NaN.
+        """
+        if isinstance(step, (int, float, np.integer, np.floating)):
+            if not 0 <= step < math.inf:
+                raise ValueError(f"step must be finite and >= 0, got {step}")
+            return float(self._at(float(step)))
+        given = np.asarray(step)
+        if given.dtype.kind not in "iuf":
+            raise TypeError(f"step must be a real number or an array of them, got {step!r}")
+        steps = given.astype(np.float64, order="C")
+        if not ((steps >= 0) & (steps < math.inf)).all():
+            raise ValueError("every step must be finite and >= 0")
+        return np.asarray(self._at(steps))
+
+    @abstractmethod
+    def _at(self, t: Steps) -> Steps:
+        """Give the closed form at ``t >= 0``."""
+
+    def _check(self, **checks: Callable[[str, object], float]) -> None:
+        """Replace each named argument by what its check makes of it."""
+        for name, check in checks.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+
+
+def finite(name: str, value: object) -> float:
+    """Check a finite number."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return number
+
+
+def non_negative(name: str, value: object) -> float:
+    """Check a finite number >= 0."""
+    number = finite(name, value)
+    if number < 0:
+        raise ValueError(f"{name} must be >= 0, got {value}")
+    return number
+
+
+def positive(name: str, value: object) -> float:
+    """Check a finite number > 0."""
+    number = finite(name, value)
+    if number <= 0:
+        raise ValueError(f"{name} must be > 0, got {value}")
+    return number
+
+
+def count(name: str, value: object) -> int:
+    """Check a whole number >= 1."""
+    number = finite(name, value)
+    if number < 1 or not number.is_integer():
+        raise ValueError(f"{name} must be a whole number >= 1, got {value}")
+    return int(number)
+
+
+def unit(name: str, value: object) -> float:
+    """Check a number in [0, 1]."""
+    number = finite(name, value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value}")
+    return number
+
+
+def one_of(name: str, value: object, words: tuple[str, ...]) -> None:
+    """Check one of a few words."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {value!r}")
+    if value not in words:
+        raise ValueError(f"{name} must be one of {', '.join(words)}; got {value!r}")
+
+
+def ascending(name: str, values: object, *, strictly: bool) -> tuple[float, ...]:
+    """Check a sequence of numbers >= 0 in order."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}")
+    numbers = tuple(non_negative(name, value) for value in values)
+    for low, high in pairwise(numbers):
+        if low > high or (strictly and low == high):
+            raise ValueError(f"{name} must be in ascending order, got {list(numbers)}")
+    return numbers

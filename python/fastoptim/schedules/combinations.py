@@ -1,0 +1,244 @@
+"""Schedules made of others, and of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastoptim.schedules._base import (
+    Schedule,
+    Steps,
+    ascending,
+    count,
+    non_negative,
+    one_of,
+    unit,
+)
+from fastoptim.schedules.cycles import fall
+
+
+@dataclass(frozen=True)
+class wsd(Schedule):
+    r"""Warm up, stay, and decay: the length may be decided late.
+
+    .. math::
+        \text{base\_lr} \cdot \begin{cases}
+            t / \text{warmup\_steps} & \text{first} \\
+            1 & \text{then} \\
+            e + (1 - e)\, d(x) & \text{at the part } x \text{ of the decay, and } e \text{ after it}
+        \end{cases}
+
+    Parameters
+    ----------
+    base_lr : float
+        The value between, at least 0.
+    warmup_steps : float
+        The steps of the rise, at least 0.
+    stable_steps : float
+        The steps between, at least 0.
+    decay_steps : float
+        The steps of the decay, at least 0.
+    end_factor : float
+        :math:`e`, in [0, 1].
+    decay : {"linear", "cosine", "sqrt"}
+        :math:`d(x)` is :math:`1 - x`, half a cosine, or :math:`1 - \sqrt x`.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type.
+    ValueError
+        If an argument is out of range, infinite or NaN.
+
+    References
+    ----------
+    Hu et al., "MiniCPM: Unveiling the Potential of Small Language Models", 2024.
+
+    Examples
+    --------
+    >>> import fastoptim as fo
+    >>> fo.schedules.wsd(1.0, 2, 4, 4)([0, 1, 2, 6, 8, 10])
+    array([0. , 0.5, 1. , 1. , 0.5, 0. ])
+    """
+
+    base_lr: float
+    warmup_steps: float
+    stable_steps: float
+    decay_steps: float
+    end_factor: float = 0.0
+    decay: str = "linear"
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(
+            base_lr=non_negative,
+            warmup_steps=non_negative,
+            stable_steps=non_negative,
+            decay_steps=non_negative,
+            end_factor=unit,
+        )
+        one_of("decay", self.decay, ("linear", "cosine", "sqrt"))
+
+    def _at(self, t: Steps) -> Steps:
+        begin = self.warmup_steps + self.stable_steps
+        if self.decay_steps > 0:
+            left = 1 - np.clip((t - begin) / self.decay_steps, 0, 1)
+        else:
+            left = np.where(t < begin, 1.0, 0.0)
+        if self.decay == "cosine":
+            left = fall(left)
+        elif self.decay == "sqrt":
+            left = 1 - np.sqrt(1 - left)
+        factor = left + self.end_factor * (1 - left)
+        if self.warmup_steps > 0:
+            factor = factor * np.minimum(t / self.warmup_steps, 1)
+        return self.base_lr * factor
+
+
+@dataclass(frozen=True)
+class warmup(Schedule):
+    r"""Rise in a line to where another schedule starts, then follow it.
+
+    .. math::
+        f(t) = \begin{cases} g(0)\, t / n & t < n \\ g(t - n) & \text{after} \end{cases}
+
+    Parameters
+    ----------
+    schedule : Schedule
+        :math:`g`.
+    steps : float
+        :math:`n`, the steps of the rise, at least 0.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type.
+    ValueError
+        If an argument is out of range, infinite or NaN.
+
+    References
+    ----------
+    Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017.
+
+    Examples
+    --------
+    >>> import fastoptim as fo
+    >>> fo.schedules.warmup(fo.schedules.constant(1.0), 4)([0, 1, 4, 9])
+    array([0.  , 0.25, 1.  , 1.  ])
+    """
+
+    schedule: Schedule
+    steps: float
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        _require("schedule", self.schedule)
+        self._check(steps=non_negative)
+
+    def _at(self, t: Steps) -> Steps:
+        after = self.schedule._at(np.maximum(t - self.steps, 0))
+        if self.steps == 0:
+            return after
+        rise = self.schedule._at(0.0) * (t / self.steps)
+        return np.where(t < self.steps, rise, after)
+
+
+@dataclass(frozen=True)
+class join(Schedule):
+    r"""Follow one schedule after another, each from its own step 0.
+
+    .. math::
+        f(t) = g_i(t - b_i), \qquad b_i \le t < b_{i+1}, \quad b_0 = 0
+
+    Parameters
+    ----------
+    schedules : sequence of Schedule
+        :math:`g`, at least one.
+    boundaries : sequence of numbers
+        The step at which each but the first begins, in strictly ascending order.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type.
+    ValueError
+        If an argument is out of range, infinite or NaN.
+
+    Examples
+    --------
+    >>> import fastoptim as fo
+    >>> parts = [fo.schedules.constant(1.0), fo.schedules.exponential(0.5, 0.5)]
+    >>> fo.schedules.join(parts, [10])([9, 10, 11])
+    array([1.  , 0.5 , 0.25])
+    """
+
+    schedules: Sequence[Schedule]
+    boundaries: Sequence[float]
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        object.__setattr__(self, "schedules", tuple(self.schedules))
+        for schedule in self.schedules:
+            _require("schedules", schedule)
+        boundaries = ascending("boundaries", self.boundaries, strictly=True)
+        object.__setattr__(self, "boundaries", boundaries)
+        if not self.schedules:
+            raise ValueError("schedules must not be empty")
+        if len(boundaries) != len(self.schedules) - 1:
+            raise ValueError(
+                f"boundaries must be {len(self.schedules) - 1}, one between each two schedules, "
+                f"got {len(boundaries)}"
+            )
+
+    def _at(self, t: Steps) -> Steps:
+        value = self.schedules[0]._at(t)
+        for schedule, begin in zip(self.schedules[1:], self.boundaries, strict=True):
+            value = np.where(t >= begin, schedule._at(np.maximum(t - begin, 0)), value)
+        return value
+
+
+def linear_scaling(base_lr: float, batch_size: int, base_batch: int = 256) -> float:
+    r"""Scale a rate with the size of the batch.
+
+    .. math:: \text{base\_lr} \cdot \frac{\text{batch\_size}}{\text{base\_batch}}
+
+    Parameters
+    ----------
+    base_lr : float
+        The rate that is right for ``base_batch``, at least 0.
+    batch_size : int
+        The size of the batch, at least 1.
+    base_batch : int
+        The size for which ``base_lr`` is right, at least 1.
+
+    Returns
+    -------
+    float
+        The rate for ``batch_size``; warm-up belongs to it.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type.
+    ValueError
+        If an argument is out of range, infinite or NaN.
+
+    References
+    ----------
+    Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017.
+
+    Examples
+    --------
+    >>> import fastoptim as fo
+    >>> fo.schedules.linear_scaling(0.1, 1024)
+    0.4
+    """
+    rate = non_negative("base_lr", base_lr)
+    return rate * count("batch_size", batch_size) / count("base_batch", base_batch)
+
+
+def _require(name: str, value: object) -> None:
+    if not isinstance(value, Schedule):
+        raise TypeError(f"{name} must be of fastoptim.schedules, got {value!r}")

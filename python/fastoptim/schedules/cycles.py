@@ -1,0 +1,296 @@
+"""Schedules along cosines and cycles."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from fastoptim.schedules._base import (
+    Schedule,
+    Steps,
+    count,
+    non_negative,
+    one_of,
+    positive,
+    unit,
+)
+
+
+def fall(left: Steps) -> Steps:
+    """Give half a cosine from 1, where all of the way is left, to 0, as a square of sines."""
+    root = np.sin(math.pi / 2 * left)
+    return root * root
+
+
+@dataclass(frozen=True)
+class cosine(Schedule):
+    r"""Fall from ``base_lr`` to ``eta_min`` along half a cosine, then hold.
+
+    .. math::
+        f(t) = \eta_\min + \frac{\text{base\_lr} - \eta_\min}{2}
+               \left(1 + \cos \frac{\pi \min(t, T_\max)}{T_\max}\right)
+
+    It is evaluated as :math:`w \, \text{base\_lr} + (1 - w) \, \eta_\min` with
+    :math:`w = \sin^2(\pi r / 2)` and :math:`r` the part of the way that is left. This is the same
+    function, but it keeps its relative accuracy next to the end, where :math:`1 + \cos` cancels,
+    and it meets both ends exactly.
+
+    Parameters
+    ----------
+    base_lr : float
+        The value at step 0, at least 0.
+    T_max : float
+        The number of steps of the fall, above 0.
+    eta_min : float
+        The value at ``T_max`` and after it, at least 0.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not a real number.
+    ValueError
+        If an argument is out of range, infinite or NaN.
+
+    References
+    ----------
+    I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+
+    Examples
+    --------
+    >>> import fastoptim as fo
+    >>> fo.schedules.cosine(1.0, T_max=3, eta_min=0.2)([0, 1, 2, 3, 4])
+    array([1. , 0.8, 0.4, 0.2, 0.2])
+    """
+
+    base_lr: float
+    T_max: float
+    eta_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(base_lr=non_negative, T_max=positive, eta_min=non_negative)
+
+    def _at(self, t: Steps) -> Steps:
+        left = (self.T_max - np.minimum(t, self.T_max)) / self.T_max
+        w = fall(left)
+        return w * self.base_lr + (1 - w) * self.eta_min
+
+
+@dataclass(frozen=True)
+class cosine_restarts(Schedule):
+    r"""Fall along half a cosine again and again, each time ``T_mult`` times as long.
+
+    .. math::
+        f(t) = \eta_\min + \frac{\text{base\_lr} - \eta_\min}{2}
+               \left(1 + \cos \frac{\pi (t - s_i)}{T_i}\right), \qquad
+        T_i = T_0 T_\text{mult}^i, \qquad s_i = T_0 + \cdots + T_{i - 1} \le t
+
+    Parameters
+    ----------
+    base_lr : float
+        The value at each restart, at least 0.
+    T_0 : float
+        The number of steps of the first fall, above 0.
+    T_mult : int
+        How much longer each fall is than the one before, at least 1.
+    eta_min : float
+        The value towards which each falls, at least 0.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type.
+    ValueError
+        If an argument is out of range, infinite or NaN.
+
+    References
+    ----------
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017.
+
+    Examples
+    --------
+    >>> import fastoptim as fo
+    >>> fo.schedules.cosine_restarts(1.0, T_0=2, T_mult=2)([0, 1, 2, 4, 6]).round(6)
+    array([1. , 0.5, 1. , 0.5, 1. ])
+    """
+
+    base_lr: float
+    T_0: float
+    T_mult: int = 1
+    eta_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(base_lr=non_negative, T_0=positive, T_mult=count, eta_min=non_negative)
+
+    def _at(self, t: Steps) -> Steps:
+        if self.T_mult == 1:
+            done = t % self.T_0
+            length = self.T_0 + 0 * t
+        else:
+            grown = self.T_mult - 1
+            turn = np.floor(np.log(t / self.T_0 * grown + 1) / math.log(self.T_mult))
+            # The logarithm may be off by one where a turn begins.
+            for shift in (1, 0, -1):
+                candidate = np.maximum(turn + shift, 0)
+                start = self.T_0 * (np.power(float(self.T_mult), candidate) - 1) / grown
+                turn = np.where((shift > 0) & (start <= t), candidate, turn)
+                turn = np.where((shift <= 0) & (start > t), candidate - 1, turn)
+            turn = np.maximum(turn, 0)
+            start = self.T_0 * (np.power(float(self.T_mult), turn) - 1) / grown
+            done, length = t - start, self.T_0 * np.power(float(self.T_mult), turn)
+        w = fall((length - done) / length)
+        return w * self.base_lr + (1 - w) * self.eta_min
+
+
+@dataclass(frozen=True)
+class one_cycle(Schedule):
+    r"""Rise to ``max_lr`` and fall far below the start, once; then hold.
+
+    .. math::
+        \frac{\text{max\_lr}}{\text{div\_factor}} \to \text{max\_lr}
+        \to \frac{\text{max\_lr}}{\text{div\_factor} \cdot \text{final\_div\_factor}}
+
+    Parameters
+    ----------
+    max_lr : float
+        The highest value, at least 0.
+    total_steps : int
+        The number of values: the last is at ``total_steps - 1``. At least 1.
+    pct_start : float
+        The part of the steps that rises, in [0, 1].
+    anneal_strategy : {"cos", "linear"}
+        The form of rise and fall.
+    div_factor : float
+        The first value is ``max_lr / div_factor``; above 0.
+    final_div_factor : float
+        The last value is the first over this; above 0.
+    three_phase : bool
+        Fall to the first value in as many steps as the rise, then on to the last.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type.
+    ValueError
+        If an argument is out of range, infinite or NaN.
+
+    References
+    ----------
+    Smith and Topin, "Super-Convergence", 2018.
+
+    Examples
+    --------
+    >>> import fastoptim as fo
+    >>> fo.schedules.one_cycle(1.0, total_steps=11, pct_start=4 / 11)([0, 3, 10, 99])
+    array([4.e-02, 1.e+00, 4.e-06, 4.e-06])
+    """
+
+    max_lr: float
+    total_steps: int
+    pct_start: float = 0.3
+    anneal_strategy: str = "cos"
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+    three_phase: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(
+            max_lr=non_negative,
+            total_steps=count,
+            pct_start=unit,
+            div_factor=positive,
+            final_div_factor=positive,
+        )
+        one_of("anneal_strategy", self.anneal_strategy, ("cos", "linear"))
+        if not isinstance(self.three_phase, bool):
+            raise TypeError(f"three_phase must be a bool, got {self.three_phase!r}")
+
+    def _at(self, t: Steps) -> Steps:
+        first = self.max_lr / self.div_factor
+        last = first / self.final_div_factor
+        end, top = self.total_steps - 1.0, self.pct_start * self.total_steps - 1
+        points = [(0.0, first), (top, self.max_lr), (end, last)]
+        if self.three_phase:
+            points.insert(2, (2 * top, first))
+        t = np.minimum(t, end)
+        value = last + 0 * t
+        # From the last phase to the first: an earlier one counts up to its end.
+        for (start, high), (stop, low) in reversed(list(pairwise(points))):
+            # A phase that has no length, or none left, is at its end.
+            left = (stop - t) / (stop - start) if stop > start else 0 * t
+            w = fall(left) if self.anneal_strategy == "cos" else left
+            value = np.where(t <= stop, w * high + (1 - w) * low, value)
+        return value
+
+
+@dataclass(frozen=True)
+class cyclic(Schedule):
+    r"""Rise and fall between two values again and again.
+
+    .. math::
+        f(t) = \text{base\_lr} + (\text{max\_lr} - \text{base\_lr})\, h(t)\, s(t)
+
+    Parameters
+    ----------
+    base_lr : float
+        The lower value, at least 0.
+    max_lr : float
+        The upper value, at least 0.
+    step_size_up : float
+        The number of steps of a rise, above 0.
+    step_size_down : float, optional
+        The number of steps of a fall, above 0; as of a rise where None.
+    mode : {"triangular", "triangular2", "exp_range"}
+        :math:`s` is 1, or halves with each cycle, or is :math:`\gamma^t`.
+    gamma : float
+        The base for ``exp_range``, at least 0.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type.
+    ValueError
+        If an argument is out of range, infinite or NaN.
+
+    References
+    ----------
+    Smith, "Cyclical Learning Rates for Training Neural Networks", 2017.
+
+    Examples
+    --------
+    >>> import fastoptim as fo
+    >>> fo.schedules.cyclic(0.0, 1.0, step_size_up=2, mode="triangular2")([0, 2, 4, 6])
+    array([0. , 1. , 0. , 0.5])
+    """
+
+    base_lr: float
+    max_lr: float
+    step_size_up: float = 2000
+    step_size_down: float | None = None
+    mode: str = "triangular"
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        self._check(
+            base_lr=non_negative, max_lr=non_negative, step_size_up=positive, gamma=non_negative
+        )
+        if self.step_size_down is not None:
+            self._check(step_size_down=positive)
+        one_of("mode", self.mode, ("triangular", "triangular2", "exp_range"))
+
+    def _at(self, t: Steps) -> Steps:
+        up = self.step_size_up
+        down = up if self.step_size_down is None else self.step_size_down
+        done = t % (up + down)
+        height = np.where(done <= up, done / up, (up + down - done) / down)
+        if self.mode == "triangular2":
+            height = height * np.power(0.5, t // (up + down))
+        elif self.mode == "exp_range":
+            height = height * np.power(self.gamma, t)
+        return self.base_lr + (self.max_lr - self.base_lr) * height
