@@ -184,8 +184,9 @@ def test_the_linear_scaling_rule() -> None:
     assert schedules.linear_scaling(0.4, 128, base_batch=512) == pytest.approx(0.1)
     bad: dict[str, Any]
     for bad in ({"base_lr": -1.0}, {"batch_size": 0}, {"base_batch": 0.5}):
+        arguments: dict[str, Any] = {"base_lr": 0.1, "batch_size": 1, **bad}
         with pytest.raises(ValueError, match=next(iter(bad))):
-            schedules.linear_scaling(**{"base_lr": 0.1, "batch_size": 1, **bad})
+            schedules.linear_scaling(**arguments)
 
 
 # One good call of each, and what must not replace each argument.

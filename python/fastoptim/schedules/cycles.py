@@ -25,6 +25,19 @@ def fall(left: Steps) -> Steps:
     return root * root
 
 
+def anneal(points: list[tuple[float, float]], t: Steps, strategy: str) -> Steps:
+    """Go from point to point, along half a cosine or in a line, and hold the last."""
+    t = np.minimum(t, points[-1][0])
+    value = points[-1][1] + 0 * t
+    # From the last phase to the first: an earlier one counts up to its end.
+    for (start, high), (stop, low) in reversed(list(pairwise(points))):
+        # A phase that has no length is at its end.
+        left = (stop - t) / (stop - start) if stop > start else 0 * t
+        w = fall(left) if strategy == "cos" else left
+        value = np.where(t <= stop, w * high + (1 - w) * low, value)
+    return value
+
+
 @dataclass(frozen=True)
 class cosine(Schedule):
     r"""Fall from ``base_lr`` to ``eta_min`` along half a cosine, then hold.
@@ -213,19 +226,13 @@ class one_cycle(Schedule):
     def _at(self, t: Steps) -> Steps:
         first = self.max_lr / self.div_factor
         last = first / self.final_div_factor
-        end, top = self.total_steps - 1.0, self.pct_start * self.total_steps - 1
-        points = [(0.0, first), (top, self.max_lr), (end, last)]
-        if self.three_phase:
-            points.insert(2, (2 * top, first))
-        t = np.minimum(t, end)
-        value = last + 0 * t
-        # From the last phase to the first: an earlier one counts up to its end.
-        for (start, high), (stop, low) in reversed(list(pairwise(points))):
-            # A phase that has no length, or none left, is at its end.
-            left = (stop - t) / (stop - start) if stop > start else 0 * t
-            w = fall(left) if self.anneal_strategy == "cos" else left
-            value = np.where(t <= stop, w * high + (1 - w) * low, value)
-        return value
+        return anneal(self.points(first, self.max_lr, last), t, self.anneal_strategy)
+
+    def points(self, first: float, top: float, last: float) -> list[tuple[float, float]]:
+        """Give the steps at which the phases begin and end, with what is reached there."""
+        end, peak = self.total_steps - 1.0, self.pct_start * self.total_steps - 1
+        down = [(2 * peak, first)] if self.three_phase else []
+        return [(0.0, first), (peak, top), *down, (end, last)]
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,4 @@
-"""Schedulers with PyTorch's names, arguments and values, for any object with ``param_groups``.
-
-A scheduler writes the rate ``"lr"`` of each parameter group of an optimizer, one of fastoptim or of
-PyTorch. The value is the closed form of the step, taken from `fastoptim.schedules`, so nothing
-drifts over long runs.
-
-A scheduler also shares its group politely. Where something else has changed a rate since (a second
-scheduler chained by hand, the user), the rate is no longer on the scheduler's curve, and the
-scheduler acts on the rate that it finds, as PyTorch's recursion of that class does. It keeps no
-record for this: being on the curve is a comparison with the closed form of the step before. So the
-number of steps and the arguments are the whole state.
-
-Examples
---------
->>> import numpy as np
->>> import fastoptim as fo
->>> opt = fo.SGD(np.zeros(3), lr=1.0)
->>> scheduler = fo.lr_scheduler.StepLR(opt, step_size=2, gamma=0.5)
->>> for _ in range(4):
-...     _ = opt.step(np.ones(3))
-...     scheduler.step()
->>> opt.param_groups[0]["lr"]
-0.25
-"""
+"""What all schedulers share: counting steps, writing rates, resuming."""
 
 from __future__ import annotations
 
@@ -29,17 +6,18 @@ import copy
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
-from fastoptim import schedules
 from fastoptim.errors import CheckpointError
-
-__all__ = ["CosineAnnealingLR", "LRScheduler", "StepLR"]
 
 # What PyTorch's state dicts hold besides ours; a load passes over it.
 _PYTORCH_ONLY = frozenset({"_get_lr_called_within_step", "_is_initial", "_step_count"})
+
+
+# A closed form: what a schedule of `fastoptim.schedules` is, or a function of a user's own.
+Curve: TypeAlias = Callable[[float], float]
 
 
 class LRScheduler(ABC):
@@ -78,19 +56,19 @@ class LRScheduler(ABC):
         if not hasattr(optimizer, "param_groups"):
             raise TypeError(f"optimizer must have param_groups, got {type(optimizer).__name__}")
         self.optimizer = optimizer
-        self.last_epoch = _epoch("last_epoch", last_epoch, low=-1)
+        self.last_epoch = checked_epoch("last_epoch", last_epoch, low=-1)
         if last_epoch >= 0:
             for i, group in enumerate(optimizer.param_groups):
                 if "initial_lr" not in group:
                     raise KeyError(f"last_epoch needs 'initial_lr' in param_groups[{i}]")
         self.base_lrs: list[float] = []
         self._last_lr: list[float] = []
-        self._memo: tuple[list[object], list[schedules.Schedule], list[float]] = ([], [], [])
+        self._memo: tuple[list[object], list[Curve], list[float]] = ([], [], [])
         self._advance(act=last_epoch < 0 or self._acts_on_resume)
 
     @abstractmethod
-    def _schedule(self, base_lr: float) -> schedules.Schedule:
-        """Give the closed form for a group that starts at ``base_lr``."""
+    def _schedule(self, base_lr: float, index: int) -> Curve:
+        """Give the closed form for group ``index``, which starts at ``base_lr``."""
 
     def _phase(self, epoch: int) -> float:
         """Give the step of the schedule at which ``epoch`` lies."""
@@ -100,6 +78,18 @@ class LRScheduler(ABC):
     def _floor(self) -> float | None:
         """The rate around which the recursion scales, or None where it sets any rate anew."""
         return 0.0
+
+    def _more(self, epoch: int) -> list[dict[str, Any]]:
+        """Give what is written to each group beside its rate."""
+        return []
+
+    def _restart(self) -> None:
+        """Go back to step 0 and write its rates, whatever the rates are now."""
+        self.last_epoch = -1
+        self._memo = ([], [], [])
+        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            write_rate(group, base_lr)
+        self._advance(act=True)
 
     def step(self) -> None:
         """Move to the next step and write the rate of each group.
@@ -148,11 +138,11 @@ class LRScheduler(ABC):
             )
         loaded = copy.copy(self)
         try:
-            loaded.last_epoch = _epoch("last_epoch", state_dict["last_epoch"], low=0)
-            loaded.base_lrs = _rates("base_lrs", state_dict["base_lrs"])
-            loaded._last_lr = _rates("_last_lr", state_dict["_last_lr"])
+            loaded.last_epoch = checked_epoch("last_epoch", state_dict["last_epoch"], low=0)
+            loaded.base_lrs = checked_rates("base_lrs", state_dict["base_lrs"])
+            loaded._last_lr = checked_rates("_last_lr", state_dict["_last_lr"])
             for name in self._arguments:
-                setattr(loaded, name, state_dict[name])
+                setattr(loaded, name, self._from_state(name, state_dict[name]))
             loaded._curves(loaded.base_lrs)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"the state of a {type(self).__name__}: {error}") from error
@@ -164,25 +154,33 @@ class LRScheduler(ABC):
             )
         self.__dict__.update(loaded.__dict__)
 
+    @staticmethod
+    def _from_state(name: str, value: Any) -> Any:
+        """Give an argument as the constructor takes it."""
+        return value
+
     def __repr__(self) -> str:
         arguments = [f"{name}={getattr(self, name)!r}" for name in self._arguments]
         return f"{type(self).__name__}({', '.join([*arguments, f'last_epoch={self.last_epoch}'])})"
 
-    def _advance(self, *, act: bool) -> None:
-        """Move on by one epoch: compute every rate, then write them all."""
+    def _advance(self, *, act: bool, epoch: int | None = None) -> None:
+        """Move to an epoch, by default the next: compute every rate, then write them all."""
         groups = self.optimizer.param_groups
         base_lrs = self._bases(groups)
-        epoch = self.last_epoch + 1
+        epoch = self.last_epoch + 1 if epoch is None else epoch
         curves, before = self._curves(base_lrs)
         phase = self._phase(epoch)
         now = [curve(phase) for curve in curves]
         if act:
             rates = [
-                self._next(epoch, group["lr"], *values)
-                for group, *values in zip(groups, before, now, strict=True)
+                self._next(index, epoch, group["lr"], *values)
+                for index, (group, *values) in enumerate(zip(groups, before, now, strict=True))
             ]
+            more = self._more(epoch)
             for group, rate in zip(groups, rates, strict=True):
-                _write(group, rate)
+                write_rate(group, rate)
+            for group, items in zip(groups, more, strict=False):
+                group.update(items)
         if base_lrs is not self.base_lrs:
             for group, base_lr in zip(groups, base_lrs, strict=True):
                 group.setdefault("initial_lr", base_lr)
@@ -191,14 +189,14 @@ class LRScheduler(ABC):
         self._last_lr = [float(group["lr"]) for group in groups]
         self._memo = (self._made_from(base_lrs), curves, now)
 
-    def _next(self, epoch: int, held: Any, before: float, now: float) -> float:
+    def _next(self, index: int, epoch: int, held: Any, before: float, now: float) -> float:
         """Give the rate after ``held`` for a group whose curve goes from ``before`` to ``now``."""
         floor = self._floor
         if floor is None or held == before:
             return now
         # Off the curve: scale the distance to the floor as the curve of unit height does, or where
         # that curve leaves the floor, move along with the group's own.
-        unit = self._schedule(floor + 1.0)
+        unit = self._schedule(floor + 1.0, index)
         height_before = 1.0 if epoch == 0 else unit(self._phase(epoch - 1)) - floor
         if height_before == 0:
             return float(held) + (now - before)
@@ -213,14 +211,14 @@ class LRScheduler(ABC):
             raise ValueError(f"the optimizer has {len(groups)} groups, the scheduler knows {known}")
         return self.base_lrs + [_base(group, known + i) for i, group in enumerate(groups[known:])]
 
-    def _curves(self, base_lrs: list[float]) -> tuple[list[schedules.Schedule], list[float]]:
+    def _curves(self, base_lrs: list[float]) -> tuple[list[Curve], list[float]]:
         """Give each group's curve and its value at the last epoch.
 
         They come from memory unless something has changed: making them costs as much as a step.
         """
         made_from, curves, values = self._memo
         if made_from != self._made_from(base_lrs):
-            curves = [self._schedule(base_lr) for base_lr in base_lrs]
+            curves = [self._schedule(base_lr, index) for index, base_lr in enumerate(base_lrs)]
             values = base_lrs
             if self.last_epoch >= 0:
                 phase = self._phase(self.last_epoch)
@@ -231,122 +229,6 @@ class LRScheduler(ABC):
         return [self.last_epoch, *base_lrs, *[getattr(self, name) for name in self._arguments]]
 
 
-class StepLR(LRScheduler):
-    r"""Multiply the rates by ``gamma`` every ``step_size`` steps.
-
-    .. math:: \eta_t = \eta_0 \cdot \gamma^{\lfloor t / \text{step\_size} \rfloor}
-
-    A rate that something else has changed is multiplied by ``gamma`` at the same steps.
-
-    Parameters
-    ----------
-    optimizer : object with ``param_groups``
-        Whose rates to write.
-    step_size : int
-        The number of steps between two changes, at least 1.
-    gamma : float
-        The factor of each change, at least 0.
-    last_epoch : int
-        -1 to start, else the number of the last step done.
-
-    See Also
-    --------
-    fastoptim.schedules.step : The closed form.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import fastoptim as fo
-    >>> opt = fo.SGD(np.zeros(3), lr=1.0)
-    >>> scheduler = fo.lr_scheduler.StepLR(opt, step_size=1, gamma=0.5)
-    >>> scheduler.step()
-    >>> scheduler.get_last_lr()
-    [0.5]
-    """
-
-    _arguments = ("step_size", "gamma")
-    _acts_on_resume = True
-
-    def __init__(
-        self, optimizer: Any, step_size: int, gamma: float = 0.1, last_epoch: int = -1
-    ) -> None:
-        self.step_size = step_size
-        self.gamma = gamma
-        super().__init__(optimizer, last_epoch)
-
-    def _schedule(self, base_lr: float) -> schedules.Schedule:
-        return schedules.step(base_lr, self.step_size, self.gamma)
-
-
-class CosineAnnealingLR(LRScheduler):
-    r"""Take the rates to ``eta_min`` along a cosine in ``T_max`` steps, and back up in as many.
-
-    .. math::
-        \eta_t = \eta_\min + \frac{\eta_0 - \eta_\min}{2} \left(1 + \cos \frac{\pi t}{T_\max}\right)
-
-    PyTorch's scheduler follows the cosine on after ``T_max``; `fastoptim.schedules.cosine` holds
-    its last value there. A rate that something else has changed keeps its ratio to the cosine,
-    measured from ``eta_min``:
-
-    .. math::
-        \eta_t = \eta_\min + (\eta_{t-1} - \eta_\min) \,
-                 \frac{1 + \cos(\pi t / T_\max)}{1 + \cos(\pi (t - 1) / T_\max)}
-
-    Parameters
-    ----------
-    optimizer : object with ``param_groups``
-        Whose rates to write.
-    T_max : float
-        The number of steps from the top to the bottom, above 0.
-    eta_min : float
-        The lowest rate, at least 0.
-    last_epoch : int
-        -1 to start, else the number of the last step done.
-
-    See Also
-    --------
-    fastoptim.schedules.cosine : The closed form.
-
-    References
-    ----------
-    I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import fastoptim as fo
-    >>> opt = fo.SGD(np.zeros(3), lr=1.0)
-    >>> scheduler = fo.lr_scheduler.CosineAnnealingLR(opt, T_max=2)
-    >>> for _ in range(4):
-    ...     scheduler.step()
-    ...     print(f"{opt.param_groups[0]['lr']:.2f}")
-    0.50
-    0.00
-    0.50
-    1.00
-    """
-
-    _arguments = ("T_max", "eta_min")
-
-    def __init__(
-        self, optimizer: Any, T_max: float, eta_min: float = 0.0, last_epoch: int = -1
-    ) -> None:
-        self.T_max = T_max
-        self.eta_min = eta_min
-        super().__init__(optimizer, last_epoch)
-
-    def _schedule(self, base_lr: float) -> schedules.Schedule:
-        return schedules.cosine(base_lr, self.T_max, self.eta_min)
-
-    def _phase(self, epoch: int) -> float:
-        # Up and down between 0 and T_max, so that the cosine goes on after its end.
-        return abs((epoch + self.T_max) % (2 * self.T_max) - self.T_max)
-
-    @property
-    def _floor(self) -> float:
-        return self.eta_min
-
-
 def _base(group: Mapping[str, Any], index: int) -> float:
     """Read the rate at which a group started."""
     if callable(group["lr"]):
@@ -354,7 +236,16 @@ def _base(group: Mapping[str, Any], index: int) -> float:
     return float(group.get("initial_lr", group["lr"]))
 
 
-def _write(group: dict[str, Any], rate: float) -> None:
+def of_group(name: str, value: Any, index: int) -> Any:
+    """Give the value of an argument for one group: the same for all unless it is a list."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    if index >= len(value):
+        raise ValueError(f"{name} has {len(value)} values, the optimizer more groups")
+    return value[index]
+
+
+def write_rate(group: dict[str, Any], rate: float) -> None:
     """Write the rate of a group; a rate kept in a tensor, as PyTorch allows, stays that tensor."""
     if hasattr(group["lr"], "fill_"):
         group["lr"].fill_(rate)
@@ -362,7 +253,7 @@ def _write(group: dict[str, Any], rate: float) -> None:
         group["lr"] = rate
 
 
-def _epoch(name: str, value: Any, *, low: int) -> int:
+def checked_epoch(name: str, value: Any, *, low: int) -> int:
     try:
         epoch = operator.index(value)
     except TypeError:
@@ -372,7 +263,7 @@ def _epoch(name: str, value: Any, *, low: int) -> int:
     return epoch
 
 
-def _rates(name: str, values: Any) -> list[float]:
+def checked_rates(name: str, values: Any) -> list[float]:
     if not isinstance(values, (list, tuple)) or not all(isinstance(v, Real) for v in values):
         raise TypeError(f"{name} must be a list of numbers, got {values!r}")
     if not all(0 <= v < math.inf for v in values):

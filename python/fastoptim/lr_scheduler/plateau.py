@@ -1,0 +1,188 @@
+"""The scheduler that watches a metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastoptim.errors import CheckpointError
+from fastoptim.lr_scheduler._base import checked_epoch, of_group, write_rate
+
+
+class ReduceLROnPlateau:
+    r"""Multiply the rates by ``factor`` when a metric has stopped getting better.
+
+    NaN is never better. A relative threshold is a part of the size of the best value, so that it
+    is right for negative metrics too: :math:`\text{best} - |\text{best}|\, \text{threshold}` for
+    ``"min"``, where PyTorch has :math:`\text{best}\, (1 - \text{threshold})`.
+
+    Parameters
+    ----------
+    optimizer : object with ``param_groups``
+        Whose rates to write.
+    mode : {"min", "max"}
+        Whether smaller or larger is better.
+    factor : float
+        In [0, 1).
+    patience : int
+        How many steps in a row may be no better before the rates are reduced.
+    threshold : float
+        How much better counts, at least 0.
+    threshold_mode : {"rel", "abs"}
+        Whether it is a part of the best value or added to it.
+    cooldown : int
+        The steps after a reduction that do not count.
+    min_lr : float or list of float
+        The lowest rate, at least 0; a list has one for each group.
+    eps : float
+        A change of a rate by no more than this is not made.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> opt = fo.SGD(np.zeros(3), lr=1.0)
+    >>> scheduler = fo.lr_scheduler.ReduceLROnPlateau(opt, patience=1)
+    >>> for loss in (3.0, 2.0, 2.0, 2.0):
+    ...     scheduler.step(loss)
+    >>> scheduler.get_last_lr()
+    [0.1]
+    """
+
+    _ARGUMENTS = (
+        "mode",
+        "factor",
+        "patience",
+        "threshold",
+        "threshold_mode",
+        "cooldown",
+        "min_lr",
+        "eps",
+    )
+    _COUNTS = ("last_epoch", "num_bad_epochs", "cooldown_counter")
+
+    def __init__(
+        self,
+        optimizer: Any,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float | list[float] = 0,
+        eps: float = 1e-8,
+    ) -> None:
+        if not hasattr(optimizer, "param_groups"):
+            raise TypeError(f"optimizer must have param_groups, got {type(optimizer).__name__}")
+        self.optimizer = optimizer
+        self.mode = mode
+        self.factor = factor
+        self.patience = patience
+        self.threshold = threshold
+        self.threshold_mode = threshold_mode
+        self.cooldown = cooldown
+        self.min_lr = min_lr
+        self.eps = eps
+        self._check()
+        self.best = math.inf if mode == "min" else -math.inf
+        self.last_epoch = self.num_bad_epochs = self.cooldown_counter = 0
+        self._last_lr = [float(group["lr"]) for group in optimizer.param_groups]
+
+    def _check(self) -> None:
+        for name, words in (("mode", ("min", "max")), ("threshold_mode", ("rel", "abs"))):
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} must be one of {words}, got {getattr(self, name)!r}")
+        for name in ("patience", "cooldown"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} must be an integer, got {value!r}")
+        lows = [of_group("min_lr", self.min_lr, i) for i in range(len(self.optimizer.param_groups))]
+        numbers = [("factor", self.factor), ("threshold", self.threshold), ("eps", self.eps)]
+        numbers += [("patience", self.patience), ("cooldown", self.cooldown)]
+        for name, value in [*numbers, *[("min_lr", low) for low in lows]]:
+            if not isinstance(value, (int, float)):
+                raise TypeError(f"{name} must be a number, got {value!r}")
+            if not 0 <= value < (1 if name == "factor" else math.inf):
+                limit = "in [0, 1)" if name == "factor" else "finite and >= 0"
+                raise ValueError(f"{name} must be {limit}, got {value}")
+
+    @property
+    def in_cooldown(self) -> bool:
+        """Whether the steps do not count at present."""
+        return self.cooldown_counter > 0
+
+    def is_better(self, value: float) -> bool:
+        """Whether ``value`` beats the best so far by the threshold."""
+        if math.isinf(self.best):
+            margin = 0.0
+        elif self.threshold_mode == "rel":
+            margin = abs(self.best) * self.threshold
+        else:
+            margin = self.threshold
+        if self.mode == "min":
+            return value < self.best - margin
+        return value > self.best + margin
+
+    def step(self, metrics: Any) -> None:
+        """Take the next value of the metric, and reduce the rates where it is time.
+
+        Parameters
+        ----------
+        metrics : float
+            The value; whatever ``float`` takes.
+        """
+        value = float(metrics)
+        groups = self.optimizer.param_groups
+        lows = [float(of_group("min_lr", self.min_lr, i)) for i in range(len(groups))]
+        self.last_epoch += 1
+        if self.is_better(value):
+            self.best = value
+            self.num_bad_epochs = 0
+        else:
+            self.num_bad_epochs += 1
+        if self.in_cooldown:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            for group, low in zip(groups, lows, strict=True):
+                old = float(group["lr"])
+                new = max(old * self.factor, low)
+                if old - new > self.eps:
+                    write_rate(group, new)
+            self.cooldown_counter = self.cooldown
+            self.num_bad_epochs = 0
+        self._last_lr = [float(group["lr"]) for group in groups]
+
+    def get_last_lr(self) -> list[float]:
+        """Give the rate of each group as this scheduler last left it."""
+        return list(self._last_lr)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the counts, the best value and the arguments."""
+        names = (*self._COUNTS, "best", *self._ARGUMENTS)
+        return {"_last_lr": list(self._last_lr), **{name: getattr(self, name) for name in names}}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state; the optimizer's rates stay as they are.
+
+        Raises
+        ------
+        CheckpointError
+            If the state is not one of this class. Nothing has changed then.
+        """
+        names = {*self._COUNTS, "best", "_last_lr", *self._ARGUMENTS}
+        if not isinstance(state_dict, Mapping) or set(state_dict) != names:
+            raise CheckpointError(f"the state of a ReduceLROnPlateau has {sorted(names)}")
+        before = dict(self.__dict__)
+        self.__dict__.update(state_dict)
+        try:
+            self._check()
+            for name in self._COUNTS:
+                checked_epoch(name, getattr(self, name), low=0)
+            self.best = float(self.best)
+            self._last_lr = [float(rate) for rate in self._last_lr]
+        except (TypeError, ValueError) as error:
+            self.__dict__.update(before)
+            raise CheckpointError(f"the state of a ReduceLROnPlateau: {error}") from error
