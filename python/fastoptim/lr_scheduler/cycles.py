@@ -8,7 +8,7 @@ from typing import Any
 
 from fastoptim import schedules
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, of_group
-from fastoptim.schedules.cycles import anneal
+from fastoptim.schedules.cycles import anneal, fall
 
 
 class CosineAnnealingLR(LRScheduler):
@@ -149,10 +149,13 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         return epoch - start, length
 
     def _schedule(self, base_lr: float, index: int) -> Curve:
-        return schedules.cosine(base_lr, self.T_i, self.eta_min)
+        return Fall(base_lr, self.eta_min)
 
     def _phase(self, epoch: int) -> float:
-        return self.T_cur
+        return (self.T_i - self.T_cur) / self.T_i
+
+    def _made_from(self, base_lrs: list[float]) -> list[object]:
+        return [self.last_epoch, *base_lrs, self.eta_min]
 
     def step(self, epoch: float | None = None) -> None:
         """Move to the next step, or to any, and write the rate of each group.
@@ -181,6 +184,19 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     def _restart(self) -> None:
         self.step(0)
+
+
+class Fall:
+    """A rate by the part of a fall that is left, so that every fall has the same one."""
+
+    def __init__(self, high: float, low: float) -> None:
+        checked = schedules.cosine(high, 1.0, low)
+        self.ends = checked.base_lr, checked.eta_min
+
+    def __call__(self, left: float) -> float:
+        """Give the rate where ``left`` of the way is left."""
+        w = fall(left)
+        return float(w * self.ends[0] + (1 - w) * self.ends[1])
 
 
 class _Cycle(LRScheduler):
@@ -212,13 +228,16 @@ class _Cycle(LRScheduler):
         if not self.cycle_momentum:
             return []
         found: list[dict[str, Any]] = []
+        values: dict[tuple[float, float], float] = {}
         for index, group in enumerate(self.optimizer.param_groups):
             low = float(of_group("base_momentum", self.base_momentum, index))
             high = float(of_group("max_momentum", self.max_momentum, index))
-            for name, value in (("base_momentum", low), ("max_momentum", high)):
-                if not 0 <= value < 1:
-                    raise ValueError(f"{name} must be in [0, 1), got {value}")
-            value = self._momentum(low, high, epoch)
+            for name, end in (("base_momentum", low), ("max_momentum", high)):
+                if not 0 <= end < 1:
+                    raise ValueError(f"{name} must be in [0, 1), got {end}")
+            if (low, high) not in values:
+                values[low, high] = self._momentum(low, high, epoch)
+            value = values[low, high]
             if "betas" in group:
                 found.append({"betas": (value, *group["betas"][1:])})
             elif "momentum" in group:

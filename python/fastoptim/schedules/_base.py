@@ -16,6 +16,23 @@ import numpy.typing as npt
 Steps: TypeAlias = Any
 
 
+def where(condition: Any, a: Steps, b: Steps) -> Steps:
+    """Choose as `numpy.where`, which takes 2 us for a single number."""
+    if isinstance(condition, np.ndarray):
+        return np.where(condition, a, b)
+    return a if condition else b
+
+
+def minimum(a: Steps, b: float) -> Steps:
+    """Give the smaller, as `numpy.minimum` for arrays."""
+    return where(a < b, a, b)
+
+
+def maximum(a: Steps, b: float) -> Steps:
+    """Give the larger, as `numpy.maximum` for arrays."""
+    return where(a > b, a, b)
+
+
 class Schedule(ABC):
     """A function of the step: the base of every schedule."""
 

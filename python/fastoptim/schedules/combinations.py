@@ -12,9 +12,12 @@ from fastoptim.schedules._base import (
     Steps,
     ascending,
     count,
+    maximum,
+    minimum,
     non_negative,
     one_of,
     unit,
+    where,
 )
 from fastoptim.schedules.cycles import fall
 
@@ -84,16 +87,16 @@ class wsd(Schedule):
     def _at(self, t: Steps) -> Steps:
         begin = self.warmup_steps + self.stable_steps
         if self.decay_steps > 0:
-            left = 1 - np.clip((t - begin) / self.decay_steps, 0, 1)
+            left = 1 - minimum(maximum((t - begin) / self.decay_steps, 0.0), 1.0)
         else:
-            left = np.where(t < begin, 1.0, 0.0)
+            left = where(t < begin, 1.0, 0.0)
         if self.decay == "cosine":
             left = fall(left)
         elif self.decay == "sqrt":
             left = 1 - np.sqrt(1 - left)
         factor = left + self.end_factor * (1 - left)
         if self.warmup_steps > 0:
-            factor = factor * np.minimum(t / self.warmup_steps, 1)
+            factor = factor * minimum(t / self.warmup_steps, 1)
         return self.base_lr * factor
 
 
@@ -138,11 +141,11 @@ class warmup(Schedule):
         self._check(steps=non_negative)
 
     def _at(self, t: Steps) -> Steps:
-        after = self.schedule._at(np.maximum(t - self.steps, 0))
+        after = self.schedule._at(maximum(t - self.steps, 0))
         if self.steps == 0:
             return after
         rise = self.schedule._at(0.0) * (t / self.steps)
-        return np.where(t < self.steps, rise, after)
+        return where(t < self.steps, rise, after)
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ class join(Schedule):
     def _at(self, t: Steps) -> Steps:
         value = self.schedules[0]._at(t)
         for schedule, begin in zip(self.schedules[1:], self.boundaries, strict=True):
-            value = np.where(t >= begin, schedule._at(np.maximum(t - begin, 0)), value)
+            value = where(t >= begin, schedule._at(maximum(t - begin, 0)), value)
         return value
 
 

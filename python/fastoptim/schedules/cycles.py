@@ -12,10 +12,13 @@ from fastoptim.schedules._base import (
     Schedule,
     Steps,
     count,
+    maximum,
+    minimum,
     non_negative,
     one_of,
     positive,
     unit,
+    where,
 )
 
 
@@ -27,14 +30,14 @@ def fall(left: Steps) -> Steps:
 
 def anneal(points: list[tuple[float, float]], t: Steps, strategy: str) -> Steps:
     """Go from point to point, along half a cosine or in a line, and hold the last."""
-    t = np.minimum(t, points[-1][0])
+    t = minimum(t, points[-1][0])
     value = points[-1][1] + 0 * t
     # From the last phase to the first: an earlier one counts up to its end.
     for (start, high), (stop, low) in reversed(list(pairwise(points))):
         # A phase that has no length is at its end.
         left = (stop - t) / (stop - start) if stop > start else 0 * t
         w = fall(left) if strategy == "cos" else left
-        value = np.where(t <= stop, w * high + (1 - w) * low, value)
+        value = where(t <= stop, w * high + (1 - w) * low, value)
     return value
 
 
@@ -87,7 +90,7 @@ class cosine(Schedule):
         self._check(base_lr=non_negative, T_max=positive, eta_min=non_negative)
 
     def _at(self, t: Steps) -> Steps:
-        left = (self.T_max - np.minimum(t, self.T_max)) / self.T_max
+        left = (self.T_max - minimum(t, self.T_max)) / self.T_max
         w = fall(left)
         return w * self.base_lr + (1 - w) * self.eta_min
 
@@ -148,11 +151,11 @@ class cosine_restarts(Schedule):
             turn = np.floor(np.log(t / self.T_0 * grown + 1) / math.log(self.T_mult))
             # The logarithm may be off by one where a turn begins.
             for shift in (1, 0, -1):
-                candidate = np.maximum(turn + shift, 0)
+                candidate = maximum(turn + shift, 0)
                 start = self.T_0 * (np.power(float(self.T_mult), candidate) - 1) / grown
-                turn = np.where((shift > 0) & (start <= t), candidate, turn)
-                turn = np.where((shift <= 0) & (start > t), candidate - 1, turn)
-            turn = np.maximum(turn, 0)
+                turn = where((shift > 0) & (start <= t), candidate, turn)
+                turn = where((shift <= 0) & (start > t), candidate - 1, turn)
+            turn = maximum(turn, 0)
             start = self.T_0 * (np.power(float(self.T_mult), turn) - 1) / grown
             done, length = t - start, self.T_0 * np.power(float(self.T_mult), turn)
         w = fall((length - done) / length)
@@ -295,7 +298,7 @@ class cyclic(Schedule):
         up = self.step_size_up
         down = up if self.step_size_down is None else self.step_size_down
         done = t % (up + down)
-        height = np.where(done <= up, done / up, (up + down - done) / down)
+        height = where(done <= up, done / up, (up + down - done) / down)
         if self.mode == "triangular2":
             height = height * np.power(0.5, t // (up + down))
         elif self.mode == "exp_range":

@@ -12,6 +12,8 @@ from fastoptim.schedules._base import (
     Steps,
     ascending,
     count,
+    maximum,
+    minimum,
     non_negative,
     positive,
     unit,
@@ -225,7 +227,7 @@ class linear(Schedule):
         self._check(base_lr=non_negative, start_factor=unit, end_factor=unit, total_iters=positive)
 
     def _at(self, t: Steps) -> Steps:
-        done = np.minimum(t, self.total_iters) / self.total_iters
+        done = minimum(t, self.total_iters) / self.total_iters
         factor = self.start_factor * (1 - done) + self.end_factor * done
         return self.base_lr * factor
 
@@ -269,7 +271,7 @@ class polynomial(Schedule):
         self._check(base_lr=non_negative, total_iters=positive, power=non_negative)
 
     def _at(self, t: Steps) -> Steps:
-        left = (self.total_iters - np.minimum(t, self.total_iters)) / self.total_iters
+        left = (self.total_iters - minimum(t, self.total_iters)) / self.total_iters
         factor = np.power(left, self.power)
         return self.base_lr * factor
 
@@ -314,5 +316,5 @@ class inverse_sqrt(Schedule):
         self._check(base_lr=non_negative, timescale=positive)
 
     def _at(self, t: Steps) -> Steps:
-        factor = np.sqrt(self.timescale / np.maximum(t, self.timescale))
+        factor = np.sqrt(self.timescale / maximum(t, self.timescale))
         return self.base_lr * factor
