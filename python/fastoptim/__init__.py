@@ -1,6 +1,6 @@
 """Fused optimizers, losses, clipping and schedules for training on CPUs."""
 
-from fastoptim import losses, lr_scheduler, optim, schedules
+from fastoptim import losses, lr_scheduler, optim, plot, presets, schedules
 from fastoptim._core import __version__
 from fastoptim.buffer import FlatBuffer
 from fastoptim.clip import (
@@ -75,6 +75,8 @@ __all__ = [
     "lr_scheduler",
     "num_threads",
     "optim",
+    "plot",
+    "presets",
     "schedules",
     "set_num_threads",
 ]
