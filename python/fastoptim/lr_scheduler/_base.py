@@ -48,9 +48,17 @@ class LRScheduler(ABC):
 
     # The constructor's own arguments, which are attributes and part of the state.
     _arguments: ClassVar[tuple[str, ...]]
+    _read_arguments: ClassVar[Callable[[Any], Any]]
     # Whether construction with `last_epoch` >= 0 already acts on the rates. PyTorch's classes of
     # piecewise constant rates do; the others keep the rate that they find.
     _acts_on_resume: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        """Prepare to read the arguments quickly: a step does it twice."""
+        names = cls.__dict__.get("_arguments")
+        if names is not None:
+            read = operator.attrgetter(*names) if names else _nothing
+            cls._read_arguments = staticmethod(read)
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         if not hasattr(optimizer, "param_groups"):
@@ -226,7 +234,11 @@ class LRScheduler(ABC):
         return curves, values
 
     def _made_from(self, base_lrs: list[float]) -> list[object]:
-        return [self.last_epoch, *base_lrs, *[getattr(self, name) for name in self._arguments]]
+        return [self.last_epoch, *base_lrs, self._given()]
+
+    def _given(self) -> Any:
+        """Give the values of the arguments."""
+        return type(self)._read_arguments(self)
 
 
 def _base(group: Mapping[str, Any], index: int) -> float:
@@ -234,6 +246,10 @@ def _base(group: Mapping[str, Any], index: int) -> float:
     if callable(group["lr"]):
         raise TypeError(f"lr of param_groups[{index}] is a function of the step already")
     return float(group.get("initial_lr", group["lr"]))
+
+
+def _nothing(_scheduler: Any) -> None:
+    """Read the arguments of a scheduler without any."""
 
 
 def of_group(name: str, value: Any, index: int) -> Any:

@@ -224,6 +224,14 @@ class _Cycle(LRScheduler):
     def _momentum(self, low: float, high: float, epoch: int) -> float:
         raise NotImplementedError
 
+    def _curve_of(self, make: Callable[[], Any]) -> Any:
+        """Keep the curve behind the momentum as long as the arguments stay the same."""
+        made_from = self._given()
+        known = self.__dict__.get("_momentum_curve")
+        if known is None or known[0] != made_from:
+            known = self._momentum_curve = (made_from, make())
+        return known[1]
+
     def _more(self, epoch: int) -> list[dict[str, Any]]:
         if not self.cycle_momentum:
             return []
@@ -355,7 +363,8 @@ class CyclicLR(_Cycle):
 
     def _momentum(self, low: float, high: float, epoch: int) -> float:
         # As the rate between 0 and the difference, turned over.
-        return high - self._between(0.0, 1.0)(epoch) * (high - low)
+        height: float = self._curve_of(lambda: self._between(0.0, 1.0))(epoch)
+        return high - height * (high - low)
 
 
 class Cycled:
@@ -499,7 +508,7 @@ class OneCycleLR(_Cycle):
         )
 
     def _momentum(self, low: float, high: float, epoch: int) -> float:
-        rates = self._schedule(0.0, 0)
+        rates = self._curve_of(lambda: self._schedule(0.0, 0))
         return float(anneal(rates.points(high, low, high), epoch, self.anneal_strategy))
 
     def _advance(self, *, act: bool, epoch: int | None = None) -> None:

@@ -32,8 +32,11 @@ def anneal(points: list[tuple[float, float]], t: Steps, strategy: str) -> Steps:
     """Go from point to point, along half a cosine or in a line, and hold the last."""
     t = minimum(t, points[-1][0])
     value = points[-1][1] + 0 * t
+    phases = list(pairwise(points))
+    if not isinstance(t, np.ndarray):
+        phases = [next(phase for phase in phases if t <= phase[1][0])]
     # From the last phase to the first: an earlier one counts up to its end.
-    for (start, high), (stop, low) in reversed(list(pairwise(points))):
+    for (start, high), (stop, low) in reversed(phases):
         # A phase that has no length is at its end.
         left = (stop - t) / (stop - start) if stop > start else 0 * t
         w = fall(left) if strategy == "cos" else left

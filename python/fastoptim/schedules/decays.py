@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -140,7 +141,11 @@ class multistep(Schedule):
         self._check(base_lr=non_negative, gamma=non_negative)
 
     def _at(self, t: Steps) -> Steps:
-        passed = np.searchsorted(np.asarray(self.milestones), t, side="right")
+        passed: Steps
+        if isinstance(t, np.ndarray):
+            passed = np.searchsorted(np.asarray(self.milestones), t, side="right")
+        else:
+            passed = bisect_right(self.milestones, t)
         factor = np.power(self.gamma, passed)
         return self.base_lr * factor
 
