@@ -4,9 +4,12 @@
 //! line in the list below; the bindings and the tests iterate the list. Losses of rows have
 //! signatures of their own and stand on [`rowwise`](crate::rowwise).
 
+pub mod absolute;
 mod buffers;
 mod classes;
 pub mod cross_entropy;
+pub mod likelihood;
+pub mod margin;
 pub mod mse;
 
 pub(crate) use buffers::{Buffers, Partials, piece};
@@ -50,6 +53,22 @@ macro_rules! elementwise {
 
 elementwise! {
     "mse": mse::Mse, [] => mse::Mse;
+    "l1": absolute::L1, [] => absolute::L1;
+    "huber": absolute::Huber<T>, [delta] => absolute::Huber { delta: T::from_f64(delta) };
+    "smooth_l1": absolute::SmoothL1<T>, [beta] => absolute::SmoothL1 { beta: T::from_f64(beta) };
+    "hinge": margin::Hinge<T>, [margin, squared] => margin::Hinge {
+        margin: T::from_f64(margin), squared: squared != 0.0
+    };
+    "soft_margin": margin::SoftMargin, [] => margin::SoftMargin;
+    "hinge_embedding": margin::HingeEmbedding<T>, [margin] => margin::HingeEmbedding {
+        margin: T::from_f64(margin)
+    };
+    "kl_div": likelihood::KlDivergence, [log_target] => likelihood::KlDivergence {
+        log_target: log_target != 0.0
+    };
+    "poisson_nll": likelihood::Poisson<T>, [log_input, full, eps] => likelihood::Poisson {
+        log_input: log_input != 0.0, full: full != 0.0, eps: T::from_f64(eps)
+    };
 }
 
 /// Checks the factor of the gradient.

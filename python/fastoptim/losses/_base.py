@@ -1,0 +1,129 @@
+"""What all losses share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fastoptim import _core
+
+Array = npt.NDArray[Any]
+Reduction = Literal["mean", "sum", "none"]
+
+
+class Loss(ABC):
+    """The abstract base of all losses.
+
+    A loss of one's own needs one method, `value_and_grad`; the call and `grad` come with the base.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> class Sum(fo.losses.Loss):
+    ...     def value_and_grad(self, *inputs, out=None, loss_scale=1.0):
+    ...         (x,) = inputs
+    ...         gradient = np.empty_like(x) if out is None else out
+    ...         gradient[...] = loss_scale
+    ...         return float(x.sum()), gradient
+    >>> Sum()(np.ones(3)), Sum().grad(np.ones(3))
+    (3.0, array([1., 1., 1.]))
+    """
+
+    @abstractmethod
+    def value_and_grad(self, *inputs: Array, out: Any = None, loss_scale: float = 1.0) -> Any:
+        """Compute the loss and its gradient.
+
+        Parameters
+        ----------
+        *inputs
+            The predictions, then the targets.
+        out
+            Where the gradient goes; it may be the predictions themselves. Default: a new array.
+        loss_scale
+            A factor on the gradient, finite and > 0, which ``step(loss_scale=)`` divides out again.
+
+        Returns
+        -------
+        value
+            A float, or an array with ``reduction="none"``. It is not scaled.
+        gradient
+            `out`, where it is given. With ``reduction="none"`` it is the gradient of the sum.
+        """
+
+    def __call__(self, *inputs: Array) -> Any:
+        """Compute the loss alone."""
+        return self.value_and_grad(*inputs)[0]
+
+    def grad(self, *inputs: Array, out: Any = None, loss_scale: float = 1.0) -> Any:
+        """Compute the gradient alone; the arguments are those of `value_and_grad`."""
+        return self.value_and_grad(*inputs, out=out, loss_scale=loss_scale)[1]
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({options})"
+
+
+class Elementwise(Loss):
+    """A loss of one prediction and one target at a time, which the core knows by name."""
+
+    _name: ClassVar[str]
+
+    def __init__(self, *, reduction: Reduction = "mean") -> None:
+        self.reduction: Reduction = checked_reduction(reduction)
+
+    def _parameters(self) -> tuple[float, ...]:
+        return ()
+
+    def __call__(self, *inputs: Array) -> Any:
+        """Compute the loss alone."""
+        x, target = two_inputs(inputs)
+        return _core.elementwise_loss(
+            self._name, self._parameters(), self.reduction, x, target, None, 1.0, False
+        )[0]
+
+    def value_and_grad(self, *inputs: Array, out: Any = None, loss_scale: float = 1.0) -> Any:
+        """Compute the loss and its gradient by the first input; see `Loss.value_and_grad`."""
+        x, target = two_inputs(inputs)
+        return _core.elementwise_loss(
+            self._name, self._parameters(), self.reduction, x, target, out, loss_scale, True
+        )
+
+
+def two_inputs(inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Check that there are an input and a target."""
+    if len(inputs) != 2:
+        raise TypeError(f"expected the input and the target, got {len(inputs)} arguments")
+    return inputs
+
+
+def checked_reduction(reduction: Reduction) -> Reduction:
+    """Check the name of a reduction."""
+    if not isinstance(reduction, str):
+        raise TypeError(f"reduction must be a string, got {type(reduction).__name__}")
+    if reduction not in {"mean", "sum", "none"}:
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    return reduction
+
+
+def checked_number(name: str, value: float, *, least: float, open_end: bool = False) -> float:
+    """Check a finite number, at least or above ``least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    number = float(value)
+    good = number > least if open_end else number >= least
+    if not (good and np.isfinite(number)):
+        raise ValueError(
+            f"{name} must be finite and {'>' if open_end else '>='} {least:g}, got {value}"
+        )
+    return number
+
+
+def checked_flag(name: str, value: bool) -> bool:
+    """Check a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, got {value!r}")
+    return value

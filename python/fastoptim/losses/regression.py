@@ -1,0 +1,202 @@
+"""Losses of predicted numbers."""
+
+from __future__ import annotations
+
+from fastoptim.losses._base import Elementwise, Reduction, checked_flag, checked_number
+
+
+class MSELoss(Elementwise):
+    r"""Squared error, without a factor one half.
+
+    .. math::
+        L = \frac{1}{n} \sum_i (x_i - y_i)^2, \qquad
+        \frac{\partial L}{\partial x_i} = \frac{2 (x_i - y_i)}{n}
+
+    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+
+    Parameters
+    ----------
+    reduction
+        ``"mean"`` over all elements, ``"sum"``, or ``"none"``: an array of the input's shape, with
+        the gradient of the sum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> fo.losses.MSELoss().value_and_grad(np.array([1.0, 3.0]), np.array([1.0, 1.0]))
+    (2.0, array([0., 2.]))
+
+    References
+    ----------
+    `torch.nn.MSELoss <https://docs.pytorch.org/docs/stable/generated/torch.nn.MSELoss.html>`_
+    """
+
+    _name = "mse"
+
+
+class L1Loss(Elementwise):
+    r"""Absolute error: outliers pull no harder than anything else; finds the median.
+
+    .. math::
+        L = \frac{1}{n} \sum_i |x_i - y_i|, \qquad
+        \frac{\partial L}{\partial x_i} = \frac{\operatorname{sign}(x_i - y_i)}{n}
+
+    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+    The gradient at 0 is 0.
+
+    Parameters
+    ----------
+    reduction
+        ``"mean"`` over all elements, ``"sum"``, or ``"none"``: an array of the input's shape, with
+        the gradient of the sum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> fo.losses.L1Loss().value_and_grad(np.array([1.0, 3.0]), np.array([1.0, 1.0]))
+    (1.0, array([0. , 0.5]))
+
+    References
+    ----------
+    `torch.nn.L1Loss <https://docs.pytorch.org/docs/stable/generated/torch.nn.L1Loss.html>`_
+    """
+
+    _name = "l1"
+
+
+class HuberLoss(Elementwise):
+    r"""Squared near the target, absolute far from it: smooth, and hard to pull by outliers.
+
+    .. math::
+        l = \begin{cases} d^2 / 2 & |d| < \delta \\ \delta\, (|d| - \delta / 2) & \text{else}
+        \end{cases}, \qquad d = x - y
+
+    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+
+    Parameters
+    ----------
+    delta
+        Where the line begins, > 0.
+    reduction
+        ``"mean"`` over all elements, ``"sum"``, or ``"none"``: an array of the input's shape, with
+        the gradient of the sum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> fo.losses.HuberLoss().value_and_grad(np.array([1.5, 4.0]), np.array([1.0, 1.0]))
+    (1.3125, array([0.25, 0.5 ]))
+
+    References
+    ----------
+    Huber, "Robust Estimation of a Location Parameter", 1964.
+    """
+
+    _name = "huber"
+
+    def __init__(self, delta: float = 1.0, *, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction=reduction)
+        self.delta = checked_number("delta", delta, least=0.0, open_end=True)
+
+    def _parameters(self) -> tuple[float, ...]:
+        return (self.delta,)
+
+
+class SmoothL1Loss(Elementwise):
+    r"""Huber's loss over its delta: the slope of the line is 1 whatever ``beta`` is.
+
+    .. math::
+        l = \begin{cases} d^2 / (2 \beta) & |d| < \beta \\ |d| - \beta / 2 & \text{else}
+        \end{cases}, \qquad d = x - y
+
+    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+
+    Parameters
+    ----------
+    beta
+        Where the line begins, >= 0; 0 is `L1Loss`.
+    reduction
+        ``"mean"`` over all elements, ``"sum"``, or ``"none"``: an array of the input's shape, with
+        the gradient of the sum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> loss_fn = fo.losses.SmoothL1Loss(beta=2.0)
+    >>> loss_fn.value_and_grad(np.array([2.0, 4.0]), np.array([1.0, 1.0]))
+    (1.125, array([0.25, 0.5 ]))
+
+    References
+    ----------
+    Girshick, "Fast R-CNN", 2015.
+    """
+
+    _name = "smooth_l1"
+
+    def __init__(self, beta: float = 1.0, *, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction=reduction)
+        self.beta = checked_number("beta", beta, least=0.0)
+
+    def _parameters(self) -> tuple[float, ...]:
+        return (self.beta,)
+
+
+class PoissonNLLLoss(Elementwise):
+    r"""Counts under a Poisson distribution of the predicted rate.
+
+    .. math::
+        l = e^x - y x \quad \text{for a log-rate, or} \quad x - y \ln(x + \epsilon) \quad
+        \text{for a rate}
+
+    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+
+    Parameters
+    ----------
+    log_input
+        Whether the input is the logarithm of the rate.
+    full
+        Adds Stirling's approximation of :math:`\ln y!` for y > 1; it has no gradient.
+    eps
+        Keeps the logarithm from 0, > 0.
+    reduction
+        ``"mean"`` over all elements, ``"sum"``, or ``"none"``: an array of the input's shape, with
+        the gradient of the sum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> fo.losses.PoissonNLLLoss().value_and_grad(np.array([0.0]), np.array([3.0]))
+    (1.0, array([-2.]))
+
+    References
+    ----------
+    `torch.nn.PoissonNLLLoss
+    <https://docs.pytorch.org/docs/stable/generated/torch.nn.PoissonNLLLoss.html>`_
+    """
+
+    _name = "poisson_nll"
+
+    def __init__(
+        self,
+        log_input: bool = True,
+        full: bool = False,
+        eps: float = 1e-8,
+        *,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.log_input = checked_flag("log_input", log_input)
+        self.full = checked_flag("full", full)
+        self.eps = checked_number("eps", eps, least=0.0, open_end=True)
+
+    def _parameters(self) -> tuple[float, ...]:
+        return (
+            float(self.log_input),
+            float(self.full),
+            self.eps,
+        )

@@ -1,0 +1,90 @@
+//! Losses of predicted probabilities and rates.
+
+use crate::math::Math;
+use crate::pointwise::Pointwise;
+
+/// `y (ln y - x)` for a log-probability x, or `exp(y) (y - x)` for log-targets. A target of
+/// probability 0 adds 0, whatever x is.
+#[derive(Clone, Copy, Debug)]
+pub struct KlDivergence {
+    /// Whether the targets are logarithms.
+    pub log_target: bool,
+}
+
+impl<T: Math> Pointwise<T> for KlDivergence {
+    #[inline(always)]
+    fn at(self, x: T, y: T) -> (f64, T) {
+        let (chance, log) = if self.log_target {
+            (y.exp(), y)
+        } else {
+            (y, y.ln())
+        };
+        if chance == T::ZERO {
+            return (0.0, T::ZERO);
+        }
+        ((chance * (log - x)).to_f64(), -chance)
+    }
+}
+
+/// `exp(x) - y x` for a log-rate x, or `x - y ln(x + eps)` for a rate. With `full`, Stirling's
+/// approximation of ln(y!) for y > 1 is added.
+#[derive(Clone, Copy, Debug)]
+pub struct Poisson<T> {
+    /// Whether x is the logarithm of the rate.
+    pub log_input: bool,
+    /// Whether the term of y alone is added.
+    pub full: bool,
+    /// Keeps the logarithm from 0.
+    pub eps: T,
+}
+
+impl<T: Math> Pointwise<T> for Poisson<T> {
+    #[inline(always)]
+    fn at(self, x: T, y: T) -> (f64, T) {
+        let (value, slope) = if self.log_input {
+            let rate = x.exp();
+            (rate - y * x, rate - y)
+        } else {
+            let rate = x + self.eps;
+            (x - y * rate.ln(), T::ONE - y / rate)
+        };
+        let mut value = value.to_f64();
+        if self.full && y > T::ONE {
+            let y = y.to_f64();
+            value += y * Math::ln(y) - y + 0.5 * Math::ln(std::f64::consts::TAU * y);
+        }
+        (value, slope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_hand() {
+        let close = |(value, slope): (f64, f64), expected: (f64, f64)| {
+            assert!((value - expected.0).abs() < 1e-14 && (slope - expected.1).abs() < 1e-14);
+        };
+        let kl = |log_target| KlDivergence { log_target };
+        close(
+            kl(false).at(-1.0_f64, 0.5),
+            (0.5 * (0.5_f64.ln() + 1.0), -0.5),
+        );
+        close(kl(false).at(f64::NEG_INFINITY, 0.0), (0.0, 0.0));
+        close(kl(true).at(-1.0_f64, 0.0), (1.0, -1.0));
+        close(kl(true).at(-3.0_f64, f64::NEG_INFINITY), (0.0, 0.0));
+        let poisson = |log_input, full| Poisson {
+            log_input,
+            full,
+            eps: 0.0_f64,
+        };
+        close(poisson(true, false).at(0.0, 3.0), (1.0, -2.0));
+        close(
+            poisson(false, false).at(2.0, 3.0),
+            (2.0 - 3.0 * 2.0_f64.ln(), -0.5),
+        );
+        let stirling = 3.0 * 3.0_f64.ln() - 3.0 + 0.5 * (std::f64::consts::TAU * 3.0).ln();
+        close(poisson(true, true).at(0.0, 3.0), (1.0 + stirling, -2.0));
+    }
+}
