@@ -55,13 +55,14 @@ pub trait Float:
     fn abs(self) -> Self;
     /// Neither infinite nor NaN.
     fn is_finite(self) -> bool;
+    /// NaN.
+    fn is_nan(self) -> bool;
 
     /// The larger of two, or NaN where either is NaN (Rust's own `max` would drop it).
     #[inline(always)]
     fn max_or_nan(self, other: Self) -> Self {
-        // `self != self` only for NaN; a NaN in `other` fails the first comparison.
-        #[expect(clippy::eq_op)]
-        if self > other || self != self {
+        // A NaN in `other` fails the first comparison.
+        if self > other || self.is_nan() {
             self
         } else {
             other
@@ -124,6 +125,10 @@ macro_rules! float {
             #[inline(always)]
             fn abs(self) -> Self {
                 $t::abs(self)
+            }
+            #[inline(always)]
+            fn is_nan(self) -> bool {
+                $t::is_nan(self)
             }
             #[inline(always)]
             fn is_finite(self) -> bool {

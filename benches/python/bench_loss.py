@@ -98,20 +98,32 @@ def cross_entropies(asked: harness.Options) -> Iterator[tuple[str, dict[str, Con
         yield f"{rows} x {classes}{smoothed}", found
 
 
-def squares(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
+def elementwise(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
     size = asked.size(1 << 23, 1 << 12)
     x, target = harness.arrays(2, size)
     found = {"fastoptim": our_loss(fo.losses.MSELoss(), x, target)}
     if harness.HAS_TORCH:
         found["torch"] = torch_loss("mse_loss", x, target)
     found["NumPy out="] = numpy_mse(x, target)
-    yield "8 Mi", found
+    yield "MSE", found
+    signs = np.sign(target)
+    for name, loss, theirs, y in (
+        ("L1", fo.losses.L1Loss(), "l1_loss", target),
+        ("Huber", fo.losses.HuberLoss(), "huber_loss", target),
+        ("smooth L1", fo.losses.SmoothL1Loss(), "smooth_l1_loss", target),
+        ("soft margin", fo.losses.SoftMarginLoss(), "soft_margin_loss", signs),
+        ("Poisson", fo.losses.PoissonNLLLoss(), "poisson_nll_loss", target),
+    ):
+        found = {"fastoptim": our_loss(loss, x, y)}
+        if harness.HAS_TORCH:
+            found["torch"] = torch_loss(theirs, x, y)
+        yield name, found
 
 
 def main() -> None:
     asked = harness.options(__doc__ or "")
     harness.compare("cross-entropy and its gradient", cross_entropies(asked), asked)
-    harness.compare("mean squared error and its gradient", squares(asked), asked)
+    harness.compare("elementwise losses and their gradients on 8 Mi", elementwise(asked), asked)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ impl<T: Math> Pointwise<T> for SoftMargin {
         let value = above + e.ln_1p();
         // sigmoid(z), with its relative accuracy in both tails.
         let chance = if z > T::ZERO { T::ONE } else { e } / (T::ONE + e);
-        let nan = z != z;
+        let nan = z.is_nan();
         (
             if nan { f64::NAN } else { value.to_f64() },
             if nan { z } else { -(y * chance) },
