@@ -104,6 +104,11 @@ impl<T: Float> Directed<T, 2> for Step<T> {
         let [m, v] = self.moments.advance(g, state);
         (self.of(m, v), [m, v])
     }
+
+    #[inline(always)]
+    fn sense(&self, g: T, state: [T; 2]) -> T {
+        self.moments.advance(g, state)[0]
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -129,5 +134,10 @@ impl<T: Float> Directed<T, 3> for AmsGrad<T> {
         let [m, v] = self.0.moments.advance(g, [m, v]);
         let largest = largest.max_or_nan(v);
         (self.0.of(m, largest), [m, v, largest])
+    }
+
+    #[inline(always)]
+    fn sense(&self, g: T, [m, v, _]: [T; 3]) -> T {
+        self.0.moments.advance(g, [m, v])[0]
     }
 }
