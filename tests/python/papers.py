@@ -194,13 +194,14 @@ def ademamix(p: Array, g: Array, s: State, t: int, **h: Any) -> Array:
 
 def schedule_free(p: Array, u: Array, s: State, t: int, beta: float, h: Any) -> Array:
     """One step from y by its direction u, in the paper's x, y and z."""
-    y, z = p, s.get("z", p)
-    x = s.get("x", p)
+    y = p
+    x: Array = s.get("x", p)
+    z: Array = s.get("z", p)
     lr = h["lr"] * min(1, t / h["warmup_steps"] if h["warmup_steps"] else 1)
     s["lr_max"] = max(lr, s.get("lr_max", 0.0))
     weight = t ** h["r"] * s["lr_max"] ** h["weight_lr_power"]
     s["weight_sum"] = s.get("weight_sum", 0.0) + weight
-    c = weight / s["weight_sum"]
+    c = weight / s["weight_sum"] if s["weight_sum"] > 0 else 0.0
     z = z - lr * (u + h["weight_decay"] * y)
     s["z"], s["x"] = z, (1 - c) * x + c * z
     return (1 - beta) * z + beta * s["x"]

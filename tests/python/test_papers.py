@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,8 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     "RAdam": [
         {},
         {"weight_decay": 0.1, "betas": (0.9, 0.9), "maximize": True},
+        # Never rectified: rho_inf is 3.
+        {"betas": (0.9, 0.5)},
         {"weight_decay": 0.1, "decoupled_weight_decay": True, "eps": 1e-3},
     ],
     "Rprop": [{}, {"lr": 0.1, "etas": (0.8, 1.5), "step_sizes": (1e-3, 0.2), "maximize": True}],
@@ -165,6 +168,49 @@ def test_prodigy_sums_over_all_arrays_and_groups() -> None:
     assert {two.state[name]["d"] for name in "012"} == {two.state["0"]["d"]}
 
 
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_a_rate_that_is_a_function_follows_the_paper(name: str) -> None:
+    """With rates of 0, on the first step too, where Prodigy has no estimate to compare."""
+    first = 1 if name == "Prodigy" else 0
+
+    def lr(t: int) -> float:
+        return 0.02 * (t % 5 + first)
+
+    p = np.random.default_rng(98).standard_normal((4, 6))
+    mine = p.copy()
+    opt = getattr(fo, name)([mine], lr=lr)
+    hyper = dict(opt.param_groups[0])
+    state: dict[str, Any] = {}
+    for t in range(1, 30):
+        g = gradient(t, p)
+        p = PAPERS[name](p, g, state, t, **{**hyper, "lr": lr(t - 1)})
+        opt.step([g])
+        close(mine, p, 1000 if name == "Prodigy" else 1)
+
+
+@pytest.mark.parametrize("zero", ["array", "gradient"])
+def test_a_layer_of_zeros_has_ratio_one(zero: str) -> None:
+    for name in ("LARS", "LAMB"):
+        p, g = np.ones(3), np.ones(3)
+        (p if zero == "array" else g)[:] = 0
+        adapted, plain = p.copy(), p.copy()
+        opt = getattr(fo, name)(adapted, lr=0.1, weight_decay=0)
+        other = getattr(fo, name)(plain, lr=0.1, weight_decay=0, layer_adaptation=False)
+        opt.step(g)
+        other.step(g)
+        assert np.array_equal(adapted, plain)
+        assert np.isfinite(adapted).all()
+
+
+def test_adafactor_does_not_overflow() -> None:
+    """Rows times columns would, from gradients of 1e9 on, where PyTorch stands still."""
+    g = np.arange(1, 13, dtype="f4").reshape(3, 4)
+    expected, w = np.ones((3, 4), "f4"), np.ones((3, 4), "f4")
+    fo.Adafactor(expected).step(g)
+    fo.Adafactor(w).step(g * np.float32(1e12))
+    np.testing.assert_allclose(w, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["ScheduleFreeSGD", "ScheduleFreeAdamW"])
 def test_schedule_free_goes_to_its_average_and_back(name: str) -> None:
     p = np.random.default_rng(1).standard_normal((4, 3))
@@ -203,47 +249,93 @@ def test_look_ahead_is_the_shifted_form(nesterov: bool) -> None:
         close(p, w + mu * v if nesterov else w)
 
 
-def test_prodigyopt_agrees() -> None:
+def beside(theirs_cls: Any, mine_cls: Any, groups: list[Any], given: Any, **arguments: Any) -> Any:
+    """Step a torch optimizer and ours, of as many groups as there are dicts of their arguments.
+
+    `given` takes the step, the index of an array and its gradient, and returns what both get.
+    """
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    prodigyopt = pytest.importorskip("prodigyopt", reason="prodigyopt is not installed")
-    p = np.random.default_rng(3).standard_normal((6, 4))
-    tensor = torch.tensor(p.copy(), requires_grad=True)
-    theirs = prodigyopt.Prodigy([tensor], weight_decay=0.1, use_bias_correction=True)
-    mine = fo.Prodigy([p], weight_decay=0.1, use_bias_correction=True)
+    arrays = [np.random.default_rng(i).standard_normal((6, 4)) for i in range(2 * len(groups))]
+    tensors = [torch.tensor(array) for array in arrays]
+
+    def grouped(params: list[Any]) -> list[Any]:
+        return [{"params": params[2 * i : 2 * i + 2], **g} for i, g in enumerate(groups)]
+
+    theirs = theirs_cls(grouped(tensors), **arguments)
+    mine = mine_cls(grouped(arrays), **arguments)
+    if hasattr(theirs, "train"):
+        theirs.train()
     for t in range(STEPS):
-        g = gradient(t, p)
-        tensor.grad = torch.tensor(g)
+        grads = [given(t, i, gradient(100 * i + t, array)) for i, array in enumerate(arrays)]
+        for tensor, g in zip(tensors, grads, strict=True):
+            tensor.grad = None if g is None else torch.tensor(g)
         theirs.step()
-        mine.step([g])
-    np.testing.assert_allclose(p, tensor.detach().numpy(), rtol=1e-9)
+        mine.step(grads)
+    for array, tensor in zip(arrays, tensors, strict=True):
+        close(array, tensor.numpy(), 100)
+    return arrays, mine, tensors, theirs
+
+
+@pytest.mark.filterwarnings("ignore:Using decoupled")
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(lambda t, i, g: g, id="all"),
+        pytest.param(lambda t, i, g: g * (t > 2), id="late"),
+        pytest.param(lambda t, i, g: None if i == 1 and t < 5 else g, id="one absent"),
+        pytest.param(lambda t, i, g: None if t == 5 else g, id="all absent once"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("groups", "arguments"),
+    [
+        ([{}], {}),
+        ([{}], {"weight_decay": 0.1, "d0": 1e-3, "safeguard_warmup": True}),
+        ([{}], {"weight_decay": 0.1, "d0": 1e-3, "decouple": False, "d_coef": 2.0}),
+        ([{}, {"lr": 0.0}], {"d0": 0.01, "beta3": 0.9, "growth_rate": 1.02, "eps": 0.1}),
+    ],
+)
+def test_prodigyopt_agrees(groups: Any, arguments: Any, given: Any) -> None:
+    prodigyopt = pytest.importorskip("prodigyopt", reason="prodigyopt is not installed")
+    _, mine, _, theirs = beside(prodigyopt.Prodigy, fo.Prodigy, groups, given, **arguments)
+    close(mine.state["0"]["d"], theirs.param_groups[0]["d"], 100)
+
+
+def test_prodigyopt_agrees_on_the_bias_correction() -> None:
+    prodigyopt = pytest.importorskip("prodigyopt", reason="prodigyopt is not installed")
+    arguments: dict[str, Any] = {"use_bias_correction": True, "d0": 1e-3}
+    beside(prodigyopt.Prodigy, fo.Prodigy, [{}], lambda t, i, g: g, **arguments)
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_the_schedulefree_package_agrees(name: str) -> None:
-    torch = pytest.importorskip("torch", reason="torch is not installed")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"lr": 0.05, "weight_decay": 0.1, "warmup_steps": 7},
+        {"lr": 0.05, "warmup_steps": 200, "r": 1.5, "weight_lr_power": 0.5},
+        {"lr": 0.0},
+    ],
+)
+def test_the_schedulefree_package_agrees(name: str, arguments: Any) -> None:
     schedulefree = pytest.importorskip("schedulefree", reason="schedulefree is not installed")
-    p = np.random.default_rng(3).standard_normal((6, 4))
-    tensor = torch.tensor(p.copy(), requires_grad=True)
-    arguments = {"lr": 0.05, "weight_decay": 0.1, "warmup_steps": 7}
-    theirs = getattr(schedulefree, name + "ScheduleFree")([tensor], foreach=False, **arguments)
-    theirs.train()
-    mine = getattr(fo, "ScheduleFree" + name)([p], **arguments)
-    for t in range(STEPS):
-        g = gradient(t, p)
-        tensor.grad = torch.tensor(g)
-        theirs.step()
-        mine.step([g])
-    close(p, tensor.detach().numpy(), 10)
+    arrays, mine, tensors, theirs = beside(
+        partial(getattr(schedulefree, name + "ScheduleFree"), foreach=False),
+        getattr(fo, "ScheduleFree" + name),
+        [{}, {"weight_decay": 0.3}],
+        lambda t, i, g: g,
+        **arguments,
+    )
     theirs.eval()
     mine.eval()
-    close(p, tensor.detach().numpy(), 10)
+    for array, tensor in zip(arrays, tensors, strict=True):
+        close(array, tensor.numpy(), 100)
 
 
-@pytest.mark.parametrize("name", ["lion", "lamb", "lars"])
+@pytest.mark.parametrize("name", ["lion", "lamb", "lars", "ademamix", "rmsprop"])
 def test_optax_agrees(name: str) -> None:
     jax = pytest.importorskip("jax", reason="jax is not installed")
     optax = pytest.importorskip("optax", reason="optax is not installed")
-    theirs, mine_cls, arguments = {
+    pairs: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         "lion": (optax.lion(0.01, weight_decay=0.1), fo.Lion, {"weight_decay": 0.1}),
         "lamb": (optax.lamb(0.01, eps=1e-6, weight_decay=0.1), fo.LAMB, {"weight_decay": 0.1}),
         "lars": (
@@ -251,7 +343,18 @@ def test_optax_agrees(name: str) -> None:
             fo.LARS,
             {"weight_decay": 0.1, "trust_coefficient": 0.1, "eps": 0.0},
         ),
-    }[name]
+        "ademamix": (
+            optax.contrib.ademamix(0.01, 0.8, 0.9, 0.99, alpha=2.0, weight_decay=0.1),
+            fo.AdEMAMix,
+            {"betas": (0.8, 0.9, 0.99), "alpha": 2.0, "weight_decay": 0.1},
+        ),
+        "rmsprop": (
+            optax.rmsprop(0.01, decay=0.9, eps=0.1),
+            fo.RMSprop,
+            {"alpha": 0.9, "eps": 0.1, "eps_inside_sqrt": True},
+        ),
+    }
+    theirs, mine_cls, arguments = pairs[name]
     with jax.enable_x64():
         p = np.random.default_rng(3).standard_normal((6, 4))
         mine: Any = mine_cls([p], lr=0.01, **arguments)
