@@ -136,6 +136,7 @@ def _child_step(queue: Any) -> None:
     "fork" not in multiprocessing.get_all_start_methods(), reason="the system has no fork"
 )
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork.* was called:RuntimeWarning")  # JAX, if imported
 def test_a_forked_child_steps_in_parallel() -> None:
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
