@@ -5,6 +5,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fastoptim::clip::{Array, ArrayMut, clamp, scale, total_norm};
+use fastoptim::factor::Factor;
 use fastoptim::hyper::Value::{Flag, Number, Numbers, Word};
 use fastoptim::loss::cross_entropy::{CrossEntropy, Target};
 use fastoptim::loss::mse::Mse;
@@ -107,7 +108,12 @@ fn clipping(c: &mut Criterion) {
         });
         group.throughput(Throughput::Bytes(8 * n as u64));
         group.bench_function(BenchmarkId::new("scale", n), |b| {
-            b.iter(|| scale(&mut [ArrayMut::F32(&mut g)], 0.999_999));
+            b.iter(|| {
+                scale(
+                    &mut [ArrayMut::F32(&mut g)],
+                    Factor::quotient(0.999_999, 1.0),
+                )
+            });
         });
         group.bench_function(BenchmarkId::new("clamp", n), |b| {
             b.iter(|| clamp(&mut [ArrayMut::F32(&mut g)], 1.0));

@@ -1,5 +1,6 @@
 //! Gradient norms and clipping.
 
+use crate::factor::Factor;
 use crate::float::Float;
 use crate::isa::{self, Kernel};
 use crate::reduce::{self, Absolute, Largest, Powers, Squares};
@@ -53,20 +54,10 @@ fn measure_all<M: reduce::Measure>(arrays: &[Array<'_>], measure: M) -> Vec<f64>
 pub fn total_norm(arrays: &[Array<'_>], norm_type: f64) -> f64 {
     let sum = |terms: Vec<f64>| terms.iter().sum::<f64>();
     if norm_type == 2.0 {
-        let squares = sum(measure_all(arrays, Squares { scale: 1.0 }));
-        // Squares between these bounds neither overflowed nor lost anything to underflow; squares
-        // of `f32` always lie between them, or are exactly 0.
-        if squares.is_nan() || (1e-250..1e300).contains(&squares) {
-            return squares.sqrt();
-        }
-        let largest = largest(arrays);
-        if largest == 0.0 || !largest.is_finite() {
-            return largest;
-        }
-        // A power of two that brings the largest element near 1 changes no bit of the others.
-        let exponent = ((largest.to_bits() >> 52) as i32 - 1023).clamp(-1022, 1022);
-        let scale = f64::from_bits(((1023 - exponent) as u64) << 52);
-        sum(measure_all(arrays, Squares { scale })).sqrt() / scale
+        scaled_root(
+            |scale| sum(measure_all(arrays, Squares { scale })),
+            || largest(arrays),
+        )
     } else if norm_type == 1.0 {
         sum(measure_all(arrays, Absolute))
     } else if norm_type == f64::INFINITY {
@@ -84,29 +75,56 @@ pub fn total_norm(arrays: &[Array<'_>], norm_type: f64) -> f64 {
     }
 }
 
-/// The 2-norm of `clamp(scale * g, bound)`: what clipping by norm sees after unscaling and clipping
-/// by value.
-pub fn prepared_norm(arrays: &[Array<'_>], scale: f64, bound: f64) -> f64 {
-    if bound == f64::INFINITY {
-        return total_norm(arrays, 2.0) * scale.abs();
+/// The root of a sum of squares, where `squares` takes the sum with every number multiplied by its
+/// argument first, and no number is larger than `largest`.
+fn scaled_root(squares: impl Fn(f64) -> f64, largest: impl FnOnce() -> f64) -> f64 {
+    let sum = squares(1.0);
+    // Squares between these bounds neither overflowed nor lost anything to underflow; squares of
+    // `f32` always lie between them, or are exactly 0.
+    if sum.is_nan() || (1e-250..1e300).contains(&sum) {
+        return sum.sqrt();
     }
-    measure_all(arrays, Prepared { scale, bound })
-        .iter()
-        .sum::<f64>()
-        .sqrt()
+    let largest = largest();
+    if largest == 0.0 || !largest.is_finite() {
+        return largest;
+    }
+    // A power of two that brings the largest number near 1 changes no bit of the others.
+    let exponent = ((largest.to_bits() >> 52) as i32 - 1023).clamp(-1022, 1022);
+    let scale = f64::from_bits(((1023 - exponent) as u64) << 52);
+    squares(scale).sqrt() / scale
 }
 
-/// `sum(clamp(scale * x, bound)^2)`
+/// The 2-norm of `clamp(scale * g, bound)`: what clipping by norm sees after unscaling and clipping
+/// by value.
+pub fn prepared_norm(arrays: &[Array<'_>], scale: Factor, bound: f64) -> f64 {
+    let factors = scale.parts::<f64>();
+    let scaled = |x: f64| x * factors[0].abs() * factors[1].abs();
+    if bound == f64::INFINITY {
+        return scaled(total_norm(arrays, 2.0));
+    }
+    let squares = |unit| {
+        let prepared = Prepared {
+            scale: factors,
+            bound,
+            unit,
+        };
+        measure_all(arrays, prepared).iter().sum::<f64>()
+    };
+    scaled_root(squares, || scaled(largest(arrays)).min(bound))
+}
+
+/// `sum((unit * clamp(scale * x, bound))^2)`
 #[derive(Clone, Copy)]
 struct Prepared {
-    scale: f64,
+    scale: [f64; 2],
     bound: f64,
+    unit: f64,
 }
 
 impl reduce::Measure for Prepared {
     #[inline(always)]
     fn add(self, lane: f64, x: f64) -> f64 {
-        let x = (self.scale * x).clamp_abs(self.bound);
+        let x = (x * self.scale[0] * self.scale[1]).clamp_abs(self.bound) * self.unit;
         lane + x * x
     }
     #[inline(always)]
@@ -123,17 +141,18 @@ fn largest(arrays: &[Array<'_>]) -> f64 {
 
 /// What gradients of norm `norm` are multiplied by to have `max_norm` at most: PyTorch's
 /// `max_norm / (norm + 1e-6)`, at most 1. A norm that is not finite clips nothing.
-pub fn coefficient(norm: f64, max_norm: f64) -> f64 {
-    if norm.is_finite() {
-        (max_norm / (norm + 1e-6)).min(1.0)
+pub fn coefficient(norm: f64, max_norm: f64) -> Factor {
+    let norm = norm + 1e-6;
+    if norm.is_finite() && max_norm < norm {
+        Factor::quotient(max_norm, norm)
     } else {
-        1.0
+        Factor::ONE
     }
 }
 
 struct Scale<'a, T> {
     x: &'a mut [T],
-    factor: T,
+    factors: [T; 2],
 }
 
 impl<T: Float> Kernel for Scale<'_, T> {
@@ -142,7 +161,7 @@ impl<T: Float> Kernel for Scale<'_, T> {
     #[inline(always)]
     fn run(self) {
         for x in self.x {
-            *x = *x * self.factor;
+            *x = *x * self.factors[0] * self.factors[1];
         }
     }
 }
@@ -164,17 +183,20 @@ impl<T: Float> Kernel for Clamp<'_, T> {
 }
 
 /// Multiplies every array by `factor`; writes nothing when it is 1.
-pub fn scale(arrays: &mut [ArrayMut<'_>], factor: f64) {
-    if factor == 1.0 {
+pub fn scale(arrays: &mut [ArrayMut<'_>], factor: Factor) {
+    if factor == Factor::ONE {
         return;
     }
     let tier = isa::current();
     for_each_chunk(arrays, &|piece| match piece {
         ArrayMut::F32(x) => tier.run(Scale {
             x,
-            factor: factor as f32,
+            factors: factor.parts(),
         }),
-        ArrayMut::F64(x) => tier.run(Scale { x, factor }),
+        ArrayMut::F64(x) => tier.run(Scale {
+            x,
+            factors: factor.parts(),
+        }),
     });
 }
 
@@ -238,6 +260,27 @@ mod tests {
         assert_eq!(total_norm(&[Array::F64(&x)], 1.0), 7.0);
         assert_eq!(total_norm(&[Array::F64(&x)], f64::INFINITY), 4.0);
         assert!((total_norm(&[Array::F64(&x)], 3.0) - 91_f64.cbrt()).abs() < 1e-14);
+    }
+
+    #[test]
+    fn a_norm_after_scaling_and_clamping() {
+        let norm = |x: &[f64], loss_scale, bound| {
+            prepared_norm(&[Array::F64(x)], Factor::quotient(1.0, loss_scale), bound)
+        };
+        assert_eq!(norm(&[3.0, -8.0], 2.0, 2.0), 2.5);
+        assert_eq!(norm(&[6.0, -8.0], 2.0, f64::INFINITY), 5.0);
+        assert_eq!(norm(&[6.0, -8.0], 2.0, 100.0), 5.0);
+        assert_eq!(norm(&[f64::INFINITY, 0.0], 1.0, 7.0), 7.0);
+        assert!(norm(&[f64::NAN, 9.0], 1.0, 7.0).is_nan());
+        let norm = norm(&[3e200, 9e250], 1.0, 4e200);
+        assert!((norm / 5e200 - 1.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_tiny_coefficient_keeps_its_digits() {
+        let mut x = [1e38_f32; 4];
+        scale(&mut [ArrayMut::F32(&mut x)], coefficient(2e38, 1e-6));
+        assert!((x[0] / 0.5e-6 - 1.0).abs() < 1e-6);
     }
 
     #[test]

@@ -15,12 +15,13 @@
 //! - [`reduce`] drives the norms behind [`clip`], [`pointwise`] and [`rowwise`] the losses in
 //!   [`loss`].
 //! - [`sam`] and [`random`] serve what is built around an optimizer; [`stream`] is the ceiling.
-//! - [`float`], [`math`] and [`hyper`] are what all of them are written with.
+//! - [`float`], [`factor`], [`math`] and [`hyper`] are what all of them are written with.
 //!
 //! Results are the same bits for any number of threads and any tier.
 
 pub mod clip;
 pub mod error;
+pub mod factor;
 pub mod float;
 pub mod hyper;
 pub mod isa;

@@ -3,6 +3,7 @@
 mod cases;
 
 use fastoptim::clip::{Array, total_norm};
+use fastoptim::factor::Factor;
 use fastoptim::float::Float;
 use fastoptim::isa::{Tier, with_tier};
 use fastoptim::prepare::Prepare;
@@ -23,9 +24,9 @@ fn lengths() -> Vec<usize> {
 
 fn preparations() -> [Prepare; 2] {
     let clipped = Prepare {
-        scale: 0.5,
+        scale: Factor::quotient(1.0, 2.0),
         clip_value: 0.3,
-        coefficient: 0.7,
+        coefficient: Factor::quotient(7.0, 10.0),
         weight_decay: 0.0,
     };
     [Prepare::default(), clipped]

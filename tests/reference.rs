@@ -3,6 +3,7 @@
 
 mod cases;
 
+use fastoptim::factor::Factor;
 use fastoptim::optim::Method;
 use fastoptim::prepare::Prepare;
 
@@ -86,9 +87,9 @@ fn every_rule_is_its_paper() {
 fn preparation_is_in_order() {
     // coefficient * clamp(scale * g, clip_value), then decay by the rule's own weight decay.
     let prepare = Prepare {
-        scale: 2.0,
+        scale: Factor::quotient(2.0, 1.0),
         clip_value: 0.5,
-        coefficient: 0.25,
+        coefficient: Factor::quotient(1.0, 4.0),
         weight_decay: 0.0,
     };
     let start = cases::numbers(N, 1);
