@@ -59,6 +59,10 @@ pub trait Whole<T>: Copy + Send + Sync {
 
 /// Hyperparameters that know their rules.
 pub trait Optimizer: Hyper {
+    /// The names of the state arrays that only some hyperparameters ask for. They stay when those
+    /// change.
+    const OPTIONAL: &'static [&'static str] = &[];
+
     /// The weight decay that is added to the gradient, where the rule does not decay by itself.
     fn coupled_decay(&self) -> f64 {
         0.0

@@ -3,14 +3,24 @@
 use fastoptim::clip::{self, Array as Read, ArrayMut as Write};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
 use crate::array::{Array, Dtype, check_disjoint, floats};
 use crate::inflight;
 
-fn arrays<'py>(grads: &[Bound<'py, PyAny>], written: bool) -> PyResult<Vec<Array<'py>>> {
+/// The arrays that are there, named in errors by `names` or by their place.
+fn arrays<'py>(
+    grads: &[Option<Bound<'py, PyAny>>],
+    names: Option<&Bound<'py, PyList>>,
+    written: bool,
+) -> PyResult<Vec<Array<'py>>> {
     let mut arrays = Vec::with_capacity(grads.len());
     for (index, grad) in grads.iter().enumerate() {
-        let name = format!("grads[{index}]");
+        let Some(grad) = grad else { continue };
+        let name = match names.and_then(|names| names.get_item(index).ok()) {
+            Some(name) => format!("grads[{:?}]", name.to_string()),
+            None => format!("grads[{index}]"),
+        };
         let array = floats(&name, grad)?;
         if written {
             array.require_writable(&name)?;
@@ -60,13 +70,18 @@ fn writable<'a>(arrays: &[Array<'_>]) -> Vec<Write<'a>> {
 
 /// The norm of all arrays as one vector.
 #[pyfunction]
-fn total_norm(py: Python<'_>, grads: Vec<Bound<'_, PyAny>>, norm_type: f64) -> PyResult<f64> {
+fn total_norm(
+    py: Python<'_>,
+    grads: Vec<Option<Bound<'_, PyAny>>>,
+    names: Option<&Bound<'_, PyList>>,
+    norm_type: f64,
+) -> PyResult<f64> {
     if norm_type.is_nan() || norm_type <= 0.0 {
         return Err(PyValueError::new_err(format!(
             "norm_type must be > 0, got {norm_type}"
         )));
     }
-    let arrays = arrays(&grads, false)?;
+    let arrays = arrays(&grads, names, false)?;
     let _guard = enter(&arrays, false)?;
     let read = readable(&arrays);
     Ok(py.detach(|| clip::total_norm(&read, norm_type)))
@@ -76,7 +91,8 @@ fn total_norm(py: Python<'_>, grads: Vec<Bound<'_, PyAny>>, norm_type: f64) -> P
 #[pyfunction]
 fn scale_to_norm(
     py: Python<'_>,
-    grads: Vec<Bound<'_, PyAny>>,
+    grads: Vec<Option<Bound<'_, PyAny>>>,
+    names: Option<&Bound<'_, PyList>>,
     max_norm: f64,
     norm: f64,
 ) -> PyResult<()> {
@@ -85,7 +101,7 @@ fn scale_to_norm(
             "max_norm must be > 0, got {max_norm}"
         )));
     }
-    let arrays = arrays(&grads, true)?;
+    let arrays = arrays(&grads, names, true)?;
     let _guard = enter(&arrays, true)?;
     let mut write = writable(&arrays);
     py.detach(|| clip::scale(&mut write, clip::coefficient(norm, max_norm)));
@@ -94,13 +110,18 @@ fn scale_to_norm(
 
 /// Limits every element to `-clip_value..=clip_value`.
 #[pyfunction]
-fn clamp(py: Python<'_>, grads: Vec<Bound<'_, PyAny>>, clip_value: f64) -> PyResult<()> {
+fn clamp(
+    py: Python<'_>,
+    grads: Vec<Option<Bound<'_, PyAny>>>,
+    names: Option<&Bound<'_, PyList>>,
+    clip_value: f64,
+) -> PyResult<()> {
     if clip_value.is_nan() || clip_value < 0.0 {
         return Err(PyValueError::new_err(format!(
             "clip_value must be >= 0, got {clip_value}"
         )));
     }
-    let arrays = arrays(&grads, true)?;
+    let arrays = arrays(&grads, names, true)?;
     let _guard = enter(&arrays, true)?;
     let mut write = writable(&arrays);
     py.detach(|| clip::clamp(&mut write, clip_value));

@@ -8,11 +8,18 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString, PyTuple};
 
 use crate::error::to_py;
 
+/// What every optimizer has beside its own hyperparameters.
+const MAXIMIZE: Spec = Spec {
+    name: "maximize",
+    kind: hyper::Kind::Flag,
+};
+
 /// The keys of a group that the core reads.
 pub(crate) struct Keys {
     kind: Kind,
     specs: Vec<Py<PyString>>,
     maximize: Py<PyString>,
+    params: Py<PyString>,
 }
 
 impl Keys {
@@ -21,7 +28,8 @@ impl Keys {
         Self {
             kind,
             specs: kind.specs().iter().map(|spec| intern(spec.name)).collect(),
-            maximize: intern("maximize"),
+            maximize: intern(MAXIMIZE.name),
+            params: intern("params"),
         }
     }
 
@@ -37,14 +45,12 @@ impl Keys {
             objects.push(object.unbind());
         }
         let object = required(dict, self.maximize.bind(py))?;
-        let maximize = object
-            .cast::<PyBool>()
-            .map_err(|_| PyTypeError::new_err("maximize must be a bool"))?
-            .is_true();
+        let maximize = value(&MAXIMIZE, &object, steps)? == Value::Flag(true);
         objects.push(object.unbind());
         Ok(Group {
             method: self.kind.method(&values).map_err(to_py)?,
             maximize,
+            params: required(dict, self.params.bind(py))?.unbind(),
             constant: objects.iter().all(|object| is_constant(object.bind(py))),
             objects,
         })
@@ -57,8 +63,8 @@ impl Keys {
         }
         let py = group.py();
         let dict = group.cast::<PyDict>()?;
-        let keys = self.specs.iter().chain([&self.maximize]);
-        for (key, object) in keys.zip(&known.objects) {
+        let keys = self.specs.iter().chain([&self.maximize, &self.params]);
+        for (key, object) in keys.zip(known.objects.iter().chain([&known.params])) {
             match dict.get_item(key.bind(py))? {
                 Some(now) if now.is(object) => {}
                 _ => return Ok(false),
@@ -72,6 +78,8 @@ impl Keys {
 pub(crate) struct Group {
     pub(crate) method: Method,
     pub(crate) maximize: bool,
+    /// What stands under "params".
+    pub(crate) params: Py<PyAny>,
     /// The values it held. The same objects mean the same again where all are immutable.
     objects: Vec<Py<PyAny>>,
     constant: bool,
@@ -136,11 +144,7 @@ fn value(spec: &Spec, object: &Bound<'_, PyAny>, steps: u64) -> PyResult<Value> 
         hyper::Kind::Number(_) => Value::Number(number(object)?),
         hyper::Kind::Optional(_) => Value::Optional(optional(object)?),
         hyper::Kind::Count(_) => {
-            let whole = !object.is_instance_of::<PyBool>();
-            match object.extract::<i64>() {
-                Ok(count) if whole => Value::Number(count as f64),
-                _ => return Err(wrong("a whole number")),
-            }
+            Value::Number(number(object).map_err(|_| wrong("a whole number"))?)
         }
         hyper::Kind::Numbers(ranges) => {
             let expected = format!("{} numbers", ranges.len());

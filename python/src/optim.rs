@@ -1,9 +1,11 @@
 //! The engine behind every optimizer class: parameters, state, and one call per step.
 
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use fastoptim::clip;
+use fastoptim::factor::Factor;
 use fastoptim::float::Float;
 use fastoptim::optim::Kind;
 use fastoptim::optim::schedule_free::blend;
@@ -31,27 +33,31 @@ pub(crate) struct Engine {
     #[pyo3(get, set)]
     flat: bool,
     /// Whether schedule-free parameters are at their averaged iterate.
-    #[pyo3(get, set)]
+    #[pyo3(get)]
     averaged: bool,
     /// All memory that a step may write, sorted; made anew when there is more.
-    written: Option<Ranges>,
+    written: OnceLock<Ranges>,
     /// Steps applied so far: what hyperparameters that are functions are called with.
-    #[pyo3(get, set)]
+    #[pyo3(get)]
     steps: u64,
 }
 
 impl Engine {
     /// Reads the groups anew, as far as they have changed.
     fn read_groups(&mut self, groups: &Bound<'_, PyList>) -> PyResult<()> {
+        let refuse =
+            || PyValueError::new_err("the params of param_groups changed: use add_param_group");
         if groups.len() != self.groups.len() {
-            return Err(PyValueError::new_err(
-                "param_groups changed: use add_param_group",
-            ));
+            return Err(refuse());
         }
         let mut changed = Vec::new();
         for (index, group) in groups.iter().enumerate() {
             if !self.keys.is_current(&self.groups[index], &group)? {
-                changed.push((index, self.keys.read(&group, self.steps)?));
+                let read = self.keys.read(&group, self.steps)?;
+                if !read.params.is(&self.groups[index].params) {
+                    return Err(refuse());
+                }
+                changed.push((index, read));
             }
         }
         for (index, group) in changed {
@@ -102,27 +108,37 @@ impl Engine {
         Ok((gradients.collect::<PyResult<_>>()?, false))
     }
 
-    /// Allocates what the hyperparameters of `groups` ask for and the parameters lack, all or
-    /// nothing. Most state cannot start late: AMSGrad's maximum would have missed the past.
-    fn allocate(&mut self, py: Python<'_>, late: bool) -> PyResult<()> {
-        let mut lacking: Vec<(&'static str, Dtype, usize, Vec<usize>)> = Vec::new();
+    /// Allocates what the hyperparameters ask for and the parameters lack, all or nothing. Most
+    /// state cannot start late: AMSGrad's maximum would have missed the past.
+    fn allocate(&mut self, py: Python<'_>) -> PyResult<()> {
+        let mut lacking = Vec::new();
         for (index, parameter) in self.parameters.iter().enumerate() {
             let method = &self.groups[parameter.group].method;
-            let layout = &parameter.layout;
-            for &name in method.state(layout.shape.len()) {
+            for &name in method.state(parameter.layout.shape.len()) {
                 if parameter.slot(name).is_some() {
                     continue;
                 }
-                if parameter.step > 0 && name != "momentum_buffer" && !late {
+                if parameter.step > 0 && name != "momentum_buffer" {
                     return Err(PyValueError::new_err(format!(
                         "{name} of parameter {:?} cannot start after its first step",
                         parameter.name
                     )));
                 }
-                let shape = method.state_shape(name, &layout.shape);
-                lacking.push((name, layout.dtype, index, shape));
+                lacking.push((index, name));
             }
         }
+        self.add_slots(py, &lacking)
+    }
+
+    /// Allocates state arrays of parameters by their index.
+    fn add_slots(&mut self, py: Python<'_>, lacking: &[(usize, &'static str)]) -> PyResult<()> {
+        let describe = |&(index, name): &(usize, &'static str)| {
+            let parameter = &self.parameters[index];
+            let method = &self.groups[parameter.group].method;
+            let shape = method.state_shape(name, &parameter.layout.shape);
+            (name, parameter.layout.dtype, index, shape)
+        };
+        let mut lacking: Vec<_> = lacking.iter().map(describe).collect();
         if lacking.is_empty() {
             return Ok(());
         }
@@ -157,12 +173,27 @@ impl Engine {
         for (index, slot) in slots {
             self.parameters[index].slots.push(slot);
         }
-        self.written = None;
+        self.written = OnceLock::new();
         Ok(())
     }
 
+    /// Allocates what the hyperparameters ask for and what a restored state has.
+    fn make_room(&mut self, py: Python<'_>, state: &[Restored<'_>]) -> PyResult<()> {
+        let mut lacking = Vec::new();
+        for (index, (parameter, (_, _, arrays))) in self.parameters.iter().zip(state).enumerate() {
+            let method = &self.groups[parameter.group].method;
+            let needed = method.state(parameter.layout.shape.len());
+            let others = method.optional_state();
+            let given = |name: &&&str| arrays.contains_key(**name) && !needed.contains(name);
+            let names = needed.iter().chain(others.iter().filter(given));
+            let lacks = names.filter(|name| parameter.slot(name).is_none());
+            lacking.extend(lacks.map(|&name| (index, name)));
+        }
+        self.add_slots(py, &lacking)
+    }
+
     /// All memory that a step may write, by address.
-    fn written(&mut self) -> Ranges {
+    fn written(&self) -> Ranges {
         let parameters = &self.parameters;
         let make = || {
             let mut ranges = Vec::with_capacity(parameters.len());
@@ -186,7 +217,7 @@ impl Engine {
             });
             ranges.into()
         };
-        Arc::clone(self.written.get_or_insert_with(make))
+        Arc::clone(self.written.get_or_init(make))
     }
 
     /// The memory of the gradients, none of which is written.
@@ -313,7 +344,7 @@ impl Engine {
 
 /// The options of one step, checked.
 struct Options {
-    scale: f64,
+    scale: Factor,
     max_norm: Option<f64>,
     clip_value: f64,
 }
@@ -332,7 +363,7 @@ impl Options {
             (Some(x), _) if x.is_nan() || x <= 0.0 => refuse("max_norm", "> 0", x),
             (_, Some(x)) if x.is_nan() || x < 0.0 => refuse("clip_value", ">= 0", x),
             _ => Ok(Self {
-                scale: 1.0 / loss_scale,
+                scale: Factor::quotient(1.0, loss_scale),
                 max_norm,
                 clip_value: clip_value.unwrap_or(f64::INFINITY),
             }),
@@ -366,13 +397,17 @@ fn execute(groups: &[Group], members: Vec<Members<'_>>, options: &Options) -> Fo
     });
     let coefficient = match (norm, options.max_norm) {
         (Some(norm), Some(max_norm)) => clip::coefficient(norm, max_norm),
-        _ => 1.0,
+        _ => Factor::ONE,
     };
     let mut works: Vec<Box<dyn Work + '_>> = Vec::with_capacity(groups.len());
     for (group, members) in groups.iter().zip(members) {
-        let sign = if group.maximize { -1.0 } else { 1.0 };
+        let scale = if group.maximize {
+            options.scale.negated()
+        } else {
+            options.scale
+        };
         let prepare = Prepare {
-            scale: sign * options.scale,
+            scale,
             clip_value: options.clip_value,
             coefficient,
             weight_decay: 0.0,
@@ -400,7 +435,7 @@ impl Engine {
             parameters: Vec::new(),
             flat: false,
             averaged: false,
-            written: None,
+            written: OnceLock::new(),
             steps: 0,
         })
     }
@@ -452,20 +487,14 @@ impl Engine {
             });
         }
         self.groups.push(read);
-        if let Err(error) = self.allocate(py, false) {
+        if let Err(error) = self.allocate(py) {
             self.parameters.truncate(before);
             self.groups.pop();
             return Err(error);
         }
         self.flat = false;
-        self.written = None;
+        self.written = OnceLock::new();
         Ok(())
-    }
-
-    /// Allocates what the hyperparameters ask for now, whatever step the parameters are at.
-    fn adopt(&mut self, py: Python<'_>, groups: &Bound<'_, PyList>) -> PyResult<()> {
-        self.read_groups(groups)?;
-        self.allocate(py, true)
     }
 
     /// Moves the parameters of schedule-free groups from where gradients are taken to the averaged
@@ -526,10 +555,12 @@ impl Engine {
         }
         self.read_groups(groups)?;
         let (gradients, flat) = self.gradients(grads)?;
-        self.allocate(py, false)?;
         let written = self.written();
         let read = self.read(&gradients, flat, &written)?;
         let guard = inflight::register(written, read.into())?;
+        // Only now that nothing can be refused any more but the allocation itself. What it brings
+        // is nobody else's yet.
+        self.allocate(py)?;
 
         let members = (0..self.groups.len())
             .map(|group| {
@@ -567,8 +598,40 @@ impl Engine {
                 parameter.scalars = scalars;
             }
         }
-        self.steps += 1;
+        self.steps = self.steps.saturating_add(1);
         Ok(found.norm)
+    }
+
+    /// Sets every gradient to 0.
+    fn zero_grad(&self, py: Python<'_>, grads: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (gradients, flat) = self.gradients(grads)?;
+        let refuse_read_only = |name: &str, grad: &Bound<'_, PyAny>| {
+            if grad.is_none() {
+                return Ok(());
+            }
+            Array::new(name, grad)?.require_writable(name)
+        };
+        if flat {
+            refuse_read_only("grads", grads)?;
+        } else {
+            let grads: Vec<Bound<'_, PyAny>> = grads.extract()?;
+            for (parameter, grad) in self.parameters.iter().zip(&grads) {
+                refuse_read_only(&format!("grads[{:?}]", parameter.name), grad)?;
+            }
+        }
+        let written = self.written();
+        let zeroed = self.read(&gradients, flat, &written)?;
+        let _guard = inflight::enter(zeroed, Vec::new())?;
+        py.detach(|| {
+            for (parameter, data) in self.parameters.iter().zip(gradients) {
+                let Some(data) = data else { continue };
+                with_float!(parameter.layout.dtype, T => {
+                    // SAFETY: checked, alive in the caller's frame, and registered.
+                    unsafe { slice_mut::<T>(data, parameter.layout.len) }.fill(0.0);
+                });
+            }
+        });
+        Ok(())
     }
 
     /// The steps of one parameter.
@@ -603,18 +666,98 @@ impl Engine {
             .collect()
     }
 
-    /// Sets the count and the numbers of one parameter and which of its state arrays hold something.
-    fn set_counts(&mut self, index: usize, step: u64, scalars: Vec<f64>, started: Vec<String>) {
-        let parameter = &mut self.parameters[index];
-        parameter.step = step;
-        for (own, new) in parameter.scalars.iter_mut().zip(scalars) {
-            *own = new;
+    /// A copy of the state of all parameters at one moment; none of one that no step has touched.
+    fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Vec<Option<Saved<'py>>>> {
+        let _guard = inflight::register(Vec::new().into(), self.written())?;
+        let copy = |(index, parameter): (usize, &Parameter)| {
+            let started = self.state(py, index)?.into_iter().filter(|slot| slot.2);
+            let arrays: Vec<_> = started
+                .map(|(name, view, _)| Ok((name, view.call_method0("copy")?)))
+                .collect::<PyResult<_>>()?;
+            let scalars = self.scalars(index);
+            let initial = self.groups[parameter.group].method.scalars();
+            let touched = parameter.step > 0 || !arrays.is_empty() || scalars != initial;
+            Ok(touched.then_some((parameter.step, scalars, arrays)))
+        };
+        self.parameters.iter().enumerate().map(copy).collect()
+    }
+
+    /// What the state of each parameter may be under other groups after `steps` steps.
+    fn expected(&self, groups: Vec<Bound<'_, PyAny>>, steps: u64) -> PyResult<Vec<Expected>> {
+        let read = |group| self.keys.read(group, steps);
+        let groups: Vec<Group> = groups.iter().map(read).collect::<PyResult<_>>()?;
+        let expect = |parameter: &Parameter| {
+            let method = &groups[parameter.group].method;
+            let layout = &parameter.layout;
+            let needed = method.state(layout.shape.len());
+            let others = method.optional_state();
+            let others = others.iter().filter(|name| !needed.contains(name));
+            let slot = |name: &&'static str, needed| {
+                let shape = method.state_shape(name, &layout.shape);
+                (*name, layout.dtype.to_string(), shape, needed)
+            };
+            let arrays = needed.iter().map(|name| slot(name, true));
+            let arrays = arrays.chain(others.map(|name| slot(name, false)));
+            (method.scalars(), arrays.collect())
+        };
+        Ok(self.parameters.iter().map(expect).collect())
+    }
+
+    /// Takes over groups and state that are what `expected` asks for. State arrays that are not
+    /// given hold nothing.
+    fn restore(
+        &mut self,
+        py: Python<'_>,
+        groups: &Bound<'_, PyList>,
+        state: Vec<Restored<'_>>,
+        steps: u64,
+        averaged: bool,
+    ) -> PyResult<()> {
+        let _guard = inflight::register(self.written(), Vec::new().into())?;
+        let before = std::mem::replace(&mut self.steps, steps);
+        let ready = self
+            .read_groups(groups)
+            .and_then(|()| self.make_room(py, &state));
+        if let Err(error) = ready {
+            self.steps = before;
+            return Err(error);
         }
-        for slot in &mut parameter.slots {
-            slot.started = started.iter().any(|name| name == slot.name);
+        for (parameter, (step, scalars, arrays)) in self.parameters.iter_mut().zip(state) {
+            parameter.step = step;
+            for (own, new) in parameter.scalars.iter_mut().zip(scalars) {
+                *own = new;
+            }
+            for slot in &mut parameter.slots {
+                let given = arrays.get(slot.name);
+                slot.started = given.is_some();
+                let array = slot.array.bind(py);
+                match given {
+                    Some(given) => array.set_item(py.Ellipsis(), given)?,
+                    None => array.set_item(py.Ellipsis(), 0)?,
+                }
+            }
         }
+        self.averaged = averaged;
+        Ok(())
     }
 }
+
+/// The state of one parameter as a copy: its steps, its numbers and its arrays by name.
+type Saved<'py> = (
+    u64,
+    Vec<(&'static str, f64)>,
+    Vec<(&'static str, Bound<'py, PyAny>)>,
+);
+
+/// What the state of one parameter may be: its numbers with what they are at first, and its arrays
+/// with dtype, shape and whether a step needs them.
+type Expected = (
+    Vec<(&'static str, f64)>,
+    Vec<(&'static str, String, Vec<usize>, bool)>,
+);
+
+/// The state of one parameter to take over.
+type Restored<'py> = (u64, Vec<f64>, HashMap<String, Bound<'py, PyAny>>);
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Engine>()?;

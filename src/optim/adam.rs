@@ -34,6 +34,8 @@ hyper! {
 }
 
 impl Optimizer for Adam {
+    const OPTIONAL: &'static [&'static str] = &["max_exp_avg_sq"];
+
     fn coupled_decay(&self) -> f64 {
         if self.decoupled_weight_decay {
             0.0

@@ -53,6 +53,8 @@ impl Lars {
 }
 
 impl Optimizer for Lars {
+    const OPTIONAL: &'static [&'static str] = &["momentum_buffer"];
+
     fn coupled_decay(&self) -> f64 {
         self.weight_decay
     }

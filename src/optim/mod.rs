@@ -153,6 +153,11 @@ macro_rules! optimizers {
                 match self { $(Self::$name(hyper) => hyper.visit::<f32, _>(StateNames(rank)),)* }
             }
 
+            /// The names of those that only some hyperparameters ask for, these or others.
+            pub fn optional_state(&self) -> &'static [&'static str] {
+                match self { $(Self::$name(_) => <$hyper as Optimizer>::OPTIONAL,)* }
+            }
+
             /// The shape of one of them for a parameter of `shape`.
             pub fn state_shape(&self, name: &str, shape: &[usize]) -> Vec<usize> {
                 match self {

@@ -30,6 +30,8 @@ hyper! {
 }
 
 impl Optimizer for RMSprop {
+    const OPTIONAL: &'static [&'static str] = &["momentum_buffer", "grad_avg"];
+
     fn coupled_decay(&self) -> f64 {
         self.weight_decay
     }

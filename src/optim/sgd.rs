@@ -43,6 +43,8 @@ impl Sgd {
 }
 
 impl Optimizer for Sgd {
+    const OPTIONAL: &'static [&'static str] = &["momentum_buffer"];
+
     fn coupled_decay(&self) -> f64 {
         self.weight_decay
     }

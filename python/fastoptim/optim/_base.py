@@ -56,16 +56,18 @@ class Optimizer:
         self._defaults = defaults
         self._engine = _core.Engine(self._kind)
         self._names: list[str] = []
-        self._buffer: FlatBuffer | None = None
+        self._buffers: list[FlatBuffer | None] = []
         self.param_groups = []
         if _is_groups(params):
             for group in cast("Sequence[dict[str, Any]]", params):
                 self.add_param_group(group)
         else:
             self.add_param_group({"params": params})
-            if isinstance(params, FlatBuffer):
-                self._buffer = params
-                self._engine.flat = True
+
+    @property
+    def _flat(self) -> FlatBuffer | None:
+        """The buffer that has all parameters, if there is one."""
+        return self._buffers[0] if len(self._buffers) == 1 else None
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a group of parameters with hyperparameters of its own.
@@ -73,7 +75,8 @@ class Optimizer:
         Parameters
         ----------
         param_group : mapping
-            ``"params"`` in any form that the constructor takes, and any hyperparameters.
+            ``"params"`` in any form that the constructor takes, perhaps ``"param_names"`` for
+            them, and any hyperparameters.
 
         Raises
         ------
@@ -82,8 +85,10 @@ class Optimizer:
         """
         if not isinstance(param_group, Mapping) or "params" not in param_group:
             raise TypeError('param_group must be a dict with "params"')
-        names, arrays = named_arrays(param_group["params"], start=len(self._names))
-        group = {"params": tuple(arrays), "param_names": tuple(names), **self._defaults}
+        params = param_group["params"]
+        names, arrays = named_arrays(params, start=len(self._names))
+        chosen = _chosen_names(param_group.get("param_names", names), names)
+        group = {"params": tuple(arrays), "param_names": chosen, **self._defaults}
         for key, value in param_group.items():
             if key == "params":
                 continue
@@ -91,9 +96,14 @@ class Optimizer:
                 raise ValueError(f"unknown hyperparameter {key!r} of {type(self).__name__}")
             if key != "param_names":
                 group[key] = value
-        self._engine.add_group(group, names, arrays)
+        self._add(group, params if isinstance(params, FlatBuffer) else None)
+
+    def _add(self, group: dict[str, Any], buffer: FlatBuffer | None) -> None:
+        names = list(group["param_names"])
+        self._engine.add_group(group, names, list(group["params"]))
         self._names += names
-        self._buffer = None
+        self._buffers.append(buffer)
+        self._engine.flat = self._flat is not None
         self.param_groups.append(group)
 
     def step(
@@ -138,14 +148,19 @@ class Optimizer:
         return _APPLIED if norm is None else StepInfo(True, norm)
 
     def zero_grad(self, grads: Grads) -> None:
-        """Set every gradient to 0."""
-        ordered = self._given(grads)
-        if isinstance(ordered, np.ndarray):
-            ordered[...] = 0
-            return
-        for grad in ordered:
-            if grad is not None:
-                grad[...] = 0
+        """Set every gradient to 0.
+
+        Parameters
+        ----------
+        grads : FlatBuffer, array, sequence or mapping
+            As for ``step``; all are checked before the first is written.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``step`` does, and for a gradient that is read-only.
+        """
+        self._engine.zero_grad(self._given(grads))
 
     @property
     def state(self) -> dict[str, dict[str, Any]]:
@@ -165,20 +180,15 @@ class Optimizer:
         Parameters are numbered in order; ``param_names`` in each group has their names. A
         hyperparameter that is a function is saved as its current value.
         """
-        state: dict[int, dict[str, Any]] = {}
-        for index in range(len(self._names)):
-            slots = {n: a.copy() for n, a, started in self._engine.state(index) if started}
-            step = self._engine.parameter_step(index)
-            if slots or step:
-                state[index] = {"step": step, **dict(self._engine.scalars(index)), **slots}
+        state = {}
+        for index, entry in enumerate(self._engine.snapshot()):
+            if entry is not None:
+                step, scalars, arrays = entry
+                state[index] = {"step": step, **dict(scalars), **dict(arrays)}
         groups, start = [], 0
         for group in self.param_groups:
             end = start + len(group["params"])
-            saved = {
-                key: value(self._engine.steps) if callable(value) else value
-                for key, value in group.items()
-                if key != "params"
-            }
+            saved = {key: self.current(value) for key, value in group.items() if key != "params"}
             saved["param_names"] = list(saved["param_names"])
             groups.append({"params": list(range(start, end)), **saved})
             start = end
@@ -207,29 +217,19 @@ class Optimizer:
         unknown = set(state) - set(range(len(self._names)))
         if unknown:
             raise CheckpointError(f"state of unknown parameters {sorted(map(str, unknown))}")
-        probe = _core.Engine(self._kind)
-        start = 0
+        entries = [_entry(name, state.get(index, {})) for index, name in enumerate(self._names)]
+        counts = [_count(f"step of {name!r}", e.get("step", 0)) for name, e in entries]
+        steps = _count("steps", state_dict.get("steps", max(counts, default=0)))
         try:
-            for group in groups:
-                end = start + len(group["params"])
-                probe.add_group(group, self._names[start:end], list(group["params"]))
-                start = end
+            expected = self._engine.expected(groups, steps)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"param_groups: {error}") from None
         loaded = [
-            _loaded_state(name, state.get(index, {}), probe.state(index), probe.scalars(index))
-            for index, name in enumerate(self._names)
+            (count, *_loaded_state(name, entry, count > 0, *known))
+            for (name, entry), count, known in zip(entries, counts, expected, strict=True)
         ]
-        steps = state_dict.get("steps", max((entry.step for entry in loaded), default=0))
-        steps = _count("steps", steps)
-
-        self._engine.adopt(groups)
-        for index, entry in enumerate(loaded):
-            for slot, array, _ in self._engine.state(index):
-                array[...] = entry.arrays.get(slot, 0)
-            self._engine.set_counts(index, entry.step, entry.scalars, list(entry.arrays))
-        self._engine.steps = steps
-        self._engine.averaged = bool(state_dict.get("averaged", False))
+        averaged = bool(state_dict.get("averaged", False))
+        self._engine.restore(groups, loaded, steps, averaged)
         for mine, new in zip(self.param_groups, groups, strict=True):
             mine.update(new)
 
@@ -238,15 +238,19 @@ class Optimizer:
             saved = state_dict["param_groups"]
             sizes = [len(group["params"]) for group in saved]
             state_dict["state"]
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(f"not a state_dict of an optimizer: {error}") from None
         if sizes != [len(group["params"]) for group in self.param_groups]:
             raise CheckpointError(f"param_groups have {sizes} parameters, not those of this object")
         groups = []
         for mine, theirs in zip(self.param_groups, saved, strict=True):
+            if not isinstance(theirs, Mapping):
+                raise CheckpointError(f"param_groups must be mappings, got {theirs!r}")
             names = theirs.get("param_names")
-            if names is not None and tuple(names) != mine["param_names"]:
-                raise CheckpointError(f"param_names are {names}, here {mine['param_names']}")
+            if names is not None and not (
+                isinstance(names, Sequence) and tuple(names) == mine["param_names"]
+            ):
+                raise CheckpointError(f"param_names are {names!r}, here {mine['param_names']}")
             group = dict(mine)
             for key, value in theirs.items():
                 if key in ("params", "param_names"):
@@ -260,9 +264,9 @@ class Optimizer:
     def _given(self, grads: Grads) -> Array | Sequence[Array | None]:
         """Return the gradients as one array or one sequence over all groups."""
         if isinstance(grads, np.ndarray):
-            return grads if self._buffer is not None else [grads]
+            return grads if self._flat is not None else [grads]
         if isinstance(grads, FlatBuffer):
-            if self._buffer is not None and grads.shapes == self._buffer.shapes:
+            if self._flat is not None and grads.shapes == self._flat.shapes:
                 return grads.flat
             return self._by_name(grads)
         if isinstance(grads, Mapping):
@@ -273,16 +277,19 @@ class Optimizer:
             )
         return grads
 
+    def current(self, hyperparameter: Any) -> Any:
+        """Return what a hyperparameter is now, which may be a function of the steps applied."""
+        return hyperparameter(self._engine.steps) if callable(hyperparameter) else hyperparameter
+
     def in_order(self, grads: Grads) -> list[Array | None]:
         """Return the gradients as one list over all groups."""
         given = self._given(grads)
-        if self._buffer is not None and isinstance(given, np.ndarray):
-            if given.shape != self._buffer.flat.shape:
-                raise ValueError(
-                    f"grads must have shape {self._buffer.flat.shape}, got {given.shape}"
-                )
-            bounds = [*self._buffer.offsets.values(), self._buffer.size]
-            shapes = self._buffer.shapes.values()
+        buffer = self._flat
+        if buffer is not None and isinstance(given, np.ndarray):
+            if given.shape != buffer.flat.shape:
+                raise ValueError(f"grads must have shape {buffer.flat.shape}, got {given.shape}")
+            bounds = [*buffer.offsets.values(), buffer.size]
+            shapes = buffer.shapes.values()
             pieces = zip(bounds, bounds[1:], shapes, strict=False)
             return [given[start:end].reshape(shape) for start, end, shape in pieces]
         return list(given)
@@ -302,10 +309,14 @@ class Optimizer:
         return "\n".join([*lines, ")"])
 
     def __getstate__(self) -> dict[str, Any]:
+        groups = [
+            group if buffer is None else {**group, "params": None}
+            for group, buffer in zip(self.param_groups, self._buffers, strict=True)
+        ]
         return {
             "defaults": self._defaults,
-            "groups": self.param_groups,
-            "buffer": self._buffer,
+            "groups": groups,
+            "buffers": self._buffers,
             "state": self.state_dict(),
         }
 
@@ -313,17 +324,11 @@ class Optimizer:
         self._defaults = state["defaults"]
         self._engine = _core.Engine(self._kind)
         self._names = []
+        self._buffers = []
         self.param_groups = []
-        buffer: FlatBuffer | None = state["buffer"]
-        for group in state["groups"]:
-            if buffer is not None:
-                group["params"] = buffer.views
-            names, arrays = list(group["param_names"]), list(group["params"])
-            self._engine.add_group(group, names, arrays)
-            self._names += names
-            self.param_groups.append(group)
-        self._buffer = buffer
-        self._engine.flat = buffer is not None
+        for group, buffer in zip(state["groups"], state["buffers"], strict=True):
+            params = group["params"] if buffer is None else buffer.views
+            self._add({**group, "params": params}, buffer)
         self.load_state_dict(state["state"])
 
 
@@ -352,6 +357,14 @@ def named_arrays(params: Any, start: int = 0) -> tuple[list[str], list[Array]]:
     return [str(start + index) for index in range(len(arrays))], arrays
 
 
+def _chosen_names(chosen: Any, names: list[str]) -> tuple[str, ...]:
+    if not isinstance(chosen, Sequence) or not all(isinstance(name, str) for name in chosen):
+        raise TypeError(f"param_names must be strings, got {chosen!r}")
+    if len(chosen) != len(names):
+        raise ValueError(f"param_names has {len(chosen)} names for {len(names)} parameters")
+    return tuple(chosen)
+
+
 def _count(name: str, value: Any) -> int:
     try:
         count = operator.index(value)
@@ -368,46 +381,47 @@ def _count(name: str, value: Any) -> int:
     return count
 
 
-class _Loaded(NamedTuple):
-    """The checked state of one parameter."""
-
-    step: int
-    scalars: list[float]
-    arrays: dict[str, Array]
+def _entry(name: str, entry: Any) -> tuple[str, Mapping[str, Any]]:
+    if not isinstance(entry, Mapping):
+        raise CheckpointError(f"state of {name!r} must be a mapping")
+    return name, entry
 
 
 def _loaded_state(
     name: str,
-    entry: Any,
-    slots: Sequence[tuple[str, Array, bool]],
+    entry: Mapping[str, Any],
+    stepped: bool,
     numbers: Sequence[tuple[str, float]],
-) -> _Loaded:
-    """Check the saved state of one parameter against what it should have."""
-    if not isinstance(entry, Mapping):
-        raise CheckpointError(f"state of {name!r} must be a mapping")
-    step = _count(f"step of {name!r}", entry.get("step", 0))
+    slots: Sequence[tuple[str, str, list[int], bool]],
+) -> tuple[list[float], dict[str, Array]]:
+    """Check the saved numbers and arrays of one parameter against what it may have."""
     scalars = [_number(f"{key} of {name!r}", entry.get(key, value)) for key, value in numbers]
-    expected = {slot: array for slot, array, _ in slots}
+    expected = {slot: (dtype, tuple(shape)) for slot, dtype, shape, _ in slots}
     arrays = {}
     for slot, value in entry.items():
         if slot == "step" or slot in dict(numbers) or value is None:
             continue
         if slot not in expected:
             raise CheckpointError(f"state of {name!r} has an unexpected {slot!r}")
-        array = np.asarray(value)
-        want = expected[slot]
-        if array.dtype != want.dtype or array.shape != want.shape:
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise CheckpointError(f"{slot} of {name!r} is no array: {error}") from None
+        if (str(array.dtype), array.shape) != expected[slot]:
+            dtype, shape = expected[slot]
             raise CheckpointError(
                 f"{slot} of {name!r} is {array.dtype} of shape {array.shape}, "
-                f"expected {want.dtype} of shape {want.shape}"
+                f"expected {dtype} of shape {shape}"
             )
         if np.isnan(array).any() or (slot.endswith("_sq") and (array < 0).any()):
             raise CheckpointError(f"{slot} of {name!r} has NaN or negative values")
         arrays[slot] = array
-    missing = [slot for slot in expected if slot not in arrays and slot != "momentum_buffer"]
-    if step > 0 and missing:
+    # Momentum may be switched on at any step.
+    needed = [slot for slot, _, _, needed in slots if needed and slot != "momentum_buffer"]
+    missing = [slot for slot in needed if slot not in arrays]
+    if stepped and missing:
         raise CheckpointError(f"state of {name!r} lacks {missing}")
-    return _Loaded(step, scalars, arrays)
+    return scalars, arrays
 
 
 def _number(name: str, value: Any) -> float:

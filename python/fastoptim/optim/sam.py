@@ -96,7 +96,7 @@ class SAM:
         start = 0
         for group in self.param_groups:
             end = start + len(group["params"])
-            sign = -1.0 if group["maximize"] else 1.0
+            sign = -1.0 if self.base.current(group["maximize"]) else 1.0
             _core.sam_perturb(params[start:end], ordered[start:end], sign * factor, self.adaptive)
             start = end
         self._perturbed = True
