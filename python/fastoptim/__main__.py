@@ -80,6 +80,8 @@ def demo(options: argparse.Namespace) -> int:
     output = None if options.no_plot else options.output
     if output is not None and not output.absolute().parent.is_dir():
         return refuse(f"--output: there is no directory {output.parent}")
+    if output is not None and output.is_dir():
+        return refuse(f"--output: {output} is a directory")
     needed = {"sklearn": "scikit-learn"} | ({} if output is None else {"matplotlib": "matplotlib"})
     missing = [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
     if missing:

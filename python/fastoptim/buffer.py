@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -27,10 +28,36 @@ def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
         dtype = ml_dtypes.bfloat16
     found = np.dtype(dtype)
-    names = ("float32", "float64", "float16", "bfloat16")
-    if found.name not in names or not found.isnative:
-        raise TypeError(f"dtype must be one of {', '.join(names)}, got {found}")
+    if found.name not in ("float32", "float64", "float16", "bfloat16") or not found.isnative:
+        raise TypeError(
+            f"dtype must be float32, float64, float16 or bfloat16 of native byte order, got {found}"
+        )
     return found
+
+
+def _dims(name: str, shape: Any) -> tuple[int, ...]:
+    try:
+        dims = tuple(map(operator.index, shape if np.iterable(shape) else (shape,)))
+    except TypeError:
+        raise TypeError(f"shape of {name!r} must be of integers, got {shape!r}") from None
+    if any(n < 0 for n in dims):
+        raise ValueError(f"shape of {name!r} must not be negative, got {dims}")
+    return dims
+
+
+def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping by name, got {type(value).__name__}")
+    return value
+
+
+def _real(name: str, value: ArrayLike) -> NDArray[Any]:
+    if isinstance(value, np.ndarray) and type(value) not in (np.ndarray, np.memmap):
+        raise TypeError(f"{name!r} must be a plain array, got {type(value).__name__}")
+    array = np.asarray(value)
+    if not np.can_cast(array.dtype, np.float64, "same_kind"):
+        raise TypeError(f"{name!r} must be of real numbers, got {array.dtype}")
+    return array
 
 
 class FlatBuffer(Mapping[str, NDArray[Any]]):
@@ -46,7 +73,7 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
     Raises
     ------
     TypeError
-        A name is no string, a dimension no integer, or the dtype is not one of these.
+        ``shapes`` is no mapping of strings to integers, or the dtype is not one of these.
     ValueError
         A negative dimension.
 
@@ -59,32 +86,34 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
     array([0., 0., 0., 0., 0., 0., 1., 2., 3.], dtype=float32)
     """
 
-    __slots__ = ("_flat", "_offsets", "_shapes", "_views")
+    __slots__ = ("_flat", "_named", "_offsets", "_shapes", "_views")
 
     def __init__(
-        self, shapes: Mapping[str, int | Sequence[int]], dtype: DTypeLike = "float32"
+        self,
+        shapes: Mapping[str, SupportsIndex | Sequence[SupportsIndex]],
+        dtype: DTypeLike = "float32",
     ) -> None:
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._offsets: dict[str, int] = {}
+        known: dict[str, tuple[int, ...]] = {}
+        offsets: dict[str, int] = {}
         size = 0
-        for name, shape in shapes.items():
+        for name, shape in _mapping("shapes", shapes).items():
             if not isinstance(name, str):
                 raise TypeError(f"names must be strings, got {name!r}")
-            lengths = shape if isinstance(shape, Sequence) else (shape,)
-            dims = tuple(operator.index(n) for n in lengths)
-            if any(n < 0 for n in dims):
-                raise ValueError(f"shape of {name!r} must not be negative, got {dims}")
-            self._shapes[name] = dims
-            self._offsets[name] = size
-            size += math.prod(dims)
+            known[name] = _dims(name, shape)
+            offsets[name] = size
+            size += math.prod(known[name])
+        # Read-only, and shared by all buffers of one layout.
+        self._shapes: Mapping[str, tuple[int, ...]] = MappingProxyType(known)
+        self._offsets: Mapping[str, int] = MappingProxyType(offsets)
         self._allocate(aligned_zeros(size, _dtype(dtype)))
 
     def _allocate(self, flat: NDArray[Any]) -> None:
         self._flat = flat
-        self._views = tuple(
-            flat[self._offsets[name] : self._offsets[name] + math.prod(shape)].reshape(shape)
+        self._named = {
+            name: flat[self._offsets[name] : self._offsets[name] + math.prod(shape)].reshape(shape)
             for name, shape in self._shapes.items()
-        )
+        }
+        self._views = tuple(self._named.values())
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, ArrayLike]) -> FlatBuffer:
@@ -93,9 +122,10 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
         Raises
         ------
         TypeError
-            The dtypes differ.
+            The dtypes differ, or are none that a buffer has.
         """
-        copies = {name: np.asarray(array) for name, array in arrays.items()}
+        given = _mapping("arrays", arrays)
+        copies = {name: _real(name, array) for name, array in given.items()}
         dtypes = {array.dtype for array in copies.values()}
         if len(dtypes) > 1:
             raise TypeError(f"arrays must have one dtype, got {sorted(map(str, dtypes))}")
@@ -114,12 +144,14 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
     def assign(self, arrays: Sequence[ArrayLike] | Mapping[str, ArrayLike]) -> None:
         """Copy arrays of any layout and real dtype in, all or none.
 
+        They may overlap this buffer. What is too large for its dtype becomes infinite.
+
         Raises
         ------
         TypeError
-            An array is not of real numbers.
+            An array is not of real numbers, or not plain.
         ValueError
-            A name is missing or unexpected, or a shape is wrong.
+            A name is missing or unexpected, a shape is wrong, or the buffer is read-only.
         """
         if isinstance(arrays, Mapping):
             if arrays.keys() != self._shapes.keys():
@@ -128,19 +160,23 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
                 raise ValueError(f"arrays: missing names {missing}, unexpected names {extra}")
             given = [arrays[name] for name in self]
         else:
+            if isinstance(arrays, str) or not np.iterable(arrays):
+                raise TypeError(f"arrays must be arrays, got {type(arrays).__name__}")
             given = list(arrays)
             if len(given) != len(self):
                 raise ValueError(f"arrays must be {len(self)}, got {len(given)}")
         checked = [self._checked(name, array) for name, array in zip(self, given, strict=True)]
         # What overlaps this buffer is copied out before the first write.
         checked = [a.copy() if np.may_share_memory(a, self._flat) else a for a in checked]
-        for view, array in zip(self._views, checked, strict=True):
-            view[...] = array
+        if not all(view.flags.writeable for view in self._views):
+            raise ValueError("the buffer is read-only")
+        # A warning that is an error must not come between two writes.
+        with np.errstate(all="ignore"):
+            for view, array in zip(self._views, checked, strict=True):
+                view[...] = array
 
     def _checked(self, name: str, value: ArrayLike) -> NDArray[Any]:
-        array = np.asarray(value)
-        if array.dtype.kind not in "fiubV" or (array.dtype.kind == "V" and array.dtype.names):
-            raise TypeError(f"{name!r} must be of real numbers, got {array.dtype}")
+        array = _real(name, value)
         if array.shape != self._shapes[name]:
             raise ValueError(f"{name!r} has shape {array.shape}, expected {self._shapes[name]}")
         return array
@@ -161,12 +197,12 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
         return tuple(self._shapes)
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of each array."""
         return self._shapes
 
     @property
-    def offsets(self) -> dict[str, int]:
+    def offsets(self) -> Mapping[str, int]:
         """Where each array starts in ``flat``."""
         return self._offsets
 
@@ -181,13 +217,10 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
         return self._flat.dtype
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        if name not in self._offsets:
-            raise KeyError(name)
-        start, shape = self._offsets[name], self._shapes[name]
-        return self._flat[start : start + math.prod(shape)].reshape(shape)
+        return self._named[name]
 
     def __setitem__(self, name: str, value: ArrayLike) -> None:
-        self[name][...] = value
+        self[name][...] = _real(name, value)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
@@ -201,10 +234,10 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
         return self is other
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuilt, (self._shapes, self.dtype, np.array(self._flat)))
+        return (_rebuilt, (dict(self._shapes), self.dtype, np.array(self._flat)))
 
     def __repr__(self) -> str:
-        return f"FlatBuffer({self._shapes}, dtype={self.dtype.name!r})"
+        return f"FlatBuffer({dict(self._shapes)}, dtype={self.dtype.name!r})"
 
 
 def _rebuilt(

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim import _core
+from fastoptim._arguments import number
 from fastoptim.buffer import FlatBuffer
 
 Gradients: TypeAlias = (
-    FlatBuffer | NDArray[Any] | Sequence[NDArray[Any] | None] | Mapping[str, NDArray[Any] | None]
+    FlatBuffer
+    | NDArray[Any]
+    | Sequence[NDArray[Any] | None]
+    | Iterator[NDArray[Any] | None]
+    | Mapping[str, NDArray[Any] | None]
 )
 
 
-def _arrays(grads: Gradients) -> list[NDArray[Any]]:
+def _named(grads: Gradients) -> tuple[list[NDArray[Any] | None], list[str] | None]:
+    """Return the arrays, and the names by which errors speak of them where they have some."""
     if isinstance(grads, FlatBuffer):
-        return list(grads.views)
+        return list(grads.views), list(grads)
     if isinstance(grads, np.ndarray):
-        return [grads]
+        return [grads], None
     if isinstance(grads, Mapping):
-        grads = list(grads.values())
-    elif not isinstance(grads, Sequence) or isinstance(grads, str):
-        raise TypeError(f"grads must be arrays, got {type(grads).__name__}")
-    return [grad for grad in grads if grad is not None]
+        return list(grads.values()), list(map(str, grads))
+    if isinstance(grads, Sequence | Iterator) and not isinstance(grads, str):
+        return list(grads), None
+    raise TypeError(f"grads must be arrays, got {type(grads).__name__}")
 
 
 def get_total_norm(
@@ -60,7 +66,7 @@ def get_total_norm(
     >>> fo.get_total_norm([np.array([3.0]), np.array([-4.0])])
     5.0
     """
-    norm = _core.total_norm(_arrays(grads), float(norm_type))
+    norm = _core.total_norm(*_named(grads), number("norm_type", norm_type))
     if error_if_nonfinite and not math.isfinite(norm):
         raise RuntimeError(f"the total norm of order {norm_type} of the gradients is {norm}")
     return norm
@@ -78,6 +84,11 @@ def clip_grads_with_norm_(grads: Gradients, max_norm: float, total_norm: float) 
     total_norm : float
         What :func:`get_total_norm` returned.
 
+    Raises
+    ------
+    ValueError
+        ``max_norm`` is not > 0, ``total_norm`` is negative, or a gradient is read-only.
+
     Examples
     --------
     >>> import numpy as np
@@ -87,7 +98,10 @@ def clip_grads_with_norm_(grads: Gradients, max_norm: float, total_norm: float) 
     >>> g.round(6)
     array([0.6, 0.8])
     """
-    _core.scale_to_norm(_arrays(grads), float(max_norm), float(total_norm))
+    max_norm, total_norm = number("max_norm", max_norm), number("total_norm", total_norm)
+    if total_norm < 0:
+        raise ValueError(f"total_norm must be >= 0, got {total_norm}")
+    _core.scale_to_norm(*_named(grads), max_norm, total_norm)
 
 
 def clip_grad_norm_(
@@ -103,7 +117,7 @@ def clip_grad_norm_(
     grads : FlatBuffer, array, sequence or mapping
         Scaled in place; nothing is written where the norm is small enough or not finite.
     max_norm : float
-        > 0; infinity only measures.
+        > 0; infinity only measures, read-only gradients too.
     norm_type : float, default 2.0
         The p of the p-norm, > 0.
     error_if_nonfinite : bool, default False
@@ -128,10 +142,14 @@ def clip_grad_norm_(
     >>> g.round(6)
     array([3., 4.])
     """
+    max_norm = number("max_norm", max_norm)
     if math.isnan(max_norm) or max_norm <= 0:
         raise ValueError(f"max_norm must be > 0, got {max_norm}")
+    if isinstance(grads, Iterator):
+        grads = list(grads)
     norm = get_total_norm(grads, norm_type, error_if_nonfinite)
-    clip_grads_with_norm_(grads, max_norm, norm)
+    if max_norm < math.inf:
+        clip_grads_with_norm_(grads, max_norm, norm)
     return norm
 
 
@@ -154,4 +172,4 @@ def clip_grad_value_(grads: Gradients, clip_value: float) -> None:
     >>> g
     array([-1. ,  0.5])
     """
-    _core.clamp(_arrays(grads), float(clip_value))
+    _core.clamp(*_named(grads), number("clip_value", clip_value))

@@ -26,6 +26,13 @@ def num_threads(n: int) -> Iterator[None]:
     n : int
         At least 1. The results are the same bits for any number.
 
+    Raises
+    ------
+    TypeError
+        ``n`` is no int.
+    ValueError
+        ``n`` is not between 1 and 1024.
+
     Examples
     --------
     >>> import fastoptim as fo
@@ -33,6 +40,8 @@ def num_threads(n: int) -> Iterator[None]:
     ...     fo.get_num_threads()
     1
     """
+    if n is None:  # which the core takes for the number of the process
+        raise TypeError("n must be an int, got None")
     before = set_own_threads(n)
     try:
         yield

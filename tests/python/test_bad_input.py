@@ -1,124 +1,256 @@
-"""What must be refused, by every function that takes arrays, before anything is written."""
+"""Bad input at every entry point that takes arrays: a clear error, and nothing has changed."""
 
 from __future__ import annotations
 
 import ctypes
-import pickle
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.lib.stride_tricks import as_strided
 
 import fastoptim as fo
-from cases import OPTIMIZERS
+from cases import LOSSES
+from snapshot import snapshot
 
 SHAPE = (4, 4)
 
 
-class Subclass(np.ndarray[Any, Any]):
+class Subclass(np.ndarray):
     pass
 
 
-BAD_ARRAYS: dict[str, tuple[Any, type[Exception]]] = {
-    "list": ([[1.0] * 4] * 4, TypeError),
-    "none of these": ("text", TypeError),
-    "int": (np.ones(SHAPE, "i4"), TypeError),
-    "bool": (np.ones(SHAPE, bool), TypeError),
-    "float16": (np.ones(SHAPE, "f2"), TypeError),
-    "long double": (np.ones(SHAPE, np.longdouble), TypeError),
-    "object": (np.ones(SHAPE, object), TypeError),
-    "complex": (np.ones(SHAPE, "c8"), TypeError),
-    "structured": (np.ones(SHAPE, [("x", "f4")]), TypeError),
-    "swapped": (np.ones(SHAPE, ">f4"), TypeError),
-    "masked": (np.ma.ones(SHAPE, "f4"), TypeError),
-    "matrix": (np.ones(SHAPE, "f4").view(np.matrix), TypeError),
-    "subclass": (np.ones(SHAPE, "f4").view(Subclass), TypeError),
-    "fortran": (np.asfortranarray(np.arange(16, dtype="f4").reshape(SHAPE)), ValueError),
-    "reversed": (np.ones(SHAPE, "f4")[::-1], ValueError),
-    "strided": (np.ones((4, 8), "f4")[:, ::2], ValueError),
-    "broadcast": (np.broadcast_to(np.float32(1), SHAPE), ValueError),
-    "misaligned": (np.ones(65, "u1")[1:].view("f4").reshape(SHAPE), ValueError),
+def ones(dtype: Any = "f4") -> Any:
+    return np.ones(SHAPE, dtype)
+
+
+class Attempt(NamedTuple):
+    """A call that must fail, and what it must leave alone."""
+
+    call: Callable[[], object]
+    watched: list[Any]
+
+
+def construct(cls: Any, bad: Any) -> Attempt:
+    good = ones()
+    return Attempt(lambda: cls([good, bad]), [good])
+
+
+def add_group(cls: Any, bad: Any) -> Attempt:
+    opt = stepped(cls)
+    return Attempt(lambda: opt.add_param_group({"params": [ones(), bad]}), [opt])
+
+
+def step(cls: Any, bad: Any) -> Attempt:
+    opt, good = stepped(cls), ones()
+    return Attempt(lambda: opt.step([good, bad]), [opt, good])
+
+
+def step_by_name(cls: Any, bad: Any) -> Attempt:
+    opt, good = stepped(cls), ones()
+    return Attempt(lambda: opt.step({"1": bad, "0": good}), [opt, good])
+
+
+def stepped(cls: Any) -> Any:
+    """An optimizer of two parameters that has state."""
+    opt = cls([ones(), ones()], lr=0.1)
+    opt.step([ones(), ones()])
+    return opt
+
+
+# What is read alone, what must match another array, and what is written.
+CLIPS: dict[str, Callable[[Any, Any], object]] = {
+    "get_total_norm": lambda good, bad: fo.get_total_norm([good, bad]),
+    "clip_grad_norm_": lambda good, bad: fo.clip_grad_norm_({"a": good, "b": bad}, 1e-3),
+    "clip_grads_with_norm_": lambda good, bad: fo.clip_grads_with_norm_([good, bad], 1.0, 5.0),
+    "clip_grad_value_": lambda good, bad: fo.clip_grad_value_((good, bad), 1e-3),
 }
-BAD_GRADS = BAD_ARRAYS | {
-    "float64": (np.ones(SHAPE), TypeError),
-    "wide": (np.ones((4, 5), "f4"), ValueError),
-    "flat": (np.ones(16, "f4"), ValueError),
+GRADS: dict[str, Callable[[Any, Any], object]] = {
+    f"{type(loss).__name__}, {name}": call
+    for loss in LOSSES
+    for name, call in {
+        "input": lambda good, bad, f=loss: f(bad, good),
+        "target": lambda good, bad, f=loss: f.grad(good, bad),
+        "out": lambda good, bad, f=loss: f.value_and_grad(good, good.copy(), out=bad),
+    }.items()
 }
 
 
-@pytest.mark.parametrize("case", BAD_GRADS)
-@pytest.mark.parametrize("cls", OPTIMIZERS)
-def test_bad_gradients_change_nothing(cls: Any, case: str) -> None:
-    bad, error = BAD_GRADS[case]
-    first, w = np.ones(SHAPE, "f4"), np.ones(SHAPE, "f4")
-    opt = cls([first, w], lr=0.1)
-    opt.step([np.ones(SHAPE, "f4")] * 2)
-    params, before = (first.copy(), w.copy()), pickle.dumps(opt.state_dict())
-    with pytest.raises(error, match="grads"):
-        opt.step([np.ones(SHAPE, "f4"), bad])
-    assert np.array_equal(first, params[0])
-    assert np.array_equal(w, params[1])
-    assert pickle.dumps(opt.state_dict()) == before
+def functional(call: Callable[[Any, Any], object]) -> Callable[[Any, Any], Attempt]:
+    def attempt(_: Any, bad: Any) -> Attempt:
+        good = ones()
+        return Attempt(lambda: call(good, bad), [good])
+
+    return attempt
 
 
-@pytest.mark.parametrize("case", BAD_ARRAYS)
-def test_bad_parameters(case: str) -> None:
-    bad, error = BAD_ARRAYS[case]
-    opt = fo.SGD([np.ones(2)])
-    with pytest.raises(error, match="params"):
-        opt.add_param_group({"params": [np.ones(3), bad]})
-    with pytest.raises(error, match="params"):
-        fo.SGD([bad])
-    assert len(opt.param_groups) == len(opt.state) == 1
-
-
-CLIPPING: list[Callable[[Any], object]] = [
-    lambda grads: fo.clip_grad_norm_(grads, 0.1),
-    lambda grads: fo.clip_grad_value_(grads, 0.1),
-    lambda grads: fo.clip_grads_with_norm_(grads, 0.1, 2.0),
-    fo.get_total_norm,
+PER_OPTIMIZER = {f.__name__: f for f in (construct, add_group, step, step_by_name)}
+FUNCTIONS = {name: functional(call) for name, call in (CLIPS | GRADS).items()}
+ENTRIES = PER_OPTIMIZER | FUNCTIONS
+# Integers may be the classes of a target.
+REAL = [name for name in ENTRIES if not name.endswith("target")]
+MATCHED = ["step", "step_by_name", *GRADS]
+WRITTEN = [
+    "construct",
+    "add_group",
+    *(name for name in CLIPS if name.endswith("_")),
+    *(name for name in GRADS if name.endswith("out")),
 ]
 
 
-@pytest.mark.parametrize("case", BAD_ARRAYS)
-@pytest.mark.parametrize("clip", CLIPPING)
-def test_bad_arrays_are_not_clipped(clip: Callable[[Any], object], case: str) -> None:
-    bad, error = BAD_ARRAYS[case]
-    good = np.ones(SHAPE, "f4")
-    with pytest.raises(error, match="grads"):
-        clip([good, bad])
-    assert np.array_equal(good, np.ones(SHAPE, "f4"))
+def misaligned() -> Any:
+    return np.ones(65, "u1")[1:].view("f4").reshape(SHAPE)
 
 
-def pairs_that_share() -> dict[str, tuple[Any, Any]]:
-    raw = bytearray(64)
-    base = np.zeros(24, "f4")
-    address = base.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-    return {
-        "itself": (base, base),
-        "overlapping slices": (base[:16], base[8:]),
-        "frombuffer": (np.frombuffer(raw, "f4"), np.frombuffer(raw, "f4")),
-        "strides": (base, np.lib.stride_tricks.as_strided(base, (16,), (4,))),
-        "DLPack": (base, np.from_dlpack(base)),
-        "ctypes": (base, np.ctypeslib.as_array(address, (24,))),
-    }
+def locked() -> Any:
+    array = ones()
+    array.flags.writeable = False
+    return array
 
 
-@pytest.mark.parametrize("case", pairs_that_share())
-def test_shared_memory_is_refused_however_hidden(case: str) -> None:
-    a, b = pairs_that_share()[case]
-    with pytest.raises(ValueError, match="share memory"):
-        fo.SGD([a, b])
-    with pytest.raises(ValueError, match="share memory"):
-        fo.SGD([{"params": a}, {"params": b}])
-    opt = fo.SGD([a[:16]], lr=1.0)
-    with pytest.raises(ValueError, match=r"params\[\"0\"\] and grads\[\"0\"\] share memory"):
-        opt.step([b[:16]])
-    with pytest.raises(ValueError, match="share memory"):
-        fo.clip_grad_value_([a, b], 1.0)
-    assert not a.any()
+BAD: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
+    "list": (lambda: ones().tolist(), TypeError, [*ENTRIES]),
+    "string": (lambda: "array", TypeError, [*ENTRIES]),
+    "number": (lambda: 1.0, TypeError, [*ENTRIES]),
+    "scalar": (lambda: np.float32(1), TypeError, [*ENTRIES]),
+    "object": (lambda: ones(object), TypeError, [*ENTRIES]),
+    "int": (lambda: ones("i4"), TypeError, REAL),
+    "long": (lambda: ones("i8"), TypeError, REAL),
+    "bool": (lambda: ones("?"), TypeError, [*ENTRIES]),
+    "complex": (lambda: ones("c8"), TypeError, [*ENTRIES]),
+    "structured": (lambda: np.ones(SHAPE, [("x", "f4")]), TypeError, [*ENTRIES]),
+    "void": (lambda: np.zeros(SHAPE, "V4"), TypeError, [*ENTRIES]),
+    "date": (lambda: np.zeros(SHAPE, "M8[s]"), TypeError, [*ENTRIES]),
+    "swapped": (lambda: ones(">f4"), TypeError, [*ENTRIES]),
+    "longdouble": (lambda: ones("g"), TypeError, [*ENTRIES]),
+    "masked": (lambda: np.ma.ones(SHAPE, "f4"), TypeError, [*ENTRIES]),
+    "matrix": (lambda: ones().view(np.matrix), TypeError, [*ENTRIES]),
+    "record": (lambda: ones().view(np.recarray), TypeError, [*ENTRIES]),
+    "subclass": (lambda: ones().view(Subclass), TypeError, [*ENTRIES]),
+    "fortran": (lambda: np.asfortranarray(ones() * np.arange(4)), ValueError, [*ENTRIES]),
+    "reversed": (lambda: ones()[::-1], ValueError, [*ENTRIES]),
+    "strided": (lambda: np.ones((4, 8), "f4")[:, ::2], ValueError, [*ENTRIES]),
+    "broadcast": (lambda: np.broadcast_to(np.float32(1), SHAPE), ValueError, [*ENTRIES]),
+    "misaligned": (misaligned, ValueError, [*ENTRIES]),
+    "half": (lambda: ones("f2"), TypeError, MATCHED),
+    "double": (lambda: ones("f8"), TypeError, MATCHED),
+    "shape": (lambda: np.ones((4, 5), "f4"), ValueError, MATCHED),
+    "transposed": (lambda: np.ones((2, 8), "f4"), ValueError, MATCHED),
+    "flat": (lambda: np.ones(16, "f4"), ValueError, MATCHED),
+    "more dimensions": (lambda: np.ones((1, 4, 4), "f4"), ValueError, MATCHED),
+    "read-only": (locked, ValueError, WRITTEN),
+}
+
+
+def pairs(entries: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(entry, case) for case in BAD for entry in BAD[case][2] if entry in entries]
+
+
+@pytest.mark.parametrize(("entry", "case"), pairs(PER_OPTIMIZER))
+def test_bad_arrays_for_an_optimizer(optimizer: Any, entry: str, case: str) -> None:
+    refuse(optimizer, entry, case)
+
+
+@pytest.mark.parametrize(("entry", "case"), pairs(FUNCTIONS))
+def test_bad_arrays_for_a_function(entry: str, case: str) -> None:
+    refuse(None, entry, case)
+
+
+def refuse(cls: Any, entry: str, case: str) -> None:
+    build, error, _ = BAD[case]
+    bad = build()
+    attempt = ENTRIES[entry](cls, bad)
+    before = snapshot([attempt.watched, bad])
+    # A panic of the core is a BaseException, and would pass through here.
+    with pytest.raises(error, match=r"grads|params|parameter|input|target|out|logits"):
+        attempt.call()
+    assert snapshot([attempt.watched, bad]) == before
+
+
+def from_torch() -> tuple[Any, Any]:
+    tensor = pytest.importorskip("torch", reason="torch is not installed").ones(SHAPE)
+    return tensor.numpy(), tensor.numpy()
+
+
+def from_dlpack() -> tuple[Any, Any]:
+    a = ones()
+    return a, np.from_dlpack(a)
+
+
+def from_ctypes() -> tuple[Any, Any]:
+    a = ones()
+    pointer = a.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    return a, np.ctypeslib.as_array(pointer, SHAPE)
+
+
+def from_buffer() -> tuple[Any, Any]:
+    raw = bytearray(ones().tobytes())
+    a, b = (np.frombuffer(raw, "f4").reshape(SHAPE) for _ in range(2))
+    return a, b
+
+
+def overlapping() -> tuple[Any, Any]:
+    whole = np.ones(31, "f4")
+    return whole[:16].reshape(SHAPE), whole[15:].reshape(SHAPE)
+
+
+SHARED: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "same": lambda: (ones(),) * 2,
+    "view": lambda: (lambda a: (a, a[:]))(ones()),
+    "overlap": overlapping,
+    "frombuffer": from_buffer,
+    "torch": from_torch,
+    "dlpack": from_dlpack,
+    "as_strided": lambda: (lambda a: (a, as_strided(a, SHAPE)))(ones()),
+    "ctypes": from_ctypes,
+    "memoryview": lambda: (lambda a: (a, np.asarray(memoryview(a))))(ones()),
+}
+
+
+@pytest.mark.parametrize("hidden", SHARED)
+def test_memory_shared_with_parameters(optimizer: Any, hidden: str) -> None:
+    a, b = SHARED[hidden]()
+    good = ones()
+    opt = optimizer([a, good])
+    attempts: list[Callable[[], object]] = [
+        lambda: optimizer([a, b]),
+        lambda: optimizer({"a": a, "b": b}),
+        lambda: optimizer([{"params": [good, a]}, {"params": b, "lr": 0.5}]),
+        lambda: opt.add_param_group({"params": b}),
+        lambda: opt.step([b, ones()]),
+        lambda: opt.step([ones(), b]),
+        *(
+            lambda x=x: opt.step([x, ones()])
+            for slots in opt.state.values()
+            for x in slots.values()
+            if isinstance(x, np.ndarray) and x.shape == SHAPE
+        ),
+    ]
+    before = snapshot([opt, a, b, good])
+    for attempt in attempts:
+        with pytest.raises(ValueError, match="share"):
+            attempt()
+        assert snapshot([opt, a, b, good]) == before
+
+
+@pytest.mark.parametrize("hidden", SHARED)
+def test_memory_shared_between_what_functions_write(hidden: str) -> None:
+    a, b = SHARED[hidden]()
+    before = snapshot([a, b])
+    for name, call in CLIPS.items():
+        if name.endswith("_"):
+            with pytest.raises(ValueError, match="share"):
+                call(a, b)
+    for loss in LOSSES:
+        with pytest.raises(ValueError, match="share"):
+            loss.grad(ones(), a, out=b)
+    assert snapshot([a, b]) == before
+    assert fo.get_total_norm([a, b]) > 0
 
 
 def test_memory_of_torch_is_seen() -> None:
@@ -134,75 +266,199 @@ def test_state_is_not_a_gradient() -> None:
         opt.step(opt.state["0"]["exp_avg"])
 
 
-def test_gradients_may_share_memory() -> None:
-    g = np.ones(3)
-    g.setflags(write=False)
-    assert fo.SGD([np.ones(3), np.ones(3)]).step([g, g]).applied
+def test_what_is_only_read_may_share_memory(optimizer: Any) -> None:
+    g = locked()
+    opt = optimizer([ones(), ones()])
+    assert opt.step([g, g], max_norm=1.0, clip_value=1.0).applied
 
 
-def test_read_only() -> None:
-    w, g = np.ones(3), np.ones(3)
-    opt = fo.SGD([w])
-    w.setflags(write=False)
-    with pytest.raises(ValueError, match="read-only"):
-        opt.step([g])
-    with pytest.raises(ValueError, match="read-only"):
-        fo.SGD([w])
-    for clip in CLIPPING[:3]:
+@pytest.mark.parametrize("mode", ["r+", "w+", "c", "r"])
+def test_memory_maps(optimizer: Any, tmp_path: Path, mode: Any) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(64))
+    w, plain, g = np.memmap(path, "f4", mode, shape=SHAPE), ones() * 0, ones()
+    if mode == "r":
         with pytest.raises(ValueError, match="read-only"):
-            clip([w])
+            optimizer([w])
+        optimizer([plain]).step([w])
+        return
+    optimizer([w], lr=0.1).step([g])
+    optimizer([plain], lr=0.1).step([g])
+    assert np.array_equal(w, plain)
+    assert fo.clip_grad_norm_(w, 1e-12) == fo.get_total_norm(plain)
+    assert np.abs(w).max() < np.abs(plain).max()
 
 
-def test_a_parameter_that_changed_is_refused() -> None:
-    w = np.ones(4)
-    opt = fo.SGD([w])
-    w.shape = (2, 2)
-    with pytest.raises(ValueError, match="no longer"):
-        opt.step([np.ones((2, 2))])
-    w.shape = (4,)
-    w.resize(1000, refcheck=False)
-    with pytest.raises(ValueError, match="params"):
-        opt.step([np.ones(1000)])
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
+def test_scalars_and_empty_arrays_work(optimizer: Any, shape: tuple[int, ...]) -> None:
+    if optimizer is fo.Muon:
+        pytest.skip("takes matrices alone")
+    w, g = np.ones(shape), np.ones(shape)
+    opt = optimizer([w, np.ones(2)], lr=0.1)
+    assert opt.step([g, np.ones(2)], max_norm=1.0).applied
+    assert (w < 1).all()
+    fo.clip_grad_value_(g, 0.5)
+    assert (g == 0.5).all()
 
 
-def test_a_memory_map_works(tmp_path: Path) -> None:
-    w = np.memmap(tmp_path / "w", "f4", "w+", shape=(8,))
-    fo.SGD(w, lr=1.0).step(np.ones(8, "f4"))
-    w.flush()
-    assert np.fromfile(tmp_path / "w", "f4").tolist() == [-1] * 8
+def test_a_hyperparameter_that_raises(optimizer: Any) -> None:
+    broken = False
+
+    def rate(_: int) -> float:
+        if broken:
+            raise KeyError("no rate")
+        return 0.1
+
+    opt = optimizer([{"params": ones()}, {"params": ones(), "lr": rate}])
+    opt.step([ones(), ones()])
+    before, broken = snapshot(opt), True
+    with pytest.raises(KeyError, match="no rate"):
+        opt.step([ones(), ones()])
+    broken = False
+    assert snapshot(opt) == before
 
 
-@pytest.mark.parametrize(
-    ("grads", "error"),
-    [
-        ([np.ones(2)], ValueError),
-        ([np.ones(2)] * 3, ValueError),
-        ({"a": np.ones(2)}, ValueError),
-        ({"a": np.ones(2), "b": np.ones(2), "c": np.ones(2)}, ValueError),
-        (None, TypeError),
-        ("ab", TypeError),
-        (1.0, TypeError),
-    ],
-)
-def test_gradients_in_another_structure(grads: Any, error: type[Exception]) -> None:
-    opt = fo.SGD({"a": np.ones(2), "b": np.ones(2)})
-    with pytest.raises(error, match="grads"):
-        opt.step(grads)
+def test_a_hyperparameter_that_uses_its_optimizer(optimizer: Any) -> None:
+    opt = stepped(optimizer)
+    before, rate = snapshot(opt), opt.param_groups[0]["lr"]
+    opt.param_groups[0]["lr"] = lambda _: opt.step([ones(), ones()]) or rate
+    with pytest.raises(RuntimeError):
+        opt.step([ones(), ones()])
+    opt.param_groups[0]["lr"] = rate
+    assert snapshot(opt) == before
+
+
+W = np.ones(SHAPE, "f4")
 
 
 @pytest.mark.parametrize(
     ("params", "error"),
     [
         ([], ValueError),
+        ((), ValueError),
         ({}, ValueError),
+        (fo.FlatBuffer({}), ValueError),
+        ([{"params": []}], ValueError),
+        ([{"params": [W]}, {"params": {}}], ValueError),
+        ([W, W], ValueError),
+        ({"a": W, "b": W}, ValueError),
+        ([{"params": W}, {"params": [W]}], ValueError),
+        ([{"params": {"w": W}}, {"params": {"w": ones()}}], ValueError),
         (None, TypeError),
+        (5, TypeError),
         ("w", TypeError),
-        (1.0, TypeError),
-        ({1: np.ones(2)}, TypeError),
-        ([{"params": np.ones(2), "rate": 1.0}], ValueError),
-        ([{"params": {"a": np.ones(2)}}, {"params": {"a": np.ones(2)}}], ValueError),
+        ({1: W}, TypeError),
+        ([W, {"params": ones()}], TypeError),
+        ([{"lr": 0.1}], TypeError),
+        ([[W]], TypeError),
+        ([None], TypeError),
     ],
 )
-def test_parameters_that_are_none(params: Any, error: type[Exception]) -> None:
-    with pytest.raises(error):
-        fo.SGD(params)
+def test_bad_forms_of_params(optimizer: Any, params: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"param|share"):
+        optimizer(params)
+
+
+@pytest.mark.parametrize("zero", [False, True], ids=["step", "zero_grad"])
+@pytest.mark.parametrize(
+    ("grads", "error"),
+    [
+        ([], ValueError),
+        ([W], ValueError),
+        ([W] * 3, ValueError),
+        ({"w": W}, ValueError),
+        ({"w": W, "b": W, "c": W}, ValueError),
+        ({"w": W, "c": W}, ValueError),
+        ({}, ValueError),
+        (W, ValueError),
+        (np.ones(31, "f4"), ValueError),
+        (np.ones(33, "f4"), ValueError),
+        (np.ones((2, 16), "f4"), ValueError),
+        (np.ones(32, "f8"), TypeError),
+        (fo.FlatBuffer({"w": SHAPE}), ValueError),
+        (fo.FlatBuffer({"w": SHAPE, "b": (16,)}), ValueError),
+        (fo.FlatBuffer({"w": SHAPE, "c": SHAPE}), ValueError),
+        (fo.FlatBuffer({"w": SHAPE, "b": SHAPE}, "float64"), TypeError),
+        (None, TypeError),
+        (5, TypeError),
+        ("wb", TypeError),
+    ],
+)
+def test_bad_forms_of_grads(optimizer: Any, grads: Any, error: type[Exception], zero: bool) -> None:
+    opt = optimizer(fo.FlatBuffer({"w": SHAPE, "b": SHAPE}))
+    opt.step([W, W])
+    before = snapshot([opt, grads])
+    with pytest.raises(error, match="grads"):
+        (opt.zero_grad if zero else opt.step)(grads)
+    assert snapshot([opt, grads]) == before
+
+
+@pytest.mark.parametrize("bad", ["text", 1.0, locked(), ones("i4"), np.ones((4, 5), "f4")])
+def test_zero_grad_writes_all_or_none(optimizer: Any, bad: Any) -> None:
+    opt, good = stepped(optimizer), ones()
+    before = snapshot([opt, good, bad])
+    with pytest.raises((TypeError, ValueError)):
+        opt.zero_grad([good, bad])
+    assert snapshot([opt, good, bad]) == before
+
+
+def test_a_parameter_made_read_only_later(optimizer: Any) -> None:
+    opt = stepped(optimizer)
+    before = snapshot(opt)
+    opt.param_groups[0]["params"][1].flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        opt.step([ones(), ones()])
+    assert snapshot(opt) == before
+    opt.step([ones(), None])
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (2, 2)])
+def test_a_parameter_resized_later(optimizer: Any, shape: tuple[int, ...]) -> None:
+    opt = stepped(optimizer)
+    w = opt.param_groups[0]["params"][1]
+    w.resize(shape, refcheck=False)
+    before = snapshot(opt)
+    with pytest.raises(ValueError, match="shape"):
+        opt.step([ones(), np.ones(shape, "f4")])
+    assert snapshot(opt) == before
+
+
+def test_a_refused_step_allocates_nothing() -> None:
+    w = ones()
+    opt = fo.SGD([w])
+    opt.step([ones()])
+    opt.param_groups[0]["momentum"] = 0.9
+    before = snapshot(opt)
+    with pytest.raises(ValueError, match="share"):
+        opt.step([w])
+    assert snapshot(opt) == before
+
+
+@pytest.mark.parametrize("groups", [None, [], [{}], [5, 5], [{"lr": 0.1}] * 3])
+def test_param_groups_replaced(optimizer: Any, groups: Any) -> None:
+    opt = stepped(optimizer)
+    before, good = snapshot(opt), opt.param_groups
+    opt.param_groups = groups
+    with pytest.raises((TypeError, ValueError)):
+        opt.step([ones(), ones()])
+    opt.param_groups = good
+    assert snapshot(opt) == before
+
+
+JUNK = [
+    *(None, 5, -1, 2**70, 1.5, math.nan, 1j, "x", b"x", True, object(), len, [], {}, (), set()),
+    *(W, [W], [W, W], {"0": W, "1": W}, [W, None], np.ones(32), np.zeros(0), {"0": None}),
+]
+junk = st.sampled_from(JUNK)
+
+
+@given(grads=junk, options=st.dictionaries(st.sampled_from(["loss_scale", "max_norm"]), junk))
+def test_junk_never_panics(optimizer: Any, grads: Any, options: dict[str, Any]) -> None:
+    opt = stepped(optimizer)
+    before = snapshot(opt)
+    try:
+        info = opt.step(grads, **options)
+    except (TypeError, ValueError):
+        assert snapshot(opt) == before
+    else:
+        assert info.applied

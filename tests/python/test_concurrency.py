@@ -1,11 +1,15 @@
-"""Threads, processes and instruction sets: the same bits, and nothing lost."""
+"""Threads, forks and instruction sets: nothing is lost, and every bit is the same."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
+import platform
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +17,18 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
+from cases import LOSSES, OPTIMIZERS
 from fastoptim import _core
 
-FIXED_RUN = """
-import hashlib
-import numpy as np
-import fastoptim as fo
-rng = np.random.default_rng(0)
-p, g = rng.standard_normal((2, 100_003)).astype("f4")
-logits = rng.standard_normal((64, 37)).astype("f4")
-for name in fo.optim.__all__:
-    cls = getattr(fo.optim, name)
-    if not issubclass(cls, fo.optim.Optimizer) or cls is fo.optim.Optimizer:
-        continue
-    cls(p[:90_000].reshape(300, 300), lr=0.01).step(g[:90_000].reshape(300, 300), max_norm=1.0)
-value, gradient = fo.losses.CrossEntropyLoss().value_and_grad(logits, np.arange(64) % 37)
-norm = fo.get_total_norm(p)
-print(hashlib.sha256(p.tobytes() + gradient.tobytes() + repr((value, norm)).encode()).hexdigest())
-"""
+SIZES = [*range(258), *(2**k + d for k in range(9, 18) for d in (-3, -1, 0, 1, 3))]
 
 
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a fresh interpreter, which can import the modules of these tests."""
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": paths, **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -44,113 +36,296 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_tier_and_thread_count_gives_the_same_bits() -> None:
-    printed = {
-        run(FIXED_RUN, FASTOPTIM_ISA=tier, FASTOPTIM_NUM_THREADS=threads).stdout
-        for tier in _core.tiers()
-        for threads in ("1", "3")
-    }
-    assert len(printed) == 1
-    assert len(printed.pop().strip()) == 64
+def fixed_run() -> str:
+    """Return a hash of what every optimizer, loss and norm makes of arrays of many sizes."""
+    rng = np.random.default_rng(0)
+    digest = hashlib.sha256()
+    for dtype in "f4", "f8":
+        grads = [rng.standard_normal((1, n)).astype(dtype) for n in SIZES]
+        for cls in OPTIMIZERS:
+            params = [np.ones_like(g) for g in grads]
+            opt = cls(params, lr=0.1)
+            for max_norm in None, 1.0:
+                info = opt.step(grads, max_norm=max_norm)
+                digest.update(repr(info.grad_norm).encode())
+            for array in params:
+                digest.update(array.tobytes())
+        for p in 0.5, 1.0, 2.0, 3.0, float("inf"):
+            norms = [fo.get_total_norm(grads, p), *(fo.get_total_norm(g, p) for g in grads[::7])]
+            digest.update(repr(norms).encode())
+        for loss, shape in itertools.product(LOSSES, [(1, 1), (17, 5), (300, 1001)]):
+            x, y = (rng.random(shape).astype(dtype) for _ in range(2))
+            value, gradient = loss.value_and_grad(x, y)
+            digest.update(repr(value).encode())
+            digest.update(gradient.tobytes())
+    return digest.hexdigest()
 
 
-@pytest.mark.parametrize("tier", ["sse9", "neon" if "avx2" in _core.tiers() else "avx2"])
-def test_an_impossible_tier_is_an_import_error(tier: str) -> None:
+@pytest.fixture(scope="module")
+def expected() -> str:
+    with fo.num_threads(1):
+        return fixed_run()
+
+
+@pytest.mark.parametrize("n", [2, 3, 64])
+def test_threads_change_no_bit(n: int, expected: str) -> None:
+    with fo.num_threads(n):
+        assert fixed_run() == expected
+
+
+@pytest.mark.parametrize("tier", _core.tiers())
+def test_instruction_sets_change_no_bit(tier: str, expected: str) -> None:
+    script = "import test_concurrency as t; print(t._core.tier(), t.fixed_run())"
+    done = run(script, FASTOPTIM_ISA=tier)
+    assert done.stdout.split() == [tier, expected], done.stderr
+
+
+@pytest.mark.parametrize(
+    "tier", ["sse9", "AVX2 ", {"x86_64": "neon"}.get(platform.machine(), "avx2")]
+)
+def test_an_instruction_set_that_is_not_here(tier: str) -> None:
     done = run("import fastoptim", FASTOPTIM_ISA=tier)
-    assert done.returncode != 0
-    assert "ImportError" in done.stderr
-    assert tier in done.stderr
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith("ImportError")
+    assert "FASTOPTIM_ISA" in message
+    assert tier in message
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "99999"])
-def test_nonsense_in_the_environment_warns(text: str) -> None:
-    code = "import fastoptim, os; print(fastoptim.get_num_threads(), len(os.sched_getaffinity(0)))"
-    done = run(code, FASTOPTIM_NUM_THREADS=text)
-    assert "FASTOPTIM_NUM_THREADS" in done.stderr
-    assert "RuntimeWarning" in done.stderr
-    threads, processors = done.stdout.split()
-    assert 1 <= int(threads) <= int(processors)
+IMPORT = """
+import os, sys, time
+import numpy
+before, start = len(os.listdir("/proc/self/task")), time.perf_counter()
+import fastoptim
+print(time.perf_counter() - start, len(os.listdir("/proc/self/task")) - before)
+print(*{"torch", "matplotlib", "sklearn", "ml_dtypes", "scipy", "jax"} & set(sys.modules))
+"""
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
-def test_importing_starts_no_thread() -> None:
-    count = "len(os.listdir('/proc/self/task'))"
-    code = f"import os, numpy; before = {count}; import fastoptim; print({count} - before)"
-    assert run(code).stdout == "0\n"
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system has no /proc")
+def test_import_starts_no_thread_and_is_quick() -> None:
+    seconds, threads, *modules = run(IMPORT).stdout.split()
+    assert float(seconds) < 1
+    assert (threads, modules) == ("0", [])
 
 
-def test_thread_counts() -> None:
-    before = fo.get_num_threads()
-    seen = []
+FORK = """
+import os, sys, threading
+import numpy as np
+import fastoptim as fo
+
+def work():
+    w = np.ones(400_000, "f4")
     with fo.num_threads(3):
-        assert fo.get_num_threads() == 3
-        other = threading.Thread(target=lambda: seen.append(fo.get_num_threads()))
-        other.start()
-        other.join()
-    assert seen == [before]
-    assert fo.get_num_threads() == before
-    fo.set_num_threads(2)
-    assert fo.get_num_threads() == 2
+        for _ in range(3):
+            fo.AdamW(w).step(w.copy(), max_norm=1.0)
+    return hash(w.tobytes()) % 2**31
+
+def forked(depth):
+    # The child's answer, or that of its own child.
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answer = work()
+        if depth > 1:
+            assert forked(depth - 1) == answer
+        os.write(write, str(answer).encode())
+        os._exit(0)
+    os.close(write)
+    answer = int(os.read(read, 100))
+    assert os.waitpid(child, 0)[1] == 0
+    return answer
+
+expected = work()
+assert forked(2) == expected
+assert work() == expected
+
+stop = False
+def busy():
+    while not stop:
+        work()
+# Forks in the middle of other threads' steps.
+threads = [threading.Thread(target=busy) for _ in range(2)]
+for thread in threads:
+    thread.start()
+answers = {forked(1) for _ in range(10)}
+stop = True
+for thread in threads:
+    thread.join()
+assert answers == {expected} == {work()}
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_child_steps_in_parallel() -> None:
+    done = run(FORK, PYTHONHASHSEED="0")
+    assert done.stdout == "done\n", done.stderr
+
+
+def together(*calls: Callable[[], object]) -> list[Any]:
+    """Start calls at once, each in a thread of its own; return their results or exceptions."""
+    barrier = threading.Barrier(len(calls))
+    results: list[Any] = [None] * len(calls)
+
+    def call(index: int) -> None:
+        barrier.wait()
+        try:
+            results[index] = calls[index]()
+        except Exception as error:
+            results[index] = error
+
+    threads = [threading.Thread(target=call, args=(index,)) for index in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    return results
+
+
+def test_different_optimizers_at_once(optimizer: Any) -> None:
+    grads = np.linspace(-1, 1, 200_000, dtype="f4").reshape(400, 500)
+
+    def train() -> bytes:
+        w = np.ones_like(grads)
+        opt = optimizer([w], lr=0.1)
+        for _ in range(5):
+            # The gradients are shared: they are only read.
+            opt.step([grads], max_norm=1.0)
+        return w.tobytes()
+
+    assert set(together(*[train] * 4)) == {train()}
+
+
+def clashes(one: Callable[[], object], other: Callable[[], object]) -> Iterator[list[Any]]:
+    """Run two calls at once, until one of them was refused."""
+    for _ in range(200):
+        results = together(one, other)
+        yield results
+        if any(isinstance(result, Exception) for result in results):
+            return
+    pytest.fail("the calls never overlapped")
+
+
+@pytest.mark.parametrize("how", ["two optimizers", "one optimizer"])
+def test_two_threads_in_one_buffer_lose_nothing(how: str) -> None:
+    w, g = np.zeros(2_000_000, "f4"), np.ones(2_000_000, "f4")
+    first = fo.SGD([w], lr=1.0)
+    second = fo.SGD([w], lr=1.0) if how == "two optimizers" else first
+    applied, refused = 0, 0
+    for results in clashes(lambda: first.step([g]), lambda: second.step([g])):
+        for result in results:
+            assert isinstance(result, RuntimeError | fo.StepInfo), result
+        applied += sum(isinstance(result, fo.StepInfo) for result in results)
+        refused += sum(isinstance(result, RuntimeError) for result in results)
+        assert (w == -applied).all()
+    assert refused == 1
+    assert sum({id(opt): opt.state["0"]["step"] for opt in (first, second)}.values()) == applied
+    first.step([g])
+    assert (w == -applied - 1).all()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda w: fo.get_total_norm(w),
+        lambda w: fo.clip_grad_value_(w, 1e9),
+        lambda w: fo.SGD([np.zeros_like(w)]).step([w]),
+        lambda w: fo.losses.MSELoss()(w, w.copy()),
+        lambda w: fo.losses.MSELoss().grad(w.copy(), w.copy(), out=w),
+    ],
+)
+def test_what_others_write_is_neither_read_nor_written(other: Any) -> None:
+    w, g = np.zeros(2_000_000, "f4"), np.ones(2_000_000, "f4")
+    opt = fo.SGD([w], lr=1.0)
+    for results in clashes(lambda: opt.step([g]), lambda: other(w)):
+        errors = [result for result in results if isinstance(result, Exception)]
+        assert all(isinstance(error, RuntimeError) for error in errors), errors
+        assert len(errors) < 2
+
+
+def test_saves_and_loads_beside_steps_are_of_one_moment() -> None:
+    def opt_and_grads(n: int) -> tuple[Any, Any]:
+        return fo.SGD([np.zeros(n)], lr=1.0, momentum=0.5), [np.ones(n)]
+
+    def buffer(entry: dict[str, Any]) -> set[float]:
+        return set(np.unique(entry["momentum_buffer"]).tolist())
+
+    # What the buffer is after so many steps.
+    small, one = opt_and_grads(1)
+    small.step(one)
+    after = {1: buffer(small.state["0"])}
+    opt, g = opt_and_grads(1_000_000)
+    opt.step(g)
+    saved = opt.state_dict()
+    for _ in range(20):
+        for call in opt.state_dict, lambda: opt.load_state_dict(saved):
+            stepped, called = together(lambda: opt.step(g), call)
+            assert isinstance(stepped, fo.StepInfo | RuntimeError), stepped
+            assert isinstance(called, dict | None | RuntimeError), called
+            while max(after) < opt.state["0"]["step"]:
+                small.step(one)
+                after[small.state["0"]["step"]] = buffer(small.state["0"])
+            entries = [opt.state["0"]] + ([called["state"][0]] if isinstance(called, dict) else [])
+            for entry in entries:
+                assert buffer(entry) == after[entry["step"]]
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "two", "1.5", "99999"])
+def test_nonsense_in_the_variable_warns_and_gives_the_default(text: str) -> None:
+    script = "import fastoptim as fo; print(fo.get_num_threads())"
+    done = run(script, FASTOPTIM_NUM_THREADS=text)
+    assert done.returncode == 0
+    assert done.stderr.count("RuntimeWarning") == 1
+    assert f"FASTOPTIM_NUM_THREADS={text!r}" in done.stderr
+    assert 1 <= int(done.stdout) <= (os.cpu_count() or 1)
+
+
+def test_the_variable_sets_the_number() -> None:
+    done = run("import fastoptim as fo; print(fo.get_num_threads())", FASTOPTIM_NUM_THREADS=" 7 ")
+    assert (done.stdout, done.stderr) == ("7\n", "")
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    before = fo.get_num_threads()
+    fo.set_num_threads(4)
+    yield
     fo.set_num_threads(before)
-    for bad, error in ((0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError)):
-        with pytest.raises(error):
-            fo.set_num_threads(bad)  # type: ignore[arg-type]
-        with pytest.raises(error), fo.num_threads(bad):  # type: ignore[arg-type]
-            pass
-    assert fo.get_num_threads() == before
 
 
-def test_different_optimizers_step_at_once() -> None:
-    n, steps = 200_000, 20
-
-    def train(seed: int) -> Any:
-        rng = np.random.default_rng(seed)
-        p, g = rng.standard_normal((2, n)).astype("f4")
-        opt = fo.AdamW(p, lr=0.1)
-        for _ in range(steps):
-            opt.step(g, max_norm=1.0)
-        return p
-
-    expected = [train(seed) for seed in range(4)]
-    found: dict[int, Any] = {}
-    threads = [
-        threading.Thread(target=lambda seed=seed: found.update({seed: train(seed)}))
-        for seed in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(np.array_equal(found[seed], expected[seed]) for seed in range(4))
+@pytest.mark.usefixtures("four_threads")
+def test_the_number_of_a_block_is_the_calling_threads_alone() -> None:
+    with fo.num_threads(2):
+        assert fo.get_num_threads() == 2
+        with fo.num_threads(1):
+            assert fo.get_num_threads() == 1
+            assert together(fo.get_num_threads) == [4]
+        assert fo.get_num_threads() == 2
+        fo.set_num_threads(5)
+        assert fo.get_num_threads() == 2
+        assert together(fo.get_num_threads) == [5]
+        with pytest.raises(KeyError), fo.num_threads(3):
+            raise KeyError
+        assert fo.get_num_threads() == 2
+    assert fo.get_num_threads() == 5
 
 
-@pytest.mark.parametrize("shared", ["optimizer", "parameters"])
-def test_two_threads_in_one_buffer(shared: str) -> None:
-    n = 4_000_000
-    p, g = np.zeros(n, "f4"), np.ones(n, "f4")
-    first = fo.SGD(p, lr=1.0)
-    second = first if shared == "optimizer" else fo.SGD(p, lr=1.0)
-    applied = [0, 0]
-    refused = [0, 0]
-    barrier = threading.Barrier(2)
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize("scope", ["process", "block"])
+def test_bad_numbers_of_threads(scope: str) -> None:
+    def use(n: Any) -> None:
+        if scope == "process":
+            fo.set_num_threads(n)
+        else:
+            with fo.num_threads(n):
+                pass
 
-    def train(index: int, opt: fo.SGD) -> None:
-        for _ in range(30):
-            barrier.wait()
-            try:
-                opt.step(g)
-                applied[index] += 1
-            except RuntimeError:
-                refused[index] += 1
-
-    threads = [
-        threading.Thread(target=train, args=(index, opt))
-        for index, opt in enumerate((first, second))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(applied) + sum(refused) == 60
-    assert sum(refused) > 0
-    assert np.all(p == -sum(applied))
+    for n in 0, -1, 1025, 2**70:
+        with pytest.raises(ValueError, match="n must be"):
+            use(n)
+    for bad in 1.5, 2.0, "2", None, True, [2]:
+        with pytest.raises(TypeError, match="n must be"):
+            use(bad)
+    assert fo.get_num_threads() == 4

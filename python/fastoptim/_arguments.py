@@ -1,0 +1,29 @@
+"""Checks of arguments that are plain numbers."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+
+def number(name: str, x: Any) -> float:
+    """Return ``x`` as a float: a number of any type, but no text."""
+    try:
+        if not isinstance(x, str | bytes):
+            return float(x)
+    except TypeError:
+        pass
+    except OverflowError:
+        raise ValueError(f"{name} is too large") from None
+    raise TypeError(f"{name} must be a number, got {x!r}")
+
+
+def integer(name: str, x: Any) -> int:
+    """Return ``x`` as an int that fits 64 bits."""
+    try:
+        n = operator.index(x)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {x!r}") from None
+    if not -(2**63) <= n < 2**63:
+        raise ValueError(f"{name} must fit 64 bits, got {n}")
+    return n
