@@ -20,6 +20,12 @@ pub(super) trait Directed<T, const S: usize>: Rule<T, S> {
     }
 }
 
+/// The sign of a product that may itself be too small to have one.
+#[inline(always)]
+fn agreement<T: Float>(a: T, b: T) -> T {
+    a.sign() * b.sign()
+}
+
 /// `p = keep * p - u [u g > 0] / max(mean([u g > 0]), 0.001)`, the mean over the array.
 #[derive(Clone, Copy)]
 pub(super) struct Cautious<R>(pub(super) R);
@@ -31,11 +37,8 @@ impl<T: Float, const S: usize, R: Directed<T, S>> Layered<T, S> for Cautious<R> 
 
     #[inline(always)]
     fn first(&self, _p: T, g: T, state: [T; S]) -> ([T; S], [T; 2]) {
-        let kept = if self.0.sense(g, state) * g > T::ZERO {
-            T::ONE
-        } else {
-            T::ZERO
-        };
+        let agrees = agreement(self.0.sense(g, state), g) > T::ZERO;
+        let kept = if agrees { T::ONE } else { T::ZERO };
         (state, [kept, T::ZERO])
     }
 
@@ -45,9 +48,10 @@ impl<T: Float, const S: usize, R: Directed<T, S>> Layered<T, S> for Cautious<R> 
 
     #[inline(always)]
     fn second(&self, ratio: T, p: T, g: T, state: [T; S]) -> (T, [T; S]) {
+        let agreement = agreement(self.0.sense(g, state), g);
         let (u, state) = self.0.direction(g, state);
         // Not `> 0` turned around: a NaN goes on into the parameter.
-        let u = if u * g <= T::ZERO { T::ZERO } else { u };
+        let u = if agreement <= T::ZERO { T::ZERO } else { u };
         (p * self.0.keep() - u * ratio, state)
     }
 }

@@ -25,7 +25,7 @@ impl<T: Float> Moments<T> {
     pub(super) fn advance(&self, g: T, [m, v]: [T; 2]) -> [T; 2] {
         let m = (self.b1 * m + self.b1c * g).flush();
         // Where m is not 0 a subnormal v still counts against a tiny eps.
-        let v = (self.b2 * v + self.b2c * (g * g)).flush_where(m == T::ZERO);
+        let v = (self.b2 * v + self.b2c * g * g).flush_where(m == T::ZERO);
         [m, v]
     }
 }

@@ -84,7 +84,7 @@ impl Prodigy {
             of_s: T::from_f64(of_s),
             eps: T::from_f64(self.eps),
             lr: T::from_f64(lr),
-            keep: T::from_f64(1.0 - lr * decay),
+            decay: T::from_f64(decay),
             fresh: clock.fresh,
             estimate: Estimate {
                 d,
@@ -100,8 +100,8 @@ impl Prodigy {
     }
 }
 
-/// `b1c` and `b2c` have d in them; `of_s` is what g adds to s; `keep` is what decoupled decay leaves
-/// of p.
+/// `b1c` and `b2c` have d in them; `of_s` is what g adds to s. Decoupled decay is a term of its own
+/// and no factor on p: l is so small at first that 1 - l wd is 1.
 #[derive(Clone, Copy)]
 struct Step<T> {
     b1: T,
@@ -112,7 +112,7 @@ struct Step<T> {
     of_s: T,
     eps: T,
     lr: T,
-    keep: T,
+    decay: T,
     fresh: bool,
     estimate: Estimate,
 }
@@ -131,15 +131,13 @@ struct Estimate {
 }
 
 impl Estimate {
-    /// d, d_max and the numerator after the step; none where all gradients so far were 0.
+    /// d, d_max and the numerator after the step; none where all gradients so far were 0, or the
+    /// rate is.
     fn next(&self, [product, norm]: Sums) -> Option<[f64; MAX_SCALARS]> {
-        if norm == 0.0 {
+        if norm == 0.0 || self.fixed {
             return None;
         }
         let numerator = self.numerator + self.of_product * product;
-        if self.fixed {
-            return Some([self.d, self.d_max, numerator]);
-        }
         let found = self.d_coef * numerator / norm;
         let d = if self.first {
             self.d.max(found)
@@ -160,8 +158,11 @@ impl<T: Float> Layered<T, 4> for Step<T> {
     #[inline(always)]
     fn first(&self, p: T, g: T, [m, v, s, p0]: [T; 4]) -> ([T; 4], [T; 2]) {
         let p0 = if self.fresh { p } else { p0 };
+        if self.lr == T::ZERO {
+            return ([m, v, s, p0], [T::ZERO; 2]);
+        }
         let m = (self.b1 * m + self.b1c * g).flush();
-        let v = (self.b2 * v + self.b2c * (g * g)).flush_where(m == T::ZERO);
+        let v = (self.b2 * v + self.b2c * g * g).flush_where(m == T::ZERO);
         let s = (self.b3 * s + self.of_s * g).flush();
         ([m, v, s, p0], [g * (p0 - p), s.abs()])
     }
@@ -173,16 +174,13 @@ impl<T: Float> Layered<T, 4> for Step<T> {
     #[inline(always)]
     fn second(&self, d: T, p: T, _g: T, state: [T; 4]) -> (T, [T; 4]) {
         let [m, v, ..] = state;
-        let new = p * self.keep - self.lr * m / (v.sqrt() + d * self.eps);
-        // Nothing is known yet: d has no meaning.
-        (if d == T::ZERO { p } else { new }, state)
+        let u = m / (v.sqrt() + d * self.eps) + self.decay * p;
+        // Nothing is known yet, and d has no meaning; or the rate is 0.
+        let still = d == T::ZERO || self.lr == T::ZERO;
+        (if still { p } else { p - self.lr * u }, state)
     }
 
     fn scalars(&self, sums: Sums) -> Option<[f64; MAX_SCALARS]> {
-        self.estimate.next(sums).or(Some([
-            self.estimate.d,
-            self.estimate.d_max,
-            self.estimate.numerator,
-        ]))
+        self.estimate.next(sums)
     }
 }

@@ -73,7 +73,7 @@ struct Scaled<T> {
 impl<T: Float> Scaled<T> {
     #[inline(always)]
     fn square(&self, g: T, v: T) -> T {
-        (self.a * v + self.ac * (g * g)).flush_where(g == T::ZERO)
+        (self.a * v + self.ac * g * g).flush_where(g == T::ZERO)
     }
 
     #[inline(always)]
@@ -95,6 +95,8 @@ impl<T: Float> Scaled<T> {
         } else {
             variance
         };
+        // Both have overflowed: a gradient this large moves nothing, as without the mean.
+        let variance = if v == T::INFINITY { v } else { variance };
         self.gradient(g, variance)
     }
 

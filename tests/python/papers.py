@@ -249,6 +249,8 @@ def prodigy(p: Array, g: Array, s: State, t: int, **h: Any) -> Array:
     s.setdefault("d_numerator", 0.0)
     s.setdefault("p0", p)
     zeros(s, p, "exp_avg", "exp_avg_sq", "s")
+    if lr == 0:
+        return p
     dlr = d * lr
     if h["use_bias_correction"]:
         dlr *= math.sqrt(-math.expm1(t * math.log(b2))) / -math.expm1(t * math.log(b1))

@@ -170,11 +170,10 @@ def test_prodigy_sums_over_all_arrays_and_groups() -> None:
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_a_rate_that_is_a_function_follows_the_paper(name: str) -> None:
-    """With rates of 0, on the first step too, where Prodigy has no estimate to compare."""
-    first = 1 if name == "Prodigy" else 0
+    """With rates of 0, on the first step too."""
 
     def lr(t: int) -> float:
-        return 0.02 * (t % 5 + first)
+        return 0.02 * (t % 5)
 
     p = np.random.default_rng(98).standard_normal((4, 6))
     mine = p.copy()
@@ -305,6 +304,40 @@ def test_prodigyopt_agrees_on_the_bias_correction() -> None:
     prodigyopt = pytest.importorskip("prodigyopt", reason="prodigyopt is not installed")
     arguments: dict[str, Any] = {"use_bias_correction": True, "d0": 1e-3}
     beside(prodigyopt.Prodigy, fo.Prodigy, [{}], lambda t, i, g: g, **arguments)
+
+
+@pytest.mark.parametrize("name", ["Adam", "Lion"])
+def test_caution_sees_the_sign_of_products_that_underflow(name: str) -> None:
+    """Both passes, or the step would be scaled by a mask that it does not have."""
+    steps = []
+    for scale in (1e-12, 1e-24):
+        w, g = np.zeros(4, "f4"), np.array([1, -1, 2, -2], "f4") * np.float32(scale)
+        opt = getattr(fo, name)([w], lr=0.1, cautious=True)
+        for signs in ([1, 1, 1, 1], [1, 1, -3, 1]):
+            opt.step([g * np.array(signs, "f4")])
+        # Adam's step is the gradient over eps here, Lion's has no scale.
+        steps.append(w / np.float32(scale) if name == "Adam" else w)
+    np.testing.assert_allclose(steps[1], steps[0], rtol=1e-2)
+
+
+def test_prodigy_in_float32_is_no_worse_than_prodigyopt() -> None:
+    """Its rates are so small at first that a factor 1 - rate * decay would be 1."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    prodigyopt = pytest.importorskip("prodigyopt", reason="prodigyopt is not installed")
+    arguments = {"weight_decay": 0.1, "d0": 1e-6}
+    start = np.random.default_rng(3).standard_normal(2000)
+    exact, single = start.copy(), start.astype("f4")
+    tensor = torch.tensor(single)
+    optimizers = [fo.Prodigy([exact], **arguments), fo.Prodigy([single], **arguments)]
+    theirs = prodigyopt.Prodigy([tensor], **arguments)
+    for t in range(100):
+        g = exact + 0.1 * np.random.default_rng(t).standard_normal(2000)
+        for opt, x in zip(optimizers, (exact, single), strict=True):
+            opt.step([g.astype(x.dtype)])
+        tensor.grad = torch.tensor(g.astype("f4"))
+        theirs.step()
+    errors = [np.abs(x - exact).mean() for x in (single, tensor.numpy())]
+    assert errors[0] <= 2 * errors[1]
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
