@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastoptim import _core
 from fastoptim.buffer import FlatBuffer
 from fastoptim.errors import CheckpointError
+from fastoptim.structure import Array, Grads, Params, by_name, is_groups, named_arrays, pieces
 
-Array: TypeAlias = NDArray[Any]
-Arrays: TypeAlias = FlatBuffer | Array | Sequence[Array] | Mapping[str, Array]
-Params: TypeAlias = Arrays | Iterable[Array] | Sequence[dict[str, Any]]
-Grads: TypeAlias = FlatBuffer | Array | Sequence[Array | None] | Mapping[str, Array | None]
+__all__ = ["Array", "Grads", "Optimizer", "Params", "StepInfo"]
 
 
 class StepInfo(NamedTuple):
@@ -58,8 +55,8 @@ class Optimizer:
         self._names: list[str] = []
         self._buffers: list[FlatBuffer | None] = []
         self.param_groups = []
-        if _is_groups(params):
-            for group in cast("Sequence[dict[str, Any]]", params):
+        if is_groups(params):
+            for group in params:
                 self.add_param_group(group)
         else:
             self.add_param_group({"params": params})
@@ -268,9 +265,9 @@ class Optimizer:
         if isinstance(grads, FlatBuffer):
             if self._flat is not None and grads.shapes == self._flat.shapes:
                 return grads.flat
-            return self._by_name(grads)
+            return by_name(self._names, grads)
         if isinstance(grads, Mapping):
-            return self._by_name(grads)
+            return by_name(self._names, grads)
         if not isinstance(grads, Sequence) or isinstance(grads, str):
             raise TypeError(
                 f"grads must be arrays in the structure of params, got {type(grads).__name__}"
@@ -284,22 +281,9 @@ class Optimizer:
     def in_order(self, grads: Grads) -> list[Array | None]:
         """Return the gradients as one list over all groups."""
         given = self._given(grads)
-        buffer = self._flat
-        if buffer is not None and isinstance(given, np.ndarray):
-            if given.shape != buffer.flat.shape:
-                raise ValueError(f"grads must have shape {buffer.flat.shape}, got {given.shape}")
-            bounds = [*buffer.offsets.values(), buffer.size]
-            shapes = buffer.shapes.values()
-            pieces = zip(bounds, bounds[1:], shapes, strict=False)
-            return [given[start:end].reshape(shape) for start, end, shape in pieces]
+        if self._flat is not None and isinstance(given, np.ndarray):
+            return pieces(self._flat, given)
         return list(given)
-
-    def _by_name(self, grads: Mapping[str, Array | None]) -> list[Array | None]:
-        if len(grads) != len(self._names) or any(name not in grads for name in self._names):
-            missing = [name for name in self._names if name not in grads]
-            extra = [name for name in grads if name not in set(self._names)]
-            raise ValueError(f"grads: missing names {missing}, unexpected names {extra}")
-        return [grads[name] for name in self._names]
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
@@ -330,31 +314,6 @@ class Optimizer:
             params = group["params"] if buffer is None else buffer.views
             self._add({**group, "params": params}, buffer)
         self.load_state_dict(state["state"])
-
-
-def _is_groups(params: Any) -> bool:
-    return (
-        isinstance(params, Sequence)
-        and len(params) > 0
-        and all(isinstance(group, Mapping) and "params" in group for group in params)
-    )
-
-
-def named_arrays(params: Any, start: int = 0) -> tuple[list[str], list[Array]]:
-    """Return the names and the arrays of parameters in any form but groups."""
-    if isinstance(params, Mapping):
-        if not all(isinstance(name, str) for name in params):
-            raise TypeError("params must have names that are strings")
-        return list(params), list(params.values())
-    if isinstance(params, np.ndarray):
-        params = [params]
-    elif not isinstance(params, Iterator | Sequence) or isinstance(params, str):
-        raise TypeError(
-            "params must be a FlatBuffer, an array, a sequence or mapping of arrays, or a list of "
-            f"group dicts, got {type(params).__name__}"
-        )
-    arrays = list(params)
-    return [str(start + index) for index in range(len(arrays))], arrays
 
 
 def _chosen_names(chosen: Any, names: list[str]) -> tuple[str, ...]:

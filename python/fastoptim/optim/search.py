@@ -8,7 +8,7 @@ from typing import Any
 
 from fastoptim import _core
 from fastoptim.buffer import FlatBuffer
-from fastoptim.optim._base import Array, Arrays, named_arrays
+from fastoptim.structure import Array, Arrays, named_arrays
 
 
 class _Search:
