@@ -25,7 +25,7 @@ pub enum ArrayMut<'a> {
 }
 
 /// Measures every array, in the order given.
-fn measure_all<M: reduce::Measure>(arrays: &[Array<'_>], measure: M) -> Vec<f64> {
+pub(crate) fn measure_all<M: reduce::Measure>(arrays: &[Array<'_>], measure: M) -> Vec<f64> {
     let (mut single, mut double) = (Vec::new(), Vec::new());
     for array in arrays {
         match array {

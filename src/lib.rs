@@ -12,7 +12,7 @@
 //! - [`sweep`], [`layers`] and [`wholes`] drive the three shapes of [`rule`], which [`optim`] lists,
 //!   over [`segment`]s, on gradients as [`prepare`] leaves them; [`work`] does all of a step's work
 //!   together.
-//! - [`reduce`] drives the norms behind [`clip`], [`pointwise`] and [`rowwise`] the losses in
+//! - [`reduce`] drives the norms behind [`clip`] and the sums of [`regularizer`], [`pointwise`] and [`rowwise`] the losses in
 //!   [`loss`].
 //! - [`sam`] and [`random`] serve what is built around an optimizer; [`stream`] is the ceiling.
 //! - [`float`], [`factor`], [`math`] and [`hyper`] are what all of them are written with.
@@ -34,6 +34,7 @@ pub mod prepare;
 mod product;
 pub mod random;
 pub mod reduce;
+pub mod regularizer;
 pub mod rowwise;
 pub mod rule;
 pub mod sam;

@@ -4,6 +4,8 @@
 //! goes to lane `i % LANES` in `f64`; lanes and then blocks are combined by a tree that depends on
 //! their number alone. Threads only choose who computes which block, so they never change a bit.
 
+use std::ops::Range;
+
 use crate::float::Float;
 use crate::isa::{self, Kernel, Tier};
 use crate::threads;
@@ -157,28 +159,42 @@ pub(crate) fn block<T: Float, M: Measure>(elements: &[T], measure: M, tier: Tier
 /// Measures each slice by itself. All of them share one fork-join.
 pub fn measure<T: Float, M: Measure>(slices: &[&[T]], measure: M) -> Vec<f64> {
     let tier = isa::current();
-    let mut starts = Vec::with_capacity(slices.len() + 1);
+    let lengths: Vec<usize> = slices.iter().map(|slice| slice.len()).collect();
+    // Reading and squaring costs about a quarter of an AdamW step.
+    let cost = lengths.iter().sum::<usize>() / 4;
+    let join = |a, b| measure.join(a, b);
+    blockwise(&lengths, cost, join, |owner, range| {
+        block(&slices[owner][range], measure, tier)
+    })
+}
+
+/// Calls `f` once with every block of arrays of these lengths: whose it is, and its elements. Gives
+/// what came of each array, its blocks joined by the tree. `elements` is the size of the whole in
+/// elements of an AdamW step.
+pub(crate) fn blockwise(
+    lengths: &[usize],
+    elements: usize,
+    join: impl Fn(f64, f64) -> f64,
+    f: impl Fn(usize, Range<usize>) -> f64 + Sync,
+) -> Vec<f64> {
+    let mut starts = Vec::with_capacity(lengths.len() + 1);
     let mut blocks = 0;
-    for slice in slices {
+    for length in lengths {
         starts.push(blocks);
-        blocks += slice.len().div_ceil(BLOCK);
+        blocks += length.div_ceil(BLOCK);
     }
     starts.push(blocks);
 
     let partials: Vec<Slot> = (0..blocks).map(|_| Slot::default()).collect();
-    let elements: usize = slices.iter().map(|slice| slice.len()).sum();
-    // Reading and squaring costs about a quarter of an AdamW step.
-    threads::run(blocks.div_ceil(CHUNK), elements / 4, |chunk| {
+    threads::run(blocks.div_ceil(CHUNK), elements, |chunk| {
         for block in chunk * CHUNK..((chunk + 1) * CHUNK).min(blocks) {
             let owner = starts.partition_point(|&start| start <= block) - 1;
-            let slice = slices[owner];
             let start = (block - starts[owner]) * BLOCK;
-            let elements = &slice[start..slice.len().min(start + BLOCK)];
-            partials[block].set(tier.run(Block { elements, measure }));
+            let end = lengths[owner].min(start + BLOCK);
+            partials[block].set(f(owner, start..end));
         }
     });
     let partials: Vec<f64> = partials.into_iter().map(Slot::get).collect();
-    let join = |a, b| measure.join(a, b);
     starts
         .windows(2)
         .map(|ends| fold(&partials[ends[0]..ends[1]], &join))

@@ -1,6 +1,6 @@
 """Fused optimizers, losses, clipping and schedules for training on CPUs."""
 
-from fastoptim import losses, lr_scheduler, optim, plot, presets, schedules
+from fastoptim import losses, lr_scheduler, optim, plot, presets, regularizers, schedules
 from fastoptim._core import __version__
 from fastoptim.buffer import FlatBuffer
 from fastoptim.clip import (
@@ -77,6 +77,7 @@ __all__ = [
     "optim",
     "plot",
     "presets",
+    "regularizers",
     "schedules",
     "set_num_threads",
 ]

@@ -9,6 +9,7 @@ mod inflight;
 mod loss;
 mod optim;
 mod parameter;
+mod regularizer;
 mod threads;
 
 use fastoptim::isa::{self, Tier};
@@ -37,5 +38,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     loss::register(module)?;
     optim::register(module)?;
     arrays::register(module)?;
+    regularizer::register(module)?;
     threads::register(module)
 }
