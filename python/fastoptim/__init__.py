@@ -10,6 +10,7 @@ from fastoptim.clip import (
     get_total_norm,
 )
 from fastoptim.errors import CheckpointError
+from fastoptim.linear import linear_scores, linear_scores_grad
 from fastoptim.optim import (
     ASGD,
     LAMB,
@@ -71,6 +72,8 @@ __all__ = [
     "clip_grads_with_norm_",
     "get_num_threads",
     "get_total_norm",
+    "linear_scores",
+    "linear_scores_grad",
     "losses",
     "lr_scheduler",
     "num_threads",
