@@ -64,6 +64,8 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "images"
     folder.mkdir(exist_ok=True)
     draw_schedules(folder / "schedules.png")
+    fo.plot.losses().figure.savefig(folder / "losses.png", dpi=70)
+    fo.plot.focal().figure.savefig(folder / "focal.png", dpi=70)
 
 
 if __name__ == "__main__":

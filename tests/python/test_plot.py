@@ -55,11 +55,56 @@ def test_what_cannot_be_drawn(f: Any, steps: int) -> None:
         fo.plot.schedule(f, steps)
 
 
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+SHAPES: dict[str, Any] = {
+    "MSE": lambda d: (d**2, 2 * d),
+    "MAE": lambda d: (np.abs(d), np.sign(d)),
+    "Huber, delta 0.5": lambda d: (
+        np.where(np.abs(d) < 0.5, d**2 / 2, 0.5 * (np.abs(d) - 0.25)),
+        np.clip(d, -0.5, 0.5),
+    ),
+    "Huber, delta 2": lambda d: (
+        np.where(np.abs(d) < 2, d**2 / 2, 2 * (np.abs(d) - 1)),
+        np.clip(d, -2, 2),
+    ),
+    "hinge": lambda m: (np.maximum(0, 1 - m), np.where(m < 1, -1.0, 0.0)),
+    "cross-entropy": lambda m: (np.log1p(np.exp(-m)), -sigmoid(-m)),
+}
+
+
+def test_losses_are_drawn_as_their_formulas() -> None:
+    panels = fo.plot.losses().figure.axes
+    drawn = [{line.get_label(): line for line in axes.lines} for axes in panels]
+    errors, margins = list(SHAPES)[:4], list(SHAPES)[4:]
+    assert list(drawn[0]) == list(drawn[1]) == errors
+    assert sorted(drawn[2]) == sorted([*margins, *(f"gradient of {name}" for name in margins)])
+    lines = [(name, drawn[0][name], drawn[1][name]) for name in errors]
+    lines += [(name, drawn[2][name], drawn[2][f"gradient of {name}"]) for name in margins]
+    for name, *pair in lines:
+        for line, expected in zip(pair, SHAPES[name](pair[0].get_xdata()), strict=True):
+            np.testing.assert_allclose(line.get_ydata(), expected, atol=1e-14)
+
+
+def test_the_focal_loss_is_drawn_as_its_formula() -> None:
+    axes = fo.plot.focal()
+    for gamma, line in zip((0, 1, 2, 5), axes.lines, strict=True):
+        p = line.get_xdata()
+        assert 0 < p.min() < 0.01
+        assert p.max() == 1
+        np.testing.assert_allclose(line.get_ydata(), -((1 - p) ** gamma) * np.log(p))
+    assert fo.plot.focal(ax=axes) is axes
+    assert len(axes.lines) == 8
+
+
 def test_the_pictures_of_the_pages_render(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = Path(__file__).parents[2] / "docs" / "pictures.py"
     monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path)])
     found = runpy.run_path(str(script), run_name="__main__")
-    assert (tmp_path / "schedules.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("schedules", "losses", "focal"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     drawn = " ".join(found["all_schedules"]())
     pure = set(fo.schedules.__all__) - {"Schedule", "linear_scaling"}
     assert all(name in drawn for name in pure)

@@ -1,5 +1,6 @@
 """Pictures, as matplotlib Axes: ``pip install fastoptim[plot]``."""
 
+from fastoptim.plot.loss import focal, losses
 from fastoptim.plot.schedule import schedule
 
-__all__ = ["schedule"]
+__all__ = ["focal", "losses", "schedule"]
