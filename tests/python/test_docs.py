@@ -1,0 +1,32 @@
+"""The pages: everything public is on its page, and what they link to is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import fastoptim as fo
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+
+NAMES = {
+    "losses": {*fo.losses.__all__, *fo.regularizers.__all__} - {"Reduction", "Regularizer"},
+    "optimizers": {*fo.optim.__all__} - {"Optimizer", "StepInfo"},
+    "schedules": {*fo.schedules.__all__} - {"Schedule"},
+}
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_everything_public_is_on_its_page(page: str) -> None:
+    words = set(re.findall(r"\w+", (ROOT / "docs" / f"{page}.md").read_text()))
+    assert not NAMES[page] - words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", page.read_text())
+    local = [link for link in links if not link.startswith("http")]
+    assert not [link for link in local if not (page.parent / link).exists()]
