@@ -26,31 +26,10 @@ pub enum Pair<'a> {
     F64(&'a [f64], &'a mut [f64]),
 }
 
-impl reduce::Measure for Regularizer {
-    #[inline(always)]
-    fn add(self, lane: f64, w: f64) -> f64 {
-        lane + (term(self.l1, w.abs()) + term(self.l2, w * w))
-    }
-    #[inline(always)]
-    fn join(self, a: f64, b: f64) -> f64 {
-        a + b
-    }
-}
-
-/// Not a term of 0: a parameter that is infinite would make it NaN.
-#[inline(always)]
-fn term<T: Float>(coefficient: T, x: T) -> T {
-    if coefficient == T::ZERO {
-        T::ZERO
-    } else {
-        coefficient * x
-    }
-}
-
 impl Regularizer {
     /// The penalty on all arrays, which combine in order, each from blocks of its own.
     pub fn value(self, params: &[Array<'_>]) -> f64 {
-        measure_all(params, self).iter().sum()
+        self.apply(Value(params))
     }
 
     /// Adds the gradient `l1 sign(w) + 2 l2 w` to every gradient, in one pass, and gives the
@@ -59,36 +38,94 @@ impl Regularizer {
     /// # Panics
     /// A gradient is not as long as its parameter.
     pub fn add_gradient(self, pairs: &mut [Pair<'_>]) -> f64 {
+        self.apply(Gradient(pairs))
+    }
+
+    /// A term that is off is left out rather than multiplied by 0: an infinite parameter would make
+    /// it NaN. It is decided here, as a branch in the loops would keep them from being vectorized.
+    fn apply(self, what: impl Apply) -> f64 {
+        let Self { l1, l2 } = self;
+        match (l1 == 0.0, l2 == 0.0) {
+            (true, true) => 0.0,
+            (false, true) => what.apply(Terms::<true, false> { l1, l2 }),
+            (true, false) => what.apply(Terms::<false, true> { l1, l2 }),
+            (false, false) => what.apply(Terms::<true, true> { l1, l2 }),
+        }
+    }
+}
+
+/// The terms that are on.
+#[derive(Clone, Copy)]
+struct Terms<const L1: bool, const L2: bool> {
+    l1: f64,
+    l2: f64,
+}
+
+impl<const L1: bool, const L2: bool> reduce::Measure for Terms<L1, L2> {
+    #[inline(always)]
+    fn add(self, lane: f64, w: f64) -> f64 {
+        let absolute = if L1 { self.l1 * w.abs() } else { 0.0 };
+        let square = if L2 { self.l2 * (w * w) } else { 0.0 };
+        lane + (absolute + square)
+    }
+    #[inline(always)]
+    fn join(self, a: f64, b: f64) -> f64 {
+        a + b
+    }
+}
+
+/// What is done with the terms, whichever they are.
+trait Apply {
+    fn apply<const L1: bool, const L2: bool>(self, terms: Terms<L1, L2>) -> f64;
+}
+
+struct Value<'a>(&'a [Array<'a>]);
+
+impl Apply for Value<'_> {
+    fn apply<const L1: bool, const L2: bool>(self, terms: Terms<L1, L2>) -> f64 {
+        measure_all(self.0, terms).iter().sum()
+    }
+}
+
+struct Gradient<'a, 'b>(&'a mut [Pair<'b>]);
+
+impl Apply for Gradient<'_, '_> {
+    fn apply<const L1: bool, const L2: bool>(self, terms: Terms<L1, L2>) -> f64 {
         let tier = isa::current();
-        let (lengths, tasks): (Vec<_>, Vec<_>) = pairs
+        let (lengths, tasks): (Vec<_>, Vec<_>) = self
+            .0
             .iter_mut()
             .map(|pair| match pair {
-                Pair::F32(w, g) => (w.len(), self.task(w, g, tier)),
-                Pair::F64(w, g) => (w.len(), self.task(w, g, tier)),
+                Pair::F32(w, g) => (w.len(), task(terms, w, g, tier)),
+                Pair::F64(w, g) => (w.len(), task(terms, w, g, tier)),
             })
             .unzip();
         // Reads two arrays and writes one, where AdamW has seven streams.
         let cost = lengths.iter().sum::<usize>() / 2;
         // SAFETY: `blockwise` comes to each block once.
         let block = |owner: usize, block| unsafe { tasks[owner].run(block) };
-        reduce::blockwise(&lengths, cost, |a, b| a + b, block)
-            .iter()
-            .sum()
+        let join = |a, b| reduce::Measure::join(terms, a, b);
+        reduce::blockwise(&lengths, cost, join, block).iter().sum()
     }
+}
 
-    fn task<'a, T: Float>(self, w: &'a [T], g: &'a mut [T], tier: Tier) -> Box<dyn Task + 'a> {
-        assert_eq!(
-            w.len(),
-            g.len(),
-            "a gradient has the length of its parameter"
-        );
-        Box::new(Penalized {
-            regularizer: self,
-            w,
-            g: Shared::new(g),
-            tier,
-        })
-    }
+fn task<'a, T: Float, const L1: bool, const L2: bool>(
+    terms: Terms<L1, L2>,
+    w: &'a [T],
+    g: &'a mut [T],
+    tier: Tier,
+) -> Box<dyn Task + 'a> {
+    assert_eq!(
+        w.len(),
+        g.len(),
+        "a gradient has the length of its parameter"
+    );
+    Box::new(Penalized {
+        terms,
+        w,
+        g: Shared::new(g),
+        tier,
+    })
 }
 
 /// One parameter, of whatever type.
@@ -100,38 +137,37 @@ trait Task: Sync {
     unsafe fn run(&self, block: Range<usize>) -> f64;
 }
 
-struct Penalized<'a, T> {
-    regularizer: Regularizer,
+struct Penalized<'a, T, const L1: bool, const L2: bool> {
+    terms: Terms<L1, L2>,
     w: &'a [T],
     g: Shared<'a, T>,
     tier: Tier,
 }
 
-impl<T: Float> Task for Penalized<'_, T> {
+impl<T: Float, const L1: bool, const L2: bool> Task for Penalized<'_, T, L1, L2> {
     unsafe fn run(&self, block: Range<usize>) -> f64 {
-        let Regularizer { l1, l2 } = self.regularizer;
         // SAFETY: the caller has the block alone.
         let g = unsafe { self.g.slice_mut(block.start, block.end) };
         let w = &self.w[block];
-        self.tier.run(AddGradient {
+        self.tier.run(AddGradient::<T, L1, L2> {
             w,
             g,
-            l1: T::from_f64(l1),
-            twice_l2: T::from_f64(2.0 * l2),
+            l1: T::from_f64(self.terms.l1),
+            twice_l2: T::from_f64(2.0 * self.terms.l2),
         });
         // The block is in the L1 cache by now.
-        reduce::block(w, self.regularizer, self.tier)
+        reduce::block(w, self.terms, self.tier)
     }
 }
 
-struct AddGradient<'a, T> {
+struct AddGradient<'a, T, const L1: bool, const L2: bool> {
     w: &'a [T],
     g: &'a mut [T],
     l1: T,
     twice_l2: T,
 }
 
-impl<T: Float> Kernel for AddGradient<'_, T> {
+impl<T: Float, const L1: bool, const L2: bool> Kernel for AddGradient<'_, T, L1, L2> {
     type Output = ();
 
     #[inline(always)]
@@ -139,8 +175,9 @@ impl<T: Float> Kernel for AddGradient<'_, T> {
         let n = self.g.len();
         let w = &self.w[..n];
         for i in 0..n {
-            let slope = term(self.l1, w[i].sign()) + term(self.twice_l2, w[i]);
-            self.g[i] += slope;
+            let absolute = if L1 { self.l1 * w[i].sign() } else { T::ZERO };
+            let square = if L2 { self.twice_l2 * w[i] } else { T::ZERO };
+            self.g[i] += absolute + square;
         }
     }
 }
