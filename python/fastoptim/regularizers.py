@@ -58,8 +58,8 @@ class Regularizer(ABC):
         ValueError
             A layout is wrong.
         """
-        _, arrays = _named(params)
-        return _core.penalty(arrays, self.l1, self.l2)
+        names, arrays = _named(params)
+        return _core.penalty(names, arrays, self.l1, self.l2)
 
     def add_grad(self, params: Params, grads: Grads) -> float:
         """Add the gradient of the penalty to the gradients, and return the penalty, in one pass.
@@ -88,7 +88,8 @@ class Regularizer(ABC):
             Another thread is working on the same memory.
         """
         names, arrays = _named(params)
-        return _core.add_penalty(arrays, _in_order(params, names, grads), self.l1, self.l2)
+        ordered = _in_order(params, names, grads)
+        return _core.add_penalty(names, arrays, ordered, self.l1, self.l2)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,16 @@ use crate::inflight;
 
 /// The penalty on the arrays.
 #[pyfunction]
-fn penalty(py: Python<'_>, params: Vec<Bound<'_, PyAny>>, l1: f64, l2: f64) -> PyResult<f64> {
+fn penalty(
+    py: Python<'_>,
+    names: Vec<String>,
+    params: Vec<Bound<'_, PyAny>>,
+    l1: f64,
+    l2: f64,
+) -> PyResult<f64> {
     let mut arrays = Vec::with_capacity(params.len());
-    for (index, p) in params.iter().enumerate() {
-        arrays.push(floats(&format!("params[{index}]"), p)?);
+    for (name, p) in names.iter().zip(&params) {
+        arrays.push(floats(&format!("params[{name:?}]"), p)?);
     }
     let _guard = inflight::enter(Vec::new(), arrays.iter().map(Array::range).collect())?;
     // SAFETY: checked, alive in this frame, and registered.
@@ -32,6 +38,7 @@ fn penalty(py: Python<'_>, params: Vec<Bound<'_, PyAny>>, l1: f64, l2: f64) -> P
 #[pyfunction]
 fn add_penalty(
     py: Python<'_>,
+    names: Vec<String>,
     params: Vec<Bound<'_, PyAny>>,
     grads: Vec<Bound<'_, PyAny>>,
     l1: f64,
@@ -45,19 +52,26 @@ fn add_penalty(
         )));
     }
     let mut arrays = Vec::with_capacity(params.len());
-    for (index, (p, g)) in params.iter().zip(&grads).enumerate() {
-        let p = floats(&format!("params[{index}]"), p)?;
+    let mut labels = Vec::with_capacity(params.len());
+    for (name, (p, g)) in names.iter().zip(params.iter().zip(&grads)) {
+        let label = [format!("params[{name:?}]"), format!("grads[{name:?}]")];
+        let p = floats(&label[0], p)?;
         if g.is_none() {
             continue;
         }
-        let name = format!("grads[{index}]");
-        let g = Array::new(&name, g)?;
-        g.require_match(&name, p.dtype, &p.shape)?;
-        g.require_writable(&name)?;
+        let g = Array::new(&label[1], g)?;
+        g.require_match(&label[1], p.dtype, &p.shape)?;
+        g.require_writable(&label[1])?;
         arrays.push((p, g));
+        labels.push(label);
     }
-    let read: Vec<_> = arrays.iter().map(|(p, _)| ("params", p.range())).collect();
-    let written: Vec<_> = arrays.iter().map(|(_, g)| ("grads", g.range())).collect();
+    let labelled = || labels.iter().zip(&arrays);
+    let read: Vec<_> = labelled()
+        .map(|(label, (p, _))| (&*label[0], p.range()))
+        .collect();
+    let written: Vec<_> = labelled()
+        .map(|(label, (_, g))| (&*label[1], g.range()))
+        .collect();
     check_disjoint(&written, &read)?;
     let _guard = inflight::enter(
         arrays.iter().map(|(_, g)| g.range()).collect(),

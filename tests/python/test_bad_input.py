@@ -79,6 +79,12 @@ GRADS: dict[str, Callable[[Any, Any], object]] = {
         "out": lambda good, bad, f=loss: f.value_and_grad(good, good.copy(), out=bad),
     }.items()
 }
+L2 = fo.regularizers.L2(0.5)
+PENALTIES: dict[str, Callable[[Any, Any], object]] = {
+    "value": lambda good, bad: L2.value([good, bad]),
+    "add_grad, params": lambda good, bad: L2.add_grad([good, bad], [ones(), ones()]),
+    "add_grad, grads": lambda good, bad: L2.add_grad([ones(), ones()], {"0": good, "1": bad}),
+}
 
 
 def functional(call: Callable[[Any, Any], object]) -> Callable[[Any, Any], Attempt]:
@@ -90,16 +96,17 @@ def functional(call: Callable[[Any, Any], object]) -> Callable[[Any, Any], Attem
 
 
 PER_OPTIMIZER = {f.__name__: f for f in (construct, add_group, step, step_by_name)}
-FUNCTIONS = {name: functional(call) for name, call in (CLIPS | GRADS).items()}
+FUNCTIONS = {name: functional(call) for name, call in (CLIPS | GRADS | PENALTIES).items()}
 ENTRIES = PER_OPTIMIZER | FUNCTIONS
 # Integers may be the classes of a target.
 REAL = [name for name in ENTRIES if not name.endswith("target")]
-MATCHED = ["step", "step_by_name", *GRADS]
+MATCHED = ["step", "step_by_name", *GRADS, "add_grad, params", "add_grad, grads"]
 WRITTEN = [
     "construct",
     "add_group",
     *(name for name in CLIPS if name.endswith("_")),
     *(name for name in GRADS if name.endswith("out")),
+    "add_grad, grads",
 ]
 
 
@@ -249,8 +256,12 @@ def test_memory_shared_between_what_functions_write(hidden: str) -> None:
     for loss in LOSSES:
         with pytest.raises(ValueError, match="share"):
             loss.grad(ones(), a, out=b)
+    for attempt in (lambda: PENALTIES["add_grad, grads"](a, b), lambda: L2.add_grad(a, b)):
+        with pytest.raises(ValueError, match="share"):
+            attempt()
     assert snapshot([a, b]) == before
     assert fo.get_total_norm([a, b]) > 0
+    assert L2.value([a, b]) > 0
 
 
 def test_memory_of_torch_is_seen() -> None:

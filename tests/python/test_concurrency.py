@@ -37,7 +37,7 @@ def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def fixed_run() -> str:
-    """Return a hash of what every optimizer, loss and norm makes of arrays of many sizes."""
+    """Return a hash of what optimizers, losses, norms and penalties make of many sizes."""
     rng = np.random.default_rng(0)
     digest = hashlib.sha256()
     for dtype in "f4", "f8":
@@ -53,6 +53,8 @@ def fixed_run() -> str:
         for p in 0.5, 1.0, 2.0, 3.0, float("inf"):
             norms = [fo.get_total_norm(grads, p), *(fo.get_total_norm(g, p) for g in grads[::7])]
             digest.update(repr(norms).encode())
+        penalty = fo.regularizers.ElasticNet(0.1, 0.3).add_grad(params, grads)
+        digest.update(repr(penalty).encode() + b"".join(g.tobytes() for g in grads))
         for loss, shape in itertools.product(LOSSES, [(1, 1), (17, 5), (300, 1001)]):
             x, y = (rng.random(shape).astype(dtype) for _ in range(2))
             value, gradient = loss.value_and_grad(x, y)
