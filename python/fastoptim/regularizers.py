@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,16 @@ import numpy as np
 from fastoptim import _core
 from fastoptim.buffer import FlatBuffer
 from fastoptim.losses._base import checked_number
-from fastoptim.structure import Array, Grads, Params, by_name, is_groups, named_arrays, pieces
+from fastoptim.structure import (
+    Array,
+    Grads,
+    Params,
+    by_name,
+    chosen_names,
+    is_groups,
+    named_arrays,
+    pieces,
+)
 
 __all__ = ["L1", "L2", "ElasticNet", "Regularizer"]
 
@@ -61,7 +70,7 @@ class Regularizer(ABC):
         names, arrays = _named(params)
         return _core.penalty(names, arrays, self.l1, self.l2)
 
-    def add_grad(self, params: Params, grads: Grads) -> float:
+    def add_grad(self, params: Params, grads: Grads | Iterator[Array | None]) -> float:
         """Add the gradient of the penalty to the gradients, and return the penalty, in one pass.
 
         Parameters
@@ -239,18 +248,20 @@ def _named(params: Params) -> tuple[list[str], list[Array]]:
     arrays: list[Array] = []
     for group in params:
         more, found = named_arrays(group["params"], start=len(names))
-        names += group.get("param_names", more)
+        names += chosen_names(group.get("param_names", more), more)
         arrays += found
     return names, arrays
 
 
-def _in_order(params: Params, names: list[str], grads: Grads) -> list[Array | None]:
+def _in_order(
+    params: Params, names: list[str], grads: Grads | Iterator[Array | None]
+) -> list[Array | None]:
     """Return the gradients in the order of the parameters."""
     if isinstance(grads, np.ndarray):
         return pieces(params, grads) if isinstance(params, FlatBuffer) else [grads]
     if isinstance(grads, Mapping):
         return by_name(names, grads)
-    if not isinstance(grads, Sequence) or isinstance(grads, str):
+    if not isinstance(grads, Sequence | Iterator) or isinstance(grads, str):
         raise TypeError(
             f"grads must be arrays in the structure of params, got {type(grads).__name__}"
         )

@@ -42,6 +42,15 @@ def named_arrays(params: Any, start: int = 0) -> tuple[list[str], list[Array]]:
     return [str(start + index) for index in range(len(arrays))], arrays
 
 
+def chosen_names(chosen: Any, names: list[str]) -> tuple[str, ...]:
+    """Return the names that a group chose for its arrays, in place of their own."""
+    if not isinstance(chosen, Sequence) or not all(isinstance(name, str) for name in chosen):
+        raise TypeError(f"param_names must be strings, got {chosen!r}")
+    if len(chosen) != len(names):
+        raise ValueError(f"param_names has {len(chosen)} names for {len(names)} parameters")
+    return tuple(chosen)
+
+
 def by_name(names: Sequence[str], grads: Mapping[str, Array | None]) -> list[Array | None]:
     """Return the gradients in the order of the parameters' names, which must be theirs."""
     if len(grads) != len(names) or any(name not in grads for name in names):

@@ -95,6 +95,7 @@ def test_every_form_gives_the_same_bits() -> None:
         (arrays, lambda g: g),
         (arrays, reverse),
         (list(arrays.values()), lambda g: tuple(g.values())),
+        (list(arrays.values()), lambda g: iter(g.values())),
         (list(arrays.values()), lambda g: dict(zip("012", g.values(), strict=True))),
         (split, reverse),
         (opt.param_groups, reverse),
@@ -210,7 +211,18 @@ def test_gradients_in_another_structure(params: Any, grads: Any, error: type[Exc
         L2.add_grad(params, grads)
 
 
-@pytest.mark.parametrize("params", [None, "w", 1.0, {1: np.ones(2)}])
-def test_parameters_that_are_none(params: Any) -> None:
-    with pytest.raises(TypeError, match="params"):
+@pytest.mark.parametrize(
+    ("params", "error"),
+    [
+        (None, TypeError),
+        ("w", TypeError),
+        (1.0, TypeError),
+        ({1: np.ones(2)}, TypeError),
+        ([None], TypeError),
+        ([{"params": [np.ones(2)], "param_names": ["a", "b"]}], ValueError),
+        ([{"params": [np.ones(2)], "param_names": [1]}], TypeError),
+    ],
+)
+def test_parameters_that_are_none(params: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="param"):
         L2.value(params)

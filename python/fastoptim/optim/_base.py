@@ -11,7 +11,16 @@ import numpy as np
 from fastoptim import _core
 from fastoptim.buffer import FlatBuffer
 from fastoptim.errors import CheckpointError
-from fastoptim.structure import Array, Grads, Params, by_name, is_groups, named_arrays, pieces
+from fastoptim.structure import (
+    Array,
+    Grads,
+    Params,
+    by_name,
+    chosen_names,
+    is_groups,
+    named_arrays,
+    pieces,
+)
 
 __all__ = ["Array", "Grads", "Optimizer", "Params", "StepInfo"]
 
@@ -84,7 +93,7 @@ class Optimizer:
             raise TypeError('param_group must be a dict with "params"')
         params = param_group["params"]
         names, arrays = named_arrays(params, start=len(self._names))
-        chosen = _chosen_names(param_group.get("param_names", names), names)
+        chosen = chosen_names(param_group.get("param_names", names), names)
         group = {"params": tuple(arrays), "param_names": chosen, **self._defaults}
         for key, value in param_group.items():
             if key == "params":
@@ -314,14 +323,6 @@ class Optimizer:
             params = group["params"] if buffer is None else buffer.views
             self._add({**group, "params": params}, buffer)
         self.load_state_dict(state["state"])
-
-
-def _chosen_names(chosen: Any, names: list[str]) -> tuple[str, ...]:
-    if not isinstance(chosen, Sequence) or not all(isinstance(name, str) for name in chosen):
-        raise TypeError(f"param_names must be strings, got {chosen!r}")
-    if len(chosen) != len(names):
-        raise ValueError(f"param_names has {len(chosen)} names for {len(names)} parameters")
-    return tuple(chosen)
 
 
 def _count(name: str, value: Any) -> int:
