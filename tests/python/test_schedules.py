@@ -4,6 +4,7 @@ import copy
 import inspect
 import math
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,21 @@ def test_an_array_has_the_bits_of_its_numbers(schedule: schedules.Schedule) -> N
     assert schedule([]).shape == (0,)
 
 
+@pytest.mark.parametrize("gamma", np.linspace(0.5, 1.01, 200))
+def test_powers_have_the_bits_of_their_numbers(gamma: float) -> None:
+    # NumPy has short cuts for the exponents 1/2 and 2, in numbers only.
+    steps = np.arange(64) / 2
+    for schedule in (
+        schedules.exponential(0.3, gamma),
+        schedules.step(0.3, 1, gamma),
+        schedules.multistep(0.3, range(32), gamma),
+        schedules.cyclic(0.1, 0.3, 5, mode="exp_range", gamma=gamma),
+        schedules.polynomial(0.3, 40, gamma * 2),
+        schedules.polynomial(0.3, gamma * 40, 2),
+    ):
+        assert schedule(steps).tolist() == [schedule(t) for t in steps]
+
+
 @each
 @pytest.mark.parametrize("kind", [int, float, np.int64, np.uint8, np.float32, np.float64])
 def test_a_number_gives_a_float(schedule: schedules.Schedule, kind: Any) -> None:
@@ -113,7 +129,33 @@ def test_cosine_keeps_its_precision_next_to_the_end() -> None:
     for left in (1, 2, 10, 100):
         x = math.pi * left / T_max
         expected = (x**2 / 2 - x**4 / 24) / 2
-        assert schedules.cosine(1.0, T_max)(T_max - left) == pytest.approx(expected, rel=1e-12)
+        assert schedules.cosine(1.0, T_max)(T_max - left) == pytest.approx(
+            expected, rel=1e-12, abs=0
+        )
+
+
+# Long decays to 0, with what they are at so many steps before the end of 10 million.
+LONG = 10_000_000
+TO_ZERO: list[tuple[schedules.Schedule, Callable[[float], float]]] = [
+    (schedules.linear(1.0, 1.0, 0.0, LONG), lambda left: left / LONG),
+    (schedules.polynomial(1.0, LONG, 3.0), lambda left: (left / LONG) ** 3),
+    (schedules.wsd(1.0, 0, 0, LONG), lambda left: left / LONG),
+    # 1 - sqrt(1 - y), as a series in y.
+    (
+        schedules.wsd(1.0, 0, 0, LONG, decay="sqrt"),
+        lambda left: left / LONG / 2 * (1 + left / LONG / 4 + (left / LONG) ** 2 / 8),
+    ),
+    (
+        schedules.one_cycle(1.0, LONG + 1, 1 / (LONG + 1), "linear", 1.0, 1e30),
+        lambda left: left / LONG,
+    ),
+]
+
+
+@pytest.mark.parametrize(("schedule", "expected"), TO_ZERO)
+def test_the_end_of_a_long_run_is_precise(schedule: schedules.Schedule, expected: Any) -> None:
+    for left in (1, 2, 77, 1000):
+        assert schedule(LONG - left) == pytest.approx(expected(left), rel=1e-12, abs=0)
 
 
 @given(st.floats(0, 1e3), st.integers(1, 10**7), st.floats(0, 1e3), st.integers(0, 2 * 10**7))
@@ -176,7 +218,9 @@ def test_restarts_find_their_turn(T_0: int, T_mult: int, t: int) -> None:
     while start + length <= t:
         start, length = start + length, length * T_mult
     expected = schedules.cosine(1.0, length)(t - start)
-    assert schedules.cosine_restarts(1.0, T_0, T_mult)(t) == pytest.approx(expected, rel=1e-12)
+    assert schedules.cosine_restarts(1.0, T_0, T_mult)(t) == pytest.approx(
+        expected, rel=1e-12, abs=0
+    )
 
 
 def test_the_linear_scaling_rule() -> None:

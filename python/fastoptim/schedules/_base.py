@@ -33,6 +33,20 @@ def maximum(a: Steps, b: float) -> Steps:
     return where(a > b, a, b)
 
 
+def power(base: Steps, exponent: Steps) -> Steps:
+    """Raise as `numpy.power`, with the same bits for a number and an array.
+
+    NumPy takes short cuts for some exponents, but only where there is a single one.
+    """
+    if isinstance(exponent, np.ndarray):
+        raised = np.power(base, exponent)
+        raised = np.where(exponent == 0.5, np.sqrt(base), raised)
+        return np.where(exponent == 2, base * base, raised)
+    if exponent == 2:
+        return base * base
+    return np.sqrt(base) if exponent == 0.5 else np.power(base, exponent)
+
+
 class Schedule(ABC):
     """A function of the step: the base of every schedule."""
 

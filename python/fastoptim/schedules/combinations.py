@@ -87,13 +87,15 @@ class wsd(Schedule):
     def _at(self, t: Steps) -> Steps:
         begin = self.warmup_steps + self.stable_steps
         if self.decay_steps > 0:
-            left = 1 - minimum(maximum((t - begin) / self.decay_steps, 0.0), 1.0)
+            done = minimum(maximum(t - begin, 0.0), self.decay_steps)
+            left = (self.decay_steps - done) / self.decay_steps
         else:
             left = where(t < begin, 1.0, 0.0)
         if self.decay == "cosine":
             left = fall(left)
         elif self.decay == "sqrt":
-            left = 1 - np.sqrt(1 - left)
+            # This is 1 - sqrt(x), but keeps its relative accuracy next to the end.
+            left = left / (1 + np.sqrt(1 - left))
         factor = left + self.end_factor * (1 - left)
         if self.warmup_steps > 0:
             factor = factor * minimum(t / self.warmup_steps, 1)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from fastoptim.schedules._base import (
     non_negative,
     one_of,
     positive,
+    power,
     unit,
     where,
 )
@@ -25,23 +28,34 @@ from fastoptim.schedules._base import (
 def fall(left: Steps) -> Steps:
     """Give half a cosine from 1, where all of the way is left, to 0, as a square of sines."""
     root = np.sin(math.pi / 2 * left)
+    if not isinstance(root, np.ndarray):
+        root = float(root)  # Further arithmetic is three times as fast.
     return root * root
 
 
-def anneal(points: list[tuple[float, float]], t: Steps, strategy: str) -> Steps:
+Point: TypeAlias = tuple[float, float]
+
+
+def anneal(points: Sequence[Point], t: Steps, strategy: str) -> Steps:
     """Go from point to point, along half a cosine or in a line, and hold the last."""
     t = minimum(t, points[-1][0])
-    value = points[-1][1] + 0 * t
-    phases = list(pairwise(points))
     if not isinstance(t, np.ndarray):
-        phases = [next(phase for phase in phases if t <= phase[1][0])]
+        for begin, end in pairwise(points):
+            if t <= end[0]:
+                return _between(begin, end, t, strategy)
+    value = _between(points[-2], points[-1], t, strategy)
     # From the last phase to the first: an earlier one counts up to its end.
-    for (start, high), (stop, low) in reversed(phases):
-        # A phase that has no length is at its end.
-        left = (stop - t) / (stop - start) if stop > start else 0 * t
-        w = fall(left) if strategy == "cos" else left
-        value = where(t <= stop, w * high + (1 - w) * low, value)
+    for end, begin in pairwise(reversed(points[:-1])):
+        value = np.where(t <= end[0], _between(begin, end, t, strategy), value)
     return value
+
+
+def _between(begin: Point, end: Point, t: Steps, strategy: str) -> Steps:
+    (start, high), (stop, low) = begin, end
+    # A phase that has no length is at its end.
+    left = (stop - t) / (stop - start) if stop > start else 0 * t
+    w = fall(left) if strategy == "cos" else left
+    return w * high + (1 - w) * low
 
 
 @dataclass(frozen=True)
@@ -155,12 +169,12 @@ class cosine_restarts(Schedule):
             # The logarithm may be off by one where a turn begins.
             for shift in (1, 0, -1):
                 candidate = maximum(turn + shift, 0)
-                start = self.T_0 * (np.power(float(self.T_mult), candidate) - 1) / grown
+                start = self.T_0 * (power(float(self.T_mult), candidate) - 1) / grown
                 turn = where((shift > 0) & (start <= t), candidate, turn)
                 turn = where((shift <= 0) & (start > t), candidate - 1, turn)
             turn = maximum(turn, 0)
-            start = self.T_0 * (np.power(float(self.T_mult), turn) - 1) / grown
-            done, length = t - start, self.T_0 * np.power(float(self.T_mult), turn)
+            start = self.T_0 * (power(float(self.T_mult), turn) - 1) / grown
+            done, length = t - start, self.T_0 * power(float(self.T_mult), turn)
         w = fall((length - done) / length)
         return w * self.base_lr + (1 - w) * self.eta_min
 
@@ -303,7 +317,7 @@ class cyclic(Schedule):
         done = t % (up + down)
         height = where(done <= up, done / up, (up + down - done) / down)
         if self.mode == "triangular2":
-            height = height * np.power(0.5, t // (up + down))
+            height = height * power(0.5, t // (up + down))
         elif self.mode == "exp_range":
-            height = height * np.power(self.gamma, t)
+            height = height * power(self.gamma, t)
         return self.base_lr + (self.max_lr - self.base_lr) * height

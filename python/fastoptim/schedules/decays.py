@@ -17,6 +17,7 @@ from fastoptim.schedules._base import (
     minimum,
     non_negative,
     positive,
+    power,
     unit,
 )
 
@@ -95,7 +96,7 @@ class step(Schedule):
         self._check(base_lr=non_negative, step_size=count, gamma=non_negative)
 
     def _at(self, t: Steps) -> Steps:
-        factor = np.power(self.gamma, t // self.step_size)
+        factor = power(self.gamma, t // self.step_size)
         return self.base_lr * factor
 
 
@@ -146,7 +147,7 @@ class multistep(Schedule):
             passed = np.searchsorted(np.asarray(self.milestones), t, side="right")
         else:
             passed = bisect_right(self.milestones, t)
-        factor = np.power(self.gamma, passed)
+        factor = power(self.gamma, passed)
         return self.base_lr * factor
 
 
@@ -186,7 +187,7 @@ class exponential(Schedule):
         self._check(base_lr=non_negative, gamma=non_negative)
 
     def _at(self, t: Steps) -> Steps:
-        factor = np.power(self.gamma, t)
+        factor = power(self.gamma, t)
         return self.base_lr * factor
 
 
@@ -232,9 +233,9 @@ class linear(Schedule):
         self._check(base_lr=non_negative, start_factor=unit, end_factor=unit, total_iters=positive)
 
     def _at(self, t: Steps) -> Steps:
-        done = minimum(t, self.total_iters) / self.total_iters
-        factor = self.start_factor * (1 - done) + self.end_factor * done
-        return self.base_lr * factor
+        done = minimum(t, self.total_iters)
+        factor = self.start_factor * (self.total_iters - done) + self.end_factor * done
+        return self.base_lr * (factor / self.total_iters)
 
 
 @dataclass(frozen=True)
@@ -277,7 +278,7 @@ class polynomial(Schedule):
 
     def _at(self, t: Steps) -> Steps:
         left = (self.total_iters - minimum(t, self.total_iters)) / self.total_iters
-        factor = np.power(left, self.power)
+        factor = power(left, self.power)
         return self.base_lr * factor
 
 
