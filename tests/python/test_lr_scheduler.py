@@ -15,7 +15,10 @@ import fastoptim as fo
 from fastoptim import lr_scheduler, schedules
 
 # PyTorch's schedulers want their optimizer to step too, which these tests have no need of.
-pytestmark = pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Detected call of .lr_scheduler.step:UserWarning",
+    "ignore:The epoch parameter in .scheduler.step:UserWarning",
+)
 
 LRS = (0.1, 0.03)
 
@@ -136,6 +139,38 @@ def test_the_rate_is_the_closed_form_to_the_bit(name: str, arguments: dict[str, 
         assert groups.lrs == scheduler.get_last_lr() == [curve(t) for curve in closed]
         scheduler.step()
     assert [group["initial_lr"] for group in groups.param_groups] == list(LRS)
+
+
+def test_restarts_at_fractions_against_pytorch() -> None:
+    for arguments in ({"T_0": 5}, {"T_0": 3, "T_mult": 2, "eta_min": 0.01}):
+        reference, theirs, ours = pytorch_and_ours()
+        their_scheduler = reference.CosineAnnealingWarmRestarts(theirs, **arguments)
+        our_scheduler = lr_scheduler.CosineAnnealingWarmRestarts(ours, **arguments)
+        for epoch in (0.0, 0.5, 1.25, 4.75, None, None, 2.5, 8.0, 9.5, 20.25, None):
+            their_scheduler.step(epoch)
+            our_scheduler.step(epoch)
+            assert_same_rates(theirs, ours)
+        for _ in range(100):
+            their_scheduler.step()
+            our_scheduler.step()
+            assert_same_rates(theirs, ours)
+    before = our_scheduler.state_dict()
+    for bad in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="epoch"):
+            our_scheduler.step(bad)
+    assert our_scheduler.state_dict() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [c for c in CASES if c[0] not in ("CosineAnnealingLR", "MultiplicativeLR")],
+)
+def test_the_rate_does_not_drift_from_the_closed_form(name: str, arguments: dict[str, Any]) -> None:
+    groups = Groups(*LRS)
+    scheduler = build(groups, name, arguments)
+    for _ in range(2000):
+        scheduler.step()
+    assert groups.lrs == [CLOSED[name](lr, **arguments)(2000) for lr in LRS]
 
 
 def test_the_rate_does_not_drift() -> None:
@@ -355,6 +390,20 @@ def test_repr() -> None:
         ("CosineAnnealingLR", {"T_max": 0}),
         ("CosineAnnealingLR", {"T_max": 3, "eta_min": -1.0}),
         ("CosineAnnealingLR", {"T_max": 3, "last_epoch": -2}),
+        ("CosineAnnealingWarmRestarts", {"T_0": 0}),
+        ("CosineAnnealingWarmRestarts", {"T_0": 5, "T_mult": 0}),
+        ("LambdaLR", {"lr_lambda": [halving, halving]}),
+        ("ConstantLR", {"factor": 0.0}),
+        ("ConstantLR", {"total_iters": -1}),
+        ("ExponentialLR", {"gamma": math.nan}),
+        ("LinearLR", {"start_factor": 0.0}),
+        ("LinearLR", {"start_factor": 1.5}),
+        ("LinearLR", {"end_factor": 1.5}),
+        ("LinearLR", {"total_iters": 0}),
+        ("MultiStepLR", {"milestones": [5, 3]}),
+        ("PolynomialLR", {"total_iters": 0}),
+        ("PolynomialLR", {"power": math.inf}),
+        ("WarmupStableDecayLR", {"stable_steps": 1, "decay_steps": 1, "warmup_steps": -1}),
     ],
 )
 def test_a_refused_argument_leaves_the_groups_alone(name: str, arguments: dict[str, Any]) -> None:
@@ -375,6 +424,27 @@ def test_what_cannot_be_scheduled_is_refused() -> None:
         lr_scheduler.StepLR(Groups(0.1), 3, last_epoch=4)
     with pytest.raises(TypeError, match="last_epoch"):
         lr_scheduler.StepLR(Groups(0.1), 3, last_epoch=1.5)  # type: ignore[arg-type]
+
+
+def test_milestones_may_be_any_iterable() -> None:
+    for milestones in ((m for m in (2, 5)), range(2, 8, 3), np.array([2, 5]), (2, 5)):
+        groups = Groups(*LRS)
+        scheduler = lr_scheduler.MultiStepLR(groups, milestones, 0.5)
+        for _ in range(5):
+            scheduler.step()
+        assert groups.lrs == [lr * 0.25 for lr in LRS]
+        assert json.dumps(scheduler.state_dict()["gamma"])
+
+
+def test_a_state_is_no_way_into_the_scheduler() -> None:
+    scheduler = lr_scheduler.MultiStepLR(Groups(*LRS), [3, 6])
+    before = copy.deepcopy(scheduler.state_dict())
+    state = scheduler.state_dict()
+    state["milestones"].append(9)
+    assert scheduler.state_dict() == before
+    scheduler.load_state_dict(state)
+    state["milestones"].append(12)
+    assert scheduler.milestones == [3, 6, 9]
 
 
 def test_a_failed_step_changes_nothing() -> None:
@@ -399,7 +469,7 @@ def test_a_failed_step_changes_nothing() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"last_epoch": -1},
+        {"last_epoch": -2},
         {"last_epoch": 1.5},
         {"base_lrs": [0.1]},
         {"base_lrs": [0.1, math.nan]},
@@ -421,3 +491,37 @@ def test_a_bad_state_is_refused_whole(change: dict[str, Any]) -> None:
     incomplete = {key: value for key, value in before.items() if key != "gamma"}
     with pytest.raises(fo.CheckpointError, match="gamma"):
         scheduler.load_state_dict(incomplete)
+
+
+# What replaces each entry of each state. Nothing of it may be loaded and fail later.
+NONSENSE: tuple[Any, ...] = ("x", math.nan, -1.5, None, [0.1], [math.nan] * 2, 1j, math.inf, {})
+APARTS: list[tuple[str, dict[str, Any]]] = [
+    ("CyclicLR", {"base_lr": 0.01, "max_lr": [0.1, 0.2]}),
+    ("OneCycleLR", {"max_lr": 0.1, "total_steps": 9}),
+    ("ReduceLROnPlateau", {"min_lr": [0.1, 0.2]}),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [(n, grid[-1]) for n, grid in GRIDS.items()] + APARTS
+)
+def test_nonsense_in_a_state_is_refused_whole(name: str, arguments: dict[str, Any]) -> None:
+    metric = (1.0,) if name == "ReduceLROnPlateau" else ()
+
+    def scheduler() -> Any:
+        groups = [{"params": [np.zeros(2)], "lr": lr} for lr in LRS]
+        return build(fo.SGD(groups, momentum=0.9), name, arguments)
+
+    before = scheduler().state_dict()
+    states: list[Any] = [{**before, k: v} for k in before for v in NONSENSE]
+    for state in [None, 3, [], {}, *states]:
+        tried = scheduler()
+        try:
+            tried.load_state_dict(state)
+        except fo.CheckpointError:
+            assert tried.state_dict() == before
+        else:
+            # What is taken over works.
+            tried.step(*metric)
+            assert all(0 <= rate < math.inf for rate in tried.get_last_lr())
+            assert tried.state_dict() == json.loads(json.dumps(tried.state_dict()))

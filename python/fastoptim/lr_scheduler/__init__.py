@@ -26,23 +26,13 @@ Examples
 
 from fastoptim.lr_scheduler._base import LRScheduler
 from fastoptim.lr_scheduler.compositions import ChainedScheduler, SequentialLR
-from fastoptim.lr_scheduler.cycles import (
-    CosineAnnealingLR,
-    CosineAnnealingWarmRestarts,
-    CyclicLR,
-    OneCycleLR,
-)
-from fastoptim.lr_scheduler.decays import (
-    ConstantLR,
-    ExponentialLR,
-    LinearLR,
-    MultiStepLR,
-    PolynomialLR,
-    StepLR,
-    WarmupStableDecayLR,
-)
+from fastoptim.lr_scheduler.cosines import CosineAnnealingLR, CosineAnnealingWarmRestarts
+from fastoptim.lr_scheduler.cyclic import CyclicLR
+from fastoptim.lr_scheduler.decays import ConstantLR, ExponentialLR, MultiStepLR, StepLR
 from fastoptim.lr_scheduler.functions import LambdaLR, MultiplicativeLR
+from fastoptim.lr_scheduler.one_cycle import OneCycleLR
 from fastoptim.lr_scheduler.plateau import ReduceLROnPlateau
+from fastoptim.lr_scheduler.ramps import LinearLR, PolynomialLR, WarmupStableDecayLR
 
 __all__ = [
     "ChainedScheduler",

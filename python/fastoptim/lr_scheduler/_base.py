@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import copy
-import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import Any, ClassVar, TypeAlias
 
 from fastoptim.errors import CheckpointError
+from fastoptim.lr_scheduler._groups import (
+    base_rate,
+    check_optimizer,
+    checked_epoch,
+    checked_mapping,
+    checked_rates,
+    write_rate,
+)
 
 # What PyTorch's state dicts hold besides ours; a load passes over it.
-_PYTORCH_ONLY = frozenset({"_get_lr_called_within_step", "_is_initial", "_step_count"})
+PYTORCH_ONLY = frozenset({"_get_lr_called_within_step", "_is_initial", "_step_count"})
 
 
 # A closed form: what a schedule of `fastoptim.schedules` is, or a function of a user's own.
 Curve: TypeAlias = Callable[[float], float]
+# The curves of the groups, their values at the last epoch, and what both were made from: making
+# them costs as much as a step.
+Memo: TypeAlias = tuple[tuple[object, ...], list[Curve], list[float]]
+_NO_MEMO: Memo = ((), [], [])
 
 
 class LRScheduler(ABC):
@@ -54,15 +64,14 @@ class LRScheduler(ABC):
     _acts_on_resume: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
-        """Prepare to read the arguments quickly: a step does it twice."""
+        """Prepare to read the arguments quickly: every step does it."""
         names = cls.__dict__.get("_arguments")
         if names is not None:
             read = operator.attrgetter(*names) if names else _nothing
             cls._read_arguments = staticmethod(read)
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
-        if not hasattr(optimizer, "param_groups"):
-            raise TypeError(f"optimizer must have param_groups, got {type(optimizer).__name__}")
+        check_optimizer(optimizer)
         self.optimizer = optimizer
         self.last_epoch = checked_epoch("last_epoch", last_epoch, low=-1)
         if last_epoch >= 0:
@@ -71,7 +80,7 @@ class LRScheduler(ABC):
                     raise KeyError(f"last_epoch needs 'initial_lr' in param_groups[{i}]")
         self.base_lrs: list[float] = []
         self._last_lr: list[float] = []
-        self._memo: tuple[list[object], list[Curve], list[float]] = ([], [], [])
+        self._memo: Memo = _NO_MEMO
         self._advance(act=last_epoch < 0 or self._acts_on_resume)
 
     @abstractmethod
@@ -88,16 +97,26 @@ class LRScheduler(ABC):
         return 0.0
 
     def _more(self, epoch: int) -> list[dict[str, Any]]:
-        """Give what is written to each group beside its rate."""
+        """Give what is written to each group beside its rate, or nothing."""
         return []
 
-    def _restart(self) -> None:
-        """Go back to step 0 and write its rates, whatever the rates are now."""
+    def _check(self) -> None:
+        """Refuse arguments that can never work."""
+        for index, base_lr in enumerate(self.base_lrs):
+            self._schedule(base_lr, index)
+
+    def _begin(self) -> None:
+        """Do step 0, as the constructor does: on the rates that it finds."""
         self.last_epoch = -1
-        self._memo = ([], [], [])
-        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            write_rate(group, base_lr)
+        self._memo = _NO_MEMO
         self._advance(act=True)
+
+    def _restart(self) -> None:
+        """Do step 0 from the base rates, whatever the rates are now."""
+        groups = self.optimizer.param_groups
+        for group, base_lr in zip(groups, self._bases(groups), strict=True):
+            write_rate(group, base_lr)
+        self._begin()
 
     def step(self) -> None:
         """Move to the next step and write the rate of each group.
@@ -118,7 +137,7 @@ class LRScheduler(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Give the number of steps, the base rates, the last rates and the arguments."""
-        arguments = {name: getattr(self, name) for name in self._arguments}
+        arguments = {name: copy.copy(getattr(self, name)) for name in self._arguments}
         return {
             "last_epoch": self.last_epoch,
             "base_lrs": list(self.base_lrs),
@@ -128,6 +147,9 @@ class LRScheduler(ABC):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a state, one of PyTorch's class of the same name included.
+
+        ``CyclicLR`` and ``OneCycleLR`` take their own only: PyTorch's keep half of theirs in the
+        optimizer's groups.
 
         The optimizer's rates stay as they are: they come back with the optimizer's own state,
         before or after this call.
@@ -139,33 +161,27 @@ class LRScheduler(ABC):
             value that the constructor would refuse. The scheduler is unchanged then.
         """
         expected = {"last_epoch", "base_lrs", "_last_lr", *self._arguments}
-        given = set(state_dict) - _PYTORCH_ONLY
-        if given != expected:
+        state = self._translated(checked_mapping(self, state_dict))
+        if set(state) != expected:
             raise CheckpointError(
-                f"the state of a {type(self).__name__} has {sorted(expected)}, got {sorted(given)}"
+                f"the state of a {type(self).__name__} has {sorted(expected)}, got {sorted(state)}"
             )
         loaded = copy.copy(self)
+        groups = self.optimizer.param_groups
         try:
-            loaded.last_epoch = checked_epoch("last_epoch", state_dict["last_epoch"], low=0)
-            loaded.base_lrs = checked_rates("base_lrs", state_dict["base_lrs"])
-            loaded._last_lr = checked_rates("_last_lr", state_dict["_last_lr"])
+            loaded.last_epoch = checked_epoch("last_epoch", state["last_epoch"], low=-1)
+            loaded.base_lrs = checked_rates("base_lrs", state["base_lrs"], groups)
+            loaded._last_lr = checked_rates("_last_lr", state["_last_lr"], groups)
             for name in self._arguments:
-                setattr(loaded, name, self._from_state(name, state_dict[name]))
-            loaded._curves(loaded.base_lrs)
-        except (TypeError, ValueError) as error:
+                setattr(loaded, name, copy.copy(state[name]))
+            loaded._check()
+        except (TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(f"the state of a {type(self).__name__}: {error}") from error
-        groups = len(self.optimizer.param_groups)
-        if not len(loaded.base_lrs) == len(loaded._last_lr) == groups:
-            raise CheckpointError(
-                f"the optimizer has {groups} groups, the state has {len(loaded.base_lrs)} base_lrs "
-                f"and {len(loaded._last_lr)} _last_lr"
-            )
         self.__dict__.update(loaded.__dict__)
 
-    @staticmethod
-    def _from_state(name: str, value: Any) -> Any:
-        """Give an argument as the constructor takes it."""
-        return value
+    def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Give a state of PyTorch under our names; one of ours as it is."""
+        return {key: value for key, value in state.items() if key not in PYTORCH_ONLY}
 
     def __repr__(self) -> str:
         arguments = [f"{name}={getattr(self, name)!r}" for name in self._arguments]
@@ -176,14 +192,14 @@ class LRScheduler(ABC):
         groups = self.optimizer.param_groups
         base_lrs = self._bases(groups)
         epoch = self.last_epoch + 1 if epoch is None else epoch
-        curves, before = self._curves(base_lrs)
+        given = self._given()
+        made_from, curves, before = self._memo
+        if made_from != (self.last_epoch, base_lrs, given):
+            curves, before = self._curves(base_lrs)
         phase = self._phase(epoch)
         now = [curve(phase) for curve in curves]
         if act:
-            rates = [
-                self._next(index, epoch, group["lr"], *values)
-                for index, (group, *values) in enumerate(zip(groups, before, now, strict=True))
-            ]
+            rates = self._rates(epoch, groups, before, now)
             more = self._more(epoch)
             for group, rate in zip(groups, rates, strict=True):
                 write_rate(group, rate)
@@ -195,19 +211,32 @@ class LRScheduler(ABC):
             self.base_lrs = base_lrs
         self.last_epoch = epoch
         self._last_lr = [float(group["lr"]) for group in groups]
-        self._memo = (self._made_from(base_lrs), curves, now)
+        self._memo = ((epoch, base_lrs.copy(), given), curves, now)
 
-    def _next(self, index: int, epoch: int, held: Any, before: float, now: float) -> float:
-        """Give the rate after ``held`` for a group whose curve goes from ``before`` to ``now``."""
+    def _rates(
+        self, epoch: int, groups: list[dict[str, Any]], before: list[float], now: list[float]
+    ) -> list[float]:
+        """Give the rate of each group, whose curve goes from ``before`` to ``now``."""
         floor = self._floor
-        if floor is None or held == before:
+        if floor is None:
             return now
-        # Off the curve: scale the distance to the floor as the curve of unit height does, or where
-        # that curve leaves the floor, move along with the group's own.
+        return [
+            new
+            if group["lr"] == old
+            else self._off_curve(index, epoch, floor, group["lr"], new - old)
+            for index, (group, old, new) in enumerate(zip(groups, before, now, strict=True))
+        ]
+
+    def _off_curve(self, index: int, epoch: int, floor: float, held: Any, change: float) -> float:
+        """Give the rate after ``held``, which something else has set.
+
+        The distance to the floor scales as that of the curve of unit height does. Where that curve
+        leaves the floor, the rate moves along with the group's own.
+        """
         unit = self._schedule(floor + 1.0, index)
         height_before = 1.0 if epoch == 0 else unit(self._phase(epoch - 1)) - floor
         if height_before == 0:
-            return float(held) + (now - before)
+            return float(held) + change
         return floor + (float(held) - floor) * ((unit(self._phase(epoch)) - floor) / height_before)
 
     def _bases(self, groups: list[dict[str, Any]]) -> list[float]:
@@ -217,71 +246,22 @@ class LRScheduler(ABC):
             return self.base_lrs
         if len(groups) < known:
             raise ValueError(f"the optimizer has {len(groups)} groups, the scheduler knows {known}")
-        return self.base_lrs + [_base(group, known + i) for i, group in enumerate(groups[known:])]
+        return self.base_lrs + [
+            base_rate(group, known + i) for i, group in enumerate(groups[known:])
+        ]
 
     def _curves(self, base_lrs: list[float]) -> tuple[list[Curve], list[float]]:
-        """Give each group's curve and its value at the last epoch.
-
-        They come from memory unless something has changed: making them costs as much as a step.
-        """
-        made_from, curves, values = self._memo
-        if made_from != self._made_from(base_lrs):
-            curves = [self._schedule(base_lr, index) for index, base_lr in enumerate(base_lrs)]
-            values = base_lrs
-            if self.last_epoch >= 0:
-                phase = self._phase(self.last_epoch)
-                values = [curve(phase) for curve in curves]
-        return curves, values
-
-    def _made_from(self, base_lrs: list[float]) -> list[object]:
-        return [self.last_epoch, *base_lrs, self._given()]
+        """Make each group's curve, and its value at the last epoch."""
+        curves = [self._schedule(base_lr, index) for index, base_lr in enumerate(base_lrs)]
+        if self.last_epoch < 0:
+            return curves, base_lrs
+        phase = self._phase(self.last_epoch)
+        return curves, [curve(phase) for curve in curves]
 
     def _given(self) -> Any:
         """Give the values of the arguments."""
         return type(self)._read_arguments(self)
 
 
-def _base(group: Mapping[str, Any], index: int) -> float:
-    """Read the rate at which a group started."""
-    if callable(group["lr"]):
-        raise TypeError(f"lr of param_groups[{index}] is a function of the step already")
-    return float(group.get("initial_lr", group["lr"]))
-
-
 def _nothing(_scheduler: Any) -> None:
     """Read the arguments of a scheduler without any."""
-
-
-def of_group(name: str, value: Any, index: int) -> Any:
-    """Give the value of an argument for one group: the same for all unless it is a list."""
-    if not isinstance(value, (list, tuple)):
-        return value
-    if index >= len(value):
-        raise ValueError(f"{name} has {len(value)} values, the optimizer more groups")
-    return value[index]
-
-
-def write_rate(group: dict[str, Any], rate: float) -> None:
-    """Write the rate of a group; a rate kept in a tensor, as PyTorch allows, stays that tensor."""
-    if hasattr(group["lr"], "fill_"):
-        group["lr"].fill_(rate)
-    else:
-        group["lr"] = rate
-
-
-def checked_epoch(name: str, value: Any, *, low: int) -> int:
-    try:
-        epoch = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if epoch < low:
-        raise ValueError(f"{name} must be >= {low}, got {epoch}")
-    return epoch
-
-
-def checked_rates(name: str, values: Any) -> list[float]:
-    if not isinstance(values, (list, tuple)) or not all(isinstance(v, Real) for v in values):
-        raise TypeError(f"{name} must be a list of numbers, got {values!r}")
-    if not all(0 <= v < math.inf for v in values):
-        raise ValueError(f"{name} must be finite and >= 0, got {values!r}")
-    return [float(v) for v in values]

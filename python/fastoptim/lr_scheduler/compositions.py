@@ -3,48 +3,137 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 from fastoptim.errors import CheckpointError
-from fastoptim.lr_scheduler._base import LRScheduler, checked_epoch, write_rate
+from fastoptim.lr_scheduler._base import PYTORCH_ONLY, LRScheduler
+from fastoptim.lr_scheduler._groups import checked_epoch, checked_mapping, checked_rates, write_rate
 
 
-def _checked(optimizer: Any, schedulers: Sequence[Any]) -> list[LRScheduler]:
-    found = list(schedulers)
-    if not found:
-        raise ValueError("schedulers must not be empty")
-    for scheduler in found:
-        if not isinstance(scheduler, LRScheduler):
-            raise TypeError(f"schedulers must be of fastoptim.lr_scheduler, got {scheduler!r}")
-        if scheduler.optimizer is not optimizer:
-            raise ValueError("schedulers must all have the optimizer that is given")
-    return found
+class Composition(ABC):
+    """What sequences and chains share: parts of one optimizer, and their states."""
+
+    # What the state has besides the parts' states and the last rates.
+    _own: ClassVar[tuple[str, ...]] = ()
+
+    optimizer: Any
+
+    def __init__(self, optimizer: Any, schedulers: Sequence[Any]) -> None:
+        self._schedulers: list[Part] = list(schedulers)
+        if not self._schedulers:
+            raise ValueError("schedulers must not be empty")
+        for scheduler in self._schedulers:
+            if not isinstance(scheduler, (LRScheduler, Composition)):
+                raise TypeError(
+                    f"schedulers must be of fastoptim.lr_scheduler, without metrics; "
+                    f"got {scheduler!r}"
+                )
+            if scheduler.optimizer is not optimizer:
+                raise ValueError("schedulers must all have the optimizer that is given")
+        self.optimizer = optimizer
+        self._last_lr: list[float] = []
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Do step 0 on the rates that it finds."""
+
+    @abstractmethod
+    def _restart(self) -> None:
+        """Do step 0 from the base rates, whatever the rates are now."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Move to the next step and write the rate of each group."""
+
+    def get_last_lr(self) -> list[float]:
+        """Give the rate of each group as this scheduler last left it."""
+        return list(self._last_lr)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the states of all schedulers, and where in them this one is."""
+        return {
+            **{name: copy.copy(getattr(self, name)) for name in self._own},
+            "_last_lr": list(self._last_lr),
+            "_schedulers": [scheduler.state_dict() for scheduler in self._schedulers],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state, one of PyTorch's included; the optimizer's rates stay as they are.
+
+        Raises
+        ------
+        CheckpointError
+            If the state is not one of this class with as many schedulers. Nothing has changed
+            then.
+        """
+        kind = type(self).__name__
+        state = self._translated(checked_mapping(self, state_dict))
+        expected = {*self._own, "_last_lr", "_schedulers"}
+        if set(state) != expected:
+            raise CheckpointError(
+                f"the state of a {kind} has {sorted(expected)}, got {sorted(state)}"
+            )
+        states = state["_schedulers"]
+        if not isinstance(states, (list, tuple)) or len(states) != len(self._schedulers):
+            raise CheckpointError(f"_schedulers must be {len(self._schedulers)} states")
+        try:
+            groups = self.optimizer.param_groups
+            own = {name: self._checked(name, state[name]) for name in self._own}
+            own["_last_lr"] = checked_rates("_last_lr", state["_last_lr"], groups)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"the state of a {kind}: {error}") from error
+        # All or none: copies, which share the optimizer, take it first.
+        trial = copy.deepcopy(self._schedulers, {id(self.optimizer): self.optimizer})
+        for schedulers in (trial, self._schedulers):
+            for scheduler, part in zip(schedulers, states, strict=True):
+                scheduler.load_state_dict(part)
+        self.__dict__.update(own)
+
+    def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Give a state of PyTorch under our names; one of ours as it is."""
+        return {key: value for key, value in state.items() if key not in PYTORCH_ONLY}
+
+    def _checked(self, name: str, value: Any) -> Any:
+        """Give what the state has under a name of one's own, refused if it can never work."""
+        raise NotImplementedError(name)
+
+    def __repr__(self) -> str:
+        own = [f"{name}={getattr(self, name)!r}" for name in self._own]
+        return f"{type(self).__name__}({', '.join([repr(self._schedulers), *own])})"
 
 
-def _load_all(schedulers: list[LRScheduler], states: Any) -> None:
-    """Load a state into each, all or none."""
-    if not isinstance(states, (list, tuple)) or len(states) != len(schedulers):
-        raise CheckpointError(f"_schedulers must be the states of {len(schedulers)} schedulers")
-    loaded = [copy.copy(scheduler) for scheduler in schedulers]
-    for scheduler, state in zip(loaded, states, strict=True):
-        scheduler.load_state_dict(state)
-    for scheduler, new in zip(schedulers, loaded, strict=True):
-        scheduler.__dict__.update(new.__dict__)
+Part: TypeAlias = LRScheduler | Composition
 
 
-class SequentialLR:
+class SequentialLR(Composition):
     """Follow one scheduler after another, each from its own step 0.
+
+    The first begins on the groups' ``"initial_lr"``, each other one from its own base rates, and
+    `MultiplicativeLR`, which has no base but the rate itself, from the rate that it finds.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
         Whose rates to write.
-    schedulers : sequence of LRScheduler
-        All of this optimizer; at least one.
+    schedulers : sequence of schedulers
+        All of this optimizer; at least one. A part may be a chain or a sequence itself.
     milestones : sequence of int
-        The step at which each but the first begins, in strictly ascending order.
+        The step at which each but the first begins, at least 0 and in ascending order. A scheduler
+        without any steps, such as a warm-up of 0, is passed over.
+    last_epoch : int
+        -1 to start. Otherwise the number of the last step done; then the schedulers go on from
+        where they have been made to, and no rate is written.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type, or a scheduler needs a metric.
+    ValueError
+        If there are no schedulers, or they are of another optimizer, or the milestones are not
+        in order or not one fewer than the schedulers.
 
     Examples
     --------
@@ -63,27 +152,47 @@ class SequentialLR:
     0.5
     """
 
+    _own = ("last_epoch", "milestones")
+
     def __init__(
-        self, optimizer: Any, schedulers: Sequence[Any], milestones: Sequence[int]
+        self,
+        optimizer: Any,
+        schedulers: Sequence[Any],
+        milestones: Sequence[int],
+        last_epoch: int = -1,
     ) -> None:
-        self._schedulers = _checked(optimizer, schedulers)
-        self.milestones = [
-            checked_epoch("milestones", milestone, low=1) for milestone in milestones
-        ]
-        if self.milestones != sorted(set(self.milestones)):
-            raise ValueError(f"milestones must be in ascending order, got {self.milestones}")
-        if len(self.milestones) != len(self._schedulers) - 1:
+        super().__init__(optimizer, schedulers)
+        self.milestones = self._checked_milestones(milestones)
+        self.last_epoch = checked_epoch("last_epoch", last_epoch, low=-1) + 1
+        if last_epoch == -1:
+            # Every constructor has acted on the rates: only the first scheduler's counts.
+            for group in optimizer.param_groups:
+                write_rate(group, float(group["initial_lr"]))
+            self._begin()
+        self._last_lr = [float(group["lr"]) for group in optimizer.param_groups]
+
+    def _checked_milestones(self, milestones: Sequence[int]) -> list[int]:
+        found = [checked_epoch("milestones", milestone, low=0) for milestone in milestones]
+        if found != sorted(found):
+            raise ValueError(f"milestones must be in ascending order, got {found}")
+        if len(found) != len(self._schedulers) - 1:
             raise ValueError(
                 f"milestones must be {len(self._schedulers) - 1}, one between each two schedulers, "
-                f"got {len(self.milestones)}"
+                f"got {len(found)}"
             )
-        self.optimizer = optimizer
+        return found
+
+    def _begin(self) -> None:
         self.last_epoch = 0
-        # Every constructor has acted on the rates: only the first scheduler's counts.
-        for group in optimizer.param_groups:
-            write_rate(group, group["initial_lr"])
-        self._schedulers[0]._restart()
-        self._last_lr = self._schedulers[0].get_last_lr()
+        first = self._schedulers[bisect_right(self.milestones, 0)]
+        first._begin()
+        self._last_lr = first.get_last_lr()
+
+    def _restart(self) -> None:
+        self.last_epoch = 0
+        first = self._schedulers[bisect_right(self.milestones, 0)]
+        first._restart()
+        self._last_lr = first.get_last_lr()
 
     def step(self) -> None:
         """Move to the next step and write the rate of each group."""
@@ -97,50 +206,33 @@ class SequentialLR:
         self.last_epoch = epoch
         self._last_lr = scheduler.get_last_lr()
 
-    def get_last_lr(self) -> list[float]:
-        """Give the rate of each group as this scheduler last left it."""
-        return list(self._last_lr)
+    def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
+        return super()._translated(
+            {"milestones" if key == "_milestones" else key: state[key] for key in state}
+        )
 
-    def state_dict(self) -> dict[str, Any]:
-        """Give the number of steps and the states of all schedulers."""
-        return {
-            "last_epoch": self.last_epoch,
-            "milestones": list(self.milestones),
-            "_last_lr": list(self._last_lr),
-            "_schedulers": [scheduler.state_dict() for scheduler in self._schedulers],
-        }
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state; the optimizer's rates stay as they are.
-
-        Raises
-        ------
-        CheckpointError
-            If the state is not one of this class with as many schedulers. Nothing has changed
-            then.
-        """
-        try:
-            epoch = checked_epoch("last_epoch", state_dict["last_epoch"], low=0)
-            milestones = [checked_epoch("milestones", m, low=1) for m in state_dict["milestones"]]
-            last = [float(rate) for rate in state_dict["_last_lr"]]
-            states = state_dict["_schedulers"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"the state of a SequentialLR: {error}") from error
-        if len(milestones) != len(self.milestones) or milestones != sorted(set(milestones)):
-            raise CheckpointError(f"milestones must be {len(self.milestones)} in ascending order")
-        _load_all(self._schedulers, states)
-        self.last_epoch, self.milestones, self._last_lr = epoch, milestones, last
+    def _checked(self, name: str, value: Any) -> Any:
+        if name == "milestones":
+            return self._checked_milestones(value)
+        return checked_epoch(name, value, low=0)
 
 
-class ChainedScheduler:
+class ChainedScheduler(Composition):
     """Step several schedulers of one optimizer at once, each on what the one before has left.
 
     Parameters
     ----------
-    schedulers : sequence of LRScheduler
+    schedulers : sequence of schedulers
         All of one optimizer; at least one.
     optimizer : object with ``param_groups``, optional
         That optimizer.
+
+    Raises
+    ------
+    TypeError
+        If a scheduler needs a metric, or is none.
+    ValueError
+        If there are no schedulers, or they are of different optimizers.
 
     Examples
     --------
@@ -159,40 +251,26 @@ class ChainedScheduler:
         found = list(schedulers)
         if optimizer is None and found:
             optimizer = getattr(found[0], "optimizer", None)
-        self._schedulers = _checked(optimizer, found)
-        self.optimizer = optimizer
-        self._last_lr = [float(group["lr"]) for group in optimizer.param_groups]
+        super().__init__(optimizer, found)
+        self._note()
+
+    def _note(self) -> None:
+        self._last_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    def _begin(self) -> None:
+        for scheduler in self._schedulers:
+            scheduler._begin()
+        self._note()
+
+    def _restart(self) -> None:
+        first, *others = self._schedulers
+        first._restart()
+        for scheduler in others:
+            scheduler._begin()
+        self._note()
 
     def step(self) -> None:
         """Move all schedulers to the next step."""
         for scheduler in self._schedulers:
             scheduler.step()
-        self._last_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
-
-    def get_last_lr(self) -> list[float]:
-        """Give the rate of each group as the last scheduler left it."""
-        return list(self._last_lr)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give the states of all schedulers."""
-        return {
-            "_last_lr": list(self._last_lr),
-            "_schedulers": [scheduler.state_dict() for scheduler in self._schedulers],
-        }
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state; the optimizer's rates stay as they are.
-
-        Raises
-        ------
-        CheckpointError
-            If the state is not one of this class with as many schedulers. Nothing has changed
-            then.
-        """
-        try:
-            last = [float(rate) for rate in state_dict["_last_lr"]]
-            states = state_dict["_schedulers"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"the state of a ChainedScheduler: {error}") from error
-        _load_all(self._schedulers, states)
-        self._last_lr = last
+        self._note()

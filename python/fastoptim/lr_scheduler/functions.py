@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from fastoptim import schedules
-from fastoptim.lr_scheduler._base import Curve, LRScheduler, of_group, write_rate
+from fastoptim.lr_scheduler._base import Curve, LRScheduler
+from fastoptim.lr_scheduler._groups import of_group, write_rate
 
 Factor: TypeAlias = Callable[[int], float]
 
@@ -25,6 +26,23 @@ def _checked(optimizer: Any, lr_lambda: Any) -> Factor | list[Factor]:
     return list(lr_lambda)
 
 
+class _ByFunction(LRScheduler):
+    """What the two share: functions, which are no part of the state."""
+
+    _arguments = ()
+
+    def __init__(
+        self, optimizer: Any, lr_lambda: Factor | Sequence[Factor], last_epoch: int = -1
+    ) -> None:
+        self.lr_lambda = _checked(optimizer, lr_lambda)
+        super().__init__(optimizer, last_epoch)
+
+    def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
+        # PyTorch keeps the attributes of functions that are objects.
+        state.pop("lr_lambdas", None)
+        return super()._translated(state)
+
+
 class Scaled:
     """A rate times a function of the step."""
 
@@ -37,8 +55,10 @@ class Scaled:
         return self.base_lr * self.function(int(t))
 
 
-class LambdaLR(LRScheduler):
-    r"""Set each rate to its base times a function of the step.
+class LambdaLR(_ByFunction):
+    r"""Set each rate to its base times a function of the step, whatever it is.
+
+    .. math:: \eta_t = \eta_0 \cdot \lambda(t)
 
     The state has no functions: give the same ones to the scheduler that loads it.
 
@@ -47,9 +67,17 @@ class LambdaLR(LRScheduler):
     optimizer : object with ``param_groups``
         Whose rates to write.
     lr_lambda : function or list of functions
-        Takes the number of steps done and gives the factor; one for all groups, or one for each.
+        :math:`\lambda`, which takes the number of steps done and gives the factor; one for all
+        groups, or one for each.
     last_epoch : int
         -1 to start, else the number of the last step done.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type, or a rate is a function of the step.
+    ValueError
+        If an argument is out of range.
 
     Examples
     --------
@@ -62,22 +90,17 @@ class LambdaLR(LRScheduler):
     [0.5]
     """
 
-    _arguments = ()
     _acts_on_resume = True
     _floor = None
-
-    def __init__(
-        self, optimizer: Any, lr_lambda: Factor | Sequence[Factor], last_epoch: int = -1
-    ) -> None:
-        self.lr_lambda = _checked(optimizer, lr_lambda)
-        super().__init__(optimizer, last_epoch)
 
     def _schedule(self, base_lr: float, index: int) -> Curve:
         return Scaled(base_lr, of_group("lr_lambda", self.lr_lambda, index))
 
 
-class MultiplicativeLR(LRScheduler):
+class MultiplicativeLR(_ByFunction):
     r"""Multiply each rate at each step by a function of the step.
+
+    .. math:: \eta_t = \eta_{t-1} \cdot \lambda(t)
 
     The state has no functions: give the same ones to the scheduler that loads it.
 
@@ -86,9 +109,17 @@ class MultiplicativeLR(LRScheduler):
     optimizer : object with ``param_groups``
         Whose rates to write.
     lr_lambda : function or list of functions
-        Takes the number of steps done and gives the factor; one for all groups, or one for each.
+        :math:`\lambda`, which takes the number of steps done and gives the factor; one for all
+        groups, or one for each.
     last_epoch : int
         -1 to start, else the number of the last step done.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type, or a rate is a function of the step.
+    ValueError
+        If an argument is out of range.
 
     Examples
     --------
@@ -102,30 +133,26 @@ class MultiplicativeLR(LRScheduler):
     [0.25]
     """
 
-    _arguments = ()
-
-    def __init__(
-        self, optimizer: Any, lr_lambda: Factor | Sequence[Factor], last_epoch: int = -1
-    ) -> None:
-        self.lr_lambda = _checked(optimizer, lr_lambda)
-        super().__init__(optimizer, last_epoch)
-
     def _schedule(self, base_lr: float, index: int) -> Curve:
         # The product of all factors has no form but itself: it is in the rate.
         return schedules.constant(base_lr)
 
-    def _next(self, index: int, epoch: int, held: Any, before: float, now: float) -> float:
+    def _rates(
+        self, epoch: int, groups: list[dict[str, Any]], before: list[float], now: list[float]
+    ) -> list[float]:
         if epoch == 0:
-            return float(held)
-        function: Factor = of_group("lr_lambda", self.lr_lambda, index)
-        return float(held) * function(epoch)
+            return [float(group["lr"]) for group in groups]
+        return self._products(groups, epoch)
+
+    def _products(self, groups: list[dict[str, Any]], epoch: int) -> list[float]:
+        return [
+            float(group["lr"]) * of_group("lr_lambda", self.lr_lambda, index)(epoch)
+            for index, group in enumerate(groups)
+        ]
 
     def _restart(self) -> None:
         # As PyTorch: from the rate that it finds, by the factor of step 0.
         groups = self.optimizer.param_groups
-        functions = [of_group("lr_lambda", self.lr_lambda, i) for i in range(len(groups))]
-        rates = [float(group["lr"]) * f(0) for group, f in zip(groups, functions, strict=True)]
-        for group, rate in zip(groups, rates, strict=True):
+        for group, rate in zip(groups, self._products(groups, 0), strict=True):
             write_rate(group, rate)
-        self.last_epoch = 0
-        self._last_lr = rates
+        self._begin()

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from fastoptim.errors import CheckpointError
-from fastoptim.lr_scheduler._base import checked_epoch, of_group, write_rate
+from fastoptim.lr_scheduler._groups import (
+    check_optimizer,
+    checked_epoch,
+    checked_list,
+    checked_mapping,
+    checked_rates,
+    of_group,
+    write_rate,
+)
+from fastoptim.schedules._base import non_negative, one_of
+
+# What PyTorch's state dicts hold besides ours; a load passes over it.
+_PYTORCH_ONLY = frozenset({"default_min_lr", "mode_worse", "_get_lr_called_within_step"})
 
 
 class ReduceLROnPlateau:
@@ -36,7 +50,14 @@ class ReduceLROnPlateau:
     min_lr : float or list of float
         The lowest rate, at least 0; a list has one for each group.
     eps : float
-        A change of a rate by no more than this is not made.
+        A change of a rate by no more than this is not made; at least 0.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type, or a rate is a function of the step.
+    ValueError
+        If an argument is out of range.
 
     Examples
     --------
@@ -74,8 +95,7 @@ class ReduceLROnPlateau:
         min_lr: float | list[float] = 0,
         eps: float = 1e-8,
     ) -> None:
-        if not hasattr(optimizer, "param_groups"):
-            raise TypeError(f"optimizer must have param_groups, got {type(optimizer).__name__}")
+        check_optimizer(optimizer)
         self.optimizer = optimizer
         self.mode = mode
         self.factor = factor
@@ -83,7 +103,7 @@ class ReduceLROnPlateau:
         self.threshold = threshold
         self.threshold_mode = threshold_mode
         self.cooldown = cooldown
-        self.min_lr = min_lr
+        self.min_lr = checked_list("min_lr", min_lr, optimizer.param_groups)
         self.eps = eps
         self._check()
         self.best = math.inf if mode == "min" else -math.inf
@@ -91,22 +111,20 @@ class ReduceLROnPlateau:
         self._last_lr = [float(group["lr"]) for group in optimizer.param_groups]
 
     def _check(self) -> None:
-        for name, words in (("mode", ("min", "max")), ("threshold_mode", ("rel", "abs"))):
-            if getattr(self, name) not in words:
-                raise ValueError(f"{name} must be one of {words}, got {getattr(self, name)!r}")
+        one_of("mode", self.mode, ("min", "max"))
+        one_of("threshold_mode", self.threshold_mode, ("rel", "abs"))
         for name in ("patience", "cooldown"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name} must be an integer, got {value!r}")
-        lows = [of_group("min_lr", self.min_lr, i) for i in range(len(self.optimizer.param_groups))]
-        numbers = [("factor", self.factor), ("threshold", self.threshold), ("eps", self.eps)]
-        numbers += [("patience", self.patience), ("cooldown", self.cooldown)]
-        for name, value in [*numbers, *[("min_lr", low) for low in lows]]:
-            if not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be a number, got {value!r}")
-            if not 0 <= value < (1 if name == "factor" else math.inf):
-                limit = "in [0, 1)" if name == "factor" else "finite and >= 0"
-                raise ValueError(f"{name} must be {limit}, got {value}")
+            checked_epoch(name, getattr(self, name), low=0)
+        for name in ("threshold", "eps"):
+            non_negative(name, getattr(self, name))
+        if not non_negative("factor", self.factor) < 1:
+            raise ValueError(f"factor must be in [0, 1), got {self.factor}")
+        self._lows()
+
+    def _lows(self) -> list[float]:
+        """Give the lowest rate of each group."""
+        groups = range(len(self.optimizer.param_groups))
+        return [non_negative("min_lr", of_group("min_lr", self.min_lr, i)) for i in groups]
 
     @property
     def in_cooldown(self) -> bool:
@@ -132,10 +150,14 @@ class ReduceLROnPlateau:
         ----------
         metrics : float
             The value; whatever ``float`` takes.
+
+        Raises
+        ------
+        ValueError
+            If there are more groups than there are ``min_lr``. Nothing has changed then.
         """
         value = float(metrics)
-        groups = self.optimizer.param_groups
-        lows = [float(of_group("min_lr", self.min_lr, i)) for i in range(len(groups))]
+        groups, lows = self.optimizer.param_groups, self._lows()
         self.last_epoch += 1
         if self.is_better(value):
             self.best = value
@@ -148,7 +170,7 @@ class ReduceLROnPlateau:
         if self.num_bad_epochs > self.patience:
             for group, low in zip(groups, lows, strict=True):
                 old = float(group["lr"])
-                new = max(old * self.factor, low)
+                new = max(old * float(self.factor), low)
                 if old - new > self.eps:
                     write_rate(group, new)
             self.cooldown_counter = self.cooldown
@@ -162,10 +184,13 @@ class ReduceLROnPlateau:
     def state_dict(self) -> dict[str, Any]:
         """Give the counts, the best value and the arguments."""
         names = (*self._COUNTS, "best", *self._ARGUMENTS)
-        return {"_last_lr": list(self._last_lr), **{name: getattr(self, name) for name in names}}
+        return {
+            "_last_lr": list(self._last_lr),
+            **{name: copy.copy(getattr(self, name)) for name in names},
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state; the optimizer's rates stay as they are.
+        """Take over a state, one of PyTorch's included; the optimizer's rates stay as they are.
 
         Raises
         ------
@@ -173,16 +198,33 @@ class ReduceLROnPlateau:
             If the state is not one of this class. Nothing has changed then.
         """
         names = {*self._COUNTS, "best", "_last_lr", *self._ARGUMENTS}
-        if not isinstance(state_dict, Mapping) or set(state_dict) != names:
-            raise CheckpointError(f"the state of a ReduceLROnPlateau has {sorted(names)}")
-        before = dict(self.__dict__)
-        self.__dict__.update(state_dict)
+        state = checked_mapping(self, state_dict)
+        if "min_lrs" in state:
+            state["min_lr"] = state.pop("min_lrs")
+            state = {name: value for name, value in state.items() if name not in _PYTORCH_ONLY}
+        if set(state) != names:
+            raise CheckpointError(
+                f"the state of a ReduceLROnPlateau has {sorted(names)}, got {sorted(state)}"
+            )
+        loaded = copy.copy(self)
+        loaded.__dict__.update(state)
+        groups = self.optimizer.param_groups
         try:
-            self._check()
             for name in self._COUNTS:
-                checked_epoch(name, getattr(self, name), low=0)
-            self.best = float(self.best)
-            self._last_lr = [float(rate) for rate in self._last_lr]
+                checked_epoch(name, getattr(loaded, name), low=0)
+            loaded.min_lr = checked_list("min_lr", loaded.min_lr, groups)
+            loaded._last_lr = checked_rates("_last_lr", loaded._last_lr, groups)
+            # Infinite before the first metric, which may be NaN but never the best.
+            loaded.best = _not_nan("best", loaded.best)
+            loaded._check()
         except (TypeError, ValueError) as error:
-            self.__dict__.update(before)
             raise CheckpointError(f"the state of a ReduceLROnPlateau: {error}") from error
+        self.__dict__.update(loaded.__dict__)
+
+
+def _not_nan(name: str, value: Any) -> float:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    if math.isnan(value):
+        raise ValueError(f"{name} must not be NaN")
+    return float(value)

@@ -244,11 +244,19 @@ class one_cycle(Schedule):
             raise TypeError(f"three_phase must be a bool, got {self.three_phase!r}")
 
     def _at(self, t: Steps) -> Steps:
-        first = self.max_lr / self.div_factor
-        last = first / self.final_div_factor
-        return anneal(self.points(first, self.max_lr, last), t, self.anneal_strategy)
+        return anneal(self.points(self.first, self.max_lr, self.last), t, self.anneal_strategy)
 
-    def points(self, first: float, top: float, last: float) -> list[tuple[float, float]]:
+    @property
+    def first(self) -> float:
+        """The value at step 0."""
+        return self.max_lr / self.div_factor
+
+    @property
+    def last(self) -> float:
+        """The value at the end."""
+        return self.first / self.final_div_factor
+
+    def points(self, first: float, top: float, last: float) -> list[Point]:
         """Give the steps at which the phases begin and end, with what is reached there."""
         end, peak = self.total_steps - 1.0, self.pct_start * self.total_steps - 1
         down = [(2 * peak, first)] if self.three_phase else []

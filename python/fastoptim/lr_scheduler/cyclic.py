@@ -1,0 +1,164 @@
+"""The scheduler that takes the rates up and down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from fastoptim import schedules
+from fastoptim.lr_scheduler._base import Curve
+from fastoptim.lr_scheduler._cycle import Cycle
+from fastoptim.lr_scheduler._groups import check_optimizer, of_group, write_rate
+from fastoptim.schedules._base import non_negative, one_of
+
+
+class CyclicLR(Cycle):
+    r"""Take the rates up and down between two values, and the momentum down and up.
+
+    .. math:: \eta_t = \text{base\_lr} + (\text{max\_lr} - \text{base\_lr})\, h(t)\, s(t)
+
+    where :math:`h` rises from 0 to 1 and falls back, and :math:`s` is the factor of ``mode`` or
+    ``scale_fn``. It sets the rates, whatever they are; as in PyTorch, the first one is the group's
+    ``"initial_lr"`` where another scheduler has put one there. The state has no function: give the
+    same one to the scheduler that loads it.
+
+    Parameters
+    ----------
+    optimizer : object with ``param_groups``
+        Whose rates to write.
+    base_lr : float or list of float
+        The lower rate, at least 0; a list has one for each group.
+    max_lr : float or list of float
+        The upper rate, at least 0.
+    step_size_up : float
+        The number of steps of a rise, above 0.
+    step_size_down : float, optional
+        The number of steps of a fall; as of a rise where None.
+    mode : {"triangular", "triangular2", "exp_range"}
+        Keeps the height, halves it with each cycle, or multiplies it by ``gamma`` at each step.
+    gamma : float
+        For ``exp_range``, at least 0.
+    scale_fn : function, optional
+        Gives the factor of the height in place of ``mode``.
+    scale_mode : {"cycle", "iterations"}
+        Whether ``scale_fn`` takes the number of the cycle, from 1, or of the step.
+    cycle_momentum : bool
+        Also drives ``momentum``, or the first of ``betas``, against the rate.
+    base_momentum, max_momentum : float or list of float
+        Where the momentum is when the rate is high and low, at least 0; below 1 for ``betas``.
+    last_epoch : int
+        -1 to start, else the number of the last step done.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type, or a rate is a function of the step.
+    ValueError
+        If an argument is out of range.
+
+    See Also
+    --------
+    fastoptim.schedules.cyclic : The closed form.
+
+    References
+    ----------
+    L. Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> opt = fo.SGD(np.zeros(3), momentum=0.9)
+    >>> scheduler = fo.lr_scheduler.CyclicLR(opt, 0.5, 1.0, step_size_up=2)
+    >>> for _ in range(2):
+    ...     scheduler.step()
+    >>> opt.param_groups[0]["lr"], opt.param_groups[0]["momentum"]
+    (1.0, 0.8)
+    """
+
+    _arguments = (
+        "max_lr",
+        "step_size_up",
+        "step_size_down",
+        "mode",
+        "gamma",
+        "scale_mode",
+        "cycle_momentum",
+        "base_momentum",
+        "max_momentum",
+    )
+
+    def __init__(
+        self,
+        optimizer: Any,
+        base_lr: float | list[float],
+        max_lr: float | list[float],
+        step_size_up: float = 2000,
+        step_size_down: float | None = None,
+        mode: str = "triangular",
+        gamma: float = 1.0,
+        scale_fn: Callable[[float], float] | None = None,
+        scale_mode: str = "cycle",
+        cycle_momentum: bool = True,
+        base_momentum: float | list[float] = 0.8,
+        max_momentum: float | list[float] = 0.9,
+        last_epoch: int = -1,
+    ) -> None:
+        check_optimizer(optimizer)
+        self.optimizer = optimizer
+        self.max_lr = self._each("max_lr", max_lr)
+        self.step_size_up = step_size_up
+        self.step_size_down = step_size_down
+        self.mode = mode
+        self.gamma = gamma
+        self.scale_fn = scale_fn
+        self.scale_mode = scale_mode
+        self.cycle_momentum = cycle_momentum
+        self.base_momentum = self._each("base_momentum", base_momentum)
+        self.max_momentum = self._each("max_momentum", max_momentum)
+        lows = self._each("base_lr", base_lr)
+        groups = optimizer.param_groups
+        rates = [non_negative("base_lr", of_group("base_lr", lows, i)) for i in range(len(groups))]
+        self._start(rates, last_epoch)
+        if last_epoch == -1:
+            for group, rate in zip(groups, rates, strict=True):
+                write_rate(group, rate)
+        super().__init__(optimizer, last_epoch)
+        self.base_lrs = rates
+
+    def _check(self) -> None:
+        one_of("scale_mode", self.scale_mode, ("cycle", "iterations"))
+        super()._check()
+
+    def _between(self, low: float, high: float) -> Curve:
+        up, down = self.step_size_up, self.step_size_down
+        if self.scale_fn is None:
+            return schedules.cyclic(low, high, up, down, self.mode, self.gamma)
+        return Cycled(schedules.cyclic(0.0, 1.0, up, down), low, high, self)
+
+    def _schedule(self, base_lr: float, index: int) -> Curve:
+        return self._between(base_lr, of_group("max_lr", self.max_lr, index))
+
+    def _height(self) -> Curve:
+        return self._between(0.0, 1.0)
+
+
+class Cycled:
+    """A cycle whose height a function of a user's own scales."""
+
+    def __init__(
+        self, height: schedules.cyclic, low: float, high: float, scheduler: CyclicLR
+    ) -> None:
+        self.height = height
+        self.ends = low, high
+        self.scheduler = scheduler
+
+    def __call__(self, t: float) -> float:
+        """Give the rate at ``t``."""
+        low, high = self.ends
+        up, down = self.height.step_size_up, self.height.step_size_down
+        length = up + (up if down is None else down)
+        position = math.floor(1 + t / length) if self.scheduler.scale_mode == "cycle" else t
+        assert self.scheduler.scale_fn is not None
+        return low + (high - low) * self.height(t) * self.scheduler.scale_fn(position)

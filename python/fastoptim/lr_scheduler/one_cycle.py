@@ -1,0 +1,173 @@
+"""The scheduler that takes the rates up and far down once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim import schedules
+from fastoptim.lr_scheduler._base import Curve
+from fastoptim.lr_scheduler._cycle import Cycle
+from fastoptim.lr_scheduler._groups import check_optimizer, of_group
+from fastoptim.schedules.cycles import Point, anneal
+
+
+class OneCycleLR(Cycle):
+    r"""Take the rates up to ``max_lr`` and far down once, and the momentum against them.
+
+    .. math::
+        \frac{\text{max\_lr}}{\text{div\_factor}} \to \text{max\_lr}
+        \to \frac{\text{max\_lr}}{\text{div\_factor} \cdot \text{final\_div\_factor}}
+
+    It sets the rates, whatever they are. ``total_steps`` calls of :meth:`step` work; the last
+    holds the final rate, and one more is an error that changes nothing.
+
+    Parameters
+    ----------
+    optimizer : object with ``param_groups``
+        Whose rates to write.
+    max_lr : float or list of float
+        The highest rate, at least 0; a list has one for each group.
+    total_steps : int, optional
+        The number of steps; or ``epochs`` times ``steps_per_epoch``.
+    epochs, steps_per_epoch : int, optional
+        The number of steps as a product.
+    pct_start : float
+        The part of the steps that rises, in [0, 1].
+    anneal_strategy : {"cos", "linear"}
+        The form of rise and fall.
+    cycle_momentum : bool
+        Also drives ``momentum``, or the first of ``betas``, against the rate.
+    base_momentum, max_momentum : float or list of float
+        Where the momentum is when the rate is high and low, at least 0; below 1 for ``betas``.
+    div_factor : float
+        The first rate is ``max_lr / div_factor``; above 0.
+    final_div_factor : float
+        The last rate is the first over this; above 0.
+    three_phase : bool
+        Fall to the first rate in as many steps as the rise, then on to the last.
+    last_epoch : int
+        -1 to start, else the number of the last step done.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type, or a rate is a function of the step.
+    ValueError
+        If an argument is out of range, or ``step`` is called once too often.
+
+    See Also
+    --------
+    fastoptim.schedules.one_cycle : The closed form.
+
+    References
+    ----------
+    L. Smith and N. Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large
+    Learning Rates", 2018.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> opt = fo.SGD(np.zeros(3), momentum=0.9)
+    >>> scheduler = fo.lr_scheduler.OneCycleLR(opt, max_lr=1.0, total_steps=10)
+    >>> for _ in range(2):
+    ...     scheduler.step()
+    >>> opt.param_groups[0]["lr"], opt.param_groups[0]["momentum"]
+    (1.0, 0.85)
+    """
+
+    _arguments = (
+        "max_lr",
+        "total_steps",
+        "pct_start",
+        "anneal_strategy",
+        "cycle_momentum",
+        "base_momentum",
+        "max_momentum",
+        "div_factor",
+        "final_div_factor",
+        "three_phase",
+    )
+
+    def __init__(
+        self,
+        optimizer: Any,
+        max_lr: float | list[float],
+        total_steps: int | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        cycle_momentum: bool = True,
+        base_momentum: float | list[float] = 0.85,
+        max_momentum: float | list[float] = 0.95,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
+        last_epoch: int = -1,
+    ) -> None:
+        if total_steps is None:
+            if epochs is None or steps_per_epoch is None:
+                raise ValueError("total_steps, or epochs and steps_per_epoch, must be given")
+            total_steps = epochs * steps_per_epoch
+        check_optimizer(optimizer)
+        self.optimizer = optimizer
+        self.max_lr = self._each("max_lr", max_lr)
+        self.total_steps = total_steps
+        self.pct_start = pct_start
+        self.anneal_strategy = anneal_strategy
+        self.cycle_momentum = cycle_momentum
+        self.base_momentum = self._each("base_momentum", base_momentum)
+        self.max_momentum = self._each("max_momentum", max_momentum)
+        self.div_factor = div_factor
+        self.final_div_factor = final_div_factor
+        self.three_phase = three_phase
+        groups = optimizer.param_groups
+        rates = [self._cycle(index).first for index in range(len(groups))]
+        self._start(rates, last_epoch)
+        if last_epoch == -1:
+            for group, rate in zip(groups, rates, strict=True):
+                group["initial_lr"] = rate
+        super().__init__(optimizer, last_epoch)
+
+    def _check(self) -> None:
+        super()._check()
+        if self.last_epoch > self.total_steps:
+            raise ValueError(f"last_epoch is {self.last_epoch}, total_steps {self.total_steps}")
+
+    def _cycle(self, index: int) -> schedules.one_cycle:
+        return schedules.one_cycle(
+            of_group("max_lr", self.max_lr, index),
+            self.total_steps,
+            self.pct_start,
+            self.anneal_strategy,
+            self.div_factor,
+            self.final_div_factor,
+            self.three_phase,
+        )
+
+    def _schedule(self, base_lr: float, index: int) -> Curve:
+        cycle = self._cycle(index)
+        points = cycle.points(cycle.first, cycle.max_lr, cycle.last)
+        return Annealed(points, self.anneal_strategy)
+
+    def _height(self) -> Curve:
+        return Annealed(self._cycle(0).points(0.0, 1.0, 0.0), self.anneal_strategy)
+
+    def _advance(self, *, act: bool, epoch: int | None = None) -> None:
+        number = self.last_epoch + 1 if epoch is None else epoch
+        if number > self.total_steps:
+            raise ValueError(f"step {number} of {self.total_steps}: total_steps are done")
+        super()._advance(act=act, epoch=epoch)
+
+
+class Annealed:
+    """What goes from point to point, with the points found once."""
+
+    def __init__(self, points: list[Point], strategy: str) -> None:
+        self.points = points
+        self.strategy = strategy
+
+    def __call__(self, t: float) -> float:
+        """Give the value at ``t``."""
+        return float(anneal(self.points, t, self.strategy))

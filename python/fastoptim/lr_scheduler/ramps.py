@@ -1,0 +1,212 @@
+"""Schedulers that take the rates along a line or a curve to where they stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim import schedules
+from fastoptim.lr_scheduler._base import Curve, LRScheduler
+from fastoptim.schedules._base import positive
+
+
+class LinearLR(LRScheduler):
+    r"""Take the rates in a line from one factor to another.
+
+    .. math:: \eta_t = \eta_0 \left(a + (b - a) \frac{\min(t, T)}{T}\right)
+
+    A rate that something else has changed keeps its ratio to the curve.
+
+    Parameters
+    ----------
+    optimizer : object with ``param_groups``
+        Whose rates to write.
+    start_factor : float
+        :math:`a`, the factor at step 0, in (0, 1].
+    end_factor : float
+        :math:`b`, the factor at the end and after it, in [0, 1].
+    total_iters : int
+        :math:`T`, the number of steps, at least 1.
+    last_epoch : int
+        -1 to start, else the number of the last step done.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type, or a rate is a function of the step.
+    ValueError
+        If an argument is out of range.
+
+    See Also
+    --------
+    fastoptim.schedules.linear : The closed form.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> opt = fo.SGD(np.zeros(3), lr=1.0)
+    >>> scheduler = fo.lr_scheduler.LinearLR(opt, start_factor=0.5, total_iters=4)
+    >>> for _ in range(2):
+    ...     scheduler.step()
+    >>> [round(rate, 6) for rate in scheduler.get_last_lr()]
+    [0.75]
+    """
+
+    _arguments = ("start_factor", "end_factor", "total_iters")
+
+    def __init__(
+        self,
+        optimizer: Any,
+        start_factor: float = 1 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+        last_epoch: int = -1,
+    ) -> None:
+        self.start_factor = start_factor
+        self.end_factor = end_factor
+        self.total_iters = total_iters
+        super().__init__(optimizer, last_epoch)
+
+    def _schedule(self, base_lr: float, index: int) -> Curve:
+        # From 0 no ratio leads anywhere.
+        positive("start_factor", self.start_factor)
+        return schedules.linear(base_lr, self.start_factor, self.end_factor, self.total_iters)
+
+
+class PolynomialLR(LRScheduler):
+    r"""Take the rates to 0 as a power of what is left.
+
+    .. math:: \eta_t = \eta_0 \left(1 - \frac{\min(t, T)}{T}\right)^\text{power}
+
+    A rate that something else has changed keeps its ratio to the curve.
+
+    Parameters
+    ----------
+    optimizer : object with ``param_groups``
+        Whose rates to write.
+    total_iters : int
+        :math:`T`, the number of steps, at least 1.
+    power : float
+        1 is a line; at least 0.
+    last_epoch : int
+        -1 to start, else the number of the last step done.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type, or a rate is a function of the step.
+    ValueError
+        If an argument is out of range.
+
+    See Also
+    --------
+    fastoptim.schedules.polynomial : The closed form.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> opt = fo.SGD(np.zeros(3), lr=1.0)
+    >>> scheduler = fo.lr_scheduler.PolynomialLR(opt, total_iters=4, power=2.0)
+    >>> for _ in range(2):
+    ...     scheduler.step()
+    >>> [round(rate, 6) for rate in scheduler.get_last_lr()]
+    [0.25]
+    """
+
+    _arguments = ("total_iters", "power")
+
+    def __init__(
+        self, optimizer: Any, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1
+    ) -> None:
+        self.total_iters = total_iters
+        self.power = power
+        super().__init__(optimizer, last_epoch)
+
+    def _schedule(self, base_lr: float, index: int) -> Curve:
+        return schedules.polynomial(base_lr, self.total_iters, self.power)
+
+
+class WarmupStableDecayLR(LRScheduler):
+    r"""Warm up, stay, and decay: the length may be decided late.
+
+    .. math:: \eta_t = \eta_0 \cdot \begin{cases}
+        t / \text{warmup\_steps} & \text{first} \\
+        1 & \text{then} \\
+        e + (1 - e)\, d(x) & \text{at the part } x \text{ of the decay, and } e \text{ after it}
+        \end{cases}
+
+    A rate that something else has changed keeps its ratio to the curve.
+
+    Parameters
+    ----------
+    optimizer : object with ``param_groups``
+        Whose rates to write.
+    warmup_steps : int
+        The steps of the rise from 0, at least 0.
+    stable_steps : int
+        The steps between, at least 0.
+    decay_steps : int
+        The steps of the decay, at least 0.
+    end_factor : float
+        :math:`e`, the factor after it, in [0, 1].
+    decay : {"linear", "cosine", "sqrt"}
+        :math:`d(x)` is :math:`1 - x`, half a cosine, or :math:`1 - \sqrt x`.
+    last_epoch : int
+        -1 to start, else the number of the last step done.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type, or a rate is a function of the step.
+    ValueError
+        If an argument is out of range.
+
+    See Also
+    --------
+    fastoptim.schedules.wsd : The closed form.
+
+    References
+    ----------
+    Hu et al., "MiniCPM: Unveiling the Potential of Small Language Models", 2024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> opt = fo.SGD(np.zeros(3), lr=1.0)
+    >>> scheduler = fo.lr_scheduler.WarmupStableDecayLR(opt, 2, 4, 4)
+    >>> for _ in range(8):
+    ...     scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.5]
+    """
+
+    _arguments = ("warmup_steps", "stable_steps", "decay_steps", "end_factor", "decay")
+
+    def __init__(
+        self,
+        optimizer: Any,
+        warmup_steps: int,
+        stable_steps: int,
+        decay_steps: int,
+        end_factor: float = 0.0,
+        decay: str = "linear",
+        last_epoch: int = -1,
+    ) -> None:
+        self.warmup_steps = warmup_steps
+        self.stable_steps = stable_steps
+        self.decay_steps = decay_steps
+        self.end_factor = end_factor
+        self.decay = decay
+        super().__init__(optimizer, last_epoch)
+
+    def _schedule(self, base_lr: float, index: int) -> Curve:
+        return schedules.wsd(
+            base_lr,
+            self.warmup_steps,
+            self.stable_steps,
+            self.decay_steps,
+            self.end_factor,
+            self.decay,
+        )
