@@ -1,15 +1,17 @@
-"""One step of every scheduler on ten groups, ours and PyTorch's, per group."""
+"""One step of every scheduler on one group and on ten, ours and PyTorch's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 import harness
 from fastoptim import lr_scheduler
 from harness import Contestant
 
-GROUPS = 10
+GROUPS = (1, 10)
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "LambdaLR": {"lr_lambda": lambda step: 0.99**step},
     "MultiplicativeLR": {"lr_lambda": lambda _step: 0.99999},
@@ -30,30 +32,34 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 class Groups:
     """The least that a scheduler of ours can drive."""
 
-    def __init__(self) -> None:
-        self.param_groups = [{"lr": 0.1, "momentum": 0.9} for _ in range(GROUPS)]
+    def __init__(self, count: int) -> None:
+        self.param_groups = [{"lr": 0.1, "momentum": 0.9} for _ in range(count)]
 
 
-def cases(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
+def contestant(scheduler: Any) -> Contestant:
+    return Contestant(scheduler.step, lambda: [np.array(scheduler.get_last_lr())])
+
+
+def cases(count: int) -> Iterator[tuple[str, dict[str, Contestant]]]:
     for name, arguments in ARGUMENTS.items():
-        ours = Groups()
-        scheduler = getattr(lr_scheduler, name)(ours, **arguments)
-        found = {"fastoptim": Contestant(scheduler.step, None)}
+        found = {"fastoptim": contestant(getattr(lr_scheduler, name)(Groups(count), **arguments))}
         if harness.HAS_TORCH:
             import torch
 
             cls = getattr(torch.optim.lr_scheduler, name, None)
             if cls is not None:
-                groups = [{"params": [torch.zeros(1)]} for _ in range(GROUPS)]
+                groups = [{"params": [torch.zeros(1)]} for _ in range(count)]
                 optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
                 optimizer.step()
-                found["torch"] = Contestant(cls(optimizer, **arguments).step, None)
+                found["torch"] = contestant(cls(optimizer, **arguments))
         yield name, found
 
 
 def main() -> None:
     asked = harness.options(__doc__ or "")
-    harness.compare(f"one step of a scheduler on {GROUPS} groups", cases(asked), asked)
+    for count in GROUPS:
+        title = f"one step of a scheduler, groups: {count}"
+        harness.compare(title, cases(count), asked, tolerance=1e-12)
 
 
 if __name__ == "__main__":

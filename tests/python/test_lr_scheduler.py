@@ -4,7 +4,6 @@ import copy
 import itertools
 import json
 import math
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -171,6 +170,30 @@ def test_the_rate_does_not_drift_from_the_closed_form(name: str, arguments: dict
     for _ in range(2000):
         scheduler.step()
     assert groups.lrs == [CLOSED[name](lr, **arguments)(2000) for lr in LRS]
+
+
+def test_a_rate_set_after_the_curve_is_at_0_is_still_scaled_against_pytorch() -> None:
+    reference, theirs, ours = pytorch_and_ours()
+    made = [
+        library.ExponentialLR(o, 0.01) for library, o in ((reference, theirs), (lr_scheduler, ours))
+    ]
+    for t in range(220):
+        if t == 200:
+            for optimizer in (theirs, ours):
+                optimizer.param_groups[0]["lr"] = 1.0
+        for a, b in zip(ours.param_groups, theirs.param_groups, strict=True):
+            # Below 1e-300 the last digits go, in PyTorch's product first.
+            assert a["lr"] == pytest.approx(b["lr"], rel=1e-9, abs=1e-300)
+        for scheduler in made:
+            scheduler.step()
+
+
+def test_a_function_replaced_later_counts() -> None:
+    groups = Groups(1.0)
+    scheduler = lr_scheduler.LambdaLR(groups, halving)
+    scheduler.lr_lambda = shrinking
+    scheduler.step()
+    assert groups.lrs == [shrinking(1)]
 
 
 def test_the_rate_does_not_drift() -> None:
@@ -361,21 +384,6 @@ def test_a_state_continues_to_the_bit(
         assert [g["lr"] for g in other.param_groups] == [g["lr"] for g in groups.param_groups]
 
 
-@each
-def test_copies_go_on_alone(name: str, arguments: dict[str, Any]) -> None:
-    groups = Groups(*LRS)
-    scheduler = build(groups, name, arguments)
-    for _ in range(3):
-        scheduler.step()
-    for twin in (copy.deepcopy(scheduler), pickle.loads(pickle.dumps(scheduler))):
-        assert twin.optimizer is not groups
-        assert repr(twin) == repr(scheduler)
-        twin.step()
-        assert groups.lrs == scheduler.get_last_lr()
-    scheduler.step()
-    assert twin.get_last_lr() == scheduler.get_last_lr()
-
-
 def test_repr() -> None:
     scheduler = lr_scheduler.StepLR(Groups(0.1), 3)
     assert repr(scheduler) == "StepLR(step_size=3, gamma=0.1, last_epoch=0)"
@@ -436,17 +444,6 @@ def test_milestones_may_be_any_iterable() -> None:
         assert json.dumps(scheduler.state_dict()["gamma"])
 
 
-def test_a_state_is_no_way_into_the_scheduler() -> None:
-    scheduler = lr_scheduler.MultiStepLR(Groups(*LRS), [3, 6])
-    before = copy.deepcopy(scheduler.state_dict())
-    state = scheduler.state_dict()
-    state["milestones"].append(9)
-    assert scheduler.state_dict() == before
-    scheduler.load_state_dict(state)
-    state["milestones"].append(12)
-    assert scheduler.milestones == [3, 6, 9]
-
-
 def test_a_failed_step_changes_nothing() -> None:
     groups = Groups(*LRS)
     scheduler = lr_scheduler.StepLR(groups, 1)
@@ -491,37 +488,3 @@ def test_a_bad_state_is_refused_whole(change: dict[str, Any]) -> None:
     incomplete = {key: value for key, value in before.items() if key != "gamma"}
     with pytest.raises(fo.CheckpointError, match="gamma"):
         scheduler.load_state_dict(incomplete)
-
-
-# What replaces each entry of each state. Nothing of it may be loaded and fail later.
-NONSENSE: tuple[Any, ...] = ("x", math.nan, -1.5, None, [0.1], [math.nan] * 2, 1j, math.inf, {})
-APARTS: list[tuple[str, dict[str, Any]]] = [
-    ("CyclicLR", {"base_lr": 0.01, "max_lr": [0.1, 0.2]}),
-    ("OneCycleLR", {"max_lr": 0.1, "total_steps": 9}),
-    ("ReduceLROnPlateau", {"min_lr": [0.1, 0.2]}),
-]
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments"), [(n, grid[-1]) for n, grid in GRIDS.items()] + APARTS
-)
-def test_nonsense_in_a_state_is_refused_whole(name: str, arguments: dict[str, Any]) -> None:
-    metric = (1.0,) if name == "ReduceLROnPlateau" else ()
-
-    def scheduler() -> Any:
-        groups = [{"params": [np.zeros(2)], "lr": lr} for lr in LRS]
-        return build(fo.SGD(groups, momentum=0.9), name, arguments)
-
-    before = scheduler().state_dict()
-    states: list[Any] = [{**before, k: v} for k in before for v in NONSENSE]
-    for state in [None, 3, [], {}, *states]:
-        tried = scheduler()
-        try:
-            tried.load_state_dict(state)
-        except fo.CheckpointError:
-            assert tried.state_dict() == before
-        else:
-            # What is taken over works.
-            tried.step(*metric)
-            assert all(0 <= rate < math.inf for rate in tried.get_last_lr())
-            assert tried.state_dict() == json.loads(json.dumps(tried.state_dict()))

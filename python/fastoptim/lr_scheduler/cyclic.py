@@ -11,6 +11,7 @@ from fastoptim.lr_scheduler._base import Curve
 from fastoptim.lr_scheduler._cycle import Cycle
 from fastoptim.lr_scheduler._groups import check_optimizer, of_group, write_rate
 from fastoptim.schedules._base import non_negative, one_of
+from fastoptim.schedules.cycles import MODES
 
 
 class CyclicLR(Cycle):
@@ -127,15 +128,23 @@ class CyclicLR(Cycle):
         super().__init__(optimizer, last_epoch)
         self.base_lrs = rates
 
+    def _given(self) -> Any:
+        return super()._given(), self.scale_fn
+
     def _check(self) -> None:
         one_of("scale_mode", self.scale_mode, ("cycle", "iterations"))
+        # As in PyTorch, any word is fine where a function takes its place.
+        words = MODES if self.scale_fn is None else (*MODES, str(self.mode))
+        one_of("mode", self.mode, words)
+        non_negative("gamma", self.gamma)
         super()._check()
 
     def _between(self, low: float, high: float) -> Curve:
         up, down = self.step_size_up, self.step_size_down
         if self.scale_fn is None:
             return schedules.cyclic(low, high, up, down, self.mode, self.gamma)
-        return Cycled(schedules.cyclic(0.0, 1.0, up, down), low, high, self)
+        by_cycle = self.scale_mode == "cycle"
+        return Cycled(low, high, schedules.cyclic(0.0, 1.0, up, down), self.scale_fn, by_cycle)
 
     def _schedule(self, base_lr: float, index: int) -> Curve:
         return self._between(base_lr, of_group("max_lr", self.max_lr, index))
@@ -148,17 +157,20 @@ class Cycled:
     """A cycle whose height a function of a user's own scales."""
 
     def __init__(
-        self, height: schedules.cyclic, low: float, high: float, scheduler: CyclicLR
+        self,
+        low: float,
+        high: float,
+        height: schedules.cyclic,
+        scale_fn: Callable[[float], float],
+        by_cycle: bool,
     ) -> None:
+        self.low, self.high = non_negative("base_lr", low), non_negative("max_lr", high)
         self.height = height
-        self.ends = low, high
-        self.scheduler = scheduler
+        self.scale_fn = scale_fn
+        down = height.step_size_up if height.step_size_down is None else height.step_size_down
+        self.length = height.step_size_up + down if by_cycle else None
 
     def __call__(self, t: float) -> float:
         """Give the rate at ``t``."""
-        low, high = self.ends
-        up, down = self.height.step_size_up, self.height.step_size_down
-        length = up + (up if down is None else down)
-        position = math.floor(1 + t / length) if self.scheduler.scale_mode == "cycle" else t
-        assert self.scheduler.scale_fn is not None
-        return low + (high - low) * self.height(t) * self.scheduler.scale_fn(position)
+        position = t if self.length is None else math.floor(1 + t / self.length)
+        return self.low + (self.high - self.low) * self.height(t) * self.scale_fn(position)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +12,21 @@ from fastoptim.lr_scheduler._base import Curve, LRScheduler
 from fastoptim.schedules._base import non_negative
 
 
-class StepLR(LRScheduler):
+class Decay(LRScheduler):
+    """A scheduler that multiplies by ``gamma`` so many times at each epoch."""
+
+    gamma: float
+
+    @abstractmethod
+    def _changes(self, epoch: int) -> int:
+        """Give how many times to multiply at ``epoch``."""
+
+    def _off_curve(self, index: int, epoch: int, floor: float, held: Any, change: float) -> float:
+        # Not by a ratio of the curve, which may have fallen to 0 long since.
+        return float(held) * self.gamma ** self._changes(epoch)
+
+
+class StepLR(Decay):
     r"""Multiply the rates by ``gamma`` every ``step_size`` steps.
 
     .. math:: \eta_t = \eta_0 \cdot \gamma^{\lfloor t / \text{step\_size} \rfloor}
@@ -64,8 +79,11 @@ class StepLR(LRScheduler):
     def _schedule(self, base_lr: float, index: int) -> Curve:
         return schedules.step(base_lr, self.step_size, self.gamma)
 
+    def _changes(self, epoch: int) -> int:
+        return int(epoch > 0 and epoch % self.step_size == 0)
 
-class MultiStepLR(LRScheduler):
+
+class MultiStepLR(Decay):
     r"""Multiply the rates by ``gamma`` at each milestone.
 
     .. math:: \eta_t = \eta_0 \cdot \gamma^n, \qquad n \text{ milestones are} \le t
@@ -119,6 +137,10 @@ class MultiStepLR(LRScheduler):
     def _schedule(self, base_lr: float, index: int) -> Curve:
         return schedules.multistep(base_lr, self.milestones, self.gamma)
 
+    def _changes(self, epoch: int) -> int:
+        # Those between two steps count at the second.
+        return sum(epoch - 1 < milestone <= epoch for milestone in self.milestones)
+
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         state = super()._translated(state)
         milestones = state.get("milestones")
@@ -128,7 +150,7 @@ class MultiStepLR(LRScheduler):
         return state
 
 
-class ExponentialLR(LRScheduler):
+class ExponentialLR(Decay):
     r"""Multiply the rates by ``gamma`` at every step.
 
     .. math:: \eta_t = \eta_0 \cdot \gamma^t
@@ -175,6 +197,9 @@ class ExponentialLR(LRScheduler):
 
     def _schedule(self, base_lr: float, index: int) -> Curve:
         return schedules.exponential(base_lr, self.gamma)
+
+    def _changes(self, epoch: int) -> int:
+        return int(epoch > 0)
 
 
 class ConstantLR(LRScheduler):

@@ -37,6 +37,9 @@ class _ByFunction(LRScheduler):
         self.lr_lambda = _checked(optimizer, lr_lambda)
         super().__init__(optimizer, last_epoch)
 
+    def _given(self) -> Any:
+        return self.lr_lambda
+
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         # PyTorch keeps the attributes of functions that are objects.
         state.pop("lr_lambdas", None)

@@ -34,6 +34,7 @@ def fall(left: Steps) -> Steps:
 
 
 Point: TypeAlias = tuple[float, float]
+MODES = ("triangular", "triangular2", "exp_range")
 
 
 def anneal(points: Sequence[Point], t: Steps, strategy: str) -> Steps:
@@ -317,7 +318,7 @@ class cyclic(Schedule):
         )
         if self.step_size_down is not None:
             self._check(step_size_down=positive)
-        one_of("mode", self.mode, ("triangular", "triangular2", "exp_range"))
+        one_of("mode", self.mode, MODES)
 
     def _at(self, t: Steps) -> Steps:
         up = self.step_size_up

@@ -1,0 +1,138 @@
+"""Schedulers as objects: copies, states that are refused, and memory. One of each class."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+import math
+import pickle
+import weakref
+from typing import Any
+
+import pytest
+
+import fastoptim as fo
+from fastoptim import lr_scheduler
+from rates import mine
+
+
+def halving(t: float) -> float:
+    return float(0.5 ** (t // 3))
+
+
+def made(opt: Any, name: str) -> Any:
+    """Make one of a class."""
+    return getattr(lr_scheduler, name)(opt, **ARGUMENTS[name])
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "ConstantLR": {},
+    "CosineAnnealingLR": {"T_max": 9, "eta_min": 0.01},
+    "CosineAnnealingWarmRestarts": {"T_0": 3, "T_mult": 2},
+    "CyclicLR": {"base_lr": 0.01, "max_lr": [0.1, 0.2], "scale_fn": halving},
+    "ExponentialLR": {"gamma": 0.9},
+    "LambdaLR": {"lr_lambda": halving},
+    "LinearLR": {},
+    "MultiStepLR": {"milestones": [3, 6]},
+    "MultiplicativeLR": {"lr_lambda": halving},
+    "OneCycleLR": {"max_lr": 0.1, "total_steps": 9},
+    "PolynomialLR": {"total_iters": 9},
+    "ReduceLROnPlateau": {"min_lr": [0.1, 0.2]},
+    "StepLR": {"step_size": 2},
+    "WarmupStableDecayLR": {"warmup_steps": 2, "stable_steps": 3, "decay_steps": 4},
+}
+COMPOSITIONS = {"ChainedScheduler", "SequentialLR"}
+each = pytest.mark.parametrize("name", ARGUMENTS)
+
+
+def test_there_is_one_of_each() -> None:
+    assert ARGUMENTS.keys() | COMPOSITIONS | {"LRScheduler"} == set(lr_scheduler.__all__)
+
+
+def metric_of(scheduler: Any) -> tuple[float, ...]:
+    return (1.0,) if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau) else ()
+
+
+def composed(opt: Any, name: str) -> Any:
+    """Make a sequence of one of a class and a chain."""
+    chain = lr_scheduler.ChainedScheduler([lr_scheduler.ConstantLR(opt)])
+    return lr_scheduler.SequentialLR(opt, [made(opt, name), chain], [4])
+
+
+@each
+@pytest.mark.parametrize("make", [made, composed])
+def test_copies_go_on_with_their_own_optimizer(make: Any, name: str) -> None:
+    if (make, name) == (composed, "ReduceLROnPlateau"):
+        return
+    opt = mine()
+    scheduler = make(opt, name)
+    metric = metric_of(scheduler)
+    scheduler.step(*metric)
+    before = copy.deepcopy((opt.state_dict(), scheduler.state_dict()))
+    twins = copy.deepcopy(scheduler), pickle.loads(pickle.dumps(scheduler))
+    for twin in twins:
+        for part in (twin, *getattr(twin, "_schedulers", ())):
+            assert part.optimizer is twin.optimizer is not opt
+        assert repr(twin).split(" at 0x")[0] == repr(scheduler).split(" at 0x")[0]
+        for _ in range(6):
+            twin.step(*metric)
+        assert (opt.state_dict(), scheduler.state_dict()) == before
+    for _ in range(6):
+        scheduler.step(*metric)
+    for twin in twins:
+        assert twin.state_dict() == scheduler.state_dict()
+        assert twin.optimizer.state_dict() == opt.state_dict()
+
+
+@each
+def test_a_scheduler_goes_with_its_last_reference(name: str) -> None:
+    opt = mine()
+    gc.disable()
+    try:
+        scheduler = made(opt, name)
+        scheduler.step(*metric_of(scheduler))
+        seen = weakref.ref(scheduler)
+        del scheduler
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+# What replaces each entry of each state. Nothing of it may be loaded and fail later.
+NONSENSE: tuple[Any, ...] = ("x", math.nan, -1.5, None, [0.1], [math.nan] * 2, 1j, math.inf, {})
+
+
+@each
+def test_nonsense_in_a_state_is_refused_whole(name: str) -> None:
+    before = made(mine(), name).state_dict()
+    states: list[Any] = [{**before, key: value} for key in before for value in NONSENSE]
+    for state in [None, 3, [], {}, *states]:
+        tried = made(mine(), name)
+        try:
+            tried.load_state_dict(state)
+        except fo.CheckpointError:
+            assert tried.state_dict() == before
+        else:
+            # What is taken over works.
+            tried.step(*metric_of(tried))
+            assert all(0 <= rate < math.inf for rate in tried.get_last_lr())
+            assert tried.state_dict() == json.loads(json.dumps(tried.state_dict()))
+
+
+@each
+def test_a_state_is_no_way_into_the_scheduler(name: str) -> None:
+    scheduler = made(mine(), name)
+    before = copy.deepcopy(scheduler.state_dict())
+    for _ in range(2):
+        state = scheduler.state_dict()
+        for value in state.values():
+            if isinstance(value, list):
+                value.clear()
+        assert scheduler.state_dict() == before
+        loaded = copy.deepcopy(before)
+        scheduler.load_state_dict(loaded)
+        for value in loaded.values():
+            if isinstance(value, list):
+                value.clear()
+        assert scheduler.state_dict() == before
