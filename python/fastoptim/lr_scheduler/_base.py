@@ -6,36 +6,41 @@ import copy
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from fastoptim.errors import CheckpointError
 from fastoptim.lr_scheduler._groups import (
     base_rate,
     check_optimizer,
-    checked_epoch,
-    checked_mapping,
-    checked_rates,
+    note_base_rate,
+    rates_of,
     write_rate,
 )
-
-# What PyTorch's state dicts hold besides ours; a load passes over it.
-PYTORCH_ONLY = frozenset({"_get_lr_called_within_step", "_is_initial", "_step_count"})
-
+from fastoptim.lr_scheduler._states import checked_state, integer, plain
+from fastoptim.schedules._base import finite, non_negative
 
 # A closed form: what a schedule of `fastoptim.schedules` is, or a function of a user's own.
-Curve: TypeAlias = Callable[[float], float]
-# The curves of the groups, their values at the last epoch, and what both were made from: making
-# them costs as much as a step.
-Memo: TypeAlias = tuple[tuple[object, ...], list[Curve], list[float]]
-_NO_MEMO: Memo = ((), [], [])
+Curve: TypeAlias = Callable[[float], Any]
+
+
+class Place(NamedTuple):
+    """Where a scheduler is on its curve: kept, because finding it costs as much as a step."""
+
+    # The base rates and arguments behind the curve.
+    made_from: tuple[Any, ...]
+    curve: Any
+    epoch: int
+    # What the curve gives there, and the rate of each group by it.
+    value: Any
+    rates: list[float]
 
 
 class LRScheduler(ABC):
     """The base of all schedulers: counts the steps and writes the rates.
 
-    A subclass names its own arguments in `_arguments`, keeps each under its name, and gives its
-    closed form as a schedule. It may also say where on the schedule an epoch lies, and around which
-    rate its recursion scales.
+    A subclass names its own arguments in `_arguments`, keeps each under its name, and gives the
+    curve that all groups share as a closed form: what becomes of a rate of 1. It may also say where
+    on it an epoch lies, how it makes the groups' rates, and around which rate its recursion scales.
 
     Parameters
     ----------
@@ -56,67 +61,68 @@ class LRScheduler(ABC):
         If ``last_epoch`` is given and a group has no ``"initial_lr"``.
     """
 
-    # The constructor's own arguments, which are attributes and part of the state.
-    _arguments: ClassVar[tuple[str, ...]]
-    _read_arguments: ClassVar[Callable[[Any], Any]]
+    # The constructor's own arguments, which are attributes: those that are part of the state, and
+    # those that are not.
+    _arguments: ClassVar[tuple[str, ...]] = ()
+    _functions: ClassVar[tuple[str, ...]] = ()
+    # What else is part of the state.
+    _position: ClassVar[tuple[str, ...]] = ()
     # Whether construction with `last_epoch` >= 0 already acts on the rates. PyTorch's classes of
     # piecewise constant rates do; the others keep the rate that they find.
     _acts_on_resume: ClassVar[bool] = False
+    _made_from: ClassVar[Callable[[Any], Any]]
 
     def __init_subclass__(cls) -> None:
         """Prepare to read the arguments quickly: every step does it."""
-        names = cls.__dict__.get("_arguments")
-        if names is not None:
-            read = operator.attrgetter(*names) if names else _nothing
-            cls._read_arguments = staticmethod(read)
+        names = cls._arguments + cls._functions
+        if names:
+            cls._made_from = staticmethod(operator.attrgetter("base_lrs", *names))
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         check_optimizer(optimizer)
         self.optimizer = optimizer
-        self.last_epoch = checked_epoch("last_epoch", last_epoch, low=-1)
+        self.last_epoch = integer("last_epoch", last_epoch, low=-1)
         if last_epoch >= 0:
             for i, group in enumerate(optimizer.param_groups):
                 if "initial_lr" not in group:
                     raise KeyError(f"last_epoch needs 'initial_lr' in param_groups[{i}]")
         self.base_lrs: list[float] = []
         self._last_lr: list[float] = []
-        self._memo: Memo = _NO_MEMO
+        self._place: Place | None = None
         self._advance(act=last_epoch < 0 or self._acts_on_resume)
 
     @abstractmethod
-    def _schedule(self, base_lr: float, index: int) -> Curve:
-        """Give the closed form for group ``index``, which starts at ``base_lr``."""
+    def _curve(self) -> Curve:
+        """Give the closed form of all groups, or refuse arguments that can never work."""
 
     def _phase(self, epoch: int) -> float:
-        """Give the step of the schedule at which ``epoch`` lies."""
+        """Give the step of the closed form at which ``epoch`` lies."""
         return epoch
 
+    def _rates(self, curve: Any, value: Any, base_lrs: list[float]) -> list[float]:
+        """Give each group's rate where the curve has a value."""
+        return [base_lr * value for base_lr in base_lrs]
+
     @property
-    def _floor(self) -> float | None:
-        """The rate around which the recursion scales, or None where it sets any rate anew."""
+    def _floor(self) -> float:
+        """The rate around which the recursion scales."""
         return 0.0
 
-    def _more(self, epoch: int) -> list[dict[str, Any]]:
+    def _more(self, groups: list[dict[str, Any]], new: Place) -> list[tuple[str, Any]]:
         """Give what is written to each group beside its rate, or nothing."""
         return []
 
     def _check(self) -> None:
-        """Refuse arguments that can never work."""
-        for index, base_lr in enumerate(self.base_lrs):
-            self._schedule(base_lr, index)
+        """Refuse arguments and positions that can never work."""
+        self._curve()
 
-    def _begin(self) -> None:
-        """Do step 0, as the constructor does: on the rates that it finds."""
-        self.last_epoch = -1
-        self._memo = _NO_MEMO
-        self._advance(act=True)
+    def _begin(self, held: list[Any] | None = None) -> None:
+        """Do step 0, as the constructor does: on the rates that it finds, or on others."""
+        self._advance(act=True, anew=True, held=held)
 
     def _restart(self) -> None:
         """Do step 0 from the base rates, whatever the rates are now."""
-        groups = self.optimizer.param_groups
-        for group, base_lr in zip(groups, self._bases(groups), strict=True):
-            write_rate(group, base_lr)
-        self._begin()
+        self._begin(self._extended(self.optimizer.param_groups))
 
     def step(self) -> None:
         """Move to the next step and write the rate of each group.
@@ -137,13 +143,8 @@ class LRScheduler(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Give the number of steps, the base rates, the last rates and the arguments."""
-        arguments = {name: copy.copy(getattr(self, name)) for name in self._arguments}
-        return {
-            "last_epoch": self.last_epoch,
-            "base_lrs": list(self.base_lrs),
-            "_last_lr": list(self._last_lr),
-            **arguments,
-        }
+        names = ("last_epoch", "base_lrs", "_last_lr", *self._position, *self._arguments)
+        return {name: plain(getattr(self, name)) for name in names}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a state, one of PyTorch's class of the same name included.
@@ -160,20 +161,15 @@ class LRScheduler(ABC):
             If the state is not one of this class, does not fit the optimizer's groups or has a
             value that the constructor would refuse. The scheduler is unchanged then.
         """
-        expected = {"last_epoch", "base_lrs", "_last_lr", *self._arguments}
-        state = self._translated(checked_mapping(self, state_dict))
-        if set(state) != expected:
-            raise CheckpointError(
-                f"the state of a {type(self).__name__} has {sorted(expected)}, got {sorted(state)}"
-            )
+        state = checked_state(self, state_dict, self.state_dict())
         loaded = copy.copy(self)
+        loaded.__dict__.update(state)
         groups = self.optimizer.param_groups
         try:
-            loaded.last_epoch = checked_epoch("last_epoch", state["last_epoch"], low=-1)
-            loaded.base_lrs = checked_rates("base_lrs", state["base_lrs"], groups)
-            loaded._last_lr = checked_rates("_last_lr", state["_last_lr"], groups)
-            for name in self._arguments:
-                setattr(loaded, name, copy.copy(state[name]))
+            loaded.last_epoch = integer("last_epoch", loaded.last_epoch, low=-1)
+            loaded.base_lrs = rates_of("base_lrs", loaded.base_lrs, groups, non_negative)
+            # Chained by hand, a cosine may take a rate below 0, as in PyTorch.
+            loaded._last_lr = rates_of("_last_lr", loaded._last_lr, groups, finite)
             loaded._check()
         except (TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(f"the state of a {type(self).__name__}: {error}") from error
@@ -181,87 +177,90 @@ class LRScheduler(ABC):
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         """Give a state of PyTorch under our names; one of ours as it is."""
-        return {key: value for key, value in state.items() if key not in PYTORCH_ONLY}
+        return state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give what copies and pickles hold: the place can be found again."""
+        return {**self.__dict__, "_place": None}
 
     def __repr__(self) -> str:
         arguments = [f"{name}={getattr(self, name)!r}" for name in self._arguments]
         return f"{type(self).__name__}({', '.join([*arguments, f'last_epoch={self.last_epoch}'])})"
 
-    def _advance(self, *, act: bool, epoch: int | None = None) -> None:
+    def _advance(
+        self,
+        *,
+        act: bool,
+        epoch: int | None = None,
+        phase: float | None = None,
+        anew: bool = False,
+        held: list[Any] | None = None,
+    ) -> None:
         """Move to an epoch, by default the next: compute every rate, then write them all."""
         groups = self.optimizer.param_groups
-        base_lrs = self._bases(groups)
-        epoch = self.last_epoch + 1 if epoch is None else epoch
-        given = self._given()
-        made_from, curves, before = self._memo
-        if made_from != (self.last_epoch, base_lrs, given):
-            curves, before = self._curves(base_lrs)
-        phase = self._phase(epoch)
-        now = [curve(phase) for curve in curves]
+        base_lrs, old = self.base_lrs, self._place
+        if len(groups) != len(base_lrs):
+            base_lrs, old = self._extended(groups), None
+        last_epoch = -1 if anew else self.last_epoch
+        if old is None or old.epoch != last_epoch or old.made_from != type(self)._made_from(self):
+            old = self._find(last_epoch, base_lrs)
+        epoch = last_epoch + 1 if epoch is None else epoch
+        value = old.curve(self._phase(epoch) if phase is None else phase)
+        on_curve = self._rates(old.curve, value, base_lrs)
+        new = Place(old.made_from, old.curve, epoch, value, on_curve)
+        rates, more = [], []
         if act:
-            rates = self._rates(epoch, groups, before, now)
-            more = self._more(epoch)
-            for group, rate in zip(groups, rates, strict=True):
-                write_rate(group, rate)
-            for group, items in zip(groups, more, strict=False):
-                group.update(items)
+            held = [group["lr"] for group in groups] if held is None else held
+            rates, more = self._next(held, old, new), self._more(groups, new)
         if base_lrs is not self.base_lrs:
             for group, base_lr in zip(groups, base_lrs, strict=True):
-                group.setdefault("initial_lr", base_lr)
+                note_base_rate(group, base_lr)
             self.base_lrs = base_lrs
+        for group, rate in zip(groups, rates, strict=False):
+            write_rate(group, rate)
+        for group, (name, item) in zip(groups, more, strict=False):
+            group[name] = item
         self.last_epoch = epoch
         self._last_lr = [float(group["lr"]) for group in groups]
-        self._memo = ((epoch, base_lrs.copy(), given), curves, now)
+        self._place = new
 
-    def _rates(
-        self, epoch: int, groups: list[dict[str, Any]], before: list[float], now: list[float]
-    ) -> list[float]:
-        """Give the rate of each group, whose curve goes from ``before`` to ``now``."""
-        floor = self._floor
-        if floor is None:
-            return now
+    def _next(self, held: list[Any], old: Place, new: Place) -> list[float]:
+        """Give the rate of each group after what it held: on the curve, if it was there before."""
+        if held == old.rates:
+            return new.rates
         return [
-            new
-            if group["lr"] == old
-            else self._off_curve(index, epoch, floor, group["lr"], new - old)
-            for index, (group, old, new) in enumerate(zip(groups, before, now, strict=True))
+            now if rate == before else self._off_curve(rate, now - before, old, new)
+            for rate, before, now in zip(held, old.rates, new.rates, strict=True)
         ]
 
-    def _off_curve(self, index: int, epoch: int, floor: float, held: Any, change: float) -> float:
+    def _off_curve(self, held: Any, change: float, old: Place, new: Place) -> float:
         """Give the rate after ``held``, which something else has set.
 
-        The distance to the floor scales as that of the curve of unit height does. Where that curve
-        leaves the floor, the rate moves along with the group's own.
+        The distance to the floor scales as the curve does. Where the curve leaves the floor, the
+        rate moves along with the group's own.
         """
-        unit = self._schedule(floor + 1.0, index)
-        height_before = 1.0 if epoch == 0 else unit(self._phase(epoch - 1)) - floor
-        if height_before == 0:
+        if old.value == 0:
             return float(held) + change
-        return floor + (float(held) - floor) * ((unit(self._phase(epoch)) - floor) / height_before)
+        ratio: float = new.value / old.value
+        return self._floor + (float(held) - self._floor) * ratio
 
-    def _bases(self, groups: list[dict[str, Any]]) -> list[float]:
-        """Give the rate of each group at step 0, of groups added since the last step too."""
+    def _extended(self, groups: list[dict[str, Any]]) -> list[float]:
+        """Give the base rates with those of groups added since the last step."""
         known = len(self.base_lrs)
-        if len(groups) == known:
-            return self.base_lrs
         if len(groups) < known:
             raise ValueError(f"the optimizer has {len(groups)} groups, the scheduler knows {known}")
-        return self.base_lrs + [
-            base_rate(group, known + i) for i, group in enumerate(groups[known:])
-        ]
+        return self.base_lrs + [base_rate(group, i) for i, group in enumerate(groups) if i >= known]
 
-    def _curves(self, base_lrs: list[float]) -> tuple[list[Curve], list[float]]:
-        """Make each group's curve, and its value at the last epoch."""
-        curves = [self._schedule(base_lr, index) for index, base_lr in enumerate(base_lrs)]
-        if self.last_epoch < 0:
-            return curves, base_lrs
-        phase = self._phase(self.last_epoch)
-        return curves, [curve(phase) for curve in curves]
-
-    def _given(self) -> Any:
-        """Give the values of the arguments."""
-        return type(self)._read_arguments(self)
-
-
-def _nothing(_scheduler: Any) -> None:
-    """Read the arguments of a scheduler without any."""
+    def _find(self, epoch: int, base_lrs: list[float]) -> Place:
+        """Make the curve, and find where ``epoch`` is on it."""
+        curve = self._curve()
+        value, rates = 1.0, base_lrs
+        if epoch >= 0:
+            value = curve(self._phase(epoch))
+            rates = self._rates(curve, value, base_lrs)
+        # Copies of lists, so that a change inside one is seen.
+        _, *given = type(self)._made_from(self)
+        made_from = tuple(
+            list(part) if isinstance(part, list) else part for part in (base_lrs, *given)
+        )
+        return Place(made_from, curve, epoch, value, rates)

@@ -3,76 +3,95 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from fastoptim.lr_scheduler._base import Curve, LRScheduler
-from fastoptim.lr_scheduler._groups import checked_epoch, checked_list, of_group
+from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
+from fastoptim.lr_scheduler._groups import for_groups
 from fastoptim.schedules._base import non_negative
+
+
+class Momentum(NamedTuple):
+    """What is driven in a group, and between which values."""
+
+    name: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Swing:
+    """What all groups follow, and for each where its rate goes and what its momentum does."""
+
+    shape: Curve
+    ends: list[Any]
+    momenta: list[Momentum]
+
+    def __call__(self, t: float) -> Any:
+        """Give the value of the shape at ``t``."""
+        return self.shape(t)
 
 
 class Cycle(LRScheduler):
     """A scheduler that sets the rates, and the momentum against them."""
 
     _acts_on_resume = True
-    _floor = None
 
     cycle_momentum: bool
     base_momentum: Any
     max_momentum: Any
 
     @abstractmethod
-    def _height(self) -> Curve:
+    def _shape(self) -> Curve:
+        """Give what all groups follow."""
+
+    @abstractmethod
+    def _ends(self) -> list[Any]:
+        """Give for each group where its rate goes."""
+
+    @abstractmethod
+    def _height(self, swing: Swing, value: Any) -> float:
         """Give the height of the rate, which is 1 where the momentum is at its base."""
 
-    def _each(self, name: str, value: Any) -> Any:
-        return checked_list(name, value, self.optimizer.param_groups)
+    def _curve(self) -> Swing:
+        return Swing(self._shape(), self._ends(), self._momenta())
 
-    def _start(self, rates: list[float], last_epoch: int) -> None:
-        """Check all that can be wrong, before a group is written."""
-        self.last_epoch = checked_epoch("last_epoch", last_epoch, low=-1)
-        self.base_lrs = rates
-        self._check()
-
-    def _check(self) -> None:
-        super()._check()
+    def _momenta(self) -> list[Momentum]:
         if not isinstance(self.cycle_momentum, bool):
             raise TypeError(f"cycle_momentum must be a bool, got {self.cycle_momentum!r}")
-        if self.cycle_momentum:
-            self._momenta()
-
-    def _momenta(self) -> list[tuple[str, float, float]]:
-        """Give for each group what is driven, and between which values."""
-        found = []
-        for index, group in enumerate(self.optimizer.param_groups):
-            driven = "betas" if "betas" in group else "momentum"
-            if driven not in group:
-                raise ValueError("cycle_momentum needs an optimizer with momentum or betas")
-            if callable(group[driven]):
-                raise TypeError(f"{driven} of param_groups[{index}] is a function of the step")
-            low, high = (
-                self._momentum(name, index, driven) for name in ("base_momentum", "max_momentum")
-            )
-            found.append((driven, low, high))
-        return found
-
-    def _momentum(self, name: str, index: int, driven: str) -> float:
-        value = non_negative(name, of_group(name, getattr(self, name), index))
-        if driven == "betas" and value >= 1:
-            raise ValueError(f"{name} must be in [0, 1) for betas, got {value}")
-        return value
-
-    def _curves(self, base_lrs: list[float]) -> tuple[list[Curve], list[float]]:
-        # Made together with the curves of the rates, and kept as long.
-        self._driven = (self._height(), self._momenta()) if self.cycle_momentum else None
-        return super()._curves(base_lrs)
-
-    def _more(self, epoch: int) -> list[dict[str, Any]]:
-        if self._driven is None:
+        if not self.cycle_momentum:
             return []
-        curve, momenta = self._driven
-        height = curve(epoch)
-        found: list[dict[str, Any]] = []
-        for group, (driven, low, high) in zip(self.optimizer.param_groups, momenta, strict=True):
+        groups = self.optimizer.param_groups
+        names = [_driven(index, group) for index, group in enumerate(groups)]
+        lows, highs = (
+            for_groups(end, getattr(self, end), groups, non_negative)
+            for end in ("base_momentum", "max_momentum")
+        )
+        for name, low, high in zip(names, lows, highs, strict=True):
+            if name == "betas" and max(low, high) >= 1:
+                end = "base_momentum" if low >= 1 else "max_momentum"
+                raise ValueError(f"{end} must be in [0, 1) for betas, got {max(low, high)}")
+        return [Momentum(*each) for each in zip(names, lows, highs, strict=True)]
+
+    def _next(self, held: list[Any], old: Place, new: Place) -> list[float]:
+        return new.rates  # It sets any rate.
+
+    def _more(self, groups: list[dict[str, Any]], new: Place) -> list[tuple[str, Any]]:
+        swing: Swing = new.curve
+        if not swing.momenta:
+            return []
+        height = self._height(swing, new.value)
+        found: list[tuple[str, Any]] = []
+        for group, (name, low, high) in zip(groups, swing.momenta, strict=True):
             value = (1 - height) * high + height * low
-            found.append({driven: (value, *group["betas"][1:]) if driven == "betas" else value})
+            found.append((name, (value, *group[name][1:]) if name == "betas" else value))
         return found
+
+
+def _driven(index: int, group: dict[str, Any]) -> str:
+    name = "betas" if "betas" in group else "momentum"
+    if name not in group:
+        raise ValueError("cycle_momentum needs an optimizer with momentum or betas")
+    if callable(group[name]):
+        raise TypeError(f"{name} of param_groups[{index}] is a function of the step")
+    return name

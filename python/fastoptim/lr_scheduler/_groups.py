@@ -1,14 +1,14 @@
-"""What schedulers read from groups and states and write to groups, checked."""
+"""What schedulers read from groups and write to them, and arguments with one value for each."""
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Mapping
-from numbers import Real
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
-from fastoptim.errors import CheckpointError
+from fastoptim.lr_scheduler._states import plain
+from fastoptim.schedules._base import non_negative
+
+T = TypeVar("T")
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -23,25 +23,14 @@ def base_rate(group: Mapping[str, Any], index: int) -> float:
     """Read the rate at which a group started."""
     if callable(group["lr"]):
         raise TypeError(f"lr of param_groups[{index}] is a function of the step already")
-    return float(group.get("initial_lr", group["lr"]))
+    rate = float(group.get("initial_lr", group["lr"]))
+    return non_negative(f"base_lr of param_groups[{index}]", rate)
 
 
-def checked_list(name: str, value: Any, groups: list[dict[str, Any]]) -> Any:
-    """Copy an argument with one value for each group; leave one for all as it is."""
-    if not isinstance(value, (list, tuple)):
-        return value
-    if len(value) != len(groups):
-        raise ValueError(f"{name} has {len(value)} values, the optimizer {len(groups)} groups")
-    return list(value)
-
-
-def of_group(name: str, value: Any, index: int) -> Any:
-    """Give the value of an argument for one group: the same for all unless it is a list."""
-    if not isinstance(value, (list, tuple)):
-        return value
-    if index >= len(value):
-        raise ValueError(f"{name} has {len(value)} values, the optimizer more groups")
-    return value[index]
+def note_base_rate(group: dict[str, Any], rate: float) -> None:
+    """Note the rate at which a group starts, as PyTorch does: in a tensor where it is in one."""
+    held = group["lr"]
+    group.setdefault("initial_lr", held.clone() if hasattr(held, "fill_") else rate)
 
 
 def write_rate(group: dict[str, Any], rate: float) -> None:
@@ -53,26 +42,31 @@ def write_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"] = rate
 
 
-def checked_mapping(scheduler: Any, state: Any) -> dict[str, Any]:
-    if not isinstance(state, Mapping):
-        kind = type(scheduler).__name__
-        raise CheckpointError(f"the state of a {kind} is a mapping, got {type(state).__name__}")
-    return dict(state)
+def listed(name: str, values: Any) -> list[Any]:
+    """Read a sequence once, into a list: an iterator has nothing the second time."""
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a sequence, got {values!r}")
+    return [plain(value) for value in values]
 
 
-def checked_epoch(name: str, value: Any, *, low: int) -> int:
-    try:
-        epoch = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if epoch < low:
-        raise ValueError(f"{name} must be >= {low}, got {epoch}")
-    return epoch
+def one_or_listed(name: str, value: Any) -> Any:
+    """Read an argument of one value for all groups, or of a sequence with one for each."""
+    several = isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
+    return listed(name, value) if several else plain(value)
 
 
-def checked_rates(name: str, values: Any, groups: list[dict[str, Any]]) -> list[float]:
-    if not isinstance(values, (list, tuple)) or not all(isinstance(v, Real) for v in values):
-        raise TypeError(f"{name} must be a list of numbers, got {values!r}")
-    if not all(0 <= v < math.inf for v in values):
-        raise ValueError(f"{name} must be finite and >= 0, got {values!r}")
-    return [float(v) for v in checked_list(name, values, groups)]
+def for_groups(name: str, value: Any, groups: list[Any], check: Callable[[str, Any], T]) -> list[T]:
+    """Give the checked value of each group: the same for all unless it is a list."""
+    values = value if isinstance(value, (list, tuple)) else [value] * len(groups)
+    if len(values) != len(groups):
+        raise ValueError(f"{name} has {len(values)} values, the optimizer {len(groups)} groups")
+    return [check(name, value) for value in values]
+
+
+def rates_of(
+    name: str, rates: Any, groups: list[Any], check: Callable[[str, Any], float]
+) -> list[float]:
+    """Check the rates in a state."""
+    if not isinstance(rates, list):
+        raise TypeError(f"{name} must be a list of numbers, got {rates!r}")
+    return for_groups(name, rates, groups, check)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from fastoptim.errors import CheckpointError
-from fastoptim.lr_scheduler._base import PYTORCH_ONLY, LRScheduler
-from fastoptim.lr_scheduler._groups import checked_epoch, checked_mapping, checked_rates, write_rate
+from fastoptim.lr_scheduler._base import LRScheduler
+from fastoptim.lr_scheduler._groups import listed, rates_of
+from fastoptim.lr_scheduler._states import checked_state, integer, plain
+from fastoptim.schedules._base import finite
 
 
 class Composition(ABC):
@@ -22,7 +24,7 @@ class Composition(ABC):
     optimizer: Any
 
     def __init__(self, optimizer: Any, schedulers: Sequence[Any]) -> None:
-        self._schedulers: list[Part] = list(schedulers)
+        self._schedulers: list[Part] = listed("schedulers", schedulers)
         if not self._schedulers:
             raise ValueError("schedulers must not be empty")
         for scheduler in self._schedulers:
@@ -37,8 +39,8 @@ class Composition(ABC):
         self._last_lr: list[float] = []
 
     @abstractmethod
-    def _begin(self) -> None:
-        """Do step 0 on the rates that it finds."""
+    def _begin(self, held: list[Any] | None = None) -> None:
+        """Do step 0 on the rates that it finds, or on others."""
 
     @abstractmethod
     def _restart(self) -> None:
@@ -48,6 +50,13 @@ class Composition(ABC):
     def step(self) -> None:
         """Move to the next step and write the rate of each group."""
 
+    def _parts(self) -> Iterator[Part]:
+        """Give its schedulers, and those inside them."""
+        for scheduler in self._schedulers:
+            yield scheduler
+            if isinstance(scheduler, Composition):
+                yield from scheduler._parts()
+
     def get_last_lr(self) -> list[float]:
         """Give the rate of each group as this scheduler last left it."""
         return list(self._last_lr)
@@ -55,7 +64,7 @@ class Composition(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Give the states of all schedulers, and where in them this one is."""
         return {
-            **{name: copy.copy(getattr(self, name)) for name in self._own},
+            **{name: plain(getattr(self, name)) for name in self._own},
             "_last_lr": list(self._last_lr),
             "_schedulers": [scheduler.state_dict() for scheduler in self._schedulers],
         }
@@ -69,22 +78,16 @@ class Composition(ABC):
             If the state is not one of this class with as many schedulers. Nothing has changed
             then.
         """
-        kind = type(self).__name__
-        state = self._translated(checked_mapping(self, state_dict))
-        expected = {*self._own, "_last_lr", "_schedulers"}
-        if set(state) != expected:
-            raise CheckpointError(
-                f"the state of a {kind} has {sorted(expected)}, got {sorted(state)}"
-            )
+        state = checked_state(self, state_dict, (*self._own, "_last_lr", "_schedulers"))
         states = state["_schedulers"]
-        if not isinstance(states, (list, tuple)) or len(states) != len(self._schedulers):
+        if not isinstance(states, list) or len(states) != len(self._schedulers):
             raise CheckpointError(f"_schedulers must be {len(self._schedulers)} states")
         try:
             groups = self.optimizer.param_groups
             own = {name: self._checked(name, state[name]) for name in self._own}
-            own["_last_lr"] = checked_rates("_last_lr", state["_last_lr"], groups)
+            own["_last_lr"] = rates_of("_last_lr", state["_last_lr"], groups, finite)
         except (TypeError, ValueError) as error:
-            raise CheckpointError(f"the state of a {kind}: {error}") from error
+            raise CheckpointError(f"the state of a {type(self).__name__}: {error}") from error
         # All or none: copies, which share the optimizer, take it first.
         trial = copy.deepcopy(self._schedulers, {id(self.optimizer): self.optimizer})
         for schedulers in (trial, self._schedulers):
@@ -94,7 +97,7 @@ class Composition(ABC):
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         """Give a state of PyTorch under our names; one of ours as it is."""
-        return {key: value for key, value in state.items() if key not in PYTORCH_ONLY}
+        return state
 
     def _checked(self, name: str, value: Any) -> Any:
         """Give what the state has under a name of one's own, refused if it can never work."""
@@ -163,16 +166,14 @@ class SequentialLR(Composition):
     ) -> None:
         super().__init__(optimizer, schedulers)
         self.milestones = self._checked_milestones(milestones)
-        self.last_epoch = checked_epoch("last_epoch", last_epoch, low=-1) + 1
+        self.last_epoch = integer("last_epoch", last_epoch, low=-1) + 1
         if last_epoch == -1:
             # Every constructor has acted on the rates: only the first scheduler's counts.
-            for group in optimizer.param_groups:
-                write_rate(group, float(group["initial_lr"]))
-            self._begin()
+            self._begin([float(group["initial_lr"]) for group in optimizer.param_groups])
         self._last_lr = [float(group["lr"]) for group in optimizer.param_groups]
 
     def _checked_milestones(self, milestones: Sequence[int]) -> list[int]:
-        found = [checked_epoch("milestones", milestone, low=0) for milestone in milestones]
+        found = [integer("milestones", part, low=0) for part in listed("milestones", milestones)]
         if found != sorted(found):
             raise ValueError(f"milestones must be in ascending order, got {found}")
         if len(found) != len(self._schedulers) - 1:
@@ -182,39 +183,32 @@ class SequentialLR(Composition):
             )
         return found
 
-    def _begin(self) -> None:
-        self.last_epoch = 0
-        first = self._schedulers[bisect_right(self.milestones, 0)]
-        first._begin()
-        self._last_lr = first.get_last_lr()
+    def _begin(self, held: list[Any] | None = None) -> None:
+        self._move(0, lambda first: first._begin(held))
 
     def _restart(self) -> None:
-        self.last_epoch = 0
-        first = self._schedulers[bisect_right(self.milestones, 0)]
-        first._restart()
-        self._last_lr = first.get_last_lr()
+        self._move(0, lambda first: first._restart())
 
     def step(self) -> None:
         """Move to the next step and write the rate of each group."""
         epoch = self.last_epoch + 1
-        index = bisect_right(self.milestones, epoch)
-        scheduler = self._schedulers[index]
-        if index > 0 and self.milestones[index - 1] == epoch:
-            scheduler._restart()
-        else:
-            scheduler.step()
+        begins = epoch in self.milestones
+        self._move(epoch, lambda part: part._restart() if begins else part.step())
+
+    def _move(self, epoch: int, move: Callable[[Part], None]) -> None:
+        """Move the scheduler whose turn it is at an epoch."""
+        scheduler = self._schedulers[bisect_right(self.milestones, epoch)]
+        move(scheduler)
         self.last_epoch = epoch
         self._last_lr = scheduler.get_last_lr()
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
-        return super()._translated(
-            {"milestones" if key == "_milestones" else key: state[key] for key in state}
-        )
+        return {"milestones" if key == "_milestones" else key: state[key] for key in state}
 
     def _checked(self, name: str, value: Any) -> Any:
         if name == "milestones":
             return self._checked_milestones(value)
-        return checked_epoch(name, value, low=0)
+        return integer(name, value, low=0)
 
 
 class ChainedScheduler(Composition):
@@ -248,7 +242,7 @@ class ChainedScheduler(Composition):
     """
 
     def __init__(self, schedulers: Sequence[Any], optimizer: Any = None) -> None:
-        found = list(schedulers)
+        found = listed("schedulers", schedulers)
         if optimizer is None and found:
             optimizer = getattr(found[0], "optimizer", None)
         super().__init__(optimizer, found)
@@ -257,20 +251,33 @@ class ChainedScheduler(Composition):
     def _note(self) -> None:
         self._last_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
 
-    def _begin(self) -> None:
-        for scheduler in self._schedulers:
-            scheduler._begin()
-        self._note()
+    def _begin(self, held: list[Any] | None = None) -> None:
+        first, *others = self._schedulers
+        self._move(lambda: first._begin(held), *(scheduler._begin for scheduler in others))
 
     def _restart(self) -> None:
         first, *others = self._schedulers
-        first._restart()
-        for scheduler in others:
-            scheduler._begin()
-        self._note()
+        self._move(first._restart, *(scheduler._begin for scheduler in others))
 
     def step(self) -> None:
-        """Move all schedulers to the next step."""
-        for scheduler in self._schedulers:
-            scheduler.step()
+        """Move all schedulers to the next step, or none where one of them cannot."""
+        self._move(*(scheduler.step for scheduler in self._schedulers))
+
+    def _move(self, *moves: Callable[[], None]) -> None:
+        """Make one move after another, and undo them if one cannot be made."""
+        groups = self.optimizer.param_groups
+        before = [(dict(group), float(group["lr"])) for group in groups]
+        parts = [(part, dict(part.__dict__)) for part in self._parts()]
+        try:
+            for move in moves:
+                move()
+        except BaseException:
+            for part, attributes in parts:
+                part.__dict__.update(attributes)
+            for group, (items, rate) in zip(groups, before, strict=True):
+                group.clear()
+                group.update(items)
+                if hasattr(items["lr"], "fill_"):
+                    items["lr"].fill_(rate)
+            raise
         self._note()

@@ -6,13 +6,27 @@ import math
 from typing import Any
 
 from fastoptim import schedules
-from fastoptim.lr_scheduler._base import Curve, LRScheduler
-from fastoptim.lr_scheduler._groups import checked_epoch
+from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
+from fastoptim.lr_scheduler._states import integer
 from fastoptim.schedules._base import non_negative, positive
 from fastoptim.schedules.cycles import fall
 
 
-class CosineAnnealingLR(LRScheduler):
+class Cosine(LRScheduler):
+    """A scheduler between the base rates and ``eta_min``: the curve is the part of the first."""
+
+    eta_min: float
+
+    def _rates(self, curve: Any, value: Any, base_lrs: list[float]) -> list[float]:
+        low = (1 - value) * self.eta_min
+        return [value * base_lr + low for base_lr in base_lrs]
+
+    @property
+    def _floor(self) -> float:
+        return self.eta_min
+
+
+class CosineAnnealingLR(Cosine):
     r"""Take the rates to ``eta_min`` along a cosine in ``T_max`` steps, and back up in as many.
 
     .. math::
@@ -76,19 +90,16 @@ class CosineAnnealingLR(LRScheduler):
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch)
 
-    def _schedule(self, base_lr: float, index: int) -> Curve:
-        return schedules.cosine(base_lr, self.T_max, self.eta_min)
+    def _curve(self) -> Curve:
+        schedules.cosine(1.0, self.T_max, self.eta_min)
+        return schedules.cosine(1.0, self.T_max)
 
     def _phase(self, epoch: int) -> float:
         # Up and down between 0 and T_max, so that the cosine goes on after its end.
         return abs((epoch + self.T_max) % (2 * self.T_max) - self.T_max)
 
-    @property
-    def _floor(self) -> float:
-        return self.eta_min
 
-
-class CosineAnnealingWarmRestarts(LRScheduler):
+class CosineAnnealingWarmRestarts(Cosine):
     r"""Take the rates to ``eta_min`` along half a cosine, again and again from the top.
 
     .. math::
@@ -140,10 +151,10 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     1.000
     """
 
-    # T_cur is how far the current fall has come, and T_i how long it is.
-    _arguments = ("T_0", "T_mult", "eta_min", "T_i", "T_cur")
+    _arguments = ("T_0", "T_mult", "eta_min")
+    # How far the current fall has come, and how long it is.
+    _position = ("T_cur", "T_i")
     _acts_on_resume = True
-    _floor = None
 
     def __init__(
         self,
@@ -153,12 +164,11 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         eta_min: float = 0.0,
         last_epoch: int = -1,
     ) -> None:
-        schedules.cosine_restarts(1.0, T_0, T_mult, eta_min)
-        checked_epoch("last_epoch", last_epoch, low=-1)
         self.T_0 = T_0
         self.T_mult = T_mult
         self.eta_min = eta_min
-        self.T_cur, self.T_i = self._turn(last_epoch + 1)
+        self._curve()
+        self.T_cur, self.T_i = self._turn(integer("last_epoch", last_epoch, low=-1) + 1)
         super().__init__(optimizer, last_epoch)
 
     def _turn(self, epoch: float) -> tuple[float, float]:
@@ -169,20 +179,20 @@ class CosineAnnealingWarmRestarts(LRScheduler):
             start, length = start + length, length * self.T_mult
         return epoch - start, length
 
-    def _schedule(self, base_lr: float, index: int) -> Curve:
-        return Fall(base_lr, self.eta_min)
+    def _curve(self) -> Curve:
+        schedules.cosine_restarts(1.0, self.T_0, self.T_mult, self.eta_min)
+        return fall
 
     def _phase(self, epoch: int) -> float:
         return (self.T_i - self.T_cur) / self.T_i
 
-    def _given(self) -> Any:
-        return self.eta_min
+    def _next(self, held: list[Any], old: Place, new: Place) -> list[float]:
+        return new.rates  # It sets any rate.
 
     def _check(self) -> None:
-        schedules.cosine_restarts(1.0, self.T_0, self.T_mult, self.eta_min)
-        if not 0 <= non_negative("T_cur", self.T_cur) < positive("T_i", self.T_i):
-            raise ValueError(f"T_cur must be below T_i, got {self.T_cur} and {self.T_i}")
         super()._check()
+        if not non_negative("T_cur", self.T_cur) < positive("T_i", self.T_i):
+            raise ValueError(f"T_cur must be below T_i, got {self.T_cur} and {self.T_i}")
 
     def step(self, epoch: float | None = None) -> None:
         """Move to the next step, or to any, and write the rate of each group.
@@ -194,38 +204,20 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
         Raises
         ------
+        TypeError
+            If ``epoch`` is no number. Nothing is written then.
         ValueError
             If ``epoch`` is negative, infinite or NaN. Nothing is written then.
         """
-        before = self.T_cur, self.T_i
         if epoch is None:
-            number = self.last_epoch + 1
-            self.T_cur += 1
-            if self.T_cur >= self.T_i:
-                self.T_cur, self.T_i = self.T_cur % self.T_i, self.T_i * self.T_mult
+            number, done, length = self.last_epoch + 1, self.T_cur + 1, self.T_i
+            if done >= length:
+                done, length = done % length, length * self.T_mult
         else:
-            if not 0 <= epoch < math.inf:
-                raise ValueError(f"epoch must be finite and >= 0, got {epoch}")
-            number = math.floor(epoch)
-            self.T_cur, self.T_i = self._turn(epoch)
-        try:
-            self._advance(act=True, epoch=number)
-        except BaseException:
-            self.T_cur, self.T_i = before
-            raise
+            number = math.floor(non_negative("epoch", epoch))
+            done, length = self._turn(epoch)
+        self._advance(act=True, epoch=number, phase=(length - done) / length)
+        self.T_cur, self.T_i = done, length
 
-    def _begin(self) -> None:
-        self.step(0)
-
-
-class Fall:
-    """A rate by the part of a fall that is left, so that every fall has the same one."""
-
-    def __init__(self, high: float, low: float) -> None:
-        checked = schedules.cosine(high, 1.0, low)
-        self.ends = checked.base_lr, checked.eta_min
-
-    def __call__(self, left: float) -> float:
-        """Give the rate where ``left`` of the way is left."""
-        w = fall(left)
-        return float(w * self.ends[0] + (1 - w) * self.ends[1])
+    def _begin(self, held: list[Any] | None = None) -> None:
+        self.step(0)  # On any rates.

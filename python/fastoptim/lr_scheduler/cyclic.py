@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastoptim import schedules
 from fastoptim.lr_scheduler._base import Curve
-from fastoptim.lr_scheduler._cycle import Cycle
-from fastoptim.lr_scheduler._groups import check_optimizer, of_group, write_rate
+from fastoptim.lr_scheduler._cycle import Cycle, Swing
+from fastoptim.lr_scheduler._groups import (
+    check_optimizer,
+    for_groups,
+    one_or_listed,
+    write_rate,
+)
+from fastoptim.lr_scheduler._states import integer
 from fastoptim.schedules._base import non_negative, one_of
-from fastoptim.schedules.cycles import MODES
 
 
 class CyclicLR(Cycle):
@@ -28,9 +33,9 @@ class CyclicLR(Cycle):
     ----------
     optimizer : object with ``param_groups``
         Whose rates to write.
-    base_lr : float or list of float
-        The lower rate, at least 0; a list has one for each group.
-    max_lr : float or list of float
+    base_lr : float or sequence of float
+        The lower rate, at least 0; a sequence has one for each group.
+    max_lr : float or sequence of float
         The upper rate, at least 0.
     step_size_up : float
         The number of steps of a rise, above 0.
@@ -46,7 +51,7 @@ class CyclicLR(Cycle):
         Whether ``scale_fn`` takes the number of the cycle, from 1, or of the step.
     cycle_momentum : bool
         Also drives ``momentum``, or the first of ``betas``, against the rate.
-    base_momentum, max_momentum : float or list of float
+    base_momentum, max_momentum : float or sequence of float
         Where the momentum is when the rate is high and low, at least 0; below 1 for ``betas``.
     last_epoch : int
         -1 to start, else the number of the last step done.
@@ -89,12 +94,13 @@ class CyclicLR(Cycle):
         "base_momentum",
         "max_momentum",
     )
+    _functions = ("scale_fn",)
 
     def __init__(
         self,
         optimizer: Any,
-        base_lr: float | list[float],
-        max_lr: float | list[float],
+        base_lr: float | Sequence[float],
+        max_lr: float | Sequence[float],
         step_size_up: float = 2000,
         step_size_down: float | None = None,
         mode: str = "triangular",
@@ -102,13 +108,13 @@ class CyclicLR(Cycle):
         scale_fn: Callable[[float], float] | None = None,
         scale_mode: str = "cycle",
         cycle_momentum: bool = True,
-        base_momentum: float | list[float] = 0.8,
-        max_momentum: float | list[float] = 0.9,
+        base_momentum: float | Sequence[float] = 0.8,
+        max_momentum: float | Sequence[float] = 0.9,
         last_epoch: int = -1,
     ) -> None:
         check_optimizer(optimizer)
         self.optimizer = optimizer
-        self.max_lr = self._each("max_lr", max_lr)
+        self.max_lr = one_or_listed("max_lr", max_lr)
         self.step_size_up = step_size_up
         self.step_size_down = step_size_down
         self.mode = mode
@@ -116,61 +122,50 @@ class CyclicLR(Cycle):
         self.scale_fn = scale_fn
         self.scale_mode = scale_mode
         self.cycle_momentum = cycle_momentum
-        self.base_momentum = self._each("base_momentum", base_momentum)
-        self.max_momentum = self._each("max_momentum", max_momentum)
-        lows = self._each("base_lr", base_lr)
+        self.base_momentum = one_or_listed("base_momentum", base_momentum)
+        self.max_momentum = one_or_listed("max_momentum", max_momentum)
+        self.last_epoch = integer("last_epoch", last_epoch, low=-1)
+        self._check()
         groups = optimizer.param_groups
-        rates = [non_negative("base_lr", of_group("base_lr", lows, i)) for i in range(len(groups))]
-        self._start(rates, last_epoch)
+        rates = for_groups("base_lr", one_or_listed("base_lr", base_lr), groups, non_negative)
         if last_epoch == -1:
             for group, rate in zip(groups, rates, strict=True):
                 write_rate(group, rate)
         super().__init__(optimizer, last_epoch)
         self.base_lrs = rates
 
-    def _given(self) -> Any:
-        return super()._given(), self.scale_fn
-
-    def _check(self) -> None:
+    def _shape(self) -> Curve:
         one_of("scale_mode", self.scale_mode, ("cycle", "iterations"))
-        # As in PyTorch, any word is fine where a function takes its place.
-        words = MODES if self.scale_fn is None else (*MODES, str(self.mode))
-        one_of("mode", self.mode, words)
-        non_negative("gamma", self.gamma)
-        super()._check()
-
-    def _between(self, low: float, high: float) -> Curve:
         up, down = self.step_size_up, self.step_size_down
         if self.scale_fn is None:
-            return schedules.cyclic(low, high, up, down, self.mode, self.gamma)
-        by_cycle = self.scale_mode == "cycle"
-        return Cycled(low, high, schedules.cyclic(0.0, 1.0, up, down), self.scale_fn, by_cycle)
+            return schedules.cyclic(0.0, 1.0, up, down, self.mode, self.gamma)
+        # As in PyTorch, any word is fine for the mode where a function takes its place.
+        one_of("mode", self.mode, (str(self.mode),))
+        height = schedules.cyclic(0.0, 1.0, up, down, gamma=self.gamma)
+        return Scaled(height, self.scale_fn, self.scale_mode == "cycle")
 
-    def _schedule(self, base_lr: float, index: int) -> Curve:
-        return self._between(base_lr, of_group("max_lr", self.max_lr, index))
+    def _ends(self) -> list[float]:
+        return for_groups("max_lr", self.max_lr, self.optimizer.param_groups, non_negative)
 
-    def _height(self) -> Curve:
-        return self._between(0.0, 1.0)
+    def _rates(self, curve: Any, value: Any, base_lrs: list[float]) -> list[float]:
+        return [low + (high - low) * value for low, high in zip(base_lrs, curve.ends, strict=True)]
+
+    def _height(self, swing: Swing, value: Any) -> float:
+        return float(value)
 
 
-class Cycled:
+class Scaled:
     """A cycle whose height a function of a user's own scales."""
 
     def __init__(
-        self,
-        low: float,
-        high: float,
-        height: schedules.cyclic,
-        scale_fn: Callable[[float], float],
-        by_cycle: bool,
+        self, height: schedules.cyclic, scale_fn: Callable[[float], float], by_cycle: bool
     ) -> None:
-        self.low, self.high = non_negative("base_lr", low), non_negative("max_lr", high)
         self.height = height
         self.scale_fn = scale_fn
         down = height.step_size_up if height.step_size_down is None else height.step_size_down
         self.length = height.step_size_up + down if by_cycle else None
 
     def __call__(self, t: float) -> float:
-        """Give the rate at ``t``."""
+        """Give the height at ``t``."""
         position = t if self.length is None else math.floor(1 + t / self.length)
-        return self.low + (self.high - self.low) * self.height(t) * self.scale_fn(position)
+        return self.height(t) * self.scale_fn(position)

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastoptim import schedules
-from fastoptim.lr_scheduler._base import Curve, LRScheduler
+from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
+from fastoptim.lr_scheduler._groups import listed
 from fastoptim.schedules._base import non_negative
 
 
@@ -21,9 +22,9 @@ class Decay(LRScheduler):
     def _changes(self, epoch: int) -> int:
         """Give how many times to multiply at ``epoch``."""
 
-    def _off_curve(self, index: int, epoch: int, floor: float, held: Any, change: float) -> float:
+    def _off_curve(self, held: Any, change: float, old: Place, new: Place) -> float:
         # Not by a ratio of the curve, which may have fallen to 0 long since.
-        return float(held) * self.gamma ** self._changes(epoch)
+        return float(held) * self.gamma ** self._changes(new.epoch)
 
 
 class StepLR(Decay):
@@ -76,8 +77,8 @@ class StepLR(Decay):
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
-    def _schedule(self, base_lr: float, index: int) -> Curve:
-        return schedules.step(base_lr, self.step_size, self.gamma)
+    def _curve(self) -> Curve:
+        return schedules.step(1.0, self.step_size, self.gamma)
 
     def _changes(self, epoch: int) -> int:
         return int(epoch > 0 and epoch % self.step_size == 0)
@@ -130,23 +131,22 @@ class MultiStepLR(Decay):
     def __init__(
         self, optimizer: Any, milestones: Iterable[float], gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
-        self.milestones = list(milestones)
+        self.milestones = listed("milestones", milestones)
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
-    def _schedule(self, base_lr: float, index: int) -> Curve:
-        return schedules.multistep(base_lr, self.milestones, self.gamma)
+    def _curve(self) -> Curve:
+        return schedules.multistep(1.0, self.milestones, self.gamma)
 
     def _changes(self, epoch: int) -> int:
         # Those between two steps count at the second.
         return sum(epoch - 1 < milestone <= epoch for milestone in self.milestones)
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
-        state = super()._translated(state)
-        milestones = state.get("milestones")
         # PyTorch keeps the milestones as a Counter.
+        milestones = state.get("milestones")
         if isinstance(milestones, Counter):
-            state["milestones"] = sorted(milestones.elements())
+            return {**state, "milestones": sorted(milestones.elements())}
         return state
 
 
@@ -195,8 +195,8 @@ class ExponentialLR(Decay):
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
-    def _schedule(self, base_lr: float, index: int) -> Curve:
-        return schedules.exponential(base_lr, self.gamma)
+    def _curve(self) -> Curve:
+        return schedules.exponential(1.0, self.gamma)
 
     def _changes(self, epoch: int) -> int:
         return int(epoch > 0)
@@ -254,19 +254,19 @@ class ConstantLR(LRScheduler):
         self.total_iters = total_iters
         super().__init__(optimizer, last_epoch)
 
-    def _schedule(self, base_lr: float, index: int) -> Curve:
-        return Held(base_lr, self.factor, self.total_iters)
+    def _curve(self) -> Curve:
+        return Held(self.factor, self.total_iters)
 
 
 class Held:
     """A factor until a number of steps is done."""
 
-    def __init__(self, base_lr: float, factor: float, total_iters: int) -> None:
-        self.rates = base_lr * non_negative("factor", factor), base_lr
+    def __init__(self, factor: float, total_iters: int) -> None:
+        self.factors = non_negative("factor", factor), 1.0
         if not 0 < factor <= 1:
             raise ValueError(f"factor must be in (0, 1], got {factor}")
         self.end = non_negative("total_iters", total_iters)
 
     def __call__(self, t: float) -> float:
-        """Give the rate at ``t``."""
-        return self.rates[t >= self.end]
+        """Give the factor at ``t``."""
+        return self.factors[t >= self.end]

@@ -6,56 +6,38 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from fastoptim import schedules
-from fastoptim.lr_scheduler._base import Curve, LRScheduler
-from fastoptim.lr_scheduler._groups import of_group, write_rate
+from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
+from fastoptim.lr_scheduler._groups import for_groups, one_or_listed
 
 Factor: TypeAlias = Callable[[int], float]
-
-
-def _checked(optimizer: Any, lr_lambda: Any) -> Factor | list[Factor]:
-    if not isinstance(lr_lambda, (list, tuple)):
-        if not callable(lr_lambda):
-            raise TypeError(f"lr_lambda must be a function or a list of them, got {lr_lambda!r}")
-        function: Factor = lr_lambda
-        return function
-    groups = len(getattr(optimizer, "param_groups", ()))
-    if len(lr_lambda) != groups:
-        raise ValueError(f"lr_lambda has {len(lr_lambda)} functions for {groups} groups")
-    if not all(callable(function) for function in lr_lambda):
-        raise TypeError(f"lr_lambda must be a function or a list of them, got {lr_lambda!r}")
-    return list(lr_lambda)
 
 
 class _ByFunction(LRScheduler):
     """What the two share: functions, which are no part of the state."""
 
-    _arguments = ()
+    _functions = ("lr_lambda",)
 
     def __init__(
         self, optimizer: Any, lr_lambda: Factor | Sequence[Factor], last_epoch: int = -1
     ) -> None:
-        self.lr_lambda = _checked(optimizer, lr_lambda)
+        self.lr_lambda = lr_lambda if callable(lr_lambda) else one_or_listed("lr_lambda", lr_lambda)
         super().__init__(optimizer, last_epoch)
 
-    def _given(self) -> Any:
-        return self.lr_lambda
+    def _factors(self) -> list[Factor]:
+        """Give the function of each group."""
+        return for_groups("lr_lambda", self.lr_lambda, self.optimizer.param_groups, function)
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         # PyTorch keeps the attributes of functions that are objects.
-        state.pop("lr_lambdas", None)
-        return super()._translated(state)
+        return {name: value for name, value in state.items() if name != "lr_lambdas"}
 
 
-class Scaled:
-    """A rate times a function of the step."""
-
-    def __init__(self, base_lr: float, function: Factor) -> None:
-        self.base_lr = base_lr
-        self.function = function
-
-    def __call__(self, t: float) -> float:
-        """Give the rate at ``t``."""
-        return self.base_lr * self.function(int(t))
+def function(name: str, value: Any) -> Factor:
+    """Check a function."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function or a sequence of them, got {value!r}")
+    found: Factor = value
+    return found
 
 
 class LambdaLR(_ByFunction):
@@ -94,10 +76,19 @@ class LambdaLR(_ByFunction):
     """
 
     _acts_on_resume = True
-    _floor = None
 
-    def _schedule(self, base_lr: float, index: int) -> Curve:
-        return Scaled(base_lr, of_group("lr_lambda", self.lr_lambda, index))
+    def _curve(self) -> Curve:
+        factors = self._factors()
+        if callable(self.lr_lambda):
+            # Called once for all groups, as it may be slow.
+            return lambda t: [factors[0](int(t))] * len(factors)
+        return lambda t: [factor(int(t)) for factor in factors]
+
+    def _rates(self, curve: Any, value: Any, base_lrs: list[float]) -> list[float]:
+        return [base_lr * factor for base_lr, factor in zip(base_lrs, value, strict=True)]
+
+    def _next(self, held: list[Any], old: Place, new: Place) -> list[float]:
+        return new.rates  # It sets any rate.
 
 
 class MultiplicativeLR(_ByFunction):
@@ -136,26 +127,18 @@ class MultiplicativeLR(_ByFunction):
     [0.25]
     """
 
-    def _schedule(self, base_lr: float, index: int) -> Curve:
+    def _curve(self) -> Curve:
         # The product of all factors has no form but itself: it is in the rate.
-        return schedules.constant(base_lr)
+        self._factors()
+        return schedules.constant(1.0)
 
-    def _rates(
-        self, epoch: int, groups: list[dict[str, Any]], before: list[float], now: list[float]
-    ) -> list[float]:
-        if epoch == 0:
-            return [float(group["lr"]) for group in groups]
-        return self._products(groups, epoch)
+    def _next(self, held: list[Any], old: Place, new: Place) -> list[float]:
+        return self._times(held, new.epoch) if new.epoch > 0 else [float(rate) for rate in held]
 
-    def _products(self, groups: list[dict[str, Any]], epoch: int) -> list[float]:
-        return [
-            float(group["lr"]) * of_group("lr_lambda", self.lr_lambda, index)(epoch)
-            for index, group in enumerate(groups)
-        ]
+    def _times(self, rates: list[Any], epoch: int) -> list[float]:
+        factors = self._factors()
+        return [float(rate) * factor(epoch) for rate, factor in zip(rates, factors, strict=True)]
 
     def _restart(self) -> None:
         # As PyTorch: from the rate that it finds, by the factor of step 0.
-        groups = self.optimizer.param_groups
-        for group, rate in zip(groups, self._products(groups, 0), strict=True):
-            write_rate(group, rate)
-        self._begin()
+        self._begin(self._times([group["lr"] for group in self.optimizer.param_groups], 0))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastoptim import schedules
 from fastoptim.lr_scheduler._base import Curve
-from fastoptim.lr_scheduler._cycle import Cycle
-from fastoptim.lr_scheduler._groups import check_optimizer, of_group
-from fastoptim.schedules.cycles import Point, anneal
+from fastoptim.lr_scheduler._cycle import Cycle, Swing
+from fastoptim.lr_scheduler._groups import check_optimizer, for_groups, one_or_listed
+from fastoptim.lr_scheduler._states import integer
+from fastoptim.schedules._base import non_negative
+from fastoptim.schedules.cycles import Points, phase_at, reached
 
 
 class OneCycleLR(Cycle):
@@ -25,8 +28,8 @@ class OneCycleLR(Cycle):
     ----------
     optimizer : object with ``param_groups``
         Whose rates to write.
-    max_lr : float or list of float
-        The highest rate, at least 0; a list has one for each group.
+    max_lr : float or sequence of float
+        The highest rate, at least 0; a sequence has one for each group.
     total_steps : int, optional
         The number of steps; or ``epochs`` times ``steps_per_epoch``.
     epochs, steps_per_epoch : int, optional
@@ -37,7 +40,7 @@ class OneCycleLR(Cycle):
         The form of rise and fall.
     cycle_momentum : bool
         Also drives ``momentum``, or the first of ``betas``, against the rate.
-    base_momentum, max_momentum : float or list of float
+    base_momentum, max_momentum : float or sequence of float
         Where the momentum is when the rate is high and low, at least 0; below 1 for ``betas``.
     div_factor : float
         The first rate is ``max_lr / div_factor``; above 0.
@@ -92,15 +95,15 @@ class OneCycleLR(Cycle):
     def __init__(
         self,
         optimizer: Any,
-        max_lr: float | list[float],
+        max_lr: float | Sequence[float],
         total_steps: int | None = None,
         epochs: int | None = None,
         steps_per_epoch: int | None = None,
         pct_start: float = 0.3,
         anneal_strategy: str = "cos",
         cycle_momentum: bool = True,
-        base_momentum: float | list[float] = 0.85,
-        max_momentum: float | list[float] = 0.95,
+        base_momentum: float | Sequence[float] = 0.85,
+        max_momentum: float | Sequence[float] = 0.95,
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
         three_phase: bool = False,
@@ -112,32 +115,30 @@ class OneCycleLR(Cycle):
             total_steps = epochs * steps_per_epoch
         check_optimizer(optimizer)
         self.optimizer = optimizer
-        self.max_lr = self._each("max_lr", max_lr)
+        self.max_lr = one_or_listed("max_lr", max_lr)
         self.total_steps = total_steps
         self.pct_start = pct_start
         self.anneal_strategy = anneal_strategy
         self.cycle_momentum = cycle_momentum
-        self.base_momentum = self._each("base_momentum", base_momentum)
-        self.max_momentum = self._each("max_momentum", max_momentum)
+        self.base_momentum = one_or_listed("base_momentum", base_momentum)
+        self.max_momentum = one_or_listed("max_momentum", max_momentum)
         self.div_factor = div_factor
         self.final_div_factor = final_div_factor
         self.three_phase = three_phase
-        groups = optimizer.param_groups
-        rates = [self._cycle(index).first for index in range(len(groups))]
-        self._start(rates, last_epoch)
+        self.last_epoch = integer("last_epoch", last_epoch, low=-1)
+        self._check()
         if last_epoch == -1:
-            for group, rate in zip(groups, rates, strict=True):
-                group["initial_lr"] = rate
+            for group, cycle in zip(optimizer.param_groups, self._cycles(), strict=True):
+                group["initial_lr"] = cycle.first
         super().__init__(optimizer, last_epoch)
 
     def _check(self) -> None:
         super()._check()
-        if self.last_epoch > self.total_steps:
-            raise ValueError(f"last_epoch is {self.last_epoch}, total_steps {self.total_steps}")
+        self._phase(self.last_epoch)
 
-    def _cycle(self, index: int) -> schedules.one_cycle:
+    def _cycle(self, max_lr: float) -> schedules.one_cycle:
         return schedules.one_cycle(
-            of_group("max_lr", self.max_lr, index),
+            max_lr,
             self.total_steps,
             self.pct_start,
             self.anneal_strategy,
@@ -146,28 +147,39 @@ class OneCycleLR(Cycle):
             self.three_phase,
         )
 
-    def _schedule(self, base_lr: float, index: int) -> Curve:
-        cycle = self._cycle(index)
-        points = cycle.points(cycle.first, cycle.max_lr, cycle.last)
-        return Annealed(points, self.anneal_strategy)
+    def _cycles(self) -> list[schedules.one_cycle]:
+        groups = self.optimizer.param_groups
+        highs = for_groups("max_lr", self.max_lr, groups, non_negative)
+        return [self._cycle(high) for high in highs]
 
-    def _height(self) -> Curve:
-        return Annealed(self._cycle(0).points(0.0, 1.0, 0.0), self.anneal_strategy)
+    def _shape(self) -> Curve:
+        return Phases(self._cycle(1.0).points(0.0, 1.0, 0.0), self.anneal_strategy)
 
-    def _advance(self, *, act: bool, epoch: int | None = None) -> None:
-        number = self.last_epoch + 1 if epoch is None else epoch
-        if number > self.total_steps:
-            raise ValueError(f"step {number} of {self.total_steps}: total_steps are done")
-        super()._advance(act=act, epoch=epoch)
+    def _ends(self) -> list[Points]:
+        return [cycle.points(cycle.first, cycle.max_lr, cycle.last) for cycle in self._cycles()]
+
+    def _rates(self, curve: Any, value: Any, base_lrs: list[float]) -> list[float]:
+        return [reached(points, *value) for points in curve.ends]
+
+    def _height(self, swing: Swing, value: Any) -> float:
+        assert isinstance(swing.shape, Phases)
+        height: float = reached(swing.shape.heights, *value)
+        return height
+
+    def _phase(self, epoch: int) -> float:
+        if epoch > self.total_steps:
+            raise ValueError(f"step {epoch} of {self.total_steps}: total_steps are done")
+        return epoch
 
 
-class Annealed:
-    """What goes from point to point, with the points found once."""
+class Phases:
+    """Where on its way an annealing is."""
 
-    def __init__(self, points: list[Point], strategy: str) -> None:
-        self.points = points
+    def __init__(self, heights: Points, strategy: str) -> None:
+        self.heights = heights
+        self.steps = [step for step, _ in heights]
         self.strategy = strategy
 
-    def __call__(self, t: float) -> float:
-        """Give the value at ``t``."""
-        return float(anneal(self.points, t, self.strategy))
+    def __call__(self, t: float) -> tuple[int, float]:
+        """Give the phase at ``t``, and the weight that its beginning still has."""
+        return phase_at(self.steps, t, self.strategy)

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
-from numbers import Real
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastoptim.errors import CheckpointError
 from fastoptim.lr_scheduler._groups import (
     check_optimizer,
-    checked_epoch,
-    checked_list,
-    checked_mapping,
-    checked_rates,
-    of_group,
+    for_groups,
+    one_or_listed,
+    rates_of,
     write_rate,
 )
-from fastoptim.schedules._base import non_negative, one_of
-
-# What PyTorch's state dicts hold besides ours; a load passes over it.
-_PYTORCH_ONLY = frozenset({"default_min_lr", "mode_worse", "_get_lr_called_within_step"})
+from fastoptim.lr_scheduler._states import checked_state, integer, not_nan, plain
+from fastoptim.schedules._base import finite, non_negative, one_of
 
 
 class ReduceLROnPlateau:
@@ -47,8 +42,8 @@ class ReduceLROnPlateau:
         Whether it is a part of the best value or added to it.
     cooldown : int
         The steps after a reduction that do not count.
-    min_lr : float or list of float
-        The lowest rate, at least 0; a list has one for each group.
+    min_lr : float or sequence of float
+        The lowest rate, at least 0; a sequence has one for each group.
     eps : float
         A change of a rate by no more than this is not made; at least 0.
 
@@ -92,7 +87,7 @@ class ReduceLROnPlateau:
         threshold: float = 1e-4,
         threshold_mode: str = "rel",
         cooldown: int = 0,
-        min_lr: float | list[float] = 0,
+        min_lr: float | Sequence[float] = 0,
         eps: float = 1e-8,
     ) -> None:
         check_optimizer(optimizer)
@@ -103,7 +98,7 @@ class ReduceLROnPlateau:
         self.threshold = threshold
         self.threshold_mode = threshold_mode
         self.cooldown = cooldown
-        self.min_lr = checked_list("min_lr", min_lr, optimizer.param_groups)
+        self.min_lr = one_or_listed("min_lr", min_lr)
         self.eps = eps
         self._check()
         self.best = math.inf if mode == "min" else -math.inf
@@ -114,7 +109,7 @@ class ReduceLROnPlateau:
         one_of("mode", self.mode, ("min", "max"))
         one_of("threshold_mode", self.threshold_mode, ("rel", "abs"))
         for name in ("patience", "cooldown"):
-            checked_epoch(name, getattr(self, name), low=0)
+            integer(name, getattr(self, name), low=0)
         for name in ("threshold", "eps"):
             non_negative(name, getattr(self, name))
         if not non_negative("factor", self.factor) < 1:
@@ -123,8 +118,7 @@ class ReduceLROnPlateau:
 
     def _lows(self) -> list[float]:
         """Give the lowest rate of each group."""
-        groups = range(len(self.optimizer.param_groups))
-        return [non_negative("min_lr", of_group("min_lr", self.min_lr, i)) for i in groups]
+        return for_groups("min_lr", self.min_lr, self.optimizer.param_groups, non_negative)
 
     @property
     def in_cooldown(self) -> bool:
@@ -183,11 +177,8 @@ class ReduceLROnPlateau:
 
     def state_dict(self) -> dict[str, Any]:
         """Give the counts, the best value and the arguments."""
-        names = (*self._COUNTS, "best", *self._ARGUMENTS)
-        return {
-            "_last_lr": list(self._last_lr),
-            **{name: copy.copy(getattr(self, name)) for name in names},
-        }
+        names = ("_last_lr", *self._COUNTS, "best", *self._ARGUMENTS)
+        return {name: plain(getattr(self, name)) for name in names}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a state, one of PyTorch's included; the optimizer's rates stay as they are.
@@ -197,34 +188,24 @@ class ReduceLROnPlateau:
         CheckpointError
             If the state is not one of this class. Nothing has changed then.
         """
-        names = {*self._COUNTS, "best", "_last_lr", *self._ARGUMENTS}
-        state = checked_mapping(self, state_dict)
-        if "min_lrs" in state:
-            state["min_lr"] = state.pop("min_lrs")
-            state = {name: value for name, value in state.items() if name not in _PYTORCH_ONLY}
-        if set(state) != names:
-            raise CheckpointError(
-                f"the state of a ReduceLROnPlateau has {sorted(names)}, got {sorted(state)}"
-            )
+        state = checked_state(self, state_dict, self.state_dict())
         loaded = copy.copy(self)
         loaded.__dict__.update(state)
-        groups = self.optimizer.param_groups
         try:
             for name in self._COUNTS:
-                checked_epoch(name, getattr(loaded, name), low=0)
-            loaded.min_lr = checked_list("min_lr", loaded.min_lr, groups)
-            loaded._last_lr = checked_rates("_last_lr", loaded._last_lr, groups)
+                integer(name, state[name], low=0)
+            groups = self.optimizer.param_groups
+            loaded._last_lr = rates_of("_last_lr", state["_last_lr"], groups, finite)
             # Infinite before the first metric, which may be NaN but never the best.
-            loaded.best = _not_nan("best", loaded.best)
+            loaded.best = not_nan("best", state["best"])
             loaded._check()
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"the state of a ReduceLROnPlateau: {error}") from error
         self.__dict__.update(loaded.__dict__)
 
-
-def _not_nan(name: str, value: Any) -> float:
-    if not isinstance(value, Real):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
-    if math.isnan(value):
-        raise ValueError(f"{name} must not be NaN")
-    return float(value)
+    def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Give a state of PyTorch under our names; one of ours as it is."""
+        if "min_lrs" not in state:
+            return state
+        ours = {"min_lr" if name == "min_lrs" else name: state[name] for name in state}
+        return {name: ours[name] for name in ours if name not in ("default_min_lr", "mode_worse")}

@@ -67,10 +67,10 @@ class LinearLR(LRScheduler):
         self.total_iters = total_iters
         super().__init__(optimizer, last_epoch)
 
-    def _schedule(self, base_lr: float, index: int) -> Curve:
+    def _curve(self) -> Curve:
         # From 0 no ratio leads anywhere.
         positive("start_factor", self.start_factor)
-        return schedules.linear(base_lr, self.start_factor, self.end_factor, self.total_iters)
+        return schedules.linear(1.0, self.start_factor, self.end_factor, self.total_iters)
 
 
 class PolynomialLR(LRScheduler):
@@ -123,8 +123,8 @@ class PolynomialLR(LRScheduler):
         self.power = power
         super().__init__(optimizer, last_epoch)
 
-    def _schedule(self, base_lr: float, index: int) -> Curve:
-        return schedules.polynomial(base_lr, self.total_iters, self.power)
+    def _curve(self) -> Curve:
+        return schedules.polynomial(1.0, self.total_iters, self.power)
 
 
 class WarmupStableDecayLR(LRScheduler):
@@ -201,9 +201,9 @@ class WarmupStableDecayLR(LRScheduler):
         self.decay = decay
         super().__init__(optimizer, last_epoch)
 
-    def _schedule(self, base_lr: float, index: int) -> Curve:
+    def _curve(self) -> Curve:
         return schedules.wsd(
-            base_lr,
+            1.0,
             self.warmup_steps,
             self.stable_steps,
             self.decay_steps,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -33,30 +32,41 @@ def fall(left: Steps) -> Steps:
     return root * root
 
 
-Point: TypeAlias = tuple[float, float]
 MODES = ("triangular", "triangular2", "exp_range")
+# The steps at which the phases of an annealing begin and end, with what is reached there.
+Points: TypeAlias = Sequence[tuple[float, float]]
 
 
-def anneal(points: Sequence[Point], t: Steps, strategy: str) -> Steps:
+def anneal(points: Points, t: Steps, strategy: str) -> Steps:
     """Go from point to point, along half a cosine or in a line, and hold the last."""
-    t = minimum(t, points[-1][0])
     if not isinstance(t, np.ndarray):
-        for begin, end in pairwise(points):
-            if t <= end[0]:
-                return _between(begin, end, t, strategy)
-    value = _between(points[-2], points[-1], t, strategy)
+        return reached(points, *phase_at([step for step, _ in points], t, strategy))
+    t = np.minimum(t, points[-1][0])
+    value: Steps = None
     # From the last phase to the first: an earlier one counts up to its end.
-    for end, begin in pairwise(reversed(points[:-1])):
-        value = np.where(t <= end[0], _between(begin, end, t, strategy), value)
+    for phase in reversed(range(len(points) - 1)):
+        start, stop = points[phase][0], points[phase + 1][0]
+        here = reached(points, phase, _weight(start, stop, t, strategy))
+        value = here if value is None else np.where(t <= stop, here, value)
     return value
 
 
-def _between(begin: Point, end: Point, t: Steps, strategy: str) -> Steps:
-    (start, high), (stop, low) = begin, end
+def phase_at(steps: Sequence[float], t: float, strategy: str) -> tuple[int, float]:
+    """Give the phase in which a step lies, and the weight that its beginning still has."""
+    t = min(t, steps[-1])
+    phase = next(i for i, stop in enumerate(steps[1:]) if t <= stop)
+    return phase, _weight(steps[phase], steps[phase + 1], t, strategy)
+
+
+def reached(points: Points, phase: int, w: Steps) -> Steps:
+    """Give what is reached in a phase where its beginning has a weight."""
+    return w * points[phase][1] + (1 - w) * points[phase + 1][1]
+
+
+def _weight(start: float, stop: float, t: Steps, strategy: str) -> Steps:
     # A phase that has no length is at its end.
     left = (stop - t) / (stop - start) if stop > start else 0 * t
-    w = fall(left) if strategy == "cos" else left
-    return w * high + (1 - w) * low
+    return fall(left) if strategy == "cos" else left
 
 
 @dataclass(frozen=True)
@@ -257,7 +267,7 @@ class one_cycle(Schedule):
         """The value at the end."""
         return self.first / self.final_div_factor
 
-    def points(self, first: float, top: float, last: float) -> list[Point]:
+    def points(self, first: float, top: float, last: float) -> Points:
         """Give the steps at which the phases begin and end, with what is reached there."""
         end, peak = self.total_steps - 1.0, self.pct_start * self.total_steps - 1
         down = [(2 * peak, first)] if self.three_phase else []
