@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from fastoptim.errors import CheckpointError
+from fastoptim.lr_scheduler._arguments import integer, plain
 from fastoptim.lr_scheduler._groups import (
     base_rate,
     check_optimizer,
     note_base_rate,
-    rates_of,
     write_rate,
 )
-from fastoptim.lr_scheduler._states import checked_state, integer, plain
+from fastoptim.lr_scheduler._states import checked_state, rates_of
 from fastoptim.schedules._base import finite, non_negative
 
 # A closed form: what a schedule of `fastoptim.schedules` is, or a function of a user's own.
@@ -171,7 +171,7 @@ class LRScheduler(ABC):
             # Chained by hand, a cosine may take a rate below 0, as in PyTorch.
             loaded._last_lr = rates_of("_last_lr", loaded._last_lr, groups, finite)
             loaded._check()
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError) as error:
             raise CheckpointError(f"the state of a {type(self).__name__}: {error}") from error
         self.__dict__.update(loaded.__dict__)
 

@@ -6,8 +6,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from fastoptim.lr_scheduler._arguments import for_groups
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
-from fastoptim.lr_scheduler._groups import for_groups
 from fastoptim.schedules._base import non_negative
 
 

@@ -1,14 +1,12 @@
-"""What schedulers read from groups and write to them, and arguments with one value for each."""
+"""What schedulers read from groups and write to them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
-from fastoptim.lr_scheduler._states import plain
 from fastoptim.schedules._base import non_negative
-
-T = TypeVar("T")
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -42,31 +40,19 @@ def write_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"] = rate
 
 
-def listed(name: str, values: Any) -> list[Any]:
-    """Read a sequence once, into a list: an iterator has nothing the second time."""
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} must be a sequence, got {values!r}")
-    return [plain(value) for value in values]
-
-
-def one_or_listed(name: str, value: Any) -> Any:
-    """Read an argument of one value for all groups, or of a sequence with one for each."""
-    several = isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
-    return listed(name, value) if several else plain(value)
-
-
-def for_groups(name: str, value: Any, groups: list[Any], check: Callable[[str, Any], T]) -> list[T]:
-    """Give the checked value of each group: the same for all unless it is a list."""
-    values = value if isinstance(value, (list, tuple)) else [value] * len(groups)
-    if len(values) != len(groups):
-        raise ValueError(f"{name} has {len(values)} values, the optimizer {len(groups)} groups")
-    return [check(name, value) for value in values]
-
-
-def rates_of(
-    name: str, rates: Any, groups: list[Any], check: Callable[[str, Any], float]
-) -> list[float]:
-    """Check the rates in a state."""
-    if not isinstance(rates, list):
-        raise TypeError(f"{name} must be a list of numbers, got {rates!r}")
-    return for_groups(name, rates, groups, check)
+@contextmanager
+def all_or_nothing(groups: list[dict[str, Any]], parts: Iterable[object] = ()) -> Iterator[None]:
+    """Give groups and schedulers back what they had, if what is done to them fails."""
+    items = [(dict(group), float(group["lr"])) for group in groups]
+    attributes = [(part, dict(vars(part))) for part in parts]
+    try:
+        yield
+    except BaseException:
+        for part, before in attributes:
+            vars(part).update(before)
+        for group, (before, rate) in zip(groups, items, strict=True):
+            group.clear()
+            group.update(before)
+            if hasattr(before["lr"], "fill_"):
+                before["lr"].fill_(rate)
+        raise

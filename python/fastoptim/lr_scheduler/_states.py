@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastoptim.errors import CheckpointError
-from fastoptim.schedules._base import finite
+from fastoptim.lr_scheduler._arguments import for_groups, plain
 
 # What PyTorch's state dicts hold besides ours; a load passes over it.
 PYTORCH_ONLY = frozenset({"_get_lr_called_within_step", "_is_initial", "_step_count"})
-
-
-def plain(value: Any) -> Any:
-    """Give a number of any library as Python's, and a sequence as a new list of such."""
-    if isinstance(value, (list, tuple)):
-        return [plain(part) for part in value]
-    if getattr(value, "ndim", None) == 0:
-        return value.item()
-    return value
 
 
 def checked_state(scheduler: Any, state: Any, names: Iterable[str]) -> dict[str, Any]:
@@ -36,17 +25,10 @@ def checked_state(scheduler: Any, state: Any, names: Iterable[str]) -> dict[str,
     return {name: plain(value) for name, value in given.items()}
 
 
-def integer(name: str, value: Any, *, low: int) -> int:
-    """Check an integer >= ``low``."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if number < low:
-        raise ValueError(f"{name} must be >= {low}, got {number}")
-    return number
-
-
-def not_nan(name: str, value: Any) -> float:
-    """Check a number that may be infinite."""
-    return value if isinstance(value, float) and math.isinf(value) else finite(name, value)
+def rates_of(
+    name: str, rates: Any, groups: list[Any], check: Callable[[str, Any], float]
+) -> list[float]:
+    """Check one rate for each group."""
+    if not isinstance(rates, list):
+        raise TypeError(f"{name} must be a list of numbers, got {rates!r}")
+    return for_groups(name, rates, groups, check)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from fastoptim.errors import CheckpointError
+from fastoptim.lr_scheduler._arguments import integer, listed, plain
 from fastoptim.lr_scheduler._base import LRScheduler
-from fastoptim.lr_scheduler._groups import listed, rates_of
-from fastoptim.lr_scheduler._states import checked_state, integer, plain
+from fastoptim.lr_scheduler._groups import all_or_nothing
+from fastoptim.lr_scheduler._states import checked_state, rates_of
 from fastoptim.schedules._base import finite
 
 
@@ -265,19 +266,7 @@ class ChainedScheduler(Composition):
 
     def _move(self, *moves: Callable[[], None]) -> None:
         """Make one move after another, and undo them if one cannot be made."""
-        groups = self.optimizer.param_groups
-        before = [(dict(group), float(group["lr"])) for group in groups]
-        parts = [(part, dict(part.__dict__)) for part in self._parts()]
-        try:
+        with all_or_nothing(self.optimizer.param_groups, self._parts()):
             for move in moves:
                 move()
-        except BaseException:
-            for part, attributes in parts:
-                part.__dict__.update(attributes)
-            for group, (items, rate) in zip(groups, before, strict=True):
-                group.clear()
-                group.update(items)
-                if hasattr(items["lr"], "fill_"):
-                    items["lr"].fill_(rate)
-            raise
         self._note()

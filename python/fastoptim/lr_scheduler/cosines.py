@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from fastoptim import schedules
+from fastoptim.lr_scheduler._arguments import integer
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
-from fastoptim.lr_scheduler._states import integer
 from fastoptim.schedules._base import non_negative, positive
 from fastoptim.schedules.cycles import fall
 

@@ -7,15 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastoptim import schedules
+from fastoptim.lr_scheduler._arguments import for_groups, function, integer, one_or_listed
 from fastoptim.lr_scheduler._base import Curve
 from fastoptim.lr_scheduler._cycle import Cycle, Swing
-from fastoptim.lr_scheduler._groups import (
-    check_optimizer,
-    for_groups,
-    one_or_listed,
-    write_rate,
-)
-from fastoptim.lr_scheduler._states import integer
+from fastoptim.lr_scheduler._groups import all_or_nothing, check_optimizer, write_rate
 from fastoptim.schedules._base import non_negative, one_of
 
 
@@ -128,10 +123,11 @@ class CyclicLR(Cycle):
         self._check()
         groups = optimizer.param_groups
         rates = for_groups("base_lr", one_or_listed("base_lr", base_lr), groups, non_negative)
-        if last_epoch == -1:
-            for group, rate in zip(groups, rates, strict=True):
-                write_rate(group, rate)
-        super().__init__(optimizer, last_epoch)
+        with all_or_nothing(groups):
+            if last_epoch == -1:
+                for group, rate in zip(groups, rates, strict=True):
+                    write_rate(group, rate)
+            super().__init__(optimizer, last_epoch)
         self.base_lrs = rates
 
     def _shape(self) -> Curve:
@@ -142,7 +138,7 @@ class CyclicLR(Cycle):
         # As in PyTorch, any word is fine for the mode where a function takes its place.
         one_of("mode", self.mode, (str(self.mode),))
         height = schedules.cyclic(0.0, 1.0, up, down, gamma=self.gamma)
-        return Scaled(height, self.scale_fn, self.scale_mode == "cycle")
+        return Scaled(height, function("scale_fn", self.scale_fn), self.scale_mode == "cycle")
 
     def _ends(self) -> list[float]:
         return for_groups("max_lr", self.max_lr, self.optimizer.param_groups, non_negative)

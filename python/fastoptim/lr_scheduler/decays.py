@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastoptim import schedules
+from fastoptim.lr_scheduler._arguments import listed
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
-from fastoptim.lr_scheduler._groups import listed
 from fastoptim.schedules._base import non_negative
 
 

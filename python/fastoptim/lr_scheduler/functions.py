@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from fastoptim import schedules
+from fastoptim.lr_scheduler._arguments import for_groups, function, one_or_listed
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
-from fastoptim.lr_scheduler._groups import for_groups, one_or_listed
 
 Factor: TypeAlias = Callable[[int], float]
 
@@ -30,14 +30,6 @@ class _ByFunction(LRScheduler):
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         # PyTorch keeps the attributes of functions that are objects.
         return {name: value for name, value in state.items() if name != "lr_lambdas"}
-
-
-def function(name: str, value: Any) -> Factor:
-    """Check a function."""
-    if not callable(value):
-        raise TypeError(f"{name} must be a function or a sequence of them, got {value!r}")
-    found: Factor = value
-    return found
 
 
 class LambdaLR(_ByFunction):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastoptim import schedules
+from fastoptim.lr_scheduler._arguments import for_groups, integer, one_or_listed
 from fastoptim.lr_scheduler._base import Curve
 from fastoptim.lr_scheduler._cycle import Cycle, Swing
-from fastoptim.lr_scheduler._groups import check_optimizer, for_groups, one_or_listed
-from fastoptim.lr_scheduler._states import integer
+from fastoptim.lr_scheduler._groups import check_optimizer
 from fastoptim.schedules._base import non_negative
 from fastoptim.schedules.cycles import Points, phase_at, reached
 

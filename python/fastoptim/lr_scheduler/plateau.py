@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastoptim.errors import CheckpointError
-from fastoptim.lr_scheduler._groups import (
-    check_optimizer,
+from fastoptim.lr_scheduler._arguments import (
     for_groups,
+    integer,
+    not_nan,
     one_or_listed,
-    rates_of,
-    write_rate,
+    plain,
 )
-from fastoptim.lr_scheduler._states import checked_state, integer, not_nan, plain
+from fastoptim.lr_scheduler._groups import check_optimizer, write_rate
+from fastoptim.lr_scheduler._states import checked_state, rates_of
 from fastoptim.schedules._base import finite, non_negative, one_of
 
 
@@ -148,9 +149,11 @@ class ReduceLROnPlateau:
         Raises
         ------
         ValueError
-            If there are more groups than there are ``min_lr``. Nothing has changed then.
+            If an argument was changed to one that is out of range, or there are more groups than
+            there are ``min_lr``. Nothing has changed then.
         """
         value = float(metrics)
+        self._check()
         groups, lows = self.optimizer.param_groups, self._lows()
         self.last_epoch += 1
         if self.is_better(value):

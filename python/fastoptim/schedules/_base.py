@@ -100,7 +100,10 @@ def finite(name: str, value: object) -> float:
     """Check a finite number."""
     if not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be below 1e308") from None
     if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {value}")
     return number
