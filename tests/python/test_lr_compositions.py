@@ -12,7 +12,7 @@ import pytest
 
 import fastoptim as fo
 from fastoptim import lr_scheduler
-from rates import LRS, mine, pytorch, same
+from rates import LRS, in_tensors, mine, pytorch, same, written
 
 # PyTorch's schedulers want their optimizer to step too, which these tests have no need of.
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step:UserWarning")
@@ -236,6 +236,48 @@ def test_a_bad_state_is_refused_whole(chained: bool) -> None:
         assert scheduler.state_dict() == before
 
 
+def test_a_chain_moves_all_or_none() -> None:
+    for tensors in (False, True):
+        opt = pytorch(lrs=in_tensors())[1] if tensors else mine()
+        inner = lr_scheduler.SequentialLR(opt, [lr_scheduler.StepLR(opt, 2)], [])
+        once = lr_scheduler.OneCycleLR(opt, 0.3, 3)
+        chain = lr_scheduler.ChainedScheduler([lr_scheduler.ExponentialLR(opt, 0.9), inner, once])
+        for _ in range(3):
+            chain.step()
+        before = copy.deepcopy((written(opt), chain.state_dict()))
+        for _ in range(2):
+            with pytest.raises(ValueError, match="total_steps"):
+                chain.step()
+            assert (written(opt), chain.state_dict()) == before
+
+
+def test_a_part_that_cannot_begin_leaves_a_sequence_where_it_is() -> None:
+    opt = mine()
+    second = lr_scheduler.ExponentialLR(opt, 0.9)
+    sequence = lr_scheduler.SequentialLR(opt, [lr_scheduler.StepLR(opt, 1), second], [2])
+    sequence.step()
+    before = copy.deepcopy((written(opt), sequence.state_dict()))
+    second.gamma = -1.0
+    with pytest.raises(ValueError, match="gamma"):
+        sequence.step()
+    second.gamma = 0.9
+    assert (written(opt), sequence.state_dict()) == before
+    sequence.step()
+    assert sequence.get_last_lr() == list(LRS)
+
+
+def test_parts_and_milestones_may_come_from_iterators() -> None:
+    expected, opt = mine(), mine()
+    lists = lr_scheduler.SequentialLR(expected, parts(lr_scheduler, expected, PARTS[0]), [7])
+    iterators = lr_scheduler.SequentialLR(
+        opt, iter(parts(lr_scheduler, opt, PARTS[0])), (m for m in (7,))
+    )
+    for _ in range(10):
+        assert lists.get_last_lr() == iterators.get_last_lr()
+        lists.step()
+        iterators.step()
+
+
 def test_compositions_of_what_does_not_fit() -> None:
     opt = mine()
     first, second = lr_scheduler.ExponentialLR(opt, 0.9), lr_scheduler.StepLR(opt, 3)
@@ -248,5 +290,10 @@ def test_compositions_of_what_does_not_fit() -> None:
     for part in (object(), lr_scheduler.ReduceLROnPlateau(opt)):
         with pytest.raises(TypeError, match="schedulers"):
             lr_scheduler.ChainedScheduler([part], optimizer=opt)
+    for value in (None, 5, "x"):
+        with pytest.raises(TypeError, match="schedulers"):
+            lr_scheduler.SequentialLR(opt, value, [])  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="milestones"):
+            lr_scheduler.SequentialLR(opt, [first, second], value)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="schedulers"):
         lr_scheduler.ChainedScheduler([])

@@ -13,7 +13,7 @@ import pytest
 
 import fastoptim as fo
 from fastoptim import lr_scheduler, schedules
-from rates import mine, pytorch, same, written
+from rates import in_tensors, mine, pytorch, same, written
 
 # PyTorch's schedulers want their optimizer to step too, which these tests have no need of.
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step:UserWarning")
@@ -141,7 +141,7 @@ def test_one_cycle_of_any_shape_against_pytorch(
 
 @pytest.mark.parametrize(("name", "arguments"), [CYCLES[0], CYCLES[2], *CYCLES[-6:-3]])
 def test_rates_in_tensors_stay_there(name: str, arguments: dict[str, Any]) -> None:
-    reference, theirs, ours = pytorch(tensors=True)
+    reference, theirs, ours = pytorch(lrs=in_tensors())
     tensors = [group["lr"] for group in ours.param_groups]
     their = getattr(reference, name)(theirs, **arguments)
     our = getattr(lr_scheduler, name)(ours, **arguments)
@@ -198,6 +198,49 @@ def test_a_momentum_may_be_large_but_no_beta() -> None:
     assert opt.param_groups[0]["betas"] == (0.9, 0.999)
 
 
+@pytest.mark.parametrize("read", [tuple, list, iter, np.array])
+def test_what_is_given_for_each_group_may_be_any_sequence(read: Any) -> None:
+    for scheduler in (
+        lr_scheduler.CyclicLR(
+            mine(), read([0.1, 0.2]), read([0.5, 0.6]), base_momentum=read([0.7, 0.8])
+        ),
+        lr_scheduler.OneCycleLR(
+            mine(), read([0.5, 0.6]), total_steps=9, base_momentum=read([0.7, 0.8])
+        ),
+    ):
+        for _ in range(2):
+            scheduler.step()
+        state = json.loads(json.dumps(scheduler.state_dict()))
+        assert state["max_lr"] == scheduler.max_lr == [0.5, 0.6]
+        assert state["base_momentum"] == scheduler.base_momentum == [0.7, 0.8]
+
+
+def test_a_change_inside_an_argument_counts() -> None:
+    opt = mine()
+    scheduler = lr_scheduler.CyclicLR(opt, 0.1, [0.5, 0.6], step_size_up=1)
+    scheduler.max_lr[1] = 0.9
+    scheduler.step()
+    assert scheduler.get_last_lr() == [0.5, 0.9]
+
+
+def test_a_refused_change_leaves_nothing_behind() -> None:
+    opt = mine()
+    scheduler = lr_scheduler.CyclicLR(opt, 0.1, 0.5, step_size_up=2)
+    scheduler.step()
+    before = written(opt), scheduler.state_dict()
+    scheduler.max_momentum, scheduler.max_lr = 0.99, math.nan
+    with pytest.raises(ValueError, match="max_lr"):
+        scheduler.step()
+    scheduler.max_momentum, scheduler.max_lr = 0.9, 0.5
+    assert (written(opt), scheduler.state_dict()) == before
+    scheduler.step()
+    assert opt.param_groups[0]["momentum"] == 0.8
+
+
+def failing(cycle: float) -> float:
+    raise ZeroDivisionError
+
+
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("CyclicLR", {"base_lr": -1.0, "max_lr": 1.0}, "base_lr"),
     ("CyclicLR", {"base_lr": 0.1, "max_lr": math.nan}, "max_lr"),
@@ -214,6 +257,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("CyclicLR", {"base_lr": 0.1, "max_lr": [1.0, 1.0, 1.0]}, "max_lr"),
     ("CyclicLR", {"base_lr": 0.1, "max_lr": 1.0, "last_epoch": -2}, "last_epoch"),
     ("OneCycleLR", {"max_lr": 1.0, "total_steps": 9, "base_momentum": math.nan}, "base_momentum"),
+    ("OneCycleLR", {"max_lr": 1.0, "total_steps": 9, "last_epoch": 10}, "total_steps"),
 ]
 
 
@@ -223,6 +267,15 @@ def test_what_can_never_work_is_refused(name: str, arguments: dict[str, Any], na
     before = copy.deepcopy(written(opt))
     with pytest.raises(ValueError, match=named):
         getattr(lr_scheduler, name)(opt, **arguments)
+    assert written(opt) == before
+
+
+@pytest.mark.parametrize(("scale_fn", "error"), [(0.5, TypeError), (failing, ZeroDivisionError)])
+def test_a_scale_that_fails_leaves_the_groups_alone(scale_fn: Any, error: Any) -> None:
+    opt = mine()
+    before = written(opt)
+    with pytest.raises(error):
+        lr_scheduler.CyclicLR(opt, 0.01, 0.1, scale_fn=scale_fn)
     assert written(opt) == before
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import fastoptim as fo
 from fastoptim import lr_scheduler
-from rates import LRS, mine, pytorch, same, written
+from rates import LRS, in_tensors, mine, pytorch, same, written
 
 METRICS = [3.0, 2.0, 2.0, 1.9999, 1.5, math.nan, 1.6, 1.7, 1.5, 1.5, 1.4, 1.4, 1.4, 1.5, 1.6, 0.1]
 PLATEAU: list[dict[str, Any]] = [
@@ -84,7 +84,7 @@ def test_any_plateau_against_pytorch(seed: int) -> None:
 
 
 def test_rates_in_tensors_stay_there() -> None:
-    _, _, ours = pytorch(tensors=True)
+    _, _, ours = pytorch(lrs=in_tensors())
     tensors = [group["lr"] for group in ours.param_groups]
     scheduler = lr_scheduler.ReduceLROnPlateau(ours, patience=0)
     for metric in (1.0, 2.0):
@@ -146,11 +146,25 @@ def test_what_can_never_work_is_refused(name: str, arguments: dict[str, Any], na
     assert written(opt) == before
 
 
+def test_a_refused_change_leaves_nothing_behind() -> None:
+    scheduler = lr_scheduler.ReduceLROnPlateau(mine(), patience=0)
+    scheduler.step(1.0)
+    before = scheduler.state_dict()
+    for name, value in (("patience", None), ("threshold", "x"), ("min_lr", [0.1])):
+        kept = getattr(scheduler, name)
+        setattr(scheduler, name, value)
+        with pytest.raises((TypeError, ValueError), match=name):
+            scheduler.step(2.0)
+        setattr(scheduler, name, kept)
+        assert scheduler.state_dict() == before
+
+
 def test_numbers_of_numpy_are_numbers() -> None:
     numbers: dict[str, Any] = {"factor": np.float32(0.5), "patience": np.int64(0)}
     scheduler = lr_scheduler.ReduceLROnPlateau(mine(), min_lr=np.float64(0.001), **numbers)
     for metric in (np.float32(1.0), np.float64(2.0)):
         scheduler.step(metric)
     assert scheduler.get_last_lr() == [lr * 0.5 for lr in LRS]
+    assert json.loads(json.dumps(scheduler.state_dict())) == scheduler.state_dict()
     with pytest.raises(TypeError, match="patience"):
         lr_scheduler.ReduceLROnPlateau(mine(), patience=1.5)  # type: ignore[arg-type]

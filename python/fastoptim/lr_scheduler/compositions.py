@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeAlias
 
 from fastoptim.errors import CheckpointError
@@ -24,7 +24,7 @@ class Composition(ABC):
 
     optimizer: Any
 
-    def __init__(self, optimizer: Any, schedulers: Sequence[Any]) -> None:
+    def __init__(self, optimizer: Any, schedulers: Iterable[Any]) -> None:
         self._schedulers: list[Part] = listed("schedulers", schedulers)
         if not self._schedulers:
             raise ValueError("schedulers must not be empty")
@@ -161,8 +161,8 @@ class SequentialLR(Composition):
     def __init__(
         self,
         optimizer: Any,
-        schedulers: Sequence[Any],
-        milestones: Sequence[int],
+        schedulers: Iterable[Any],
+        milestones: Iterable[int],
         last_epoch: int = -1,
     ) -> None:
         super().__init__(optimizer, schedulers)
@@ -173,7 +173,7 @@ class SequentialLR(Composition):
             self._begin([float(group["initial_lr"]) for group in optimizer.param_groups])
         self._last_lr = [float(group["lr"]) for group in optimizer.param_groups]
 
-    def _checked_milestones(self, milestones: Sequence[int]) -> list[int]:
+    def _checked_milestones(self, milestones: Iterable[int]) -> list[int]:
         found = [integer("milestones", part, low=0) for part in listed("milestones", milestones)]
         if found != sorted(found):
             raise ValueError(f"milestones must be in ascending order, got {found}")
@@ -242,7 +242,7 @@ class ChainedScheduler(Composition):
     [0.05]
     """
 
-    def __init__(self, schedulers: Sequence[Any], optimizer: Any = None) -> None:
+    def __init__(self, schedulers: Iterable[Any], optimizer: Any = None) -> None:
         found = listed("schedulers", schedulers)
         if optimizer is None and found:
             optimizer = getattr(found[0], "optimizer", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fastoptim import schedules
@@ -94,8 +94,8 @@ class CyclicLR(Cycle):
     def __init__(
         self,
         optimizer: Any,
-        base_lr: float | Sequence[float],
-        max_lr: float | Sequence[float],
+        base_lr: float | Iterable[float],
+        max_lr: float | Iterable[float],
         step_size_up: float = 2000,
         step_size_down: float | None = None,
         mode: str = "triangular",
@@ -103,8 +103,8 @@ class CyclicLR(Cycle):
         scale_fn: Callable[[float], float] | None = None,
         scale_mode: str = "cycle",
         cycle_momentum: bool = True,
-        base_momentum: float | Sequence[float] = 0.8,
-        max_momentum: float | Sequence[float] = 0.9,
+        base_momentum: float | Iterable[float] = 0.8,
+        max_momentum: float | Iterable[float] = 0.9,
         last_epoch: int = -1,
     ) -> None:
         check_optimizer(optimizer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from fastoptim import schedules
@@ -18,7 +18,7 @@ class _ByFunction(LRScheduler):
     _functions = ("lr_lambda",)
 
     def __init__(
-        self, optimizer: Any, lr_lambda: Factor | Sequence[Factor], last_epoch: int = -1
+        self, optimizer: Any, lr_lambda: Factor | Iterable[Factor], last_epoch: int = -1
     ) -> None:
         self.lr_lambda = lr_lambda if callable(lr_lambda) else one_or_listed("lr_lambda", lr_lambda)
         super().__init__(optimizer, last_epoch)
@@ -43,7 +43,7 @@ class LambdaLR(_ByFunction):
     ----------
     optimizer : object with ``param_groups``
         Whose rates to write.
-    lr_lambda : function or list of functions
+    lr_lambda : function or sequence of functions
         :math:`\lambda`, which takes the number of steps done and gives the factor; one for all
         groups, or one for each.
     last_epoch : int
@@ -94,7 +94,7 @@ class MultiplicativeLR(_ByFunction):
     ----------
     optimizer : object with ``param_groups``
         Whose rates to write.
-    lr_lambda : function or list of functions
+    lr_lambda : function or sequence of functions
         :math:`\lambda`, which takes the number of steps done and gives the factor; one for all
         groups, or one for each.
     last_epoch : int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from fastoptim import schedules
@@ -95,15 +95,15 @@ class OneCycleLR(Cycle):
     def __init__(
         self,
         optimizer: Any,
-        max_lr: float | Sequence[float],
+        max_lr: float | Iterable[float],
         total_steps: int | None = None,
         epochs: int | None = None,
         steps_per_epoch: int | None = None,
         pct_start: float = 0.3,
         anneal_strategy: str = "cos",
         cycle_momentum: bool = True,
-        base_momentum: float | Sequence[float] = 0.85,
-        max_momentum: float | Sequence[float] = 0.95,
+        base_momentum: float | Iterable[float] = 0.85,
+        max_momentum: float | Iterable[float] = 0.95,
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
         three_phase: bool = False,
