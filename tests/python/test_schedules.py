@@ -158,12 +158,26 @@ def test_the_end_of_a_long_run_is_precise(schedule: schedules.Schedule, expected
         assert schedule(LONG - left) == pytest.approx(expected(left), rel=1e-12, abs=0)
 
 
-@given(st.floats(0, 1e3), st.integers(1, 10**7), st.floats(0, 1e3), st.integers(0, 2 * 10**7))
-def test_cosine_stays_between_its_ends(high: float, T_max: int, low: float, t: int) -> None:
-    schedule = schedules.cosine(high, T_max, low)
-    assert schedule(0) == high
-    assert schedule(T_max) == schedule(T_max + t) == low
-    bottom, top = sorted((high, low))
+FROM_TO: list[Callable[[float, float, int], schedules.Schedule]] = [
+    lambda first, last, length: schedules.cosine(first, length, last),
+    lambda first, last, length: schedules.linear(1.0, first, last, length),
+]
+
+
+@given(
+    st.sampled_from(FROM_TO),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.integers(1, 10**7),
+    st.integers(0, 2 * 10**7),
+)
+def test_what_goes_from_one_end_to_the_other_meets_both(
+    make: Any, first: float, last: float, length: int, t: int
+) -> None:
+    schedule = make(first, last, length)
+    assert schedule(0) == first
+    assert schedule(length) == schedule(length + t) == last
+    bottom, top = sorted((first, last))
     assert np.nextafter(bottom, -1) <= schedule(t) <= np.nextafter(top, np.inf)
 
 

@@ -234,8 +234,10 @@ class linear(Schedule):
 
     def _at(self, t: Steps) -> Steps:
         done = minimum(t, self.total_iters)
-        factor = self.start_factor * (self.total_iters - done) + self.end_factor * done
-        return self.base_lr * (factor / self.total_iters)
+        # Not 1 - done / total_iters, which cancels next to the end.
+        left = (self.total_iters - done) / self.total_iters
+        factor = self.start_factor * left + self.end_factor * (done / self.total_iters)
+        return self.base_lr * factor
 
 
 @dataclass(frozen=True)
