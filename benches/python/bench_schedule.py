@@ -50,8 +50,8 @@ def cases(count: int) -> Iterator[tuple[str, dict[str, Contestant]]]:
             if cls is not None:
                 groups = [{"params": [torch.zeros(1)]} for _ in range(count)]
                 optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
-                optimizer.step()
                 found["torch"] = contestant(cls(optimizer, **arguments))
+                optimizer.step()  # PyTorch warns where it is not before the scheduler's.
         yield name, found
 
 

@@ -30,24 +30,23 @@ def waving(t: float) -> float:
     return 0.95 - 0.01 * (t % 3)
 
 
-number = st.floats
 FUNCTIONS = st.sampled_from([harmonic, waving, [harmonic, waving]])
 ETA_MIN = st.sampled_from([0.0, 0.001, 0.05])
 CYCLE = {"cycle_momentum": st.booleans(), "max_lr": st.sampled_from([0.3, [0.3, 0.4]])}
 ARGUMENTS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
-    "StepLR": {"step_size": st.integers(1, 9), "gamma": number(0.1, 1.1)},
+    "StepLR": {"step_size": st.integers(1, 9), "gamma": st.floats(0.1, 1.1)},
     "MultiStepLR": {
         "milestones": st.lists(st.integers(0, 20), max_size=4).map(sorted),
-        "gamma": number(0.1, 1.1),
+        "gamma": st.floats(0.1, 1.1),
     },
     # With `total_iters` of 0 PyTorch's never ends.
-    "ConstantLR": {"factor": number(0.1, 1.0), "total_iters": st.integers(1, 9)},
+    "ConstantLR": {"factor": st.floats(0.1, 1.0), "total_iters": st.integers(1, 9)},
     "LinearLR": {
-        "start_factor": number(0.1, 1.0),
-        "end_factor": number(0.1, 1.0),
+        "start_factor": st.floats(0.1, 1.0),
+        "end_factor": st.floats(0.1, 1.0),
         "total_iters": st.integers(1, 15),
     },
-    "ExponentialLR": {"gamma": number(0.5, 1.05)},
+    "ExponentialLR": {"gamma": st.floats(0.5, 1.05)},
     "PolynomialLR": {
         "total_iters": st.integers(1, 30),
         "power": st.sampled_from([0.5, 1.0, 2.0, 3]),
@@ -66,16 +65,17 @@ ARGUMENTS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "step_size_up": st.integers(1, 6),
         "step_size_down": st.sampled_from([None, 3, 5]),
         "mode": st.sampled_from(["triangular", "triangular2", "exp_range"]),
-        "gamma": number(0.9, 1.0),
+        "gamma": st.floats(0.9, 1.0),
     },
     "OneCycleLR": {
         **CYCLE,
         "total_steps": st.integers(35, 60),
-        "pct_start": number(0.1, 0.9),
+        "pct_start": st.floats(0.1, 0.9),
         "anneal_strategy": st.sampled_from(["cos", "linear"]),
         "three_phase": st.booleans(),
     },
 }
+APART = {"ReduceLROnPlateau", "WarmupStableDecayLR", "SequentialLR", "ChainedScheduler"}
 LEAVES = st.one_of(
     [st.tuples(st.just(name), st.fixed_dictionaries(kw)) for name, kw in ARGUMENTS.items()]
 )
@@ -92,6 +92,10 @@ CHAINS = st.tuples(
     st.just("ChainedScheduler"), st.lists(st.one_of(LEAVES, SEQUENCES), min_size=1, max_size=3)
 )
 PROGRAMS = st.one_of(SEVERAL, SEQUENCES.map(lambda one: [one]), CHAINS.map(lambda one: [one]))
+
+
+def test_every_scheduler_is_mixed() -> None:
+    assert ARGUMENTS.keys() | APART | {"LRScheduler"} == set(lr_scheduler.__all__)
 
 
 def build(library: Any, optimizer: Any, part: Any) -> Any:

@@ -54,7 +54,9 @@ def anneal(points: Points, t: Steps, strategy: str) -> Steps:
 def phase_at(steps: Sequence[float], t: float, strategy: str) -> tuple[int, float]:
     """Give the phase in which a step lies, and the weight that its beginning still has."""
     t = min(t, steps[-1])
-    phase = next(i for i, stop in enumerate(steps[1:]) if t <= stop)
+    phase = 0
+    while t > steps[phase + 1]:
+        phase += 1
     return phase, _weight(steps[phase], steps[phase + 1], t, strategy)
 
 
