@@ -156,6 +156,14 @@ def test_restarts_at_fractions_against_pytorch() -> None:
     for bad in (-1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="epoch"):
             our_scheduler.step(bad)
+    with pytest.raises(TypeError, match="epoch"):
+        our_scheduler.step("next")  # type: ignore[arg-type]
+    assert our_scheduler.state_dict() == before
+    our_scheduler.T_0 = -3
+    for epoch in (9.0, None):
+        with pytest.raises(ValueError, match="T_0"):
+            our_scheduler.step(epoch)
+    our_scheduler.T_0 = 3
     assert our_scheduler.state_dict() == before
 
 

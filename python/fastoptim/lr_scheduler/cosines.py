@@ -167,20 +167,15 @@ class CosineAnnealingWarmRestarts(Cosine):
         self.T_0 = T_0
         self.T_mult = T_mult
         self.eta_min = eta_min
-        self._curve()
-        self.T_cur, self.T_i = self._turn(integer("last_epoch", last_epoch, low=-1) + 1)
+        first = integer("last_epoch", last_epoch, low=-1) + 1
+        self.T_cur, self.T_i = map(float, self._restarts().turn(float(first)))
         super().__init__(optimizer, last_epoch)
 
-    def _turn(self, epoch: float) -> tuple[float, float]:
-        start, length = 0.0, float(self.T_0)
-        if self.T_mult == 1:
-            return epoch % self.T_0, length
-        while start + length <= epoch:
-            start, length = start + length, length * self.T_mult
-        return epoch - start, length
+    def _restarts(self) -> schedules.cosine_restarts:
+        return schedules.cosine_restarts(1.0, self.T_0, self.T_mult, self.eta_min)
 
     def _curve(self) -> Curve:
-        schedules.cosine_restarts(1.0, self.T_0, self.T_mult, self.eta_min)
+        self._restarts()
         return fall
 
     def _phase(self, epoch: int) -> float:
@@ -215,7 +210,7 @@ class CosineAnnealingWarmRestarts(Cosine):
                 done, length = done % length, length * self.T_mult
         else:
             number = math.floor(non_negative("epoch", epoch))
-            done, length = self._turn(epoch)
+            done, length = map(float, self._restarts().turn(float(epoch)))
         self._advance(act=True, epoch=number, phase=(length - done) / length)
         self.T_cur, self.T_i = done, length
 

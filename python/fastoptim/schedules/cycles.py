@@ -173,23 +173,25 @@ class cosine_restarts(Schedule):
         self._check(base_lr=non_negative, T_0=positive, T_mult=count, eta_min=non_negative)
 
     def _at(self, t: Steps) -> Steps:
-        if self.T_mult == 1:
-            done = t % self.T_0
-            length = self.T_0 + 0 * t
-        else:
-            grown = self.T_mult - 1
-            turn = np.floor(np.log(t / self.T_0 * grown + 1) / math.log(self.T_mult))
-            # The logarithm may be off by one where a turn begins.
-            for shift in (1, 0, -1):
-                candidate = maximum(turn + shift, 0)
-                start = self.T_0 * (power(float(self.T_mult), candidate) - 1) / grown
-                turn = where((shift > 0) & (start <= t), candidate, turn)
-                turn = where((shift <= 0) & (start > t), candidate - 1, turn)
-            turn = maximum(turn, 0)
-            start = self.T_0 * (power(float(self.T_mult), turn) - 1) / grown
-            done, length = t - start, self.T_0 * power(float(self.T_mult), turn)
+        done, length = self.turn(t)
         w = fall((length - done) / length)
         return w * self.base_lr + (1 - w) * self.eta_min
+
+    def turn(self, t: Steps) -> tuple[Steps, Steps]:
+        """Give how far the fall at ``t`` has come, and how long it is."""
+        if self.T_mult == 1:
+            return t % self.T_0, self.T_0 + 0 * t
+        grown = self.T_mult - 1
+        turn = np.floor(np.log(t / self.T_0 * grown + 1) / math.log(self.T_mult))
+        # The logarithm may be off by one where a turn begins.
+        for shift in (1, 0, -1):
+            candidate = maximum(turn + shift, 0)
+            start = self.T_0 * (power(float(self.T_mult), candidate) - 1) / grown
+            turn = where((shift > 0) & (start <= t), candidate, turn)
+            turn = where((shift <= 0) & (start > t), candidate - 1, turn)
+        turn = maximum(turn, 0)
+        start = self.T_0 * (power(float(self.T_mult), turn) - 1) / grown
+        return t - start, self.T_0 * power(float(self.T_mult), turn)
 
 
 @dataclass(frozen=True)
