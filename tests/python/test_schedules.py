@@ -311,6 +311,8 @@ def test_combinations_of_what_does_not_fit() -> None:
         schedules.join([], [])
     with pytest.raises(TypeError, match="schedules"):
         schedules.join([one, 0.1], [5])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="schedules"):
+        schedules.join(one, [])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="schedule"):
         schedules.warmup(0.1, 5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="steps"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,6 +184,8 @@ class join(Schedule):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
+        if not isinstance(self.schedules, Iterable):
+            raise TypeError(f"schedules must be a sequence of schedules, got {self.schedules!r}")
         object.__setattr__(self, "schedules", tuple(self.schedules))
         for schedule in self.schedules:
             _require("schedules", schedule)
