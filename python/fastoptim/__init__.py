@@ -2,6 +2,7 @@
 
 from fastoptim import losses, lr_scheduler, optim, plot, presets, regularizers, schedules
 from fastoptim._core import __version__
+from fastoptim.batches import minibatches
 from fastoptim.buffer import FlatBuffer
 from fastoptim.clip import (
     clip_grad_norm_,
@@ -10,6 +11,7 @@ from fastoptim.clip import (
     get_total_norm,
 )
 from fastoptim.errors import CheckpointError
+from fastoptim.gradcheck import GradCheck, check_grad, numerical_gradient
 from fastoptim.linear import linear_scores, linear_scores_grad
 from fastoptim.optim import (
     ASGD,
@@ -54,6 +56,7 @@ __all__ = [
     "Adamax",
     "CheckpointError",
     "FlatBuffer",
+    "GradCheck",
     "Lion",
     "Muon",
     "NAdam",
@@ -67,6 +70,7 @@ __all__ = [
     "ScheduleFreeSGD",
     "StepInfo",
     "__version__",
+    "check_grad",
     "clip_grad_norm_",
     "clip_grad_value_",
     "clip_grads_with_norm_",
@@ -76,7 +80,9 @@ __all__ = [
     "linear_scores_grad",
     "losses",
     "lr_scheduler",
+    "minibatches",
     "num_threads",
+    "numerical_gradient",
     "optim",
     "plot",
     "presets",
