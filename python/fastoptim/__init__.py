@@ -1,6 +1,15 @@
 """Fused optimizers, losses, clipping and schedules for training on CPUs."""
 
-from fastoptim import losses, lr_scheduler, optim, plot, presets, regularizers, schedules
+from fastoptim import (
+    landscape,
+    losses,
+    lr_scheduler,
+    optim,
+    plot,
+    presets,
+    regularizers,
+    schedules,
+)
 from fastoptim._core import __version__
 from fastoptim.batches import minibatches
 from fastoptim.buffer import FlatBuffer
@@ -12,7 +21,9 @@ from fastoptim.clip import (
 )
 from fastoptim.errors import CheckpointError
 from fastoptim.gradcheck import GradCheck, check_grad, numerical_gradient
+from fastoptim.history import History
 from fastoptim.linear import linear_scores, linear_scores_grad
+from fastoptim.lr_finder import LRFinder, LRFinderResult
 from fastoptim.optim import (
     ASGD,
     LAMB,
@@ -57,6 +68,9 @@ __all__ = [
     "CheckpointError",
     "FlatBuffer",
     "GradCheck",
+    "History",
+    "LRFinder",
+    "LRFinderResult",
     "Lion",
     "Muon",
     "NAdam",
@@ -76,6 +90,7 @@ __all__ = [
     "clip_grads_with_norm_",
     "get_num_threads",
     "get_total_norm",
+    "landscape",
     "linear_scores",
     "linear_scores_grad",
     "losses",

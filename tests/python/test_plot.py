@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import runpy
 import sys
 from pathlib import Path
@@ -108,3 +109,109 @@ def test_the_pictures_of_the_pages_render(tmp_path: Path, monkeypatch: pytest.Mo
     drawn = " ".join(found["all_schedules"]())
     pure = set(fo.schedules.__all__) - {"Schedule", "linear_scaling"}
     assert all(name in drawn for name in pure)
+
+
+STEPS = np.linspace(-1, 2, 7)
+
+
+def test_a_line_is_drawn_as_it_is() -> None:
+    found = fo.landscape.line(lambda w: float(w @ w), np.ones(2), np.ones(2), STEPS)
+    axes = fo.plot.landscape(found)
+    (line,) = axes.lines
+    assert np.array_equal(line.get_xdata(), found.alphas)
+    assert np.array_equal(line.get_ydata(), found.values)
+
+
+@pytest.mark.parametrize(
+    ("objective", "logarithmic"),
+    [
+        (lambda w: 1e-3 + float(w @ w), True),
+        (lambda w: float(w[0]), False),
+        (lambda w: 5.0, False),
+        (lambda w: np.nan if w[0] > 1 else 1 + float(w @ w), False),
+    ],
+)
+def test_a_plane_and_the_paths_over_it(objective: Any, logarithmic: bool) -> None:
+    from matplotlib.colors import LogNorm
+
+    x, y = np.eye(2)
+    found = fo.landscape.plane(objective, np.zeros(2), x, y, STEPS, STEPS[:4])
+    paths: dict[str, Any] = {
+        "SGD": np.array([[1, 0.5], [0.5, 0.2]]),
+        "Adam": [[1, 0.5], [0, 0.1], [0, 0]],
+    }
+    axes = fo.plot.landscape(found, paths)
+    filled = axes.collections[0]
+    assert isinstance(filled.norm, LogNorm) is logarithmic
+    assert axes.get_xlim() == (-1, 2), "alphas lie along x"
+    assert axes.get_ylim() == (-1, 0.5)
+    drawn = [line for line in axes.lines if len(line.get_xdata()) > 1]
+    assert [line.get_label() for line in drawn] == ["SGD", "Adam"]
+    assert np.array_equal(drawn[1].get_xydata(), paths["Adam"])
+    axes.figure.savefig(io.BytesIO())
+    assert len(fo.plot.landscape(found, paths["SGD"]).lines) == 3
+    assert len(fo.plot.landscape(found).lines) == 0
+
+
+def test_a_sweep_is_drawn_with_its_suggestion() -> None:
+    w = np.ones(2)
+    found = fo.LRFinder(fo.SGD(w), lambda w: (float(w @ w), 2 * w)).run()
+    axes = fo.plot.lr_finder(found)
+    raw, smoothed, mark = axes.lines
+    assert np.array_equal(raw.get_ydata(), found.losses)
+    assert np.array_equal(smoothed.get_ydata(), found.smoothed)
+    assert set(mark.get_xdata()) == {found.suggestion}
+    assert axes.get_ylim()[1] < found.losses.max()
+    flat = fo.LRFinder(fo.SGD(w), lambda w: (1.0, 0 * w)).run()
+    assert len(fo.plot.lr_finder(flat).lines) == 2
+
+
+def test_a_history_draws_itself() -> None:
+    history = fo.History()
+    for step in range(4):
+        history.record(loss=2.0**-step, rate=0.1)
+    history.record(score=-1.0)
+    axes = history.plot()
+    assert [line.get_label() for line in axes.lines] == ["loss", "rate", "score"]
+    assert axes.get_yscale() == "linear"
+    assert axes.lines[2].get_xdata().tolist() == [4]
+    axes = history.plot("loss")
+    (line,) = axes.lines
+    assert line.get_ydata().tolist() == [1, 0.5, 0.25, 0.125]
+    assert axes.get_yscale() == "log"
+    assert fo.plot.history(history, "loss", ax=axes) is axes
+    assert len(axes.lines) == 2
+    assert len(fo.plot.history({}).lines) == 0
+
+
+PLOT: Any = fo.plot
+PLANE = fo.landscape.Plane(STEPS, STEPS, np.ones((7, 7)))
+LINE = fo.landscape.Line(STEPS, np.ones(7))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "name"),
+    [
+        (lambda: PLOT.landscape(np.ones(3)), TypeError, "result"),
+        (lambda: fo.plot.landscape(LINE, np.ones((3, 2))), ValueError, "paths"),
+        (lambda: fo.plot.landscape(PLANE, np.ones(3)), ValueError, "paths"),
+        (lambda: fo.plot.landscape(PLANE, {"SGD": np.ones((2, 3))}), ValueError, "SGD"),
+        (
+            lambda: fo.plot.landscape(fo.landscape.Line(STEPS, STEPS * np.nan)),
+            ValueError,
+            "finite",
+        ),
+        (
+            lambda: fo.plot.landscape(fo.landscape.Plane(STEPS, STEPS[:1], np.ones((7, 1)))),
+            ValueError,
+            "2 by 2",
+        ),
+        (lambda: PLOT.lr_finder([1.0]), TypeError, "result"),
+        (lambda: PLOT.history([1.0]), TypeError, "values"),
+        (lambda: fo.plot.history({"loss": 1.0}), ValueError, "loss"),
+        (lambda: fo.plot.history({"loss": [1.0]}, "lr"), KeyError, "lr"),
+    ],
+)
+def test_what_cannot_be_drawn_either(call: Any, error: type[Exception], name: str) -> None:
+    with pytest.raises(error, match=name):
+        call()

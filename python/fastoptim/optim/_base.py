@@ -63,6 +63,7 @@ class Optimizer:
         self._engine = _core.Engine(self._kind)
         self._names: list[str] = []
         self._buffers: list[FlatBuffer | None] = []
+        self._single = isinstance(params, np.ndarray)
         self.param_groups = []
         if is_groups(params):
             for group in params:
@@ -110,7 +111,21 @@ class Optimizer:
         self._names += names
         self._buffers.append(buffer)
         self._engine.flat = self._flat is not None
+        self._single = self._single and not self.param_groups
         self.param_groups.append(group)
+
+    @property
+    def params(self) -> Any:
+        """The parameters in the form that they were given.
+
+        Groups give a mapping over all names, or a list where none has a name of its own.
+        """
+        if self._flat is not None:
+            return self._flat
+        arrays = [array for group in self.param_groups for array in group["params"]]
+        if self._names != [str(index) for index in range(len(arrays))]:
+            return dict(zip(self._names, arrays, strict=True))
+        return arrays[0] if self._single else arrays
 
     def step(
         self,
@@ -310,6 +325,7 @@ class Optimizer:
             "defaults": self._defaults,
             "groups": groups,
             "buffers": self._buffers,
+            "single": self._single,
             "state": self.state_dict(),
         }
 
@@ -318,6 +334,7 @@ class Optimizer:
         self._engine = _core.Engine(self._kind)
         self._names = []
         self._buffers = []
+        self._single = state["single"]
         self.param_groups = []
         for group, buffer in zip(state["groups"], state["buffers"], strict=True):
             params = group["params"] if buffer is None else buffer.views

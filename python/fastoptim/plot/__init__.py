@@ -1,6 +1,9 @@
 """Pictures, as matplotlib Axes: ``pip install fastoptim[plot]``."""
 
+from fastoptim.plot.history import history
+from fastoptim.plot.landscape import landscape
 from fastoptim.plot.loss import focal, losses
+from fastoptim.plot.lr_finder import lr_finder
 from fastoptim.plot.schedule import schedule
 
-__all__ = ["focal", "losses", "schedule"]
+__all__ = ["focal", "history", "landscape", "losses", "lr_finder", "schedule"]

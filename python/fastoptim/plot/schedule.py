@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastoptim.plot.axes import new_axes
 from fastoptim.schedules import Schedule
 
 
@@ -58,10 +59,7 @@ def schedule(
         for name, curve in named.items()
         for line in _lines(name or "f", curve, steps, metrics)
     ]
-    if ax is None:
-        from matplotlib.figure import Figure
-
-        ax = Figure(layout="constrained").add_subplot()
+    ax = new_axes(ax)
     for name, x, y in lines:
         ax.plot(x, y, label=name)
     ax.set(xlabel="step", ylabel="rate")

@@ -1,0 +1,237 @@
+"""The range test: what it tries, when it stops, what it suggests, and that it leaves no trace."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from cases import OPTIMIZERS
+
+
+def quadratic(curvature: float) -> Any:
+    """0.5 c |w|^2, on which SGD multiplies w by 1 - lr c."""
+    return lambda w: (0.5 * curvature * float(w @ w), curvature * w)
+
+
+def matrices() -> Any:
+    rng = np.random.default_rng(5)
+    return {"w": rng.standard_normal((3, 4)), "v": rng.standard_normal((2, 5))}
+
+
+def bowl(params: Any) -> Any:
+    loss = sum(float((array**2).sum()) for array in params.values())
+    return loss, {name: 2 * array for name, array in params.items()}
+
+
+def test_the_rates_are_exponential_and_the_losses_those_before_each_step() -> None:
+    result = fo.LRFinder(fo.SGD(np.array([2.0])), quadratic(1.0)).run(1e-3, 1.0, 50)
+    np.testing.assert_allclose(result.lrs, 1e-3 * 1e3 ** (np.arange(50) / 49), rtol=1e-12)
+    w = 2.0 * np.cumprod([1.0, *(1 - result.lrs[:-1])])
+    np.testing.assert_allclose(result.losses, 0.5 * w**2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("curvature", [0.5, 10.0, 1000.0])
+def test_the_suggestion_is_a_tenth_to_all_of_the_fastest_rate(curvature: float) -> None:
+    w = np.array([1.0, -3.0])
+    result = fo.LRFinder(fo.SGD(w), quadratic(curvature)).run()
+    assert result.suggestion is not None
+    assert 0.05 < result.suggestion * curvature < 1
+    assert result.suggestion in result.lrs
+    # The steepest fall of a known curve: of -tanh(3 log10(lr / 1e-3)), and with noise on it.
+    losses = iter(2 - np.tanh(3 * np.log10(np.geomspace(1e-7, 10, 100) / 1e-3)))
+    known = fo.LRFinder(fo.SGD(w), lambda w: (next(losses), 0 * w)).run()
+    assert known.suggestion == pytest.approx(1e-3, rel=0.25)
+    rng = np.random.default_rng(0)
+    smooth = 2 - np.tanh(np.log10(np.geomspace(1e-7, 10, 100) / 1e-3))
+    noisy = iter(smooth + 0.05 * rng.standard_normal(100))
+    known = fo.LRFinder(fo.SGD(w), lambda w: (next(noisy), 0 * w)).run()
+    assert known.suggestion == pytest.approx(1e-3, rel=0.9)
+
+
+def test_it_stops_where_the_running_mean_is_five_times_its_best() -> None:
+    losses = [4.0, 2.0, *[1.0] * 100, *[10.0] * 100]
+    mean = best = losses[0]
+    wanted = losses[:1]
+    for loss in losses[1:]:
+        mean = 0.95 * mean + 0.05 * loss
+        best = min(best, mean)
+        wanted.append(loss)
+        if mean > 5 * best:
+            break
+    given = iter(losses)
+    result = fo.LRFinder(fo.SGD(np.ones(1)), lambda w: (next(given), w * 0)).run(num_iter=202)
+    assert 102 < len(wanted) < 202
+    assert result.losses.tolist() == wanted
+    assert len(result.lrs) == len(result.smoothed) == len(wanted)
+
+
+def test_losses_below_zero_are_no_divergence() -> None:
+    given = iter([-1.0, -2.0, -1.5, *[-3.0] * 20])
+    result = fo.LRFinder(fo.SGD(np.ones(1)), lambda w: (next(given), w * 0)).run(num_iter=23)
+    assert len(result.losses) == 23
+    # From -3 it may rise by 4 times 3.
+    given = iter([-3.0, *[8.0] * 15, *[400.0] * 20])
+    result = fo.LRFinder(fo.SGD(np.ones(1)), lambda w: (next(given), w * 0)).run(num_iter=30)
+    assert result.losses[-2:].tolist() == [8.0, 400.0]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_loss_that_is_not_finite_ends_the_sweep(bad: float) -> None:
+    given = iter([3.0, 2.0, bad])
+    opt = fo.AdamW(np.ones(2))
+    result = fo.LRFinder(opt, lambda w: (next(given), np.full(2, bad))).run()
+    assert result.losses.tolist() == [3.0, 2.0]
+    with pytest.raises(ValueError, match="first loss"):
+        fo.LRFinder(opt, lambda w: (bad, w * 0)).run()
+
+
+def test_no_suggestion_where_the_loss_never_falls() -> None:
+    assert fo.LRFinder(fo.SGD(np.ones(1)), lambda w: (1.0, 0 * w)).run().suggestion is None
+    rising = fo.LRFinder(fo.SGD(np.ones(2), maximize=True), quadratic(1.0)).run()
+    assert rising.suggestion is None
+
+
+def everything(opt: Any) -> bytes:
+    base = getattr(opt, "base", opt)
+    arrays = [array for group in base.param_groups for array in group["params"]]
+    engine = base._engine
+    state = [
+        (engine.parameter_step(i), engine.scalars(i), engine.state(i)) for i in range(len(arrays))
+    ]
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in base.param_groups]
+    return pickle.dumps([arrays, state, groups, engine.steps, engine.averaged])
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("fail", [False, True])
+def test_everything_is_as_before_to_the_byte(cls: Any, steps: int, fail: bool) -> None:
+    opt = cls(matrices(), lr=fo.schedules.exponential(0.01, 0.9))
+    for _ in range(steps):
+        opt.step(bowl(opt.params)[1])
+    before, dicts, held = everything(opt), opt.param_groups, opt.state["w"]
+    twin = copy.deepcopy(opt)
+    calls = 0
+
+    def objective(params: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if fail and calls == 5:
+            raise KeyError("objective")
+        return bowl(params)
+
+    finder = fo.LRFinder(opt, objective)
+    if fail:
+        with pytest.raises(KeyError):
+            finder.run()
+    else:
+        finder.run(1e-4, 1.0, 20)
+    assert calls >= 5
+    assert everything(opt) == before
+    assert opt.param_groups is dicts
+    assert all(
+        np.shares_memory(array, opt.state["w"][name])
+        for name, array in held.items()
+        if isinstance(array, np.ndarray)
+    )
+    for each in (opt, twin):
+        each.step(bowl(matrices())[1])
+    assert everything(opt) == everything(twin)
+
+
+@pytest.mark.parametrize("fail_at", [None, 1, 2, 7])
+def test_sam_and_momentum_that_was_switched_on_are_restored(fail_at: int | None) -> None:
+    base = fo.SGD(matrices(), lr=0.1)
+    base.step(bowl(base.params)[1])
+    base.param_groups[0]["momentum"] = 0.9
+    sam, calls = fo.SAM(base), 0
+    before = copy.deepcopy(base.params), base.param_groups[0]["lr"]
+
+    def objective(params: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == fail_at:
+            raise KeyError("objective")
+        return bowl(params)
+
+    if fail_at is None:
+        assert fo.LRFinder(sam, objective).run().suggestion is not None
+    else:
+        with pytest.raises(KeyError):
+            fo.LRFinder(sam, objective).run()
+    after = base.params
+    assert all(np.array_equal(before[0][name], after[name]) for name in after)
+    assert (base.param_groups[0]["lr"], base.state["w"]["step"]) == (0.1, 1)
+    sam.step(lambda: bowl(base.params))
+    g = bowl(before[0])[1]
+    norm = np.sqrt(sum((x**2).sum() for x in g.values()))
+    w = before[0]["w"]
+    np.testing.assert_allclose(after["w"], w - 0.1 * 2 * (w + 0.05 * g["w"] / norm), rtol=1e-12)
+
+
+def test_the_objective_gets_the_form_that_was_given() -> None:
+    w, v = np.ones(3), np.ones((2, 2))
+    buffer = fo.FlatBuffer({"w": (3,)})
+    groups: list[dict[str, Any]] = [{"params": {"w": w}}, {"params": {"v": v}, "lr": 0.5}]
+    cases: list[tuple[Any, Any]] = [
+        (buffer, buffer),
+        (w, w),
+        ([w], [w]),
+        ((a for a in (w, v)), [w, v]),
+        ({"w": w}, {"w": w}),
+        (groups, {"w": w, "v": v}),
+        ([{"params": w}, {"params": [v]}], [w, v]),
+        ([{"params": [w]}], [w]),
+    ]
+    for given, wanted in cases:
+        opt = fo.SGD(given)
+        for each in (opt, pickle.loads(pickle.dumps(opt))):
+            assert type(each.params) is type(wanted)
+            assert len(each.params) == len(wanted)
+            names = wanted if isinstance(wanted, dict) else range(len(wanted))
+            if wanted is not buffer:
+                assert all(np.array_equal(each.params[name], wanted[name]) for name in names)
+    groups_seen: list[float] = []
+    opt = fo.SGD(groups)
+
+    def objective(params: Any) -> Any:
+        groups_seen.append(opt.param_groups[1]["lr"])
+        return bowl(params)
+
+    result = fo.LRFinder(opt, objective).run(1e-3, 1e-2, 4)
+    assert groups_seen == result.lrs.tolist()
+    assert [group["lr"] for group in opt.param_groups] == [1e-3, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "name"),
+    [
+        ({"start_lr": 0.0}, ValueError, "start_lr"),
+        ({"start_lr": 10.0, "end_lr": 1.0}, ValueError, "end_lr"),
+        ({"end_lr": np.inf}, ValueError, "end_lr"),
+        ({"start_lr": np.nan}, ValueError, "start_lr"),
+        ({"num_iter": 1}, ValueError, "num_iter"),
+        ({"num_iter": 2.5}, TypeError, "integer"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], name: str) -> None:
+    with pytest.raises(error, match=name):
+        fo.LRFinder(fo.SGD(np.ones(1)), quadratic(1.0)).run(**arguments)
+
+
+def test_what_is_no_optimizer_or_objective() -> None:
+    with pytest.raises(TypeError, match="opt"):
+        fo.LRFinder(np.ones(1), quadratic(1.0))  # type: ignore[arg-type]
+    w = np.ones(2)
+    for answer in (1.0, (1.0, w, w), ("one", w), (w, w)):
+        with pytest.raises(TypeError, match="objective"):
+            fo.LRFinder(fo.SGD(w), lambda _, answer=answer: answer).run()  # type: ignore[misc]
+    for grads in (np.ones(3), np.ones(2, "f4")):
+        with pytest.raises((TypeError, ValueError), match="grads"):
+            fo.LRFinder(fo.SGD(w), lambda _, grads=grads: (1.0, grads)).run()  # type: ignore[misc]
+    assert w.tolist() == [1.0, 1.0]
