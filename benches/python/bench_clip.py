@@ -9,7 +9,7 @@ import numpy as np
 
 import fastoptim as fo
 import harness
-from bench_optim import LR, WEIGHT_DECAY
+from fastoptim._contestants import LR, WEIGHT_DECAY
 from fastoptim._demo import NumPyAdamW
 from harness import Array, Contestant
 

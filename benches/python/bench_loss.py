@@ -3,63 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import fastoptim as fo
 import harness
-from fastoptim._demo import numpy_cross_entropy
+from fastoptim._contestants import (
+    numpy_loss_of_classes,
+    optax_cross_entropy,
+    our_loss,
+    torch_loss,
+)
 from harness import Array, Contestant
-
-Labels = npt.NDArray[np.int64]
-
-
-def our_loss(loss: Any, x: Array, target: Array | Labels) -> Contestant:
-    out = np.empty_like(x)
-    return Contestant(
-        lambda: loss.value_and_grad(x, target, out=out),
-        lambda: [loss.value_and_grad(x, target, out=out)[0], out],
-    )
-
-
-def torch_loss(loss: str, x: Array, target: Array | Labels, **arguments: float) -> Contestant:
-    import torch
-
-    function = getattr(torch.nn.functional, loss)
-    inputs, wanted = torch.tensor(x, requires_grad=True), torch.tensor(target)
-    found: list[Array | float] = []
-
-    def run() -> None:
-        value = function(inputs, wanted, **arguments)
-        (gradient,) = torch.autograd.grad(value, inputs)
-        found[:] = value.item(), gradient.numpy()
-
-    return Contestant(run, lambda: found)
-
-
-def optax_cross_entropy(x: Array, target: Labels) -> Contestant:
-    import jax
-    import optax
-
-    inputs, wanted = jax.numpy.array(x), jax.numpy.array(target.astype(np.int32))
-    both = jax.jit(
-        jax.value_and_grad(
-            lambda logits: optax.softmax_cross_entropy_with_integer_labels(logits, wanted).mean()
-        )
-    )
-    return Contestant(lambda: jax.block_until_ready(both(inputs)), lambda: both(inputs))
-
-
-def numpy_loss_of_classes(x: Array, target: Labels) -> Contestant:
-    out = np.empty_like(x)
-    found: list[float] = []
-
-    def run() -> None:
-        found[:] = [numpy_cross_entropy(x, target, out)]
-
-    return Contestant(run, lambda: [*found, out])
 
 
 def numpy_mse(x: Array, target: Array) -> Contestant:

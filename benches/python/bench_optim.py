@@ -1,7 +1,6 @@
 """One AdamW step: fastoptim beside PyTorch, NumPy and optax.
 
-NumPy works on one thread, and PyTorch's default and fused steps are the ones that
-``torch.optim.AdamW(...)`` and ``torch.optim.AdamW(..., fused=True)`` take on a CPU.
+NumPy works on one thread: in place, and as most people write it.
 """
 
 from __future__ import annotations
@@ -10,29 +9,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-import fastoptim as fo
 import harness
-from fastoptim._demo import NumPyAdamW
+from fastoptim._contestants import (
+    LR,
+    WEIGHT_DECAY,
+    numpy_adamw,
+    optax_adamw,
+    our_adamw,
+    torch_adamw,
+)
 from harness import Array, Contestant
-
-LR, WEIGHT_DECAY = 1e-3, 1e-2
-
-
-def ours(params: list[Array], grads: list[Array]) -> Contestant:
-    params = [p.copy() for p in params]
-    opt = fo.AdamW(params, lr=LR, weight_decay=WEIGHT_DECAY)
-    return Contestant(lambda: opt.step(grads), lambda: params)
-
-
-def numpy_in_place(params: list[Array], grads: list[Array]) -> Contestant:
-    params = [p.copy() for p in params]
-    optimizers = [NumPyAdamW(p.size, LR, WEIGHT_DECAY) for p in params]
-
-    def run() -> None:
-        for opt, p, g in zip(optimizers, params, grads, strict=True):
-            opt.step(p, g)
-
-    return Contestant(run, lambda: params)
 
 
 class AllocatingAdamW:
@@ -61,44 +47,14 @@ def numpy_allocating(params: list[Array], grads: list[Array]) -> Contestant:
     return Contestant(lambda: opt.step(grads), lambda: opt.params)
 
 
-def torch_adamw(params: list[Array], grads: list[Array], *, fused: bool | None) -> Contestant:
-    import torch
-
-    parameters = harness.torch_parameters(params, grads)
-    opt = torch.optim.AdamW(parameters, lr=LR, weight_decay=WEIGHT_DECAY, fused=fused)
-    return Contestant(opt.step, lambda: harness.torch_answer(parameters))
-
-
-def optax_adamw(params: list[Array], grads: list[Array]) -> Contestant:
-    import jax
-    import optax
-
-    rule = optax.adamw(LR, weight_decay=WEIGHT_DECAY)
-
-    def update(p: object, state: object, g: object) -> tuple[object, object]:
-        updates, state = rule.update(g, state, p)
-        return optax.apply_updates(p, updates), state
-
-    step = jax.jit(update, donate_argnums=(0, 1))
-    gradients = [jax.numpy.array(g) for g in grads]
-    held = [jax.numpy.array(p) for p in params]
-    now = [held, rule.init(held)]
-
-    def run() -> None:
-        now[:] = step(*now, gradients)
-        jax.block_until_ready(now)
-
-    return Contestant(run, lambda: now[0])
-
-
 def contestants(params: list[Array], grads: list[Array]) -> dict[str, Contestant]:
-    found = {"fastoptim": ours(params, grads)}
+    found = {"fastoptim": our_adamw(params, grads)}
     if harness.HAS_TORCH:
         found["torch fused"] = torch_adamw(params, grads, fused=True)
         found["torch default"] = torch_adamw(params, grads, fused=None)
     if harness.HAS_OPTAX:
         found["optax jit"] = optax_adamw(params, grads)
-    found["NumPy out="] = numpy_in_place(params, grads)
+    found["NumPy out="] = numpy_adamw(params, grads)
     found["NumPy"] = numpy_allocating(params, grads)
     return found
 

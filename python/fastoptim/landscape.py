@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,6 +201,8 @@ def _evaluate(
         return np.array(
             [value(p) for p in progress(points, len(points), "landscape", quiet=quiet)], np.float64
         )
+    from concurrent.futures import ThreadPoolExecutor  # Takes as long to import as all of this.
+
     with ThreadPoolExecutor(workers) as pool:
         found = pool.map(value, points)
         return np.array(list(progress(found, len(points), "landscape", quiet=quiet)), np.float64)

@@ -105,4 +105,4 @@ def _contours(ax: Any, plane: Plane) -> None:
     norm = LogNorm(low, high) if wide else None
     filled = ax.contourf(*grid, levels=levels, norm=norm, cmap="Blues_r")
     ax.contour(*grid, levels=levels[::2], colors="white", linewidths=0.5)
-    ax.figure.colorbar(filled, ax=ax, label="loss")
+    ax.figure.colorbar(filled, ax=ax, label="loss", format="%.2g")

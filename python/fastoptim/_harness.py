@@ -1,0 +1,185 @@
+"""Fair comparisons: in turns, in one process, on the same threads, with the answers checked.
+
+Contestants, fastoptim first, do the same work on equal inputs. Their answers are compared before
+anything is timed. Then they are timed in turns, so that all of them meet the same machine; a ratio
+is the median of the ratios of the single rounds.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import fastoptim as fo
+from fastoptim import _core
+
+Array = npt.NDArray[np.float32]
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+HAS_OPTAX = importlib.util.find_spec("optax") is not None
+
+# A measurement repeats the work until it takes about this long: far above the clock's resolution.
+MEASUREMENT = 1e-3
+# The times that each contestant works before its answer is compared.
+CHECKED = 3
+
+
+@dataclass
+class Contestant:
+    """One way to do the work of a case."""
+
+    run: Callable[[], object]
+    # None for other work, as a ceiling is.
+    answer: Callable[[], Iterable[npt.ArrayLike]] | None
+
+
+def limit_threads(threads: int) -> None:
+    """Give every contestant as many threads; XLA takes one for each processor that it may use."""
+    fo.set_num_threads(threads)
+    if hasattr(os, "sched_setaffinity"):
+        processors = sorted(os.sched_getaffinity(0))[:threads]
+        os.sched_setaffinity(0, processors)
+    if HAS_TORCH:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def print_machine(threads: int) -> None:
+    """Print what the times depend on."""
+    print(f"processor   {processor()}")
+    print(f"caches      {caches()}")
+    print(f"threads     {threads} of {os.cpu_count()}{disturbance()}")
+    print(f"system      {platform.system()} {platform.release()}, {platform.machine()}")
+    versions = [
+        f"fastoptim {fo.__version__} ({_core.tier()})",
+        f"Python {platform.python_version()}",
+    ]
+    versions += [
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("numpy", "torch", "jax", "optax")
+        if importlib.util.find_spec(name) is not None
+    ]
+    print(f"versions    {', '.join(versions)}")
+
+
+def disturbance() -> str:
+    """Say what the times suffer from, if anything: threads that wait for each other most of all."""
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return f"; {busy:.1f} busy with other work, which disturbs all times" if busy > 0.5 else ""
+
+
+def processor() -> str:
+    """Give the name of the processor."""
+    table = Path("/proc/cpuinfo")
+    if table.exists():
+        for line in table.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def caches() -> str:
+    """Give the caches of the first processor, as far as the system tells."""
+    found = []
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = (
+            (index / name).read_text().strip() for name in ("level", "type", "size")
+        )
+        if kind != "Instruction":
+            found.append(f"L{level} {size}")
+    return ", ".join(found) or "unknown"
+
+
+def check(name: str, contestants: Mapping[str, Contestant], tolerance: float) -> None:
+    """Let all do the same work and compare their answers with the first one's."""
+    first, *others = contestants
+    for contestant in contestants.values():
+        for _ in range(CHECKED):
+            contestant.run()
+    first_answer = contestants[first].answer
+    if first_answer is None:
+        return
+    expected = [np.array(part) for part in first_answer()]
+    for label in others:
+        answer = contestants[label].answer
+        if answer is None:
+            continue
+        for ours, theirs in zip(expected, answer(), strict=True):
+            np.testing.assert_allclose(
+                ours,
+                np.asarray(theirs),
+                rtol=tolerance,
+                atol=tolerance * float(np.abs(ours).max(initial=0)),
+                err_msg=f"{name}: {first} and {label} differ",
+            )
+
+
+def measure(
+    runs: list[Callable[[], object]], rounds: int, *, cold: bool = False
+) -> npt.NDArray[np.float64]:
+    """Give the seconds of one run of each, round by round; cold, of single calls 5 ms apart."""
+    repeats = [1 if cold else repeats_of(run) for run in runs]
+    times = np.empty((len(runs), rounds))
+    for turn in range(rounds):
+        for i, run in enumerate(runs):
+            if cold:
+                time.sleep(5e-3)
+            times[i, turn] = seconds(run, repeats[i]) / repeats[i]
+    return times
+
+
+def repeats_of(run: Callable[[], object]) -> int:
+    """Find how often to run for one measurement."""
+    repeats = 1
+    while (taken := seconds(run, repeats)) < MEASUREMENT / 2:
+        repeats *= 2
+    return max(1, math.ceil(repeats * MEASUREMENT / taken))
+
+
+def seconds(run: Callable[[], object], repeats: int) -> float:
+    """Time so many runs."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return time.perf_counter() - start
+
+
+def duration(value: float) -> str:
+    """Write seconds in a readable unit."""
+    for unit, factor in (("us", 1e6), ("ms", 1e3)):
+        if value * factor < 1000:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value:.3g} s"
+
+
+def arrays(count: int, size: int, seed: int = 0) -> list[Array]:
+    """Give so many arrays of normal random numbers."""
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(size, dtype=np.float32) for _ in range(count)]
+
+
+def torch_parameters(params: list[Array], grads: list[Array]) -> list[Any]:
+    """Give PyTorch's parameters with their gradients, as copies."""
+    import torch
+
+    parameters = [torch.nn.Parameter(torch.tensor(p)) for p in params]
+    for parameter, g in zip(parameters, grads, strict=True):
+        parameter.grad = torch.tensor(g)
+    return parameters
+
+
+def torch_answer(parameters: list[Any]) -> list[Array]:
+    """Give the values of PyTorch's parameters."""
+    return [parameter.detach().numpy() for parameter in parameters]

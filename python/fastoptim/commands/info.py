@@ -1,0 +1,48 @@
+"""What is installed and in force."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+
+import fastoptim as fo
+from fastoptim import _core
+
+ABOUT = "print the version, the instruction set and threads in use, and the packages around"
+
+# What fastoptim works with, or is compared with, where it is installed.
+COMPANIONS = (
+    "numpy",
+    "ml_dtypes",
+    "torch",
+    "jax",
+    "optax",
+    "scikit-learn",
+    "matplotlib",
+    "tqdm",
+    "mpi4py",
+)
+
+
+def add_arguments(_parser: argparse.ArgumentParser) -> None:
+    """Describe no options."""
+
+
+def run(_options: argparse.Namespace) -> int:
+    """Print one line for each."""
+    rows = {
+        "fastoptim": fo.__version__,
+        "instruction set": f"{_core.tier()} (this machine has {', '.join(_core.tiers())})",
+        "threads": str(fo.get_num_threads()),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {platform.system()}",
+    }
+    for name in COMPANIONS:
+        try:
+            rows[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            rows[name] = "not installed"
+    for name, value in rows.items():
+        print(f"{name:16} {value}")
+    return 0
