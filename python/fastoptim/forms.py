@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastoptim.buffer import FlatBuffer
-
-Array: TypeAlias = NDArray[Any]
-Arrays: TypeAlias = FlatBuffer | Array | Sequence[Array] | Mapping[str, Array]
+from fastoptim.optim._base import Array, Arrays
 
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim.forms import Array, Arrays, arrays_of, in_form, matched
+from fastoptim.forms import arrays_of, in_form, matched
 from fastoptim.objective import number
+from fastoptim.optim._base import Array, Arrays
 from fastoptim.progress import progress
 
 __all__ = ["GradCheck", "check_grad", "numerical_gradient"]
@@ -135,8 +136,9 @@ def numerical_gradient(
     Parameters
     ----------
     fn : function
-        Takes what has the form of ``x``, in float64, and returns a number. It may also read ``x``
-        from elsewhere, as a network that holds it does: ``x`` itself moves too.
+        Takes what has the form of ``x``, in float64, and returns a number; its data should be
+        float64 too. It may also read ``x`` from elsewhere, as a network that holds it does: ``x``
+        itself moves with what it is given.
     x : FlatBuffer, array, or sequence or mapping of arrays
         Where to take the gradient; of a floating dtype and writable. It is restored to the byte,
         also when ``fn`` raises.

@@ -254,3 +254,22 @@ BAD: list[tuple[Any, type[Exception], str]] = [
 def test_bad_arguments(call: Any, error: type[Exception], name: str) -> None:
     with pytest.raises(error, match=name):
         call()
+
+
+def test_principal_directions_are_those_of_the_spread() -> None:
+    rng = np.random.default_rng(2)
+    basis = np.linalg.qr(rng.standard_normal((12, 12)))[0]
+    heights = rng.standard_normal((40, 12)) * [100, 10, *[0.01] * 10]
+    end = {"w": rng.standard_normal((3, 4))}
+    points = [{"w": end["w"] + (row @ basis.T).reshape(3, 4)} for row in heights]
+    directions = LANDSCAPE.principal_directions(points, end)
+    for found, wanted in zip(directions, basis.T, strict=False):
+        assert isinstance(found, fo.FlatBuffer)
+        assert np.linalg.norm(found.flat) == pytest.approx(1, rel=1e-12)
+        assert abs(found.flat @ wanted) == pytest.approx(1, rel=1e-3)
+    where = LANDSCAPE.coordinates(points, end, *directions)
+    assert (where[0] >= 0).all()
+    np.testing.assert_allclose(np.abs(where[:, 0]), np.abs(heights[:, 0]), rtol=0.01, atol=1)
+    for few in ([], points[:1], [points[0]] * 3):
+        with pytest.raises(ValueError, match="one line"):
+            LANDSCAPE.principal_directions(few, end)

@@ -1,0 +1,229 @@
+"""Directions in the space of the parameters, and coordinates along them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastoptim import _core
+from fastoptim.buffer import FlatBuffer
+from fastoptim.forms import arrays_of, matched
+from fastoptim.optim._base import Array, Arrays
+
+Numbers = NDArray[np.float64]
+
+
+def random_direction(params: Arrays, normalize: str | None = "filter", seed: int = 0) -> FlatBuffer:
+    r"""Return a random direction whose filters have the norms of the parameters' filters.
+
+    .. math::
+        d_{i} = \frac{\lVert w_i \rVert}{\lVert z_i \rVert} z_i, \qquad z \sim N(0, 1)
+
+    Networks with rectifiers do not change when one layer is scaled up and the next one down; a
+    direction that scales along makes their landscapes comparable.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, or sequence or mapping of arrays
+        float32, float64, float16 or bfloat16, all of one dtype.
+    normalize : {"filter", "layer"} or None, default "filter"
+        Filter by filter, which are the rows along the first axis; array by array; or not at all.
+        Normalized directions are zero in arrays of fewer than two axes: biases and scales.
+    seed : int, default 0
+        The same seed gives the same direction for any number of threads.
+
+    Returns
+    -------
+    FlatBuffer
+        Of the dtype of ``params``; arrays without names have "0", "1", ...
+
+    Raises
+    ------
+    TypeError
+        ``params`` is not of real numbers, or of more than one dtype.
+    ValueError
+        ``normalize`` or ``seed`` is none of these.
+
+    References
+    ----------
+    Li et al., "Visualizing the Loss Landscape of Neural Nets", 2018.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> params = {"w": np.array([[3.0, 4.0], [0.0, 2.0]]), "b": np.ones(2)}
+    >>> direction = fo.landscape.random_direction(params)
+    >>> np.linalg.norm(direction["w"], axis=1).round(6), direction["b"]
+    (array([5., 2.]), array([0., 0.]))
+    """
+    if normalize not in ("filter", "layer", None):
+        raise ValueError(f'normalize must be "filter", "layer" or None, got {normalize!r}')
+    if not 0 <= operator.index(seed) < 2**64:
+        raise ValueError(f"seed must be in [0, 2**64), got {seed}")
+    arrays = arrays_of("params", params)
+    draws = [np.zeros(array.shape) for array in arrays.values()]
+    _core.add_normal(draws, 1.0, operator.index(seed), 0)
+    return FlatBuffer.from_arrays(
+        {
+            name: _normalized(draw, array, normalize).astype(array.dtype)
+            for (name, array), draw in zip(arrays.items(), draws, strict=True)
+        }
+    )
+
+
+def _normalized(draw: Numbers, array: Array, normalize: str | None) -> Numbers:
+    if normalize is None:
+        return draw
+    if array.ndim < 2 or array.size == 0:
+        return np.zeros(array.shape)
+    rows = array.shape[0] if normalize == "filter" else 1
+    weights, drawn = array.astype(np.float64).reshape(rows, -1), draw.reshape(rows, -1)
+    wanted, norms = (np.linalg.norm(x, axis=1, keepdims=True) for x in (weights, drawn))
+    factors = np.divide(wanted, norms, out=np.zeros_like(wanted), where=norms > 0)
+    result: Numbers = (drawn * factors).reshape(array.shape)
+    return result
+
+
+def difference(params: Arrays, other: Any) -> FlatBuffer:
+    """Return the direction from one solution to another: ``other - params``.
+
+    `line` then interpolates between them, from alpha 0 to 1.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, or sequence or mapping of arrays
+        Where alpha is 0.
+    other : FlatBuffer, array, or sequence or mapping of arrays
+        Where alpha is 1; in the structure of ``params``.
+
+    Returns
+    -------
+    FlatBuffer
+        In float64; arrays without names have "0", "1", ...
+
+    Raises
+    ------
+    TypeError
+        ``params`` is not of real numbers.
+    ValueError
+        Another structure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> fo.landscape.difference(np.array([1.0, 2.0]), np.array([4.0, 4.0])).flat
+    array([3., 2.])
+    """
+    arrays = arrays_of("params", params)
+    others = matched("other", other, params)
+    return FlatBuffer.from_arrays(
+        {
+            name: there.astype(np.float64) - here.astype(np.float64)
+            for (name, here), there in zip(arrays.items(), others, strict=True)
+        }
+    )
+
+
+def coordinates(points: Sequence[Any], params: Arrays, d1: Any, d2: Any) -> Numbers:
+    """Return where points lie in a plane: what `fastoptim.plot.landscape` draws as a path.
+
+    Points beside the plane are projected onto it at right angles; ``d1`` and ``d2`` need not be
+    perpendicular.
+
+    Parameters
+    ----------
+    points : sequence of what has the structure of ``params``
+        The parameters along a training, for instance; copies, since a training writes in place.
+    params, d1, d2
+        What `plane` was given.
+
+    Returns
+    -------
+    array of shape (len(points), 2)
+        The alpha and the beta of each.
+
+    Raises
+    ------
+    ValueError
+        Another structure, or directions that span no plane.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> x, y = np.array([2.0, 0.0, 0.0]), np.array([1.0, 1.0, 0.0])
+    >>> fo.landscape.coordinates([np.array([3.0, 1.0, 9.0])], np.zeros(3), x, y)
+    array([[1., 1.]])
+    """
+    ways = [_flat(matched(name, d, params)) for name, d in (("d1", d1), ("d2", d2))]
+    basis = np.stack(ways, axis=1)
+    if np.linalg.matrix_rank(basis) < 2:
+        raise ValueError("d1 and d2 must span a plane")
+    solved = np.linalg.lstsq(basis, _offsets(points, params).T, rcond=None)[0]
+    return np.asarray(solved.T, np.float64)
+
+
+def principal_directions(points: Sequence[Any], params: Arrays) -> tuple[FlatBuffer, FlatBuffer]:
+    """Return the two directions that show most of how points lie around the parameters.
+
+    For trajectories: nearly all of a training happens in few directions, and in a plane of random
+    ones it looks as if nothing moved. ``params`` is where the training ended, as a rule.
+
+    Parameters
+    ----------
+    points : sequence of what has the structure of ``params``
+        The parameters along a training, for instance; copies, since a training writes in place.
+    params : FlatBuffer, array, or sequence or mapping of arrays
+        The origin.
+
+    Returns
+    -------
+    tuple of two FlatBuffers
+        The first two principal components without centring, of norm 1, in float64. The first point
+        has no negative coordinate.
+
+    Raises
+    ------
+    ValueError
+        Another structure, or points on one line.
+
+    References
+    ----------
+    Li et al., "Visualizing the Loss Landscape of Neural Nets", 2018, section 7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> points = [np.array([9.0, 0.0, 1.0]), np.array([-9.0, 0.0, 1.0])]
+    >>> d1, d2 = fo.landscape.principal_directions(points, np.zeros(3))
+    >>> d1.flat.round(6) + 0.0, d2.flat.round(6) + 0.0
+    (array([1., 0., 0.]), array([0., 0., 1.]))
+    """
+    offsets = _offsets(points, params)
+    _, sizes, rows = np.linalg.svd(offsets, full_matrices=False)
+    if len(sizes) < 2 or sizes[1] <= sizes[0] * np.finfo(np.float64).eps * max(offsets.shape):
+        raise ValueError("points must not lie on one line through params")
+    found = []
+    for row in rows[:2]:
+        direction = difference(params, params)
+        direction.flat[:] = row if offsets[0] @ row >= 0 else -row
+        found.append(direction)
+    return found[0], found[1]
+
+
+def _offsets(points: Sequence[Any], params: Arrays) -> Numbers:
+    """Give the offset of each point as one row."""
+    if len(points) == 0:
+        return np.empty((0, sum(array.size for array in arrays_of("params", params).values())))
+    return np.stack([difference(params, point).flat for point in points])
+
+
+def _flat(arrays: Sequence[Array]) -> Numbers:
+    return np.concatenate([np.empty(0), *(array.astype(np.float64).ravel() for array in arrays)])
