@@ -99,6 +99,13 @@ def test_workers_are_at_work_at_once_and_an_error_stops_them() -> None:
 
     found = LANDSCAPE.line(objective, np.zeros(1), np.ones(1), range(6), workers=3)
     assert found.values.tolist() == [0, 1, 2, 3, 4, 5]
+    for threads, share in ((7, 2), (1, 1)):
+        with fo.num_threads(threads):
+            found = LANDSCAPE.line(
+                lambda _: fo.get_num_threads(), np.zeros(1), np.ones(1), range(6), workers=3
+            )
+            assert fo.get_num_threads() == threads
+        assert found.values.tolist() == [share] * 6
     calls = []
 
     def failing(w: Any) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastoptim import _core
 from fastoptim.forms import arrays_of, in_form, matched
 from fastoptim.objective import number
 from fastoptim.optim._base import Array, Arrays
@@ -60,8 +61,9 @@ def line(
     alphas : array of float
         1-D and finite.
     workers : int, default 1
-        Threads that evaluate at once, each with a copy of its own. It pays where the objective
-        spends its time outside the interpreter, as NumPy and the losses do on large arrays.
+        Threads that evaluate at once, each with a copy of its own and its share of the threads of
+        ``fo.get_num_threads()``. It pays where the objective spends its time outside the
+        interpreter, as NumPy and the losses do on large arrays.
     quiet : bool, default False
         Shows no progress bar.
 
@@ -180,7 +182,11 @@ def _evaluate(
         )
     from concurrent.futures import ThreadPoolExecutor  # Takes as long to import as all of this.
 
-    with ThreadPoolExecutor(workers) as pool:
+    # The workers share the threads of the kernels.
+    threads = max(1, _core.get_num_threads() // workers)
+    with ThreadPoolExecutor(
+        workers, initializer=_core.set_own_threads, initargs=(threads,)
+    ) as pool:
         found = pool.map(value, points)
         return np.array(list(progress(found, len(points), "landscape", quiet=quiet)), np.float64)
 
