@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fastoptim._arguments import integer
 
 __all__ = ["Minibatches", "minibatches"]
 
@@ -88,10 +89,7 @@ def minibatches(
 
 
 def _integer(name: str, value: SupportsIndex, *, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    number = integer(name, value)
     if number < least:
         raise ValueError(f"{name} must be >= {least}, got {number}")
     return number

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim.forms import arrays_of, in_form, matched
+from fastoptim import _arguments
 from fastoptim.objective import number
-from fastoptim.optim._base import Array, Arrays
 from fastoptim.progress import progress
+from fastoptim.structure import Array, Arrays, in_form, matched, real_arrays
 
 __all__ = ["GradCheck", "check_grad", "numerical_gradient"]
 
@@ -32,12 +32,12 @@ class _Probe:
     """
 
     def __init__(self, fn: Callable[[Any], float], x: Arrays, eps: float) -> None:
-        eps = float(eps)
+        eps = _arguments.number("eps", eps)
         if not (math.isfinite(eps) and eps > 0):
             raise ValueError(f"eps must be finite and > 0, got {eps}")
         self.fn, self.eps = fn, eps
-        self.names = list(arrays_of("x", x))
-        self.own = list(arrays_of("x", x).values())
+        self.names = list(real_arrays("x", x))
+        self.own = list(real_arrays("x", x).values())
         for name, array in zip(self.names, self.own, strict=True):
             if not array.flags.writeable:
                 raise ValueError(f"x[{name!r}] is read-only, but moves to where fn is evaluated")
@@ -45,7 +45,7 @@ class _Probe:
             self.argument = x
         else:
             self.argument = in_form(x, [array.astype(np.float64) for array in self.own])
-        self.given = list(arrays_of("x", self.argument).values())
+        self.given = list(real_arrays("x", self.argument).values())
         # Each element, by its array and its place there.
         self.places = [(i, k) for i, array in enumerate(self.own) for k in range(array.size)]
 
@@ -74,7 +74,7 @@ class _Probe:
                 own[k] = kind(target)
                 given[k] = float(own[k])
                 points.append(float(own[k]))
-                values.append(number("fn", self.fn(self.argument)))
+                values.append(number("the value of fn", self.fn(self.argument)))
         finally:
             own[k] = start
             given[k] = start_given
@@ -265,7 +265,7 @@ def check_grad(
     >>> bool(check), check.worst_index
     (False, (1, 1))
     """
-    tol = float(tol)
+    tol = _arguments.number("tol", tol)
     if not (math.isfinite(tol) and tol >= 0):
         raise ValueError(f"tol must be finite and >= 0, got {tol}")
     probe = _Probe(fn, x, eps)

@@ -111,8 +111,7 @@ def _rates(optimizer: Any) -> dict[str, float]:
         raise TypeError(f"optimizer must have param_groups, got {type(optimizer).__name__}")
     rates = [group["lr"] for group in optimizer.param_groups]
     if any(callable(rate) for rate in rates):
-        engine = getattr(optimizer, "base", optimizer)._engine
-        rates = [rate(engine.steps) if callable(rate) else rate for rate in rates]
+        rates = list(map(getattr(optimizer, "base", optimizer).current, rates))
     if len(rates) == 1:
         return {"lr": number("lr", rates[0])}
     return {f"lr/{index}": number("lr", rate) for index, rate in enumerate(rates)}

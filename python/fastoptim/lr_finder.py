@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim._arguments import integer, number
 from fastoptim.objective import loss_and_grads
 from fastoptim.optim import SAM, Optimizer
 from fastoptim.progress import progress
@@ -128,10 +128,10 @@ class LRFinder:
         ValueError
             An argument is out of range, or the first loss is not finite.
         """
-        start, end = float(start_lr), float(end_lr)
+        start, end = number("start_lr", start_lr), number("end_lr", end_lr)
         if not 0 < start < end < math.inf:
             raise ValueError(f"rates must be 0 < start_lr < end_lr, got {start_lr} and {end_lr}")
-        if operator.index(num_iter) < 2:
+        if integer("num_iter", num_iter) < 2:
             raise ValueError(f"num_iter must be >= 2, got {num_iter}")
         lrs = np.geomspace(start, end, num_iter)
         losses: list[float] = []
@@ -179,14 +179,12 @@ def _restored(opt: Optimizer) -> Iterator[None]:
     arrays = [array for group in opt.param_groups for array in group["params"]]
     saved = [array.copy() for array in arrays]
     groups = [dict(group) for group in opt.param_groups]
-    engine, steps = opt._engine, opt._engine.steps
+    engine, steps, averaged = opt._engine, opt._engine.steps, opt._engine.averaged
     states = [
-        (
-            engine.parameter_step(index),
-            [value for _, value in engine.scalars(index)],
-            {slot: (array.copy(), started) for slot, array, started in engine.state(index)},
-        )
-        for index in range(len(arrays))
+        (entry[0], [value for _, value in entry[1]], dict(entry[2]))
+        if entry is not None
+        else (0, [value for _, value in engine.scalars(index)], {})
+        for index, entry in enumerate(engine.snapshot())
     ]
     try:
         yield
@@ -196,11 +194,7 @@ def _restored(opt: Optimizer) -> Iterator[None]:
         for group, items in zip(opt.param_groups, groups, strict=True):
             group.clear()
             group.update(items)
-        for index, (step, scalars, slots) in enumerate(states):
-            for slot, array, _ in engine.state(index):
-                array[...] = slots[slot][0] if slot in slots else 0
-            engine.set_counts(index, step, scalars, [slot for slot in slots if slots[slot][1]])
-        engine.steps = steps
+        engine.restore(opt.param_groups, states, steps, averaged)
 
 
 def _smoothed(losses: Numbers, reach: int) -> Numbers:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from fastoptim import _arguments
+
 
 def number(name: str, found: Any) -> float:
-    """Return the value of the function ``name`` as a float.
+    """Return a number, or the one number of an array or tensor, as a float.
 
     Raises
     ------
@@ -15,11 +17,8 @@ def number(name: str, found: Any) -> float:
         It is no single real number.
     """
     if math.prod(getattr(found, "shape", ())) != 1:
-        raise TypeError(f"{name} must return a number, got an array of shape {found.shape}")
-    try:
-        return float(found.item() if hasattr(found, "item") else found)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must return a number, got {found!r}") from None
+        raise TypeError(f"{name} must be a number, got an array of shape {found.shape}")
+    return _arguments.number(name, found.item() if hasattr(found, "item") else found)
 
 
 def loss_and_grads(name: str, found: Any) -> tuple[float, Any]:
@@ -32,4 +31,4 @@ def loss_and_grads(name: str, found: Any) -> tuple[float, Any]:
     """
     if not isinstance(found, tuple) or len(found) != 2:
         raise TypeError(f"{name} must return (loss, gradients), got {type(found).__name__}")
-    return number(name, found[0]), found[1]
+    return number(f"the loss of {name}", found[0]), found[1]

@@ -15,6 +15,8 @@ Arrays: TypeAlias = FlatBuffer | Array | Sequence[Array] | Mapping[str, Array]
 Params: TypeAlias = Arrays | Iterable[Array] | Sequence[dict[str, Any]]
 Grads: TypeAlias = FlatBuffer | Array | Sequence[Array | None] | Mapping[str, Array | None]
 
+_DTYPES = ("float32", "float64", "float16", "bfloat16")
+
 
 def is_groups(params: Any) -> TypeGuard[Sequence[Mapping[str, Any]]]:
     """Tell whether parameters are a list of group dicts."""
@@ -25,18 +27,20 @@ def is_groups(params: Any) -> TypeGuard[Sequence[Mapping[str, Any]]]:
     )
 
 
-def named_arrays(params: Any, start: int = 0) -> tuple[list[str], list[Array]]:
+def named_arrays(
+    params: Any, start: int = 0, called: str = "params"
+) -> tuple[list[str], list[Array]]:
     """Return the names and the arrays of parameters in any form but groups."""
     if isinstance(params, Mapping):
         if not all(isinstance(name, str) for name in params):
-            raise TypeError("params must have names that are strings")
+            raise TypeError(f"{called} must have names that are strings")
         return list(params), list(params.values())
     if isinstance(params, np.ndarray):
         params = [params]
     elif not isinstance(params, Iterator | Sequence) or isinstance(params, str):
         raise TypeError(
-            "params must be a FlatBuffer, an array, a sequence or mapping of arrays, or a list of "
-            f"group dicts, got {type(params).__name__}"
+            f"{called} must be a FlatBuffer, an array, a sequence or mapping of arrays, or a list "
+            f"of group dicts, got {type(params).__name__}"
         )
     arrays = list(params)
     return [str(start + index) for index in range(len(arrays))], arrays
@@ -51,20 +55,68 @@ def chosen_names(chosen: Any, names: list[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def by_name(names: Sequence[str], grads: Mapping[str, Array | None]) -> list[Array | None]:
+def by_name(
+    names: Sequence[str], grads: Mapping[str, Array | None], called: str = "grads"
+) -> list[Array | None]:
     """Return the gradients in the order of the parameters' names, which must be theirs."""
     if len(grads) != len(names) or any(name not in grads for name in names):
         missing = [name for name in names if name not in grads]
         extra = [name for name in grads if name not in set(names)]
-        raise ValueError(f"grads: missing names {missing}, unexpected names {extra}")
+        raise ValueError(f"{called}: missing names {missing}, unexpected names {extra}")
     return [grads[name] for name in names]
 
 
-def pieces(buffer: FlatBuffer, flat: Array) -> list[Array | None]:
+def pieces(buffer: FlatBuffer, flat: Array, called: str = "grads") -> list[Array | None]:
     """Return the gradients of a buffer's arrays as views of one array of its size."""
     if flat.shape != buffer.flat.shape:
-        raise ValueError(f"grads must have shape {buffer.flat.shape}, got {flat.shape}")
+        raise ValueError(f"{called} must have shape {buffer.flat.shape}, got {flat.shape}")
     bounds = [*buffer.offsets.values(), buffer.size]
     shapes = buffer.shapes.values()
     parts = zip(bounds, bounds[1:], shapes, strict=False)
     return [flat[start:end].reshape(shape) for start, end, shape in parts]
+
+
+def real_arrays(called: str, params: Arrays) -> dict[str, Array]:
+    """Return arrays of a dtype that parameters may have, under their names."""
+    if isinstance(params, Iterator):
+        raise TypeError(f"{called} must be a sequence, not an iterator: it is gone through twice")
+    names, arrays = named_arrays(params, called=called)
+    for name, array in zip(names, arrays, strict=True):
+        if not isinstance(array, np.ndarray) or array.dtype.name not in _DTYPES:
+            what = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise TypeError(
+                f"{called}[{name!r}] must be an array of {', '.join(_DTYPES)}, got {what}"
+            )
+    return dict(zip(names, arrays, strict=True))
+
+
+def in_form(params: Arrays, arrays: Sequence[Array]) -> Arrays:
+    """Return arrays in the form of ``params``: of a FlatBuffer, a new one with copies."""
+    if isinstance(params, FlatBuffer):
+        return FlatBuffer.from_arrays(dict(zip(params, arrays, strict=True)))
+    if isinstance(params, np.ndarray):
+        return arrays[0]
+    if isinstance(params, Mapping):
+        return dict(zip(params, arrays, strict=True))
+    return list(arrays)
+
+
+def matched(called: str, given: Any, params: Arrays) -> list[Array]:
+    """Return what has the structure of ``params`` as arrays in their order; None becomes zeros."""
+    arrays = real_arrays("params", params)
+    found: Sequence[Any]
+    if isinstance(params, FlatBuffer) and isinstance(given, np.ndarray):
+        found = pieces(params, given, called)
+    elif isinstance(params, Mapping) and isinstance(given, Mapping):
+        found = by_name(list(arrays), given, called)
+    else:
+        _, found = named_arrays(given, called=called)
+    if len(found) != len(arrays):
+        raise ValueError(f"{called} must be {len(arrays)} arrays, got {len(found)}")
+    result = []
+    for (name, array), part in zip(arrays.items(), found, strict=True):
+        part = np.zeros(array.shape) if part is None else np.asarray(part)
+        if part.shape != array.shape:
+            raise ValueError(f"{called}[{name!r}] must have shape {array.shape}, got {part.shape}")
+        result.append(part)
+    return result

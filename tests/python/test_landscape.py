@@ -242,7 +242,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: LANDSCAPE.line(np.sum, W, W, 0.5), ValueError, "alphas"),
     (lambda: LANDSCAPE.line(np.sum, W, W, [np.nan]), ValueError, "alphas"),
     (lambda: LANDSCAPE.line(np.sum, W, W, [0], workers=0), ValueError, "workers"),
-    (lambda: LANDSCAPE.line(np.sum, W, W, [0], workers=1.5), TypeError, "integer"),
+    (lambda: LANDSCAPE.line(np.sum, W, W, [0], workers=1.5), TypeError, "workers"),
     (lambda: LANDSCAPE.line(lambda w: w, W, W, [0]), TypeError, "objective"),
     (lambda: LANDSCAPE.plane(np.sum, W, W, W[0], [0], [0]), ValueError, "d2"),
     (lambda: LANDSCAPE.plane(np.sum, W, W, W, [0], [[0]]), ValueError, "betas"),

@@ -73,6 +73,8 @@ def test_the_demo_repeats_itself_and_draws_nothing_unless_asked(tmp_path: Path) 
         (["bench", "--threads", "0"], "--threads"),
         (["bench", "--threads", "100000"], "--threads"),
         (["bench", "--output", "no/such/directory/bars.png"], "--output"),
+        (["bench", "--output", "."], "is a directory"),
+        (["demo", "--output", "."], "is a directory"),
         (["demo", "--epochs", "0"], "--epochs"),
         (["demo", "--seed", "-1"], "--seed"),
         (["demo", "--epochs", "many"], "--epochs"),

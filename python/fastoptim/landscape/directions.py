@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from fastoptim import _core
 from fastoptim.buffer import FlatBuffer
-from fastoptim.forms import arrays_of, matched
-from fastoptim.optim._base import Array, Arrays
+from fastoptim.structure import Array, Arrays, matched, real_arrays
 
 Numbers = NDArray[np.float64]
 
@@ -65,7 +64,7 @@ def random_direction(params: Arrays, normalize: str | None = "filter", seed: int
         raise ValueError(f'normalize must be "filter", "layer" or None, got {normalize!r}')
     if not 0 <= operator.index(seed) < 2**64:
         raise ValueError(f"seed must be in [0, 2**64), got {seed}")
-    arrays = arrays_of("params", params)
+    arrays = real_arrays("params", params)
     draws = [np.zeros(array.shape) for array in arrays.values()]
     _core.add_normal(draws, 1.0, operator.index(seed), 0)
     return FlatBuffer.from_arrays(
@@ -120,7 +119,7 @@ def difference(params: Arrays, other: Any) -> FlatBuffer:
     >>> fo.landscape.difference(np.array([1.0, 2.0]), np.array([4.0, 4.0])).flat
     array([3., 2.])
     """
-    arrays = arrays_of("params", params)
+    arrays = real_arrays("params", params)
     others = matched("other", other, params)
     return FlatBuffer.from_arrays(
         {
@@ -221,7 +220,7 @@ def principal_directions(points: Sequence[Any], params: Arrays) -> tuple[FlatBuf
 def _offsets(points: Sequence[Any], params: Arrays) -> Numbers:
     """Give the offset of each point as one row."""
     if len(points) == 0:
-        return np.empty((0, sum(array.size for array in arrays_of("params", params).values())))
+        return np.empty((0, sum(array.size for array in real_arrays("params", params).values())))
     return np.stack([difference(params, point).flat for point in points])
 
 

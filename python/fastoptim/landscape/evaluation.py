@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastoptim import _core
-from fastoptim.forms import arrays_of, in_form, matched
+from fastoptim._arguments import integer
 from fastoptim.objective import number
-from fastoptim.optim._base import Array, Arrays
 from fastoptim.progress import progress
+from fastoptim.structure import Array, Arrays, in_form, matched, real_arrays
 
 Numbers = NDArray[np.float64]
 
@@ -169,12 +168,14 @@ def _evaluate(
     quiet: bool,
 ) -> Numbers:
     """Give the loss at each point, which has one coordinate per direction."""
-    if operator.index(workers) < 1:
+    if integer("workers", workers) < 1:
         raise ValueError(f"workers must be >= 1, got {workers}")
-    arrays = list(arrays_of("params", params).values())
+    arrays = list(real_arrays("params", params).values())
 
     def value(point: Numbers) -> float:
-        return number("objective", objective(moved_copy(params, arrays, directions, point)))
+        return number(
+            "the value of objective", objective(moved_copy(params, arrays, directions, point))
+        )
 
     if workers == 1:
         return np.array(

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from fastoptim._arguments import number
 from fastoptim.clip import get_total_norm
-from fastoptim.forms import arrays_of, matched
 from fastoptim.landscape.evaluation import moved_copy
 from fastoptim.objective import loss_and_grads
-from fastoptim.optim._base import Arrays
+from fastoptim.structure import Arrays, matched, real_arrays
 
 
 def sharpness(
@@ -58,10 +58,10 @@ def sharpness(
     >>> round(fo.landscape.sharpness(lambda w: (w @ w, 2 * w), w, rho=0.5), 6)  # 5.5**2 - 5**2
     5.25
     """
-    rho = float(rho)
+    rho = number("rho", rho)
     if not (math.isfinite(rho) and rho >= 0):
         raise ValueError(f"rho must be finite and >= 0, got {rho}")
-    arrays = list(arrays_of("params", params).values())
+    arrays = list(real_arrays("params", params).values())
     here = moved_copy(params, arrays, [], [])
     loss, grads = loss_and_grads("objective_with_grad", objective_with_grad(here))
     # Copies: the second call may write its gradients into the same memory.

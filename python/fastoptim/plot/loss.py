@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastoptim import losses as kinds
+from fastoptim.plot.axes import new_axes
 
 
 def losses() -> Any:
@@ -87,10 +88,7 @@ def focal(*, ax: Any = None) -> Any:
     >>> [line.get_label() for line in fo.plot.focal().lines]
     ['gamma 0', 'gamma 1', 'gamma 2', 'gamma 5']
     """
-    if ax is None:
-        from matplotlib.figure import Figure
-
-        ax = Figure(layout="constrained").add_subplot()
+    ax = new_axes(ax)
     p = np.linspace(0.005, 1.0, 400)
     for gamma in (0, 1, 2, 5):
         ax.plot(p, -((1 - p) ** gamma) * np.log(p), label=f"gamma {gamma}")
