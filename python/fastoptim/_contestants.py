@@ -6,6 +6,7 @@ NumPy works in place and on one thread. PyTorch's default and fused steps are th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -75,10 +76,12 @@ def our_loss(loss: Any, x: Array, target: Array | Labels) -> Contestant:
     )
 
 
-def torch_loss(loss: str, x: Array, target: Array | Labels, **arguments: float) -> Contestant:
+def torch_loss(
+    loss: str | Callable[..., Any], x: Array, target: Array | Labels, **arguments: float
+) -> Contestant:
     import torch
 
-    function = getattr(torch.nn.functional, loss)
+    function = getattr(torch.nn.functional, loss) if isinstance(loss, str) else loss
     inputs, wanted = torch.tensor(x, requires_grad=True), torch.tensor(target)
     found: list[Array | float] = []
 

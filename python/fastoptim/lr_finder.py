@@ -126,7 +126,7 @@ class LRFinder:
         TypeError
             The objective returns no pair of loss and gradients.
         ValueError
-            An argument is out of range, or the first loss is not finite.
+            An argument or a hyperparameter is out of range, or the first loss is not finite.
         """
         start, end = number("start_lr", start_lr), number("end_lr", end_lr)
         if not 0 < start < end < math.inf:
@@ -180,6 +180,7 @@ def _restored(opt: Optimizer) -> Iterator[None]:
     saved = [array.copy() for array in arrays]
     groups = [dict(group) for group in opt.param_groups]
     engine, steps, averaged = opt._engine, opt._engine.steps, opt._engine.averaged
+    engine.expected(opt.param_groups, steps)  # Groups that could not be restored are refused now.
     states = [
         (entry[0], [value for _, value in entry[1]], dict(entry[2]))
         if entry is not None

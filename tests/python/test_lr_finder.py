@@ -164,6 +164,15 @@ def test_sam_and_momentum_that_was_switched_on_are_restored(fail_at: int | None)
     np.testing.assert_allclose(after["w"], w - 0.1 * 2 * (w + 0.05 * g["w"] / norm), rtol=1e-12)
 
 
+def test_what_could_not_be_restored_is_refused_first() -> None:
+    opt = fo.AdamW(matrices())
+    opt.param_groups[0]["eps"] = -1.0
+    before = [array.copy() for array in opt.params.values()]
+    with pytest.raises(ValueError, match="eps"):
+        fo.LRFinder(opt, lambda _: pytest.fail("was called")).run()
+    assert all(np.array_equal(x, y) for x, y in zip(before, opt.params.values(), strict=True))
+
+
 def test_the_objective_gets_the_form_that_was_given() -> None:
     w, v = np.ones(3), np.ones((2, 2))
     buffer = fo.FlatBuffer({"w": (3,)})
