@@ -78,7 +78,7 @@ fn optimizers(c: &mut Criterion) {
                         step: 10,
                         ..Clock::default()
                     };
-                    let segment = Segment::new(&mut p, &g, &shape, state, clock);
+                    let segment = Segment::native(&mut p, &g, &shape, state, clock);
                     work::run(vec![method.plan(vec![segment], Prepare::default())]);
                 });
             });

@@ -77,7 +77,7 @@ pub fn total_norm(arrays: &[Array<'_>], norm_type: f64) -> f64 {
 
 /// The root of a sum of squares, where `squares` takes the sum with every number multiplied by its
 /// argument first, and no number is larger than `largest`.
-fn scaled_root(squares: impl Fn(f64) -> f64, largest: impl FnOnce() -> f64) -> f64 {
+pub(crate) fn scaled_root(squares: impl Fn(f64) -> f64, largest: impl FnOnce() -> f64) -> f64 {
     let sum = squares(1.0);
     // Squares between these bounds neither overflowed nor lost anything to underflow; squares of
     // `f32` always lie between them, or are exactly 0.
@@ -92,45 +92,6 @@ fn scaled_root(squares: impl Fn(f64) -> f64, largest: impl FnOnce() -> f64) -> f
     let exponent = ((largest.to_bits() >> 52) as i32 - 1023).clamp(-1022, 1022);
     let scale = f64::from_bits(((1023 - exponent) as u64) << 52);
     squares(scale).sqrt() / scale
-}
-
-/// The 2-norm of `clamp(scale * g, bound)`: what clipping by norm sees after unscaling and clipping
-/// by value.
-pub fn prepared_norm(arrays: &[Array<'_>], scale: Factor, bound: f64) -> f64 {
-    let factors = scale.parts::<f64>();
-    let scaled = |x: f64| x * factors[0].abs() * factors[1].abs();
-    if bound == f64::INFINITY {
-        return scaled(total_norm(arrays, 2.0));
-    }
-    let squares = |unit| {
-        let prepared = Prepared {
-            scale: factors,
-            bound,
-            unit,
-        };
-        measure_all(arrays, prepared).iter().sum::<f64>()
-    };
-    scaled_root(squares, || scaled(largest(arrays)).min(bound))
-}
-
-/// `sum((unit * clamp(scale * x, bound))^2)`
-#[derive(Clone, Copy)]
-struct Prepared {
-    scale: [f64; 2],
-    bound: f64,
-    unit: f64,
-}
-
-impl reduce::Measure for Prepared {
-    #[inline(always)]
-    fn add(self, lane: f64, x: f64) -> f64 {
-        let x = (x * self.scale[0] * self.scale[1]).clamp_abs(self.bound) * self.unit;
-        lane + x * x
-    }
-    #[inline(always)]
-    fn join(self, a: f64, b: f64) -> f64 {
-        a + b
-    }
 }
 
 fn largest(arrays: &[Array<'_>]) -> f64 {
@@ -260,20 +221,6 @@ mod tests {
         assert_eq!(total_norm(&[Array::F64(&x)], 1.0), 7.0);
         assert_eq!(total_norm(&[Array::F64(&x)], f64::INFINITY), 4.0);
         assert!((total_norm(&[Array::F64(&x)], 3.0) - 91_f64.cbrt()).abs() < 1e-14);
-    }
-
-    #[test]
-    fn a_norm_after_scaling_and_clamping() {
-        let norm = |x: &[f64], loss_scale, bound| {
-            prepared_norm(&[Array::F64(x)], Factor::quotient(1.0, loss_scale), bound)
-        };
-        assert_eq!(norm(&[3.0, -8.0], 2.0, 2.0), 2.5);
-        assert_eq!(norm(&[6.0, -8.0], 2.0, f64::INFINITY), 5.0);
-        assert_eq!(norm(&[6.0, -8.0], 2.0, 100.0), 5.0);
-        assert_eq!(norm(&[f64::INFINITY, 0.0], 1.0, 7.0), 7.0);
-        assert!(norm(&[f64::NAN, 9.0], 1.0, 7.0).is_nan());
-        let norm = norm(&[3e200, 9e250], 1.0, 4e200);
-        assert!((norm / 5e200 - 1.0).abs() < 1e-15);
     }
 
     #[test]

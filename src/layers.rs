@@ -13,6 +13,7 @@ use crate::prepare::{Prepare, STAGE};
 use crate::reduce::{self, Squares, Sum};
 use crate::rule::Layered;
 use crate::segment::{Clock, MAX_SCALARS, Segment, Slices, rules};
+use crate::stage::{Writes, staged};
 use crate::threads::CHUNK;
 use crate::work::{Sums, Work};
 
@@ -108,11 +109,14 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
     unsafe fn first(&self, part: Part, tier: Tier) {
         let rule = self.rules[part.segment];
         let block = self.starts[part.segment] + part.from / BLOCK;
-        // SAFETY: the caller's word.
-        let slices = unsafe { self.segments[part.segment].slices(part.from, part.to) };
+        let segment = &self.segments[part.segment];
+        let writes = Writes {
+            state: R::FIRST_WRITES,
+            parameter: false,
+        };
         let mut index = block;
         let mut values = [[T::ZERO; BLOCK]; 2];
-        prepared(slices, &self.prepare, tier, |scale, slices| {
+        let pass = |scale, slices: Slices<'_, T, S>| {
             let n = slices.p.len();
             tier.run(First {
                 rule,
@@ -129,7 +133,10 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
                 self.blocks[index][k].store(sum.to_bits(), Ordering::Relaxed);
             }
             index += 1;
-        });
+        };
+        let range = (part.from, part.to);
+        // SAFETY: the caller's word.
+        unsafe { staged(segment, range, &self.prepare, writes, tier, pass) };
     }
 
     /// # Safety
@@ -137,16 +144,22 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
     unsafe fn second(&self, part: Part, ratio: f64, tier: Tier) {
         let rule = self.rules[part.segment];
         let ratio = T::from_f64(ratio);
-        // SAFETY: the caller's word.
-        let slices = unsafe { self.segments[part.segment].slices(part.from, part.to) };
-        prepared(slices, &self.prepare, tier, |scale, slices| {
+        let segment = &self.segments[part.segment];
+        let writes = Writes {
+            state: !R::FIRST_WRITES,
+            parameter: true,
+        };
+        let pass = |scale, slices: Slices<'_, T, S>| {
             tier.run(Second {
                 rule,
                 ratio,
                 scale,
                 slices,
             });
-        });
+        };
+        let range = (part.from, part.to);
+        // SAFETY: the caller's word.
+        unsafe { staged(segment, range, &self.prepare, writes, tier, pass) };
     }
 }
 
@@ -203,29 +216,6 @@ impl<T: Float, const S: usize, R: Layered<T, S>> Work for Layers<'_, T, R, S> {
 
     fn scalars(&self) -> Option<[f64; MAX_SCALARS]> {
         self.scalars
-    }
-}
-
-/// Calls `f` with every block and the factor that its gradient still lacks.
-fn prepared<T: Float, const S: usize>(
-    mut slices: Slices<'_, T, S>,
-    prepare: &Prepare,
-    tier: Tier,
-    mut f: impl FnMut(T, Slices<'_, T, S>),
-) {
-    let plain = prepare.plain();
-    let mut stage = [T::ZERO; STAGE];
-    let n = slices.p.len();
-    for from in (0..n).step_by(BLOCK) {
-        let mut part = slices.part(from, n.min(from + BLOCK));
-        if let Some(scale) = plain {
-            f(scale, part);
-        } else {
-            let g = &mut stage[..part.p.len()];
-            prepare.write(part.p, part.g, g, tier);
-            part.g = g;
-            f(T::ONE, part);
-        }
     }
 }
 

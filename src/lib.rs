@@ -10,24 +10,27 @@
 //!
 //! - [`isa`] compiles every kernel once per tier, [`threads`] spreads chunks over a pool.
 //! - [`sweep`], [`layers`] and [`wholes`] drive the three shapes of [`rule`], which [`optim`] lists,
-//!   over [`segment`]s, on gradients as [`prepare`] leaves them; [`work`] does all of a step's work
-//!   together.
-//! - [`reduce`] drives the norms behind [`clip`] and the sums of [`regularizer`], [`pointwise`] and [`rowwise`] the losses in
-//!   [`loss`].
+//!   over [`segment`]s of [`cells`], on gradients as [`prepare`] leaves them, and [`finish`] what
+//!   follows the update; [`work`] does all of a step's work together.
+//! - [`reduce`] drives the norms behind [`clip`], of gradients before a step ([`norm`]) and the sums
+//!   of a [`regularizer`]; [`pointwise`] and [`rowwise`] drive the losses in [`loss`].
 //! - [`sam`] and [`random`] serve what is built around an optimizer; [`stream`] is the ceiling.
 //! - [`float`], [`factor`], [`math`] and [`hyper`] are what all of them are written with.
 //!
 //! Results are the same bits for any number of threads and any tier.
 
+pub mod cells;
 pub mod clip;
 pub mod error;
 pub mod factor;
+pub mod finish;
 pub mod float;
 pub mod hyper;
 pub mod isa;
 pub mod layers;
 pub mod loss;
 pub mod math;
+pub mod norm;
 pub mod optim;
 pub mod pointwise;
 pub mod prepare;
@@ -39,6 +42,8 @@ pub mod rowwise;
 pub mod rule;
 pub mod sam;
 pub mod segment;
+mod stage;
+pub mod storage;
 pub mod stream;
 pub mod sweep;
 pub mod threads;

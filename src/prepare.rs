@@ -3,15 +3,18 @@
 use crate::factor::Factor;
 use crate::float::Float;
 use crate::isa::{Kernel, Tier};
+use crate::regularizer::Regularizer;
 
 /// Elements prepared at a time: 4 KiB of `f32`, which leaves room for the rule's arrays in L1.
 pub(crate) const STAGE: usize = 1024;
 
-/// `coefficient * clamp(scale * g, clip_value) + weight_decay * p`.
+/// `coefficient * clamp(scale * g + l1 sign(p) + 2 l2 p, clip_value) + weight_decay * p`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prepare {
     /// Unscaling, negation where the objective is maximized.
     pub scale: Factor,
+    /// The coefficients of a penalty on absolute values and on squares.
+    pub regularizer: Regularizer,
     /// The bound of clipping by value; infinite for none.
     pub clip_value: f64,
     /// The coefficient of clipping by norm.
@@ -24,6 +27,7 @@ impl Default for Prepare {
     fn default() -> Self {
         Self {
             scale: Factor::ONE,
+            regularizer: Regularizer { l1: 0.0, l2: 0.0 },
             clip_value: f64::INFINITY,
             coefficient: Factor::ONE,
             weight_decay: 0.0,
@@ -37,13 +41,20 @@ impl Prepare {
         let factor = T::from_f64(self.scale.to_f64() * self.coefficient.to_f64());
         // A subnormal or infinite factor has lost digits that its parts still have.
         let exact = factor.abs() >= T::MIN_POSITIVE && factor.is_finite();
-        (exact && self.clip_value == f64::INFINITY && self.weight_decay == 0.0).then_some(factor)
+        (exact && self.is_scale() && self.weight_decay == 0.0).then_some(factor)
+    }
+
+    /// Whether the gradient is only scaled before it is clipped by norm.
+    pub(crate) fn is_scale(&self) -> bool {
+        self.clip_value == f64::INFINITY && self.regularizer == Regularizer { l1: 0.0, l2: 0.0 }
     }
 
     /// Writes the prepared gradient to `out`.
     pub(crate) fn write<T: Float>(&self, p: &[T], g: &[T], out: &mut [T], tier: Tier) {
         tier.run(Prepared {
             scale: self.scale.parts(),
+            l1: T::from_f64(self.regularizer.l1),
+            twice_l2: T::from_f64(2.0 * self.regularizer.l2),
             clip_value: T::from_f64(self.clip_value),
             coefficient: self.coefficient.parts(),
             weight_decay: T::from_f64(self.weight_decay),
@@ -56,6 +67,8 @@ impl Prepare {
 
 struct Prepared<'a, T> {
     scale: [T; 2],
+    l1: T,
+    twice_l2: T,
     clip_value: T,
     coefficient: [T; 2],
     weight_decay: T,
@@ -71,6 +84,8 @@ impl<T: Float> Kernel for Prepared<'_, T> {
     fn run(self) {
         let Self {
             scale,
+            l1,
+            twice_l2,
             clip_value,
             coefficient,
             weight_decay,
@@ -80,11 +95,33 @@ impl<T: Float> Kernel for Prepared<'_, T> {
         } = self;
         let n = out.len();
         let (p, g) = (&p[..n], &g[..n]);
-        for i in 0..n {
-            let scaled = g[i] * scale[0] * scale[1];
-            out[i] = scaled.clamp_abs(clip_value) * coefficient[0] * coefficient[1];
+        // Terms that are off are left out: of a parameter that is infinite they would make NaN.
+        if l1 == T::ZERO && twice_l2 == T::ZERO {
+            for i in 0..n {
+                let scaled = g[i] * scale[0] * scale[1];
+                out[i] = scaled.clamp_abs(clip_value) * coefficient[0] * coefficient[1];
+            }
+        } else {
+            for i in 0..n {
+                out[i] = g[i] * scale[0] * scale[1];
+            }
+            if twice_l2 == T::ZERO {
+                for i in 0..n {
+                    out[i] += l1 * p[i].sign();
+                }
+            } else if l1 == T::ZERO {
+                for i in 0..n {
+                    out[i] += twice_l2 * p[i];
+                }
+            } else {
+                for i in 0..n {
+                    out[i] += l1 * p[i].sign() + twice_l2 * p[i];
+                }
+            }
+            for i in 0..n {
+                out[i] = out[i].clamp_abs(clip_value) * coefficient[0] * coefficient[1];
+            }
         }
-        // Not a term of 0: a parameter that is infinite would make it NaN.
         if weight_decay != T::ZERO {
             for i in 0..n {
                 out[i] += weight_decay * p[i];

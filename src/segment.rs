@@ -1,7 +1,7 @@
 //! One parameter in one step: its memory, its shape and its clock.
 
-use std::marker::PhantomData;
-
+use crate::cells::Cells;
+use crate::finish::Finish;
 use crate::float::Float;
 
 /// The most state arrays that one rule has.
@@ -25,56 +25,79 @@ pub struct Clock {
 /// One parameter in one step.
 #[derive(Debug)]
 pub struct Segment<'a, T> {
-    p: *mut T,
-    g: *const T,
-    state: [(*mut T, usize); MAX_STATE],
-    slots: usize,
-    len: usize,
+    pub(crate) p: Cells<'a, T>,
+    pub(crate) g: Cells<'a, T>,
+    pub(crate) state: Vec<Cells<'a, T>>,
+    pub(crate) finish: Finish<'a, T>,
     shape: &'a [usize],
     follows: bool,
+    pub(crate) index: usize,
     pub(crate) clock: Clock,
-    memory: PhantomData<&'a mut T>,
 }
 
-// SAFETY: a segment stands for the exclusive borrows (and one shared) that it was made from, and
-// those can be sent to and shared with other threads for any `Float`.
-unsafe impl<T: Float> Send for Segment<'_, T> {}
-// SAFETY: as above; the drivers hand each element to one thread only.
-unsafe impl<T: Float> Sync for Segment<'_, T> {}
-
 impl<'a, T: Float> Segment<'a, T> {
-    /// A parameter `p` of some shape with its gradient and its state arrays.
+    /// A parameter of some shape with its gradient and its state arrays.
     ///
     /// # Panics
-    /// The gradient is not as long as the parameter, the shape is of another size, or there are
-    /// more than [`MAX_STATE`] state arrays.
-    pub fn new<I>(p: &'a mut [T], g: &'a [T], shape: &'a [usize], state: I, clock: Clock) -> Self
-    where
-        I: IntoIterator<Item = &'a mut [T]>,
-    {
-        let len = p.len();
-        assert_eq!(len, g.len(), "a gradient has the length of its parameter");
+    /// The gradient is not as long as the parameter, the shape is of another size, the parameter
+    /// cannot be written, or there are more than [`MAX_STATE`] state arrays.
+    pub fn new(
+        p: Cells<'a, T>,
+        g: Cells<'a, T>,
+        shape: &'a [usize],
+        state: Vec<Cells<'a, T>>,
+        clock: Clock,
+    ) -> Self {
         assert_eq!(
-            len,
+            p.len(),
+            g.len(),
+            "a gradient has the length of its parameter"
+        );
+        assert_eq!(
+            p.len(),
             shape.iter().product(),
             "a parameter has the size of its shape"
         );
-        let mut segment = Self {
-            p: p.as_mut_ptr(),
-            g: g.as_ptr(),
-            state: [(std::ptr::null_mut(), 0); MAX_STATE],
-            slots: 0,
-            len,
+        assert!(state.len() <= MAX_STATE && p.is_writable());
+        Self {
+            p,
+            g,
+            state,
+            finish: Finish::default(),
             shape,
             follows: false,
+            index: 0,
             clock,
-            memory: PhantomData,
-        };
-        for array in state {
-            segment.state[segment.slots] = (array.as_mut_ptr(), array.len());
-            segment.slots += 1;
         }
-        segment
+    }
+
+    /// A parameter all of whose arrays are kept as they are computed in.
+    ///
+    /// # Panics
+    /// As `new`.
+    pub fn native<I>(p: &'a mut [T], g: &'a [T], shape: &'a [usize], state: I, clock: Clock) -> Self
+    where
+        I: IntoIterator<Item = &'a mut [T]>,
+    {
+        let state = state.into_iter().map(Cells::native).collect();
+        Self::new(Cells::native(p), Cells::read(g), shape, state, clock)
+    }
+
+    /// Says what is done with the parameter and the gradient after the update.
+    ///
+    /// # Panics
+    /// A target has another length, or the gradient is to be cleared and cannot be written.
+    #[must_use]
+    pub fn finishing(self, finish: Finish<'a, T>) -> Self {
+        finish.check(self.len());
+        assert!(self.g.is_writable() || !finish.clear_gradient);
+        Self { finish, ..self }
+    }
+
+    /// Says which parameter it is among all of a step.
+    #[must_use]
+    pub fn numbered(self, index: usize) -> Self {
+        Self { index, ..self }
     }
 
     /// Says that this segment's arrays come from the same allocations as those of the segment
@@ -93,12 +116,12 @@ impl<'a, T: Float> Segment<'a, T> {
 
     /// How many elements the parameter has.
     pub fn len(&self) -> usize {
-        self.len
+        self.p.len()
     }
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.p.is_empty()
     }
 
     /// The parameter's shape.
@@ -107,64 +130,64 @@ impl<'a, T: Float> Segment<'a, T> {
     }
 
     /// The gradient.
-    pub fn gradient(&self) -> &'a [T] {
-        // SAFETY: as it was borrowed; nothing writes a gradient.
-        unsafe { std::slice::from_raw_parts(self.g, self.len) }
+    pub fn gradient(&self) -> &Cells<'a, T> {
+        &self.g
+    }
+
+    /// Whether a rule may run over the caller's memory, and nothing is left to do after it.
+    pub(crate) fn is_bare(&self) -> bool {
+        let arrays = [&self.p, &self.g];
+        let mut arrays = arrays.into_iter().chain(&self.state);
+        arrays.all(|array| array.is_native()) && self.finish.is_nothing()
     }
 
     /// The segment itself, which must have one array of its own length per state.
     pub(crate) fn elementwise(self, states: usize) -> Self {
-        assert_eq!(self.slots, states, "one array per state of the rule");
-        for (_, len) in &self.state[..states] {
-            assert_eq!(self.len, *len, "state has the length of its parameter");
+        assert_eq!(self.state.len(), states, "one array per state of the rule");
+        for array in &self.state {
+            assert_eq!(
+                self.len(),
+                array.len(),
+                "state has the length of its parameter"
+            );
         }
         self
     }
 
     /// Takes `next` in, if it continues every array at the same clock.
     pub(crate) fn absorb(&mut self, next: &Self) -> bool {
-        let n = self.len;
+        let mut states = self.state.iter().zip(&next.state);
         let continues = next.follows
             && self.clock == next.clock
-            && self.p.wrapping_add(n) == next.p
-            && std::ptr::eq(self.g.wrapping_add(n), next.g)
-            && (0..self.slots).all(|j| self.state[j].0.wrapping_add(n) == next.state[j].0);
+            && self.is_bare()
+            && next.is_bare()
+            && self.p.meets(&next.p)
+            && self.g.meets(&next.g)
+            && states.all(|(own, next)| own.meets(next));
         if continues {
-            self.len += next.len;
+            self.p.extend(&next.p);
+            self.g.extend(&next.g);
+            for (own, next) in self.state.iter_mut().zip(&next.state) {
+                own.extend(next);
+            }
         }
         continues
     }
 
-    /// Some of the elements of an elementwise segment.
+    /// Some of the elements of a bare elementwise segment.
     ///
     /// # Safety
     /// `from <= to <= len`, and nobody else has any of these elements while the result lives.
     pub(crate) unsafe fn slices<const S: usize>(&self, from: usize, to: usize) -> Slices<'_, T, S> {
-        debug_assert!(from <= to && to <= self.len);
-        // SAFETY: inside the borrows that the segment stands for; the caller has them alone.
+        let bare = "all arrays lie as they are computed in";
+        // SAFETY: the caller's word.
         unsafe {
-            let n = to - from;
             Slices {
-                p: std::slice::from_raw_parts_mut(self.p.add(from), n),
-                g: std::slice::from_raw_parts(self.g.add(from), n),
-                state: std::array::from_fn(|j| {
-                    std::slice::from_raw_parts_mut(self.state[j].0.add(from), n)
-                }),
+                p: self.p.slice_mut(from, to).expect(bare),
+                g: self.g.slice(from, to).expect(bare),
+                state: std::array::from_fn(|j| self.state[j].slice_mut(from, to).expect(bare)),
             }
         }
-    }
-
-    /// All of the elements, with state of whatever length.
-    pub(crate) fn into_slices(self) -> (&'a mut [T], &'a [T], Vec<&'a mut [T]>) {
-        let slice = |&(data, len): &(*mut T, usize)| {
-            // SAFETY: as it was borrowed, and the segment is consumed.
-            unsafe { std::slice::from_raw_parts_mut(data, len) }
-        };
-        (
-            slice(&(self.p, self.len)),
-            self.gradient(),
-            self.state[..self.slots].iter().map(slice).collect(),
-        )
     }
 }
 
@@ -188,15 +211,4 @@ pub(crate) struct Slices<'a, T, const S: usize> {
     pub(crate) p: &'a mut [T],
     pub(crate) g: &'a [T],
     pub(crate) state: [&'a mut [T]; S],
-}
-
-impl<T, const S: usize> Slices<'_, T, S> {
-    /// The elements of `from..to`.
-    pub(crate) fn part(&mut self, from: usize, to: usize) -> Slices<'_, T, S> {
-        Slices {
-            p: &mut self.p[from..to],
-            g: &self.g[from..to],
-            state: self.state.each_mut().map(|array| &mut array[from..to]),
-        }
-    }
 }

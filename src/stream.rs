@@ -27,7 +27,7 @@ impl<const S: usize> Rule<f32, S> for Add {
 pub fn stream(p: &mut [f32], g: &[f32], others: Vec<&mut [f32]>) {
     let shape = [p.len()];
     let count = others.len();
-    let segment = vec![Segment::new(p, g, &shape, others, Clock::default())];
+    let segment = vec![Segment::native(p, g, &shape, others, Clock::default())];
     let prepare = Prepare::default();
     let work: Box<dyn Work + '_> = match count {
         0 => Box::new(Sweep::<_, _, 0>::new(segment, prepare, |_| Add)),

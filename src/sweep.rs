@@ -9,13 +9,15 @@ use crate::isa::{Kernel, Tier};
 use crate::prepare::{Prepare, STAGE};
 use crate::rule::Rule;
 use crate::segment::{Clock, Segment, Slices, rules};
+use crate::stage::{Writes, staged};
 use crate::threads::CHUNK;
 use crate::work::Work;
 
 /// Segments under one type of rule.
 pub struct Sweep<'a, T, R, const S: usize> {
     segments: Vec<Segment<'a, T>>,
-    /// Where each segment ends when all are laid end to end.
+    /// Where each segment ends when all are laid end to end; segments that go through blocks begin
+    /// on one.
     ends: Vec<usize>,
     rules: Vec<R>,
     prepare: Prepare,
@@ -39,11 +41,16 @@ impl<'a, T: Float, const S: usize, R: Rule<T, S>> Sweep<'a, T, R, S> {
             }
         }
         let rules = rules(&merged, rule_at);
+        let unit = if merged.iter().all(Segment::is_bare) {
+            1
+        } else {
+            STAGE
+        };
         let mut end = 0;
         let ends = merged
             .iter()
             .map(|segment| {
-                end += segment.len();
+                end += segment.len().next_multiple_of(unit);
                 end
             })
             .collect();
@@ -69,22 +76,44 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Work for Sweep<'_, T, R, S> {
         let mut at = from;
         while at < to {
             let segment = &self.segments[index];
-            let start = self.ends[index] - segment.len();
             let end = self.ends[index].min(to);
+            let start = match index {
+                0 => 0,
+                _ => self.ends[index - 1],
+            };
+            let part = (at - start, (end - start).min(segment.len()));
             // SAFETY: inside the segment; no other chunk holds these elements and no chunk is run
             // twice.
-            let slices = unsafe { segment.slices(at - start, end - start) };
-            let rule = self.rules[index];
-            match self.prepare.plain() {
-                Some(scale) => tier.run(Piece {
-                    rule,
-                    scale,
-                    slices,
-                }),
-                None => staged(rule, slices, &self.prepare, tier),
-            }
+            unsafe { self.part(index, part, tier) };
             at = end;
             index += 1;
+        }
+    }
+}
+
+impl<T: Float, const S: usize, R: Rule<T, S>> Sweep<'_, T, R, S> {
+    /// # Safety
+    /// Nobody else has these elements of the segment meanwhile.
+    unsafe fn part(&self, index: usize, (from, to): (usize, usize), tier: Tier) {
+        let segment = &self.segments[index];
+        let rule = self.rules[index];
+        let piece = |scale, slices: Slices<'_, T, S>| {
+            tier.run(Piece {
+                rule,
+                scale,
+                slices,
+            });
+        };
+        let all = Writes {
+            state: true,
+            parameter: true,
+        };
+        // SAFETY: the caller's word.
+        unsafe {
+            match self.prepare.plain() {
+                Some(scale) if segment.is_bare() => piece(scale, segment.slices(from, to)),
+                _ => staged(segment, (from, to), &self.prepare, all, tier, piece),
+            }
         }
     }
 }
@@ -122,27 +151,5 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Kernel for Piece<'_, T, R, S> {
                 state[j][i] = new[j];
             }
         }
-    }
-}
-
-/// Prepares a block of gradients at a time in L1 and runs the rule on it.
-fn staged<T: Float, const S: usize, R: Rule<T, S>>(
-    rule: R,
-    mut slices: Slices<'_, T, S>,
-    prepare: &Prepare,
-    tier: Tier,
-) {
-    let mut stage = [T::ZERO; STAGE];
-    let n = slices.p.len();
-    for from in (0..n).step_by(STAGE) {
-        let mut part = slices.part(from, n.min(from + STAGE));
-        let g = &mut stage[..part.p.len()];
-        prepare.write(part.p, part.g, g, tier);
-        part.g = g;
-        tier.run(Piece {
-            rule,
-            scale: T::ONE,
-            slices: part,
-        });
     }
 }

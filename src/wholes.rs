@@ -2,9 +2,10 @@
 
 use std::sync::Mutex;
 
+use crate::cells::Cells;
 use crate::float::Float;
 use crate::isa::Tier;
-use crate::prepare::Prepare;
+use crate::prepare::{Prepare, STAGE};
 use crate::rule::Whole;
 use crate::segment::{Clock, Segment, rules};
 use crate::threads::{self, CHUNK};
@@ -51,16 +52,88 @@ impl<T: Float, R: Whole<T>> Work for Wholes<'_, T, R> {
             .ok()
             .and_then(|mut task| task.take());
         let (segment, rule) = task.expect("each chunk is done once");
-        let shape = segment.shape();
-        let (p, g, state) = segment.into_slices();
-        if self.prepare == Prepare::default() {
-            return rule.update(shape, p, g, state, tier);
-        }
-        let mut prepared = vec![T::ZERO; g.len()];
-        threads::for_chunks(&mut prepared, CHUNK, g.len() / 2, |from, out| {
-            let to = from + out.len();
-            self.prepare.write(&p[from..to], &g[from..to], out, tier);
+        // SAFETY: the segment is taken from its place: nobody else has it.
+        unsafe { update(segment, rule, &self.prepare, tier) }
+    }
+}
+
+/// # Safety
+/// Nobody else has the segment's elements.
+unsafe fn update<T: Float, R: Whole<T>>(
+    segment: Segment<'_, T>,
+    rule: R,
+    prepare: &Prepare,
+    tier: Tier,
+) {
+    let n = segment.len();
+    let read = |cells: &Cells<'_, T>, from, out: &mut [T]| {
+        // SAFETY: the caller's word; parts do not overlap.
+        unsafe { cells.load(from, out, tier) };
+    };
+    let loaded = |cells: &Cells<'_, T>| {
+        let mut copy = vec![T::ZERO; cells.len()];
+        threads::for_chunks(&mut copy, CHUNK, cells.len() / 2, |from, out| {
+            read(cells, from, out);
         });
-        rule.update(shape, p, &prepared, state, tier);
+        copy
+    };
+    let mut states: Vec<Option<Vec<T>>> = segment
+        .state
+        .iter()
+        .map(|cells| (!cells.is_native()).then(|| loaded(cells)))
+        .collect();
+    let mut p_copy = (!segment.p.is_native()).then(|| loaded(&segment.p));
+    let g_copy = (!segment.g.is_native()).then(|| loaded(&segment.g));
+    // SAFETY: the caller's word; each array is taken once at a time.
+    unsafe {
+        let lies = "a native array lies where it can be worked on";
+        let g = match &g_copy {
+            Some(copy) => copy,
+            None => segment.g.slice(0, n).expect(lies),
+        };
+        let mut prepared = Vec::new();
+        let g = if *prepare == Prepare::default() {
+            g
+        } else {
+            prepared.resize(n, T::ZERO);
+            let p = match &p_copy {
+                Some(copy) => copy,
+                None => segment.p.slice(0, n).expect(lies),
+            };
+            threads::for_chunks(&mut prepared, CHUNK, n / 2, |from, out| {
+                let to = from + out.len();
+                prepare.write(&p[from..to], &g[from..to], out, tier);
+            });
+            &prepared
+        };
+        let p = match &mut p_copy {
+            Some(copy) => copy,
+            None => segment.p.slice_mut(0, n).expect(lies),
+        };
+        let arrays = segment.state.iter().zip(&mut states);
+        let state = arrays.map(|(cells, copy)| match copy {
+            Some(copy) => copy.as_mut_slice(),
+            None => cells.slice_mut(0, cells.len()).expect(lies),
+        });
+        rule.update(segment.shape(), p, g, state.collect(), tier);
+        let copies = segment.state.iter().zip(&states);
+        for (cells, copy) in copies.chain([(&segment.p, &p_copy)]) {
+            if let Some(copy) = copy {
+                cells.store(0, copy, tier);
+            }
+        }
+        if segment.finish.is_nothing() {
+            return;
+        }
+        let mut stage = [T::ZERO; STAGE];
+        for from in (0..n).step_by(STAGE) {
+            let to = n.min(from + STAGE);
+            let p = &mut stage[..to - from];
+            segment.p.load(from, p, tier);
+            segment.finish.block(from, p, None, tier);
+        }
+        if segment.finish.clear_gradient {
+            segment.g.clear(0, n);
+        }
     }
 }

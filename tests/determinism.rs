@@ -27,7 +27,7 @@ fn preparations() -> [Prepare; 2] {
         scale: Factor::quotient(1.0, 2.0),
         clip_value: 0.3,
         coefficient: Factor::quotient(7.0, 10.0),
-        weight_decay: 0.0,
+        ..Prepare::default()
     };
     [Prepare::default(), clipped]
 }

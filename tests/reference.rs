@@ -90,7 +90,7 @@ fn preparation_is_in_order() {
         scale: Factor::quotient(2.0, 1.0),
         clip_value: 0.5,
         coefficient: Factor::quotient(1.0, 4.0),
-        weight_decay: 0.0,
+        ..Prepare::default()
     };
     let start = cases::numbers(N, 1);
     let prepared = |g: f64| 0.25 * (2.0 * g).clamp(-0.5, 0.5);

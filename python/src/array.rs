@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use fastoptim::storage::Half;
 use numpy::npyffi::{
     NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject,
 };
@@ -15,8 +16,12 @@ use pyo3::types::PyType;
 /// The element types that kernels know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dtype {
+    F16,
+    BF16,
     F32,
     F64,
+    I8,
+    U8,
     I32,
     I64,
 }
@@ -24,8 +29,28 @@ pub(crate) enum Dtype {
 impl Dtype {
     pub(crate) fn size(self) -> usize {
         match self {
+            Self::I8 | Self::U8 => 1,
+            Self::F16 | Self::BF16 => 2,
             Self::F32 | Self::I32 => 4,
             Self::F64 | Self::I64 => 8,
+        }
+    }
+
+    /// The 16-bit format that it is, if it is one.
+    pub(crate) fn half(self) -> Option<Half> {
+        match self {
+            Self::F16 => Some(Half::F16),
+            Self::BF16 => Some(Half::Bf16),
+            _ => None,
+        }
+    }
+
+    /// What is computed in where numbers are kept like this.
+    pub(crate) fn arithmetic(self) -> Self {
+        if self == Self::F64 {
+            Self::F64
+        } else {
+            Self::F32
         }
     }
 }
@@ -33,8 +58,12 @@ impl Dtype {
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::F16 => "float16",
+            Self::BF16 => "bfloat16",
             Self::F32 => "float32",
             Self::F64 => "float64",
+            Self::I8 => "int8",
+            Self::U8 => "uint8",
             Self::I32 => "int32",
             Self::I64 => "int64",
         })
@@ -64,14 +93,20 @@ impl<'py> Array<'py> {
         check_class(name, object)?;
         let descr = array.dtype();
         let dtype = match (descr.kind(), descr.itemsize()) {
+            (b'f', 2) => Some(Dtype::F16),
             (b'f', 4) => Some(Dtype::F32),
             (b'f', 8) => Some(Dtype::F64),
             (b'i', 4) => Some(Dtype::I32),
             (b'i', 8) => Some(Dtype::I64),
+            (b'i', 1) => Some(Dtype::I8),
+            (b'u', 1) => Some(Dtype::U8),
+            (b'V', 2) if is_bfloat16(&descr) => Some(Dtype::BF16),
             _ => None,
         };
-        let dtype = match (dtype, descr.is_native_byteorder()) {
-            (Some(dtype), Some(true)) => dtype,
+        // Single bytes have no order.
+        let native = descr.is_native_byteorder().unwrap_or(true);
+        let dtype = match (dtype, native) {
+            (Some(dtype), true) => dtype,
             _ => {
                 return Err(PyTypeError::new_err(format!(
                     "{name} must be float32 or float64 (class indices int32 or int64) of native \
@@ -192,6 +227,21 @@ pub(crate) fn floats<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Ar
     )))
 }
 
+/// An array of a type that parameters of an optimizer may have.
+pub(crate) fn numbers<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Array<'py>> {
+    let array = Array::new(name, object)?;
+    if matches!(
+        array.dtype,
+        Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64
+    ) {
+        return Ok(array);
+    }
+    Err(PyTypeError::new_err(format!(
+        "{name} must be float32, float64, float16 or bfloat16, got {}",
+        array.dtype
+    )))
+}
+
 /// What an array was when it was checked, to see cheaply whether it still is.
 pub(crate) struct Layout {
     pub(crate) dtype: Dtype,
@@ -251,6 +301,8 @@ fn recognize(object: &Bound<'_, PyAny>, dtype: Dtype, shape: &[usize]) -> Option
     let descr = match dtype {
         Dtype::F32 => known.f32.as_ptr(),
         Dtype::F64 => known.f64.as_ptr(),
+        Dtype::F16 => known.f16.as_ptr(),
+        Dtype::BF16 => bfloat16(object.py())?.as_ptr(),
         _ => return None,
     };
     let data = raw.data.cast::<u8>();
@@ -262,25 +314,62 @@ fn recognize(object: &Bound<'_, PyAny>, dtype: Dtype, shape: &[usize]) -> Option
     fits.then_some((data, raw.flags & NPY_ARRAY_WRITEABLE != 0))
 }
 
-/// The memory of an array that must have this dtype and shape. The name is only made for an error.
+/// Memory that was checked.
+#[derive(Clone, Copy)]
+pub(crate) struct Memory {
+    pub(crate) data: Address,
+    pub(crate) len: usize,
+    pub(crate) dtype: Dtype,
+    pub(crate) writable: bool,
+}
+
+impl Memory {
+    /// The addresses of its bytes.
+    pub(crate) fn range(&self) -> Range<usize> {
+        let start = self.data.0.addr();
+        start..start + self.len * self.dtype.size()
+    }
+}
+
+/// The memory of an array that must have this shape and one of these dtypes, the first of which is
+/// the parameter's. The name is only made for an error.
 pub(crate) fn matching(
     name: impl FnOnce() -> String,
     object: &Bound<'_, PyAny>,
-    dtype: Dtype,
+    dtypes: &[Dtype],
     shape: &[usize],
-) -> PyResult<Address> {
-    if let Some((data, _)) = recognize(object, dtype, shape) {
-        return Ok(Address(data));
+) -> PyResult<Memory> {
+    let len = shape.iter().product();
+    for &dtype in dtypes {
+        if let Some((data, writable)) = recognize(object, dtype, shape) {
+            return Ok(Memory {
+                data: Address(data),
+                len,
+                dtype,
+                writable,
+            });
+        }
     }
     let name = name();
     let array = Array::new(&name, object)?;
+    let dtype = if dtypes.contains(&array.dtype) {
+        array.dtype
+    } else {
+        dtypes[0]
+    };
     array.require_match(&name, dtype, shape)?;
-    Ok(Address(array.data))
+    Ok(Memory {
+        data: Address(array.data),
+        len,
+        dtype,
+        writable: array.writable,
+    })
 }
 
 /// NumPy's own objects, by whose identity an array is recognized.
 struct Known {
     ndarray: Py<PyType>,
+    f16: Py<PyArrayDescr>,
     f32: Py<PyArrayDescr>,
     f64: Py<PyArrayDescr>,
 }
@@ -290,10 +379,29 @@ fn known(py: Python<'_>) -> PyResult<&'static Known> {
     KNOWN.get_or_try_init(py, || {
         Ok(Known {
             ndarray: py.get_type::<PyUntypedArray>().unbind(),
+            f16: PyArrayDescr::new(py, "float16")?.unbind(),
             f32: dtype::<f32>(py).unbind(),
             f64: dtype::<f64>(py).unbind(),
         })
     })
+}
+
+/// The dtype of `ml_dtypes.bfloat16`, where somebody has imported it.
+fn bfloat16(py: Python<'_>) -> Option<&'static Py<PyArrayDescr>> {
+    static FOUND: PyOnceLock<Py<PyArrayDescr>> = PyOnceLock::new();
+    if FOUND.get(py).is_none() {
+        let modules = py.import("sys").ok()?.getattr("modules").ok()?;
+        let kind = modules.get_item("ml_dtypes").ok()?;
+        let kind = kind.getattr("bfloat16").ok()?;
+        let found = PyArrayDescr::new(py, kind).ok()?;
+        FOUND.set(py, found.unbind()).ok()?;
+    }
+    FOUND.get(py)
+}
+
+fn is_bfloat16(descr: &Bound<'_, PyArrayDescr>) -> bool {
+    let py = descr.py();
+    bfloat16(py).is_some_and(|known| known.bind(py).num() == descr.num())
 }
 
 /// Plain arrays and memory maps only: other subclasses give their elements another meaning.

@@ -3,11 +3,11 @@
 mod array;
 mod arrays;
 mod clip;
+mod engine;
 mod error;
 mod group;
 mod inflight;
 mod loss;
-mod optim;
 mod parameter;
 mod regularizer;
 mod threads;
@@ -36,7 +36,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(tiers, module)?)?;
     clip::register(module)?;
     loss::register(module)?;
-    optim::register(module)?;
+    engine::register(module)?;
     arrays::register(module)?;
     regularizer::register(module)?;
     threads::register(module)

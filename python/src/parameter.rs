@@ -1,22 +1,114 @@
 //! A parameter with its state, as the engine keeps it between steps.
 
+use std::ops::Range;
+
+use fastoptim::cells::Cells;
+use fastoptim::float::Float;
+use fastoptim::optim::{Moment, moment};
 use fastoptim::segment::MAX_SCALARS;
+use fastoptim::storage::{BLOCK, Half, Noise, Rounding};
 use numpy::PyUntypedArray;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::array::{Address, Dtype, Layout, floats};
+use crate::array::{Address, Dtype, Layout, numbers};
 
-/// One state array of a parameter.
-pub(crate) struct Slot {
-    pub(crate) name: &'static str,
+/// How an optimizer keeps its moments, and how it rounds what is kept in fewer bits.
+pub(crate) struct Storage {
+    /// The dtype of the moments; that of the arithmetic where none is asked for.
+    pub(crate) moments: Option<Dtype>,
+    pub(crate) stochastic: bool,
+    pub(crate) seed: u64,
+}
+
+impl Storage {
+    /// How a state array of this name is kept beside a parameter of this dtype: moments as asked
+    /// for, all else (iterates, step sizes, sums that only grow) as it is computed in.
+    pub(crate) fn of(&self, name: &str, parameter: Dtype) -> Dtype {
+        match (self.moments, moment(name)) {
+            (Some(Dtype::I8), Some(Moment::Square)) => Dtype::U8,
+            (Some(dtype), Some(_)) => dtype,
+            _ => parameter.arithmetic(),
+        }
+    }
+
+    /// The rounding of one array in one step; `buffer` is 0 for the parameter itself.
+    pub(crate) fn rounding(&self, parameter: usize, buffer: usize, step: u64) -> Rounding {
+        if self.stochastic {
+            let noise = Noise::new(self.seed, parameter as u64, buffer as u64, step);
+            Rounding::Stochastic(noise)
+        } else {
+            Rounding::Nearest
+        }
+    }
+}
+
+/// One allocation, or a piece of one.
+pub(crate) struct Piece {
     pub(crate) array: Py<PyUntypedArray>,
     pub(crate) data: Address,
     pub(crate) len: usize,
     /// Which allocation it is a piece of.
     pub(crate) slab: usize,
+}
+
+/// One state array of a parameter.
+pub(crate) struct Slot {
+    pub(crate) name: &'static str,
+    pub(crate) dtype: Dtype,
+    pub(crate) numbers: Piece,
+    /// One scale per block, where it is kept in 8 bits.
+    pub(crate) scales: Option<Piece>,
     /// Whether a step has written it, or a load.
     pub(crate) started: bool,
+}
+
+impl Slot {
+    /// The addresses of its bytes.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        let range = |piece: &Piece, size: usize| {
+            let start = piece.data.0.addr();
+            start..start + piece.len * size
+        };
+        let scales = self.scales.iter().map(move |scales| range(scales, 4));
+        [range(&self.numbers, self.dtype.size())]
+            .into_iter()
+            .chain(scales)
+    }
+
+    /// Its numbers as a rule sees them.
+    ///
+    /// # Safety
+    /// It is alive for `'a`, and nobody else has it.
+    pub(crate) unsafe fn cells<'a, T: Float>(&self, rounding: Rounding) -> Cells<'a, T> {
+        let Piece { data, len, .. } = self.numbers;
+        // AMSGrad's largest never falls, and so must not rise at random.
+        let rounding = if self.name == "max_exp_avg_sq" {
+            Rounding::Nearest
+        } else {
+            rounding
+        };
+        // SAFETY: the caller's word; the dtype is that of the array.
+        unsafe {
+            let scales = || match &self.scales {
+                Some(scales) => slice_mut(scales.data, scales.len),
+                None => &mut [],
+            };
+            match self.dtype {
+                Dtype::F32 => Cells::single(slice_mut(data, len)),
+                Dtype::I8 => Cells::signed(slice_mut(data, len), scales(), rounding),
+                Dtype::U8 => Cells::squares(slice_mut(data, len), scales(), rounding),
+                Dtype::F16 => Cells::half(Half::F16, slice_mut(data, len), rounding),
+                Dtype::BF16 => Cells::half(Half::Bf16, slice_mut(data, len), rounding),
+                _ => Cells::native(slice_mut(data, len)),
+            }
+        }
+    }
+}
+
+/// The scales of an array of this many numbers.
+pub(crate) fn scale_count(len: usize) -> usize {
+    len.div_ceil(BLOCK)
 }
 
 pub(crate) struct Parameter {
@@ -41,7 +133,7 @@ impl Parameter {
         let (data, writable) = if let Some(found) = self.layout.recognize(object) {
             found
         } else {
-            let array = floats(&format!("params[{name:?}]"), object)?;
+            let array = numbers(&format!("params[{name:?}]"), object)?;
             if array.dtype != self.layout.dtype || array.shape != self.layout.shape {
                 return Err(PyValueError::new_err(format!(
                     "params[{name:?}] is no longer {} of shape {:?}",
@@ -62,14 +154,33 @@ impl Parameter {
         }
         Ok(())
     }
+
+    /// Its numbers as a rule sees them.
+    ///
+    /// # Safety
+    /// It is alive for `'a`, and nobody else has it.
+    pub(crate) unsafe fn cells<'a, T: Float>(&self, rounding: Rounding) -> Cells<'a, T> {
+        let Layout {
+            dtype, data, len, ..
+        } = self.layout;
+        // SAFETY: the caller's word; the dtype is that of the array.
+        unsafe {
+            match dtype.half() {
+                Some(half) => Cells::half(half, slice_mut(data, len), rounding),
+                None => Cells::native(slice_mut(data, len)),
+            }
+        }
+    }
 }
 
 /// Zeros in one allocation, that starts on a cache line.
 pub(crate) fn slab<'py>(py: Python<'py>, len: usize, dtype: Dtype) -> PyResult<Bound<'py, PyAny>> {
-    let dtype = py
-        .import("numpy")?
-        .getattr("dtype")?
-        .call1((dtype.to_string(),))?;
+    let dtype = if dtype == Dtype::BF16 {
+        py.import("ml_dtypes")?.getattr("bfloat16")?
+    } else {
+        pyo3::types::PyString::new(py, &dtype.to_string()).into_any()
+    };
+    let dtype = py.import("numpy")?.getattr("dtype")?.call1((dtype,))?;
     py.import("fastoptim.buffer")?
         .getattr("aligned_zeros")?
         .call1((len, dtype))

@@ -21,6 +21,8 @@ pub mod rprop;
 pub mod schedule_free;
 pub mod sgd;
 
+pub use moments::{Moment, moment};
+
 use crate::error::Result;
 use crate::float::Float;
 use crate::hyper::{Hyper, Spec, Value};

@@ -35,6 +35,29 @@ pub(super) fn correction(b: f64, t: u64) -> f64 {
     -(t as f64 * b.ln()).exp_m1()
 }
 
+/// What a state array is, where it is a running mean that a few bits can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A mean of numbers of either sign.
+    Signed,
+    /// A mean of squares.
+    Square,
+}
+
+/// Whether the state array of this name is a moment. Iterates, first parameters, step sizes, factors
+/// of matrices and sums that only grow are none.
+pub fn moment(name: &str) -> Option<Moment> {
+    match name {
+        "exp_avg" | "exp_avg_fast" | "exp_avg_slow" | "momentum_buffer" | "grad_avg" => {
+            Some(Moment::Signed)
+        }
+        "exp_avg_sq" | "max_exp_avg_sq" | "square_avg" | "acc_delta" | "exp_inf" => {
+            Some(Moment::Square)
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,9 +9,11 @@
 //! `x = (p - (1 - b1) z) / b1`: [`blend`] goes from one to the other.
 
 use super::moments::correction;
+use crate::cells::Cells;
 use crate::float::Float;
 use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::isa::{self, Kernel};
+use crate::prepare::STAGE;
 use crate::rule::{Optimizer, Rule, Visitor};
 use crate::segment::{Clock, MAX_SCALARS};
 use crate::threads::{self, CHUNK};
@@ -238,14 +240,28 @@ impl<T: Float> Rule<T, 2> for Adam<T> {
 ///
 /// # Panics
 /// The lengths differ.
-pub fn blend<T: Float>(p: &mut [T], z: &[T], weight: f64) {
-    assert_eq!(p.len(), z.len(), "z has the length of p");
+pub fn blend<T: Float>(p: Cells<'_, T>, z: Cells<'_, T>, weight: f64) {
+    assert!(
+        p.len() == z.len() && p.is_writable(),
+        "z has the length of p"
+    );
     let tier = isa::current();
     let n = p.len();
-    threads::for_chunks(p, CHUNK, n / 2, |from, p| {
-        let z = &z[from..from + p.len()];
-        let weight = T::from_f64(weight);
-        tier.run(Blend { p, z, weight });
+    let weight = T::from_f64(weight);
+    threads::run(n.div_ceil(CHUNK), n / 2, |chunk| {
+        let mut stages = [[T::ZERO; STAGE]; 2];
+        for from in (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).step_by(STAGE) {
+            let len = STAGE.min(n - from);
+            let [x, y] = &mut stages;
+            let (x, y) = (&mut x[..len], &mut y[..len]);
+            // SAFETY: no other chunk has these elements, and none is run twice.
+            unsafe {
+                p.load(from, x, tier);
+                z.load(from, y, tier);
+                tier.run(Blend { p: x, z: y, weight });
+                p.store(from, x, tier);
+            }
+        }
     });
 }
 

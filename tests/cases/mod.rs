@@ -120,7 +120,7 @@ pub(crate) fn run<T: Float>(method: &Method, lengths: &[usize], prepare: Prepare
             let (p_head, p_tail) = p_rest.split_at_mut(*length);
             let (g_head, g_tail) = g_rest.split_at(*length);
             let state = state.iter_mut().map(Vec::as_mut_slice);
-            segments.push(Segment::new(p_head, g_head, shape, state, clock));
+            segments.push(Segment::native(p_head, g_head, shape, state, clock));
             (p_rest, g_rest) = (p_tail, g_tail);
         }
         let works = work::run(vec![method.plan(segments, prepare)]);

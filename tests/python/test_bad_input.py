@@ -144,7 +144,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     "strided": (lambda: np.ones((4, 8), "f4")[:, ::2], ValueError, [*ENTRIES]),
     "broadcast": (lambda: np.broadcast_to(np.float32(1), SHAPE), ValueError, [*ENTRIES]),
     "misaligned": (misaligned, ValueError, [*ENTRIES]),
-    "half": (lambda: ones("f2"), TypeError, MATCHED),
+    "half": (lambda: ones("f2"), TypeError, [*FUNCTIONS]),
     "double": (lambda: ones("f8"), TypeError, MATCHED),
     "shape": (lambda: np.ones((4, 5), "f4"), ValueError, MATCHED),
     "transposed": (lambda: np.ones((2, 8), "f4"), ValueError, MATCHED),

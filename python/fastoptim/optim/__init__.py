@@ -1,6 +1,6 @@
 """The optimizers."""
 
-from fastoptim.optim._base import Optimizer, StepInfo
+from fastoptim.optim._base import Optimizer, StepInfo, Storage
 from fastoptim.optim.adadelta import Adadelta
 from fastoptim.optim.adafactor import Adafactor
 from fastoptim.optim.adagrad import Adagrad
@@ -48,4 +48,5 @@ __all__ = [
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
     "StepInfo",
+    "Storage",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from fastoptim.buffer import FlatBuffer
 from fastoptim.errors import CheckpointError
 from fastoptim.structure import (
     Array,
+    Arrays,
     Grads,
     Params,
     by_name,
@@ -22,7 +23,12 @@ from fastoptim.structure import (
     pieces,
 )
 
-__all__ = ["Array", "Grads", "Optimizer", "Params", "StepInfo"]
+__all__ = ["Array", "Grads", "Optimizer", "Params", "StepInfo", "Storage"]
+
+
+if TYPE_CHECKING:
+    from fastoptim.ema import EMA
+    from fastoptim.regularizers import Regularizer
 
 
 class StepInfo(NamedTuple):
@@ -43,6 +49,46 @@ class StepInfo(NamedTuple):
 _APPLIED = StepInfo(True, None)
 
 
+class Storage(NamedTuple):
+    """How an optimizer keeps what it need not keep exactly; arithmetic is in float32 all the same.
+
+    Parameters in float16 and bfloat16 have float32 moments unless ``state_dtype`` says otherwise.
+    Moments in bfloat16 take half the memory, in int8 a quarter (and one float32 per 256 numbers).
+    Averages of parameters, step sizes, sums that only grow and the factors of matrices are never
+    kept in fewer bits.
+
+    Attributes
+    ----------
+    state_dtype : {"float32", "bfloat16", "int8"} or None
+        The storage of the moments. None: float64 for float64 parameters, float32 for all others.
+        "int8" keeps a first moment as int8 with the largest absolute value of each block of 256 as
+        its scale (``exp_avg`` and ``exp_avg_scale`` in the state), and the root of a second moment
+        as uint8.
+    rounding : {"stochastic", "nearest"}
+        Of parameters and moments that are kept in fewer bits than they are computed in.
+        Stochastic rounding is right on average, so that small updates are not lost; nearest loses
+        what is less than half a unit, and moves a second moment in int8 up alone.
+    seed : int
+        Of the random bits, which depend on it, the parameter, its step and the place alone: they
+        are the same for any number of threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> opt = fo.AdamW(np.ones(512, "f4"), state_dtype="int8", seed=1)
+    >>> opt.step(np.ones(512, "f4")).applied
+    True
+    >>> {name: x.dtype.name for name, x in opt.state["0"].items() if name != "step"}
+    {'exp_avg': 'int8', 'exp_avg_scale': 'float32', 'exp_avg_sq': 'uint8', \
+'exp_avg_sq_scale': 'float32'}
+    """
+
+    state_dtype: str | None = None
+    rounding: str = "stochastic"
+    seed: int = 0
+
+
 class Optimizer:
     """The base of the optimizers; it cannot be used by itself.
 
@@ -58,9 +104,10 @@ class Optimizer:
 
     param_groups: list[dict[str, Any]]
 
-    def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
+    def __init__(self, params: Params, defaults: dict[str, Any], storage: Storage) -> None:
         self._defaults = defaults
-        self._engine = _core.Engine(self._kind)
+        self._storage = storage
+        self._engine = _core.Engine(self._kind, *storage)
         self._names: list[str] = []
         self._buffers: list[FlatBuffer | None] = []
         self._single = isinstance(params, np.ndarray)
@@ -134,20 +181,42 @@ class Optimizer:
         loss_scale: float = 1.0,
         max_norm: float | None = None,
         clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        regularizer: Regularizer | None = None,
+        ema: EMA | None = None,
+        copy_to: Arrays | None = None,
+        zero_grad: bool = False,
     ) -> StepInfo:
-        """Update the parameters in one sweep.
+        """Update the parameters in one sweep, with all that is asked for around the update.
+
+        The order is: unscale, finite check, regularizer, clip by value, clip by norm, update,
+        average, copy, zero.
 
         Parameters
         ----------
         grads : FlatBuffer, array, sequence or mapping
-            Gradients in the structure of the parameters. None stands for a parameter without a
-            gradient: it keeps its value, state and count.
+            Gradients in the structure of the parameters and of their dtypes; of float32 parameters
+            also in bfloat16 or float16. None stands for a parameter without a gradient: it keeps
+            its value, state and count, but ``ema`` and ``copy_to`` follow it.
         loss_scale : float, default 1.0
             What the gradients are divided by first.
         max_norm : float, optional
             Clips the global 2-norm of the gradients to this; infinity only measures it.
         clip_value : float, optional
             Clips every element to ``-clip_value..clip_value``, before the norm is taken.
+        nonfinite : {"propagate", "skip", "raise"}, default "propagate"
+            What becomes of infinite and NaN gradients: they go into the parameters, the step
+            changes nothing and does not count, or a FloatingPointError names the first parameter.
+            The last two read the gradients once more, as ``max_norm`` does; together they share it.
+        regularizer : Regularizer, optional
+            Its gradient is added, whatever ``maximize`` says.
+        ema : EMA, optional
+            The moving average to update with the new parameters.
+        copy_to : FlatBuffer, array, sequence or mapping, optional
+            bfloat16 or float16 arrays in the structure of the parameters, for a copy of them
+            rounded to the nearest.
+        zero_grad : bool, default False
+            Sets the gradients to 0.
 
         Returns
         -------
@@ -159,14 +228,51 @@ class Optimizer:
         TypeError
             A gradient has another dtype than its parameter, or is no plain array.
         ValueError
-            A wrong shape, layout or range, or memory that is shared. Nothing has changed then.
+            A wrong shape, layout or range, or memory that is shared.
+        FloatingPointError
+            A gradient is not finite, and ``nonfinite`` is "raise".
         RuntimeError
             Another thread is working on the same memory.
+
+        Nothing has changed then, targets included.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastoptim as fo
+        >>> w, g = np.ones(2, "f4"), np.array([3.0, 4.0], "f4")
+        >>> opt, average = fo.SGD(w, lr=0.5), fo.EMA(w, decay=0.5)
+        >>> opt.step(g, max_norm=1.0, nonfinite="skip", ema=average, zero_grad=True)
+        StepInfo(applied=True, grad_norm=5.0)
+        >>> w, average.shadow.flat, g
+        (array([0.7, 0.6], dtype=float32), array([0.85, 0.8 ], dtype=float32), \
+array([0., 0.], dtype=float32))
         """
-        norm = self._engine.step(
-            self.param_groups, self._given(grads), loss_scale, max_norm, clip_value
+        done = self._engine.step(
+            self.param_groups,
+            self._given(grads),
+            loss_scale,
+            max_norm,
+            clip_value,
+            nonfinite,
+            None if regularizer is None else _coefficients(regularizer),
+            None if ema is None else ema.begin(self._arrays()),
+            None if copy_to is None else self._targets(copy_to),
+            zero_grad,
         )
-        return _APPLIED if norm is None else StepInfo(True, norm)
+        info = _APPLIED if done is None else StepInfo(*done)
+        if ema is not None and info.applied:
+            ema.advance()
+        return info
+
+    def _arrays(self) -> list[Array]:
+        return [array for group in self.param_groups for array in group["params"]]
+
+    def _targets(self, arrays: Arrays) -> Sequence[Array | None]:
+        """Return arrays in the structure of the parameters in their order."""
+        if isinstance(arrays, Mapping):
+            return by_name(self._names, arrays, "copy_to")
+        return named_arrays(arrays)[1]
 
     def zero_grad(self, grads: Grads) -> None:
         """Set every gradient to 0.
@@ -323,6 +429,7 @@ class Optimizer:
         ]
         return {
             "defaults": self._defaults,
+            "storage": self._storage,
             "groups": groups,
             "buffers": self._buffers,
             "single": self._single,
@@ -331,7 +438,8 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._defaults = state["defaults"]
-        self._engine = _core.Engine(self._kind)
+        self._storage = state["storage"]
+        self._engine = _core.Engine(self._kind, *self._storage)
         self._names = []
         self._buffers = []
         self._single = state["single"]
@@ -340,6 +448,15 @@ class Optimizer:
             params = group["params"] if buffer is None else buffer.views
             self._add({**group, "params": params}, buffer)
         self.load_state_dict(state["state"])
+
+
+def _coefficients(regularizer: Regularizer) -> tuple[float, float]:
+    try:
+        return float(regularizer.l1), float(regularizer.l2)
+    except AttributeError:
+        raise TypeError(
+            f"regularizer must be one of fastoptim.regularizers, got {regularizer!r}"
+        ) from None
 
 
 def _count(name: str, value: Any) -> int:
@@ -390,13 +507,12 @@ def _loaded_state(
                 f"{slot} of {name!r} is {array.dtype} of shape {array.shape}, "
                 f"expected {dtype} of shape {shape}"
             )
-        if np.isnan(array).any() or (slot.endswith("_sq") and (array < 0).any()):
+        if np.isnan(array).any() or (slot.endswith(("_sq", "_scale")) and (array < 0).any()):
             raise CheckpointError(f"{slot} of {name!r} has NaN or negative values")
         arrays[slot] = array
-    # Momentum may be switched on at any step.
-    needed = [slot for slot, _, _, needed in slots if needed and slot != "momentum_buffer"]
-    missing = [slot for slot in needed if slot not in arrays]
-    if stepped and missing:
+    missing = [slot for slot, _, _, needed in slots if stepped and needed and slot not in arrays]
+    missing += [f"{slot}_scale" for slot in arrays if f"{slot}_scale" in expected.keys() - arrays]
+    if missing:
         raise CheckpointError(f"state of {name!r} lacks {missing}")
     return scalars, arrays
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._base import Optimizer, Params, Storage
 
 
 class Adadelta(Optimizer):
@@ -19,7 +19,7 @@ class Adadelta(Optimizer):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 1.0
         Learning rate, >= 0.
     rho : float, default 0.9
@@ -30,6 +30,8 @@ class Adadelta(Optimizer):
         Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -58,6 +60,9 @@ class Adadelta(Optimizer):
         weight_decay: Any = 0,
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -68,4 +73,5 @@ class Adadelta(Optimizer):
                 "weight_decay": weight_decay,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._base import Optimizer, Params, Storage
 
 
 class Adafactor(Optimizer):
@@ -24,7 +24,7 @@ class Adafactor(Optimizer):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 1e-2
         The largest relative step; >= 0.
     beta2_decay : float, default -0.8
@@ -38,6 +38,8 @@ class Adafactor(Optimizer):
         Decoupled: multiplies ``p`` by ``1 - lr * weight_decay``. >= 0.
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -67,6 +69,9 @@ class Adafactor(Optimizer):
         weight_decay: Any = 0,
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -78,4 +83,5 @@ class Adafactor(Optimizer):
                 "weight_decay": weight_decay,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._base import Optimizer, Params, Storage
 
 
 class Adam(Optimizer):
@@ -17,7 +17,7 @@ class Adam(Optimizer):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 1e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
@@ -35,6 +35,8 @@ class Adam(Optimizer):
         (Liang et al., 2024).
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -66,6 +68,9 @@ class Adam(Optimizer):
         *,
         cautious: bool = False,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -79,6 +84,7 @@ class Adam(Optimizer):
                 "cautious": cautious,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )
 
 
@@ -91,7 +97,7 @@ class AdamW(Optimizer):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 1e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
@@ -107,6 +113,8 @@ class AdamW(Optimizer):
         (Liang et al., 2024).
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -134,6 +142,9 @@ class AdamW(Optimizer):
         *,
         cautious: bool = False,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -147,4 +158,5 @@ class AdamW(Optimizer):
                 "cautious": cautious,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )

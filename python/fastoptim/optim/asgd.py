@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._base import Optimizer, Params, Storage
 
 
 class ASGD(Optimizer):
@@ -21,7 +21,7 @@ class ASGD(Optimizer):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 1e-2
         Learning rate, >= 0.
     lambd : float, default 1e-4
@@ -34,6 +34,8 @@ class ASGD(Optimizer):
         Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -63,6 +65,9 @@ class ASGD(Optimizer):
         weight_decay: Any = 0,
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -74,4 +79,5 @@ class ASGD(Optimizer):
                 "weight_decay": weight_decay,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )

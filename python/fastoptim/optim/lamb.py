@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._base import Optimizer, Params, Storage
 
 
 class LAMB(Optimizer):
@@ -23,7 +23,7 @@ class LAMB(Optimizer):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 1e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
@@ -40,6 +40,8 @@ class LAMB(Optimizer):
         A ratio of 1 where False: a group option for biases and norms.
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -70,6 +72,9 @@ class LAMB(Optimizer):
         *,
         layer_adaptation: bool = True,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -83,4 +88,5 @@ class LAMB(Optimizer):
                 "layer_adaptation": layer_adaptation,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._base import Optimizer, Params, Storage
 
 
 class LARS(Optimizer):
@@ -22,7 +22,7 @@ class LARS(Optimizer):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 1.0
         Learning rate, >= 0.
     momentum : float, default 0.9
@@ -41,6 +41,8 @@ class LARS(Optimizer):
         A ratio of 1 where False: a group option for biases and norms.
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -72,6 +74,9 @@ class LARS(Optimizer):
         *,
         layer_adaptation: bool = True,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -86,4 +91,5 @@ class LARS(Optimizer):
                 "layer_adaptation": layer_adaptation,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._base import Optimizer, Params, Storage
 
 
 class Lion(Optimizer):
@@ -20,7 +20,7 @@ class Lion(Optimizer):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 1e-4
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.99)
@@ -32,6 +32,8 @@ class Lion(Optimizer):
         is lost (Liang et al., 2024).
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -59,6 +61,9 @@ class Lion(Optimizer):
         *,
         cautious: bool = False,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -69,4 +74,5 @@ class Lion(Optimizer):
                 "cautious": cautious,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )

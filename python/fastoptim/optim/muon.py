@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._base import Optimizer, Params, Storage
 
 
 class Muon(Optimizer):
@@ -23,7 +23,7 @@ class Muon(Optimizer):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 1e-3
         Learning rate, >= 0.
     weight_decay : float, default 0.1
@@ -43,6 +43,8 @@ class Muon(Optimizer):
         \sqrt{\max(\text{rows}, \text{columns})}` which suits the rates of AdamW.
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     Raises
     ------
@@ -79,6 +81,9 @@ class Muon(Optimizer):
         adjust_lr_fn: Any = None,
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -93,4 +98,5 @@ class Muon(Optimizer):
                 "adjust_lr_fn": adjust_lr_fn,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._base import Optimizer, Params, Storage
 
 
 class NAdam(Optimizer):
@@ -21,7 +21,7 @@ class NAdam(Optimizer):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 2e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
@@ -36,6 +36,8 @@ class NAdam(Optimizer):
         Decays as AdamW does.
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -66,6 +68,9 @@ class NAdam(Optimizer):
         decoupled_weight_decay: bool = False,
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -78,4 +83,5 @@ class NAdam(Optimizer):
                 "decoupled_weight_decay": decoupled_weight_decay,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._base import Optimizer, Params, Storage
 
 
 class Prodigy(Optimizer):
@@ -26,7 +26,7 @@ class Prodigy(Optimizer):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 1.0
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
@@ -51,6 +51,8 @@ class Prodigy(Optimizer):
         How fast the estimate may grow; > 0.
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -86,6 +88,9 @@ class Prodigy(Optimizer):
         growth_rate: Any = math.inf,
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -103,4 +108,5 @@ class Prodigy(Optimizer):
                 "growth_rate": growth_rate,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._base import Optimizer, Params, Storage
 
 
 class RMSprop(Optimizer):
@@ -20,7 +20,7 @@ class RMSprop(Optimizer):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 1e-2
         Learning rate, >= 0.
     alpha : float, default 0.99
@@ -37,6 +37,8 @@ class RMSprop(Optimizer):
         :math:`\sqrt{v + \epsilon}`, as TensorFlow has it.
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -67,6 +69,9 @@ class RMSprop(Optimizer):
         eps_inside_sqrt: bool = False,
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -80,4 +85,5 @@ class RMSprop(Optimizer):
                 "eps_inside_sqrt": eps_inside_sqrt,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._base import Optimizer, Params, Storage
 
 
 class Rprop(Optimizer):
@@ -20,7 +20,7 @@ class Rprop(Optimizer):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 1e-2
         The first size of the steps; >= 0.
     etas : pair of float, default (0.5, 1.2)
@@ -29,6 +29,8 @@ class Rprop(Optimizer):
         The smallest and the largest size; >= 0.
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -55,6 +57,9 @@ class Rprop(Optimizer):
         step_sizes: Any = (1e-6, 50),
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -64,4 +69,5 @@ class Rprop(Optimizer):
                 "step_sizes": step_sizes,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )

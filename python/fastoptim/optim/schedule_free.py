@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._base import Optimizer, Params, Storage
 
 
 class _ScheduleFree(Optimizer):
@@ -36,7 +36,7 @@ class ScheduleFreeSGD(_ScheduleFree):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 1.0
         Learning rate, >= 0.
     momentum : float, default 0.9
@@ -51,6 +51,8 @@ class ScheduleFreeSGD(_ScheduleFree):
         The power of the largest rate so far in them.
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -82,6 +84,9 @@ class ScheduleFreeSGD(_ScheduleFree):
         weight_lr_power: Any = 2.0,
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -94,6 +99,7 @@ class ScheduleFreeSGD(_ScheduleFree):
                 "weight_lr_power": weight_lr_power,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )
 
 
@@ -114,7 +120,7 @@ class ScheduleFreeAdamW(_ScheduleFree):
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        float32 or float64 arrays, updated in place.
+        float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 2.5e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
@@ -131,6 +137,8 @@ class ScheduleFreeAdamW(_ScheduleFree):
         The power of the largest rate so far in them.
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -163,6 +171,9 @@ class ScheduleFreeAdamW(_ScheduleFree):
         weight_lr_power: Any = 2.0,
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
     ) -> None:
         super().__init__(
             params,
@@ -176,4 +187,5 @@ class ScheduleFreeAdamW(_ScheduleFree):
                 "weight_lr_power": weight_lr_power,
                 "maximize": maximize,
             },
+            Storage(state_dtype, rounding, seed),
         )

@@ -1,0 +1,419 @@
+//! One step: its options, checked, and the work that it is.
+
+use std::ops::Range;
+
+use fastoptim::cells::Cells;
+use fastoptim::clip;
+use fastoptim::factor::Factor;
+use fastoptim::finish::{Finish, Following, Idle};
+use fastoptim::float::Float;
+use fastoptim::norm;
+use fastoptim::prepare::Prepare;
+use fastoptim::regularizer::Regularizer;
+use fastoptim::segment::{Clock, MAX_SCALARS, Segment};
+use fastoptim::storage::Rounding;
+use fastoptim::work::{self, Work};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::Engine;
+use super::gradients::Gradients;
+use crate::array::{Dtype, Layout, Memory, check_disjoint, matching};
+use crate::group::Group;
+use crate::inflight::Ranges;
+use crate::parameter::{Parameter, slice_mut};
+
+/// What becomes of a step whose gradients are not all finite.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Policy {
+    Propagate,
+    Skip,
+    Raise,
+}
+
+/// The options of one step that are numbers, checked.
+pub(super) struct Options {
+    scale: Factor,
+    max_norm: Option<f64>,
+    clip_value: f64,
+    pub(super) nonfinite: Policy,
+    regularizer: Regularizer,
+}
+
+impl Options {
+    pub(super) fn new(
+        loss_scale: f64,
+        max_norm: Option<f64>,
+        clip_value: Option<f64>,
+        nonfinite: &str,
+        regularizer: Option<(f64, f64)>,
+    ) -> PyResult<Self> {
+        let refuse = |name: &str, range: &str, x: f64| {
+            Err(PyValueError::new_err(format!(
+                "{name} must be {range}, got {x}"
+            )))
+        };
+        let nonfinite = match nonfinite {
+            "propagate" => Policy::Propagate,
+            "skip" => Policy::Skip,
+            "raise" => Policy::Raise,
+            _ => {
+                return Err(PyValueError::new_err(format!(
+                    "nonfinite must be 'propagate', 'skip' or 'raise', got {nonfinite:?}"
+                )));
+            }
+        };
+        if !(loss_scale > 0.0 && loss_scale.is_finite()) {
+            return refuse("loss_scale", "finite and > 0", loss_scale);
+        }
+        match (max_norm, clip_value) {
+            (Some(x), _) if x.is_nan() || x <= 0.0 => return refuse("max_norm", "> 0", x),
+            (_, Some(x)) if x.is_nan() || x < 0.0 => return refuse("clip_value", ">= 0", x),
+            _ => {}
+        }
+        let (l1, l2) = regularizer.unwrap_or_default();
+        Ok(Self {
+            scale: Factor::quotient(1.0, loss_scale),
+            max_norm,
+            clip_value: clip_value.unwrap_or(f64::INFINITY),
+            nonfinite,
+            regularizer: Regularizer { l1, l2 },
+        })
+    }
+
+    /// What is done to the gradients of a group, but for clipping by norm.
+    fn prepare(&self, group: &Group) -> Prepare {
+        Prepare {
+            scale: if group.maximize {
+                self.scale.negated()
+            } else {
+                self.scale
+            },
+            regularizer: self.regularizer,
+            clip_value: self.clip_value,
+            ..Prepare::default()
+        }
+    }
+}
+
+/// The arrays that a step writes besides the parameters and their state.
+#[derive(Default)]
+pub(super) struct Targets {
+    /// The moving averages, and how much of the difference they move by.
+    average: Option<(Vec<Memory>, f64)>,
+    copy: Option<Vec<Memory>>,
+    clear_gradients: bool,
+}
+
+impl Targets {
+    pub(super) fn new(
+        parameters: &[Parameter],
+        average: Option<&(Vec<Bound<'_, PyAny>>, f64)>,
+        copy: Option<&[Bound<'_, PyAny>]>,
+        clear_gradients: bool,
+    ) -> PyResult<Self> {
+        let all = |what: &str, arrays: &[Bound<'_, PyAny>], dtypes: fn(Dtype) -> Vec<Dtype>| {
+            if arrays.len() != parameters.len() {
+                return Err(PyValueError::new_err(format!(
+                    "{what} has {} arrays for {} parameters",
+                    arrays.len(),
+                    parameters.len()
+                )));
+            }
+            let target = |(parameter, array): (&Parameter, &Bound<'_, PyAny>)| {
+                let name = || format!("{what}[{:?}]", parameter.name);
+                let Layout { dtype, shape, .. } = &parameter.layout;
+                let memory = matching(name, array, &dtypes(*dtype), shape)?;
+                if memory.writable {
+                    Ok(memory)
+                } else {
+                    Err(PyValueError::new_err(format!("{} is read-only", name())))
+                }
+            };
+            parameters.iter().zip(arrays).map(target).collect()
+        };
+        let average = average
+            .map(|(arrays, weight)| {
+                Ok::<_, PyErr>((all("ema", arrays, |d| vec![d.arithmetic()])?, *weight))
+            })
+            .transpose()?;
+        let halves = |_| vec![Dtype::BF16, Dtype::F16];
+        let copy = copy
+            .map(|arrays| all("copy_to", arrays, halves))
+            .transpose()?;
+        Ok(Self {
+            average,
+            copy,
+            clear_gradients,
+        })
+    }
+
+    /// Whether a step writes nothing but the parameters and their state.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.average.is_none() && self.copy.is_none() && !self.clear_gradients
+    }
+
+    /// All memory that a step writes and reads, if none of it is shared.
+    pub(super) fn disjoint(
+        &self,
+        written: &[Range<usize>],
+        gradients: &Gradients,
+    ) -> PyResult<[Ranges; 2]> {
+        let mut writes: Vec<(&str, Range<usize>)> = Vec::new();
+        writes.extend(written.iter().map(|range| ("params", range.clone())));
+        let averages = self.average.iter().flat_map(|(arrays, _)| arrays);
+        writes.extend(averages.map(|memory| ("ema", memory.range())));
+        let copies = self.copy.iter().flatten();
+        writes.extend(copies.map(|memory| ("copy_to", memory.range())));
+        let grads = gradients.arrays.iter().flatten();
+        let grads = grads.map(|memory| ("grads", memory.range()));
+        let mut reads = Vec::new();
+        if self.clear_gradients {
+            writes.extend(grads);
+        } else {
+            reads.extend(grads);
+        }
+        check_disjoint(&writes, &reads)?;
+        let ranges =
+            |named: Vec<(&str, Range<usize>)>| named.into_iter().map(|(_, range)| range).collect();
+        Ok([ranges(writes), ranges(reads)])
+    }
+
+    /// What is done after the update of one parameter. With `iterate` the averaged iterate of
+    /// schedule-free parameters is followed.
+    ///
+    /// # Safety
+    /// The targets are alive for `'a`, and nobody else has them.
+    unsafe fn finish<'a, T: Float>(&self, index: usize, iterate: Option<f64>) -> Finish<'a, T> {
+        // SAFETY: the caller's word; the dtypes were checked.
+        unsafe {
+            Finish {
+                average: self.average.as_ref().map(|(arrays, weight)| {
+                    let Memory { data, len, .. } = arrays[index];
+                    (Cells::native(slice_mut(data, len)), *weight)
+                }),
+                copy: self.copy.as_ref().and_then(|arrays| {
+                    let Memory {
+                        data, len, dtype, ..
+                    } = arrays[index];
+                    let numbers = slice_mut(data, len);
+                    let half = dtype.half()?;
+                    Some(Cells::half(half, numbers, Rounding::Nearest))
+                }),
+                iterate,
+                clear_gradient: self.clear_gradients,
+            }
+        }
+    }
+}
+
+/// How far from the iterate where gradients are taken towards `z` the averaged one lies.
+pub(super) fn towards_average(beta: f64) -> f64 {
+    1.0 - 1.0 / beta
+}
+
+/// The parameters of one group in one step, by what they are computed in.
+#[derive(Default)]
+pub(super) struct Members<'a> {
+    single: Vec<Segment<'a, f32>>,
+    double: Vec<Segment<'a, f64>>,
+    idle_single: Vec<Idle<'a, f32>>,
+    idle_double: Vec<Idle<'a, f64>>,
+}
+
+/// What one step found.
+pub(super) struct Found {
+    /// The norm, if one was asked for.
+    pub(super) norm: Option<f64>,
+    /// The first parameter whose gradient is not finite, where that ended the step.
+    pub(super) infinite: Option<usize>,
+    /// The numbers in the state, where the step itself has found them.
+    pub(super) scalars: Option<[f64; MAX_SCALARS]>,
+}
+
+/// The step itself, without the interpreter: the norm where one is needed, then the sweep.
+pub(super) fn execute(groups: &[Group], members: Vec<Members<'_>>, options: &Options) -> Found {
+    let pairs = groups.iter().zip(&members);
+    let read: Vec<_> = pairs
+        .map(|(group, members)| norm::Group {
+            single: &members.single,
+            double: &members.double,
+            prepare: options.prepare(group),
+        })
+        .collect();
+    let check = options.nonfinite != Policy::Propagate;
+    let mut norm = None;
+    if check || options.max_norm.is_some() {
+        let found = norm::norm(&read, check);
+        norm = options.max_norm.map(|_| found);
+        // The norm of finite gradients may be too large for a number.
+        if check
+            && !found.is_finite()
+            && let Some(infinite) = norm::first_infinite(&read)
+        {
+            return Found {
+                norm,
+                infinite: Some(infinite),
+                scalars: None,
+            };
+        }
+    }
+    let coefficient = match (norm, options.max_norm) {
+        (Some(norm), Some(max_norm)) => clip::coefficient(norm, max_norm),
+        _ => Factor::ONE,
+    };
+    let mut works: Vec<Box<dyn Work + '_>> = Vec::with_capacity(groups.len());
+    for (group, members) in groups.iter().zip(members) {
+        let prepare = Prepare {
+            coefficient,
+            ..options.prepare(group)
+        };
+        if !members.single.is_empty() {
+            works.push(group.method.plan(members.single, prepare));
+        }
+        if !members.double.is_empty() {
+            works.push(group.method.plan(members.double, prepare));
+        }
+        if !members.idle_single.is_empty() {
+            works.push(Box::new(Following::new(members.idle_single)));
+        }
+        if !members.idle_double.is_empty() {
+            works.push(Box::new(Following::new(members.idle_double)));
+        }
+    }
+    let scalars = work::run(works).iter().find_map(|work| work.scalars());
+    Found {
+        norm,
+        infinite: None,
+        scalars,
+    }
+}
+
+impl Engine {
+    /// The clock of a parameter in this step.
+    pub(super) fn clock(&self, parameter: &Parameter) -> Clock {
+        let names = self.groups[parameter.group]
+            .method
+            .state(parameter.layout.shape.len());
+        let started = |&&name: &&&str| parameter.slot(name).is_some_and(|slot| slot.started);
+        Clock {
+            step: parameter.step.saturating_add(1),
+            fresh: !names.iter().any(|name| started(&name)),
+            scalars: parameter.scalars,
+        }
+    }
+
+    /// The parameters of every group as the core works on them.
+    ///
+    /// # Safety
+    /// Everything is checked, and its memory is alive and registered while the result lives.
+    pub(super) unsafe fn members(
+        &self,
+        gradients: &Gradients,
+        targets: &Targets,
+    ) -> Vec<Members<'_>> {
+        let member = |group| {
+            let mut members = Members::default();
+            // SAFETY: the caller's word.
+            unsafe {
+                (members.single, members.idle_single) =
+                    self.segments(group, Dtype::F32, gradients, targets);
+                (members.double, members.idle_double) =
+                    self.segments(group, Dtype::F64, gradients, targets);
+            }
+            members
+        };
+        (0..self.groups.len()).map(member).collect()
+    }
+
+    /// The segments of one group that are computed in one type, and its parameters without gradient
+    /// that something follows.
+    ///
+    /// # Safety
+    /// As `members`.
+    unsafe fn segments<T: Float>(
+        &self,
+        group: usize,
+        arithmetic: Dtype,
+        gradients: &Gradients,
+        targets: &Targets,
+    ) -> (Vec<Segment<'_, T>>, Vec<Idle<'_, T>>) {
+        let (mut segments, mut idle) = (Vec::new(), Vec::new());
+        let mut slabs: Vec<usize> = Vec::new();
+        let iterate = self.groups[group].method.averaging().map(towards_average);
+        for (index, (parameter, g)) in self.parameters.iter().zip(&gradients.arrays).enumerate() {
+            let layout = &parameter.layout;
+            if parameter.group != group || layout.dtype.arithmetic() != arithmetic {
+                continue;
+            }
+            let step = parameter.step.saturating_add(1);
+            let rounding = |buffer| self.storage.rounding(index, buffer, step);
+            let Some(g) = g else {
+                if targets.is_nothing() {
+                    continue;
+                }
+                let z = parameter
+                    .slot("z")
+                    .filter(|z| z.started && iterate.is_some());
+                // SAFETY: the caller's word.
+                idle.push(unsafe {
+                    Idle {
+                        p: parameter.cells(Rounding::Nearest),
+                        finish: targets.finish(index, z.and(iterate)),
+                        z: z.map(|z| z.cells(Rounding::Nearest)),
+                    }
+                });
+                continue;
+            };
+            let names = self.groups[group].method.state(layout.shape.len());
+            let slots = || names.iter().filter_map(|name| parameter.slot(name));
+            // SAFETY: the caller's word; the lengths are the arrays' own.
+            let segment = unsafe {
+                let state = slots().zip(1..);
+                Segment::new(
+                    parameter.cells(rounding(0)),
+                    gradient(g, targets.clear_gradients),
+                    &layout.shape,
+                    state
+                        .map(|(slot, buffer)| slot.cells(rounding(buffer)))
+                        .collect(),
+                    self.clock(parameter),
+                )
+                .numbered(index)
+                .finishing(targets.finish(index, iterate))
+            };
+            let same = slots()
+                .map(|slot| slot.numbers.slab)
+                .eq(slabs.iter().copied());
+            slabs.clear();
+            slabs.extend(slots().map(|slot| slot.numbers.slab));
+            segments.push(if gradients.flat && same && !segments.is_empty() {
+                // SAFETY: parameters and gradients are each views of one buffer, and so are the
+                // state arrays of each name; the pointers came from NumPy, not from slices.
+                unsafe { segment.follows() }
+            } else {
+                segment
+            });
+        }
+        (segments, idle)
+    }
+}
+
+/// A gradient as a rule sees it.
+///
+/// # Safety
+/// It is alive for `'a`, and nobody writes it, or nobody else has it where it is `written`.
+unsafe fn gradient<'a, T: Float>(memory: &Memory, written: bool) -> Cells<'a, T> {
+    let Memory {
+        data, len, dtype, ..
+    } = *memory;
+    // SAFETY: the caller's word; the dtype was checked. Shared borrows where it is only read.
+    unsafe {
+        match (dtype.half(), written) {
+            (Some(half), true) => Cells::half(half, slice_mut(data, len), Rounding::Nearest),
+            (Some(half), false) => Cells::read_half(half, &*slice_mut(data, len)),
+            (None, true) => Cells::native(slice_mut(data, len)),
+            (None, false) => Cells::read(&*slice_mut(data, len)),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Blocks in the L1 cache: what is between the caller's memory and the loop of a rule.
+//!
+//! An array that is kept in fewer bits is loaded into a block and stored from it; a gradient that
+//! is more than scaled is prepared in one; what follows the update is done while the block is
+//! there. The loop in between is the one that also runs over the caller's memory.
+
+use crate::float::Float;
+use crate::isa::Tier;
+use crate::prepare::{Prepare, STAGE};
+use crate::segment::{MAX_STATE, Segment, Slices};
+
+/// What a pass over a segment leaves changed.
+#[derive(Clone, Copy)]
+pub(crate) struct Writes {
+    pub(crate) state: bool,
+    /// The parameter. The pass that writes it is the last, and finishes.
+    pub(crate) parameter: bool,
+}
+
+struct Stage<T> {
+    p: [T; STAGE],
+    g: [T; STAGE],
+    prepared: [T; STAGE],
+    state: [[T; STAGE]; MAX_STATE],
+}
+
+/// Calls `f` with every block of `from..to`, which starts a block, and with the factor that its
+/// gradient still lacks.
+///
+/// # Safety
+/// The elements are inside, and nobody else has any of them meanwhile.
+pub(crate) unsafe fn staged<T: Float, const S: usize>(
+    segment: &Segment<'_, T>,
+    (from, to): (usize, usize),
+    prepare: &Prepare,
+    writes: Writes,
+    tier: Tier,
+    mut f: impl FnMut(T, Slices<'_, T, S>),
+) {
+    debug_assert!(from.is_multiple_of(STAGE) || segment.is_bare());
+    let plain = prepare.plain::<T>();
+    if let (Some(scale), true) = (plain, segment.is_bare()) {
+        for at in (from..to).step_by(STAGE) {
+            // SAFETY: the caller's word.
+            f(scale, unsafe { segment.slices(at, to.min(at + STAGE)) });
+        }
+        return;
+    }
+    let mut stage = Stage {
+        p: [T::ZERO; STAGE],
+        g: [T::ZERO; STAGE],
+        prepared: [T::ZERO; STAGE],
+        state: [[T::ZERO; STAGE]; MAX_STATE],
+    };
+    for at in (from..to).step_by(STAGE) {
+        let end = to.min(at + STAGE);
+        // SAFETY: the caller's word, for each block.
+        unsafe {
+            let scale = stage.fill(segment, at, end, plain, prepare, tier);
+            f(scale, stage.slices(segment, at, end, plain.is_none()));
+            stage.store(segment, at, end, writes, tier);
+            if writes.parameter && !segment.finish.is_nothing() {
+                stage.finish(segment, at, end, tier);
+            }
+        }
+    }
+}
+
+impl<T: Float> Stage<T> {
+    /// Loads what is not where it can be worked on, and prepares the gradient.
+    ///
+    /// # Safety
+    /// As `staged`.
+    unsafe fn fill(
+        &mut self,
+        segment: &Segment<'_, T>,
+        at: usize,
+        end: usize,
+        plain: Option<T>,
+        prepare: &Prepare,
+        tier: Tier,
+    ) -> T {
+        let n = end - at;
+        // SAFETY: the caller's word.
+        unsafe {
+            if !segment.p.is_native() {
+                segment.p.load(at, &mut self.p[..n], tier);
+            }
+            if !segment.g.is_native() {
+                segment.g.load(at, &mut self.g[..n], tier);
+            }
+            for (cells, block) in segment.state.iter().zip(&mut self.state) {
+                if !cells.is_native() {
+                    cells.load(at, &mut block[..n], tier);
+                }
+            }
+            let Some(scale) = plain else {
+                let p = segment.p.slice(at, end).unwrap_or(&self.p[..n]);
+                let g = segment.g.slice(at, end).unwrap_or(&self.g[..n]);
+                prepare.write(p, g, &mut self.prepared[..n], tier);
+                return T::ONE;
+            };
+            scale
+        }
+    }
+
+    /// # Safety
+    /// As `staged`.
+    unsafe fn slices<'a, const S: usize>(
+        &'a mut self,
+        segment: &'a Segment<'_, T>,
+        at: usize,
+        end: usize,
+        prepared: bool,
+    ) -> Slices<'a, T, S> {
+        let n = end - at;
+        let mut blocks = self.state.iter_mut();
+        // SAFETY: the caller's word.
+        unsafe {
+            Slices {
+                p: segment.p.slice_mut(at, end).unwrap_or(&mut self.p[..n]),
+                g: if prepared {
+                    &self.prepared[..n]
+                } else {
+                    segment.g.slice(at, end).unwrap_or(&self.g[..n])
+                },
+                state: std::array::from_fn(|j| {
+                    let block = blocks.next().expect("one block per state array");
+                    let own = segment.state[j].slice_mut(at, end);
+                    own.unwrap_or(&mut block[..n])
+                }),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As `staged`.
+    unsafe fn store(
+        &self,
+        segment: &Segment<'_, T>,
+        at: usize,
+        end: usize,
+        writes: Writes,
+        tier: Tier,
+    ) {
+        let n = end - at;
+        // SAFETY: the caller's word.
+        unsafe {
+            if writes.state {
+                for (cells, block) in segment.state.iter().zip(&self.state) {
+                    if !cells.is_native() {
+                        cells.store(at, &block[..n], tier);
+                    }
+                }
+            }
+            if writes.parameter && !segment.p.is_native() {
+                segment.p.store(at, &self.p[..n], tier);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As `staged`.
+    unsafe fn finish(&mut self, segment: &Segment<'_, T>, at: usize, end: usize, tier: Tier) {
+        let n = end - at;
+        // SAFETY: the caller's word.
+        unsafe {
+            // What follows sees the parameter as it is kept.
+            if !segment.p.is_native() {
+                segment.p.load(at, &mut self.p[..n], tier);
+            }
+            let p = segment.p.slice(at, end).unwrap_or(&self.p[..n]);
+            let z = segment
+                .state
+                .first()
+                .map(|z| z.slice(at, end).unwrap_or(&self.state[0][..n]));
+            segment.finish.block(at, p, z, tier);
+            if segment.finish.clear_gradient {
+                segment.g.clear(at, end);
+            }
+        }
+    }
+}
