@@ -12,9 +12,10 @@
 //! - [`sweep`], [`layers`] and [`wholes`] drive the three shapes of [`rule`], which [`optim`] lists,
 //!   over [`segment`]s, on gradients as [`prepare`] leaves them; [`work`] does all of a step's work
 //!   together.
-//! - [`reduce`] drives the norms behind [`clip`] and the sums of [`regularizer`], [`pointwise`] and [`rowwise`] the losses in
-//!   [`loss`].
-//! - [`sam`] and [`random`] serve what is built around an optimizer; [`stream`] is the ceiling.
+//! - [`reduce`] drives the norms behind [`clip`] and the sums of [`regularizer`]; [`pointwise`],
+//!   [`rowwise`] and [`vectorwise`] drive the losses in [`loss`].
+//! - [`sam`] and [`random`] serve what is built around an optimizer, [`mining`] what feeds a loss;
+//!   [`stream`] is the ceiling.
 //! - [`float`], [`factor`], [`math`] and [`hyper`] are what all of them are written with.
 //!
 //! Results are the same bits for any number of threads and any tier.
@@ -28,6 +29,7 @@ pub mod isa;
 pub mod layers;
 pub mod loss;
 pub mod math;
+pub mod mining;
 pub mod optim;
 pub mod pointwise;
 pub mod prepare;
@@ -42,5 +44,6 @@ pub mod segment;
 pub mod stream;
 pub mod sweep;
 pub mod threads;
+pub mod vectorwise;
 pub mod wholes;
 pub mod work;
