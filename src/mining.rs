@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
 use crate::float::Float;
-use crate::isa::{self, Kernel, Tier};
+use crate::isa::{self, Kernel};
+use crate::loss::piece;
 use crate::pointwise;
 use crate::threads;
 
@@ -53,12 +54,10 @@ impl<T: Float> Distances<'_, T> {
     /// Adds the squares of `n` differences to the lanes.
     #[inline(always)]
     fn add(&self, row: usize, j: usize, n: usize, lanes: &mut [[f64; LANES]; ANCHORS]) {
-        let start = row * self.length + j;
-        let x = &self.x[start..start + n];
+        let x: [T; LANES] = piece(self.x, row * self.length + j, n);
         for k in 0..ANCHORS {
-            let start = self.anchors[k] * self.length + j;
-            let anchor = &self.x[start..start + n];
-            for i in 0..n {
+            let anchor: [T; LANES] = piece(self.x, self.anchors[k] * self.length + j, n);
+            for i in 0..LANES {
                 let d = anchor[i].to_f64() - x[i].to_f64();
                 lanes[k][i] += d * d;
             }
@@ -79,7 +78,9 @@ impl<T: Float> Kernel for Distances<'_, T> {
                 self.add(row, j, LANES, &mut lanes);
                 j += LANES;
             }
-            self.add(row, whole, self.length - whole, &mut lanes);
+            if whole < self.length {
+                self.add(row, whole, self.length - whole, &mut lanes);
+            }
             for k in 0..ANCHORS {
                 self.found[k][row] = pointwise::sum(lanes[k]).sqrt();
             }
@@ -87,39 +88,8 @@ impl<T: Float> Kernel for Distances<'_, T> {
     }
 }
 
-/// The least distance above a bound; infinity where there is none.
-struct NearestBeyond<'a> {
-    distances: &'a [f64],
-    bound: f64,
-}
-
-impl Kernel for NearestBeyond<'_> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn run(self) -> f64 {
-        let mut lanes = [f64::INFINITY; 2 * LANES];
-        let (pieces, rest) = self.distances.as_chunks::<{ 2 * LANES }>();
-        for piece in pieces {
-            for i in 0..2 * LANES {
-                let better = (piece[i] > self.bound) & (piece[i] < lanes[i]);
-                lanes[i] = if better { piece[i] } else { lanes[i] };
-            }
-        }
-        let mut least = f64::INFINITY;
-        for &d in rest {
-            least = if (d > self.bound) & (d < least) {
-                d
-            } else {
-                least
-            };
-        }
-        for d in lanes {
-            least = if d < least { d } else { least };
-        }
-        least
-    }
-}
+/// A row and its distance from the anchor.
+type Far = (f64, usize);
 
 /// The rows of a batch, seen from one anchor.
 struct View<'a> {
@@ -129,66 +99,58 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    fn positives(&self) -> impl Iterator<Item = usize> {
+    /// The rows of the anchor's label but itself, or those of other labels.
+    fn rows(&self, positive: bool) -> impl Iterator<Item = usize> {
         let label = self.labels[self.anchor];
-        let rows = 0..self.labels.len();
-        rows.filter(move |&row| row != self.anchor && self.labels[row] == label)
+        (0..self.labels.len())
+            .filter(move |&row| row != self.anchor && (self.labels[row] == label) == positive)
     }
 
-    /// The distances of negatives; infinity for all other rows.
-    fn negatives(&self) -> Vec<f64> {
-        let label = self.labels[self.anchor];
-        let pairs = self.labels.iter().zip(self.distances);
-        let negative = |(&other, &d): (&i64, &f64)| if other == label { f64::INFINITY } else { d };
-        pairs.map(negative).collect()
-    }
-
-    /// The nearest negative beyond a bound, and its distance.
-    fn nearest_beyond(negatives: &[f64], bound: f64, tier: Tier) -> Option<(usize, f64)> {
-        let least = tier.run(NearestBeyond {
-            distances: negatives,
-            bound,
-        });
-        // Infinity stands for no row.
-        let row = negatives
-            .iter()
-            .position(|&d| d == least && d < f64::INFINITY)?;
-        Some((row, least))
+    /// The same with their distances. Rows at a distance of NaN are nowhere.
+    fn far(&self, positive: bool) -> impl Iterator<Item = Far> {
+        let rows = self.rows(positive);
+        let far = rows.map(|row| (self.distances[row], row));
+        far.filter(|(d, _)| !d.is_nan())
     }
 
     /// Positives and negatives that make triplets with the anchor.
-    fn choose(&self, kind: Kind, margin: f64, tier: Tier) -> Vec<[usize; 2]> {
+    fn choose(&self, kind: Kind, margin: f64) -> Vec<[usize; 2]> {
         match kind {
             Kind::Semihard => {
-                let negatives = self.negatives();
-                let pair = |positive: usize| {
-                    let near = self.distances[positive];
-                    let (row, far) = Self::nearest_beyond(&negatives, near, tier)?;
-                    (far < near + margin).then_some([positive, row])
-                };
-                self.positives().filter_map(pair).collect()
-            }
-            Kind::Hard => {
-                let mut farthest: Option<usize> = None;
-                for row in self.positives() {
-                    let d = self.distances[row];
-                    if !d.is_nan() && farthest.is_none_or(|best| d > self.distances[best]) {
-                        farthest = Some(row);
+                let mut positives: Vec<Far> = self.far(true).collect();
+                positives.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+                // The nearest negative of those with k positives nearer. Sorting the few positives
+                // costs less than sorting the negatives.
+                let mut nearest: Vec<Option<Far>> = vec![None; positives.len() + 1];
+                for (d, row) in self.far(false) {
+                    let place = &mut nearest[positives.partition_point(|&(near, _)| near < d)];
+                    if place.is_none_or(|(least, _)| d < least) {
+                        *place = Some((d, row));
                     }
                 }
-                // Every distance is above a negative number.
-                let nearest = Self::nearest_beyond(&self.negatives(), -1.0, tier);
+                let mut pairs = Vec::new();
+                // More positives nearer means farther.
+                let mut beyond = nearest.pop().flatten();
+                while let Some((near, positive)) = positives.pop() {
+                    if let Some((far, negative)) = beyond
+                        && far < near + margin
+                    {
+                        pairs.push([positive, negative]);
+                    }
+                    beyond = nearest.pop().flatten().or(beyond);
+                }
+                pairs.sort_unstable();
+                pairs
+            }
+            Kind::Hard => {
+                let farthest = self.far(true).reduce(|a, b| if b.0 > a.0 { b } else { a });
+                let nearest = self.far(false).reduce(|a, b| if b.0 < a.0 { b } else { a });
                 let pair = farthest.zip(nearest);
-                pair.map(|(positive, (row, _))| [positive, row])
-                    .into_iter()
-                    .collect()
+                pair.map(|(p, n)| [p.1, n.1]).into_iter().collect()
             }
             Kind::All => {
-                let label = self.labels[self.anchor];
-                let rows = || (0..self.labels.len()).filter(|&row| self.labels[row] != label);
-                self.positives()
-                    .flat_map(|positive| rows().map(move |negative| [positive, negative]))
-                    .collect()
+                let pairs = |positive| self.rows(false).map(move |negative| [positive, negative]);
+                self.rows(true).flat_map(pairs).collect()
             }
         }
     }
@@ -229,7 +191,7 @@ pub fn mine<T: Float>(
                 labels,
                 distances,
             };
-            let chosen = view.choose(kind, margin, tier);
+            let chosen = view.choose(kind, margin);
             found[anchor].set(chosen).expect("each anchor comes once");
         }
     });
@@ -247,6 +209,7 @@ pub fn mine<T: Float>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::Tier;
     use crate::threads::with_threads;
 
     /// By the definitions, one triplet after another.

@@ -162,8 +162,9 @@ impl<'a, T: Float> Buffers<'a, T> {
     pub(crate) fn read_turned<const N: usize>(&self, first: usize, n: usize, tile: &mut [[T; N]]) {
         let classes = tile.len();
         for r in 0..n {
+            let start = (first + r) * classes;
             for j in 0..classes {
-                tile[j][r] = self.read_one((first + r) * classes + j);
+                tile[j][r] = self.read_one(start + j);
             }
         }
     }

@@ -35,7 +35,7 @@ struct Elements<'a, T> {
     scale: f64,
 }
 
-impl<T: Float> Elements<'_, T> {
+impl<T: Math> Elements<'_, T> {
     /// The values of `n` elements; 0 for the lanes beyond.
     #[inline(always)]
     fn step(&self, start: usize, n: usize) -> [f64; LANES] {
@@ -43,18 +43,21 @@ impl<T: Float> Elements<'_, T> {
         let v: [T; LANES] = self.variance.read(start, n, T::ONE);
         let y: [T; LANES] = piece(self.target, start, n);
         let constant = if self.loss.full { CONSTANT } else { 0.0 };
+        let eps = T::from_f64(self.loss.eps);
+        let [scale, half] = [1.0, 0.5].map(|factor| T::from_f64(factor * self.scale));
         let mut values = [0.0; LANES];
         let (mut by_x, mut by_v) = ([T::ZERO; LANES], [T::ZERO; LANES]);
         for i in 0..LANES {
-            let d = x[i].to_f64() - y[i].to_f64();
+            let d = x[i] - y[i];
             // As in PyTorch, gradients do not see that a variance was raised to eps.
-            let v = v[i].to_f64().max_or_nan(self.loss.eps);
+            let v = v[i].max_or_nan(eps);
             let slope = d / v;
-            let square = d * slope;
-            let value = 0.5 * (Math::ln(v) + square) + constant;
+            // In f64, where no f32 overflows.
+            let square = d.to_f64() * slope.to_f64();
+            let value = 0.5 * (v.ln().to_f64() + square) + constant;
             values[i] = if (i as u32) < n as u32 { value } else { 0.0 };
-            by_x[i] = T::from_f64(self.scale * slope);
-            by_v[i] = T::from_f64(self.scale * (0.5 * (1.0 - square) / v));
+            by_x[i] = scale * slope;
+            by_v[i] = half * (T::ONE - d * slope) / v;
         }
         self.mean.write(start, n, &by_x);
         self.variance.write(start, n, &by_v);
@@ -63,7 +66,7 @@ impl<T: Float> Elements<'_, T> {
     }
 }
 
-impl<T: Float> rowwise::Rows for Elements<'_, T> {
+impl<T: Math> rowwise::Rows for Elements<'_, T> {
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
         let mut lanes = [0.0; LANES];
@@ -122,7 +125,7 @@ impl Gaussian {
     ///
     /// # Panics
     /// Lengths differ.
-    pub fn compute<T: Float>(
+    pub fn compute<T: Math>(
         self,
         [mean, variance]: [Input<'_, T>; 2],
         target: &[T],

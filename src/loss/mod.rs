@@ -179,3 +179,6 @@ pub fn check_loss_scale(loss_scale: f64) -> Result<()> {
         "loss_scale must be finite and > 0, got {loss_scale}"
     )))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::distribution::{Distribution, Pivot};
-use super::wide::pivot_gradient;
+use super::wide::{log_of_sum, pivot_gradient};
 use super::{Focus, NARROW, Rows};
 use crate::loss::weigh;
 use crate::math::Math;
@@ -26,8 +26,8 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
         let classes = self.0.classes;
         self.0.buffers.read_turned(first, n, &mut x[..classes]);
         if D::DENSE {
-            for r in 0..n {
-                for j in 0..classes {
+            for j in 0..classes {
+                for r in 0..n {
                     q[j][r] = self.0.distribution.at(first + r, j);
                 }
             }
@@ -110,8 +110,7 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
             } else {
                 q * pivot_d[r].to_f64()
             };
-            // One of the two has the exponential of 0, so others + (e - 1) loses nothing.
-            let log = Math::ln_1p(others + (e - 1.0));
+            let log = log_of_sum(others, e);
             let [weight, scale] = if F::PLAIN {
                 [1.0, scale]
             } else {

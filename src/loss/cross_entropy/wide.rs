@@ -230,14 +230,12 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
         let pivot_q = distribution.at(row, pivot).to_f64() + distribution.extra(row);
         let pivot_e = pivot_d.exp_nonpositive().to_f64();
         let (total, mass) = (others + pivot_e, rest + pivot_q);
-        let pivot_d = pivot_d.to_f64();
-        // One of the two is the exponential of 0, so others + (pivot_e - 1) loses nothing.
-        let log = Math::ln_1p(others + (pivot_e - 1.0));
         let [factor, scale] = if F::PLAIN {
             [1.0, scale]
         } else {
             let chances = [pivot_e / total, others / total];
-            let [factor, slope] = focus.factors(chances, log - pivot_d);
+            let minus_ln_p = log_of_sum(others, pivot_e) - pivot_d.to_f64();
+            let [factor, slope] = focus.factors(chances, minus_ln_p);
             [factor, scale * slope]
         };
 
@@ -267,13 +265,22 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
                 T::from_f64(scale * pivot_gradient::<T, D>([others, pivot_e], [rest, pivot_q]));
         }
 
+        let pivot_d = pivot_d.to_f64();
         let pivot_term = if pivot_q == 0.0 {
             0.0
         } else {
             pivot_q * pivot_d
         };
+        let log = log_of_sum(others, pivot_e);
         weigh(factor, mass * log - pointwise::sum(dot) - pivot_term)
     }
+}
+
+/// The logarithm of the sum of the exponentials of a row, less its largest logit.
+#[inline(always)]
+pub(super) fn log_of_sum(others: f64, pivot: f64) -> f64 {
+    // One of the two has the exponential of 0, so others + (pivot - 1) loses nothing.
+    Math::ln_1p(others + (pivot - 1.0))
 }
 
 /// The derivative by the pivot's logit, from `[others, pivot]` of the exponentials and of `q`.
