@@ -220,7 +220,7 @@ class TripletMarginLoss(Vectors):
         reduction: Reduction = "mean",
     ) -> None:
         self.margin = checked_number("margin", margin, least=0.0, open_end=True)
-        if not (isinstance(p, float) and p == math.inf):
+        if p != math.inf:
             checked_number("p", p, least=0.0, open_end=True)
         self.p = float(p)
         self.eps = checked_number("eps", eps, least=0.0)

@@ -15,7 +15,7 @@ use crate::rowwise::{self, GROUP};
 pub(super) struct Narrow<'a, T, D, F>(pub(super) Rows<'a, T, D, F>);
 
 /// `tile[j][r]` belongs to class `j` of row `r`.
-type Tile<T> = [[T; GROUP]; NARROW];
+type Tile<T> = [[T; GROUP]];
 
 /// A pivot that no class equals.
 const IGNORED: i32 = -1;
@@ -24,7 +24,7 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
     #[inline(always)]
     fn gather(&self, first: usize, n: usize, x: &mut Tile<T>, q: &mut Tile<T>) {
         let classes = self.0.classes;
-        self.0.buffers.read_turned(first, n, &mut x[..classes]);
+        self.0.buffers.read_turned(first, n, x);
         if D::DENSE {
             for j in 0..classes {
                 for r in 0..n {
@@ -134,7 +134,7 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
                     x[j][r] = if pivot[r] == IGNORED { T::ZERO } else { g };
                 }
             }
-            buffers.write_turned(first, n, &x[..classes]);
+            buffers.write_turned(first, n, x);
         }
         values
     }
@@ -146,10 +146,11 @@ impl<T: Math, D: Distribution<T>, F: Focus> rowwise::Rows for Narrow<'_, T, D, F
         let mut lanes = [0.0; GROUP];
         let mut x = [[T::ZERO; GROUP]; NARROW];
         let mut q = [[T::ZERO; GROUP]; NARROW];
+        let (x, q) = (&mut x[..self.0.classes], &mut q[..self.0.classes]);
         let mut first = rows.start;
         while first < rows.end {
             let n = GROUP.min(rows.end - first);
-            let values = self.group(first, n, &mut x, &mut q);
+            let values = self.group(first, n, x, q);
             self.0.buffers.write_values(first, n, &values);
             for r in 0..GROUP {
                 lanes[r] += values[r];
