@@ -7,9 +7,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use fastoptim::clip::{Array, ArrayMut, clamp, scale, total_norm};
 use fastoptim::factor::Factor;
 use fastoptim::hyper::Value::{Flag, Number, Numbers, Word};
-use fastoptim::loss::cross_entropy::{CrossEntropy, Target};
+use fastoptim::loss::cross_entropy::CrossEntropy;
 use fastoptim::loss::mse::Mse;
-use fastoptim::loss::{Input, Reduction};
+use fastoptim::loss::{Input, Labels, Reduction, Target};
 use fastoptim::optim::{Kind, Method};
 use fastoptim::pointwise;
 use fastoptim::prepare::Prepare;
@@ -142,17 +142,20 @@ fn losses(c: &mut Criterion) {
         let mut out = vec![0.0_f32; n];
         for smoothing in [0.0, 0.1] {
             let loss = CrossEntropy {
-                weight: None,
-                ignore_index: -100,
                 label_smoothing: smoothing,
+            };
+            let labels = Labels {
+                shape: [rows, classes],
+                target: Target::I64(&labels),
+                weight: None,
+                ignore_index: None,
             };
             let name = format!("cross-entropy, smoothing {smoothing}");
             group.throughput(Throughput::Bytes(12 * n as u64));
             group.bench_function(BenchmarkId::new(name, format!("{rows} x {classes}")), |b| {
                 b.iter(|| {
                     let input = Input::Gradient(&x, &mut out);
-                    let target = Target::I64(&labels);
-                    loss.compute(input, [rows, classes], target, Reduction::Mean, 1.0)
+                    loss.compute(labels, input, Reduction::Mean, 1.0)
                 });
             });
         }

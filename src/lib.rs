@@ -11,10 +11,13 @@
 //! - [`isa`] compiles every kernel once per tier, [`threads`] spreads chunks over a pool.
 //! - [`sweep`], [`layers`] and [`wholes`] drive the three shapes of [`rule`], which [`optim`] lists,
 //!   over [`segment`]s of [`cells`], on gradients as [`prepare`] leaves them, and [`finish`] what
-//!   follows the update; [`work`] does all of a step's work together.
+//!   follows the update; [`work`] does all of a step's work together. [`storage`] is how cells are
+//!   kept in fewer bits.
 //! - [`reduce`] drives the norms behind [`clip`], of gradients before a step ([`norm`]) and the sums
-//!   of a [`regularizer`]; [`pointwise`] and [`rowwise`] drive the losses in [`loss`].
-//! - [`sam`] and [`random`] serve what is built around an optimizer; [`stream`] is the ceiling.
+//!   of a [`regularizer`]; [`pointwise`], [`rowwise`] and [`vectorwise`] drive the losses in
+//!   [`loss`].
+//! - [`sam`] and [`random`] serve what is built around an optimizer, [`mining`] what feeds a loss;
+//!   [`stream`] is the ceiling.
 //! - [`float`], [`factor`], [`math`] and [`hyper`] are what all of them are written with.
 //!
 //! Results are the same bits for any number of threads and any tier.
@@ -30,6 +33,7 @@ pub mod isa;
 pub mod layers;
 pub mod loss;
 pub mod math;
+pub mod mining;
 pub mod norm;
 pub mod optim;
 pub mod pointwise;
@@ -47,5 +51,6 @@ pub mod storage;
 pub mod stream;
 pub mod sweep;
 pub mod threads;
+pub mod vectorwise;
 pub mod wholes;
 pub mod work;

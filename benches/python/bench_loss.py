@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import fastoptim as fo
 import harness
@@ -15,6 +17,39 @@ from fastoptim._contestants import (
     torch_loss,
 )
 from harness import Array, Contestant
+
+Labels = npt.NDArray[np.int64]
+
+
+def our_gradients(loss: Any, *inputs: Array | Labels, count: int) -> Contestant:
+    """A loss with gradients by the first inputs."""
+    out = tuple(np.empty_like(x) for x in inputs[:count])
+    return Contestant(
+        lambda: loss.value_and_grad(*inputs, out=out),
+        lambda: [loss.value_and_grad(*inputs, out=out)[0], *out],
+    )
+
+
+def torch_gradients(loss: Any, *inputs: Array | Labels, count: int) -> Contestant:
+    import torch
+
+    tensors = [torch.tensor(x, requires_grad=i < count) for i, x in enumerate(inputs)]
+    found: list[Array | float] = []
+
+    def run() -> None:
+        value = loss(*tensors)
+        gradients = torch.autograd.grad(value, tensors[:count])
+        found[:] = [value.item(), *(gradient.numpy() for gradient in gradients)]
+
+    return Contestant(run, lambda: found)
+
+
+def torch_focal(logits: Any, target: Any) -> Any:
+    """Focal loss in PyTorch's operations, as people write it."""
+    import torch
+
+    log_p = torch.log_softmax(logits, 1).gather(1, target[:, None])[:, 0]
+    return (-((1 - log_p.exp()) ** 2) * log_p).mean()
 
 
 def numpy_mse(x: Array, target: Array) -> Contestant:
@@ -53,6 +88,53 @@ def cross_entropies(asked: harness.Options) -> Iterator[tuple[str, dict[str, Con
         yield f"{rows} x {classes}{smoothed}", found
 
 
+def of_rows(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
+    rng = np.random.default_rng(0)
+    for rows, classes in (128, 10), (65536, 10), (8192, 1000):
+        rows = asked.size(rows, 32)
+        # In whole steps, so that all see the same scores exactly at the kink.
+        x = (np.rint(64 * rng.standard_normal((rows, classes))) / 64).astype(np.float32)
+        target = rng.integers(0, classes, rows)
+        for name, loss, theirs in (
+            ("multi-margin", fo.losses.MultiMarginLoss(), "multi_margin_loss"),
+            ("squared multi-margin", fo.losses.MultiMarginLoss(p=2), "multi_margin_loss"),
+            ("NLL", fo.losses.NLLLoss(), "nll_loss"),
+        ):
+            found = {"fastoptim": our_loss(loss, x, target)}
+            if harness.HAS_TORCH:
+                arguments = {"p": 2} if name.startswith("squared") else {}
+                found["torch"] = torch_loss(theirs, x, target, **arguments)
+            yield f"{name}, {rows} x {classes}", found
+        found = {"fastoptim": our_loss(fo.losses.FocalLoss(), x, target)}
+        if harness.HAS_TORCH:
+            found["torch composed"] = torch_gradients(torch_focal, x, target, count=1)
+        yield f"focal, {rows} x {classes}", found
+
+
+def of_vectors(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
+    rows, length = asked.size(65536, 32), 128
+    a, b, c = (x.reshape(rows, length) for x in harness.arrays(3, rows * length))
+    signs = np.random.default_rng(1).choice([-1, 1], rows)
+    losses = fo.losses
+    for name, loss, theirs, inputs, count in (
+        ("triplet", losses.TripletMarginLoss(), "triplet_margin_loss", (a, b, c), 3),
+        (
+            "cosine embedding",
+            losses.CosineEmbeddingLoss(),
+            "cosine_embedding_loss",
+            (a, b, signs),
+            2,
+        ),
+    ):
+        found = {"fastoptim": our_gradients(loss, *inputs, count=count)}
+        if harness.HAS_TORCH:
+            import torch
+
+            function = getattr(torch.nn.functional, theirs)
+            found["torch"] = torch_gradients(function, *inputs, count=count)
+        yield f"{name}, {rows} x {length}", found
+
+
 def elementwise(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
     size = asked.size(1 << 23, 1 << 12)
     x, target = harness.arrays(2, size)
@@ -78,6 +160,8 @@ def elementwise(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contest
 def main() -> None:
     asked = harness.options(__doc__ or "")
     harness.compare("cross-entropy and its gradient", cross_entropies(asked), asked)
+    harness.compare("losses of rows and their gradients", of_rows(asked), asked)
+    harness.compare("losses of vectors and their gradients", of_vectors(asked), asked)
     harness.compare("elementwise losses and their gradients on 8 Mi", elementwise(asked), asked)
 
 

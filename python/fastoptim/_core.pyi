@@ -9,12 +9,14 @@ __all__ = [
     "add_normal",
     "add_penalty",
     "clamp",
-    "cross_entropy_loss",
     "elementwise_loss",
     "exchange",
+    "gaussian_loss",
     "get_num_threads",
     "is_thread_count",
+    "mine_triplets",
     "penalty",
+    "row_loss",
     "sam_norm",
     "sam_perturb",
     "scale_to_norm",
@@ -24,6 +26,7 @@ __all__ = [
     "tier",
     "tiers",
     "total_norm",
+    "vector_loss",
 ]
 
 __version__: str
@@ -105,14 +108,39 @@ def elementwise_loss(
     loss_scale: float,
     gradient: bool,
 ) -> tuple[Any, Any | None]: ...
-def cross_entropy_loss(
-    logits: Any,
-    target: Any,
+def row_loss(
+    name: str,
+    parameters: Sequence[float],
     weight: Any | None,
-    ignore_index: int,
-    label_smoothing: float,
+    ignore_index: int | None,
     kind: str,
+    input: Any,  # noqa: A002
+    target: Any,
     out: Any | None,
     loss_scale: float,
     gradient: bool,
 ) -> tuple[Any, Any | None]: ...
+def vector_loss(
+    name: str,
+    parameters: Sequence[float],
+    kind: str,
+    inputs: Sequence[tuple[str, Any]],
+    target: tuple[str, Any] | None,
+    out: Any | None,
+    loss_scale: float,
+    gradient: bool,
+) -> tuple[Any, tuple[Any, ...] | None]: ...
+def gaussian_loss(
+    full: bool,
+    eps: float,
+    kind: str,
+    input: Any,  # noqa: A002
+    target: Any,
+    var: Any,
+    out: Any | None,
+    loss_scale: float,
+    gradient: bool,
+) -> tuple[Any, tuple[Any, Any] | None]: ...
+def mine_triplets(
+    embeddings: Any, labels: Any, kind: str, margin: float
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]: ...

@@ -16,6 +16,16 @@ pub enum Input<'a, T> {
     InPlace(&'a mut [T]),
 }
 
+impl<T> Input<'_, T> {
+    /// The input itself.
+    pub(crate) fn elements(&self) -> &[T] {
+        match self {
+            Self::Value(x) | Self::Gradient(x, _) => x,
+            Self::InPlace(x) => x,
+        }
+    }
+}
+
 /// How the values of the elements or rows become one.
 #[derive(Debug)]
 pub enum Reduction<'a, T> {
@@ -25,6 +35,18 @@ pub enum Reduction<'a, T> {
     Sum,
     /// They stay apart and are written here; the gradient is that of the sum.
     None(&'a mut [T]),
+}
+
+impl<T> Reduction<'_, T> {
+    /// What the sum of the values is divided by where all items together count for `total`, and
+    /// the factor of the gradient: 0 where nothing counts, and the mean is 0 / 0.
+    pub(crate) fn scales(&self, total: f64, loss_scale: f64) -> [f64; 2] {
+        match self {
+            Self::Mean if total == 0.0 => [0.0, 0.0],
+            Self::Mean => [total, loss_scale / total],
+            Self::Sum | Self::None(_) => [1.0, loss_scale],
+        }
+    }
 }
 
 /// [`Input`] and [`Reduction`] as the tasks of one call share them: by pointers, because in place
@@ -55,6 +77,29 @@ impl<'a, T: Float> Buffers<'a, T> {
         reduction: &'a mut Reduction<'_, T>,
         items: usize,
     ) -> Self {
+        let values = match reduction {
+            Reduction::None(values) => {
+                assert_eq!(values.len(), items, "one value per item");
+                Some(values.as_mut_ptr())
+            }
+            Reduction::Mean | Reduction::Sum => None,
+        };
+        Self {
+            values,
+            items,
+            // SAFETY: the caller's promise.
+            ..unsafe { Self::further(input) }
+        }
+    }
+
+    /// One more input of a loss whose values go with another.
+    ///
+    /// # Safety
+    /// As [`new`](Self::new).
+    ///
+    /// # Panics
+    /// The gradient has the wrong length.
+    pub(crate) unsafe fn further(input: Input<'a, T>) -> Self {
         let (x, gradient, len) = match input {
             Input::Value(x) => (x.as_ptr(), None, x.len()),
             Input::Gradient(x, gradient) => {
@@ -66,19 +111,12 @@ impl<'a, T: Float> Buffers<'a, T> {
                 (pointer.cast_const(), Some(pointer), x.len())
             }
         };
-        let values = match reduction {
-            Reduction::None(values) => {
-                assert_eq!(values.len(), items, "one value per item");
-                Some(values.as_mut_ptr())
-            }
-            Reduction::Mean | Reduction::Sum => None,
-        };
         Self {
             x,
             gradient,
             len,
-            values,
-            items,
+            values: None,
+            items: 0,
             lifetime: PhantomData,
         }
     }
@@ -117,6 +155,32 @@ impl<'a, T: Float> Buffers<'a, T> {
     #[inline(always)]
     pub(crate) fn read_one(&self, index: usize) -> T {
         self.read::<1>(index, 1, T::ZERO)[0]
+    }
+
+    /// Up to a group of short rows, turned: `tile[j][r]` belongs to class `j` of row `first + r`.
+    #[inline(always)]
+    pub(crate) fn read_turned<const N: usize>(&self, first: usize, n: usize, tile: &mut [[T; N]]) {
+        let classes = tile.len();
+        for r in 0..n {
+            let start = (first + r) * classes;
+            for j in 0..classes {
+                tile[j][r] = self.read_one(start + j);
+            }
+        }
+    }
+
+    /// The gradient of what [`read_turned`](Self::read_turned) read, where one is wanted.
+    #[inline(always)]
+    pub(crate) fn write_turned<const N: usize>(&self, first: usize, n: usize, tile: &[[T; N]]) {
+        let classes = tile.len();
+        if self.has_gradient() {
+            let gradient = self.gradient(first * classes, n * classes);
+            for r in 0..n {
+                for j in 0..classes {
+                    gradient[r * classes + j] = tile[j][r];
+                }
+            }
+        }
     }
 
     /// The gradient of `n` elements from `start`, where one is wanted.

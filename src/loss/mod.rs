@@ -1,23 +1,33 @@
 //! The losses: one file each, and the drivers' view of what they read and write.
 //!
 //! A loss of one element at a time implements [`Pointwise`](crate::pointwise::Pointwise) and has a
-//! line in the list below; the bindings and the tests iterate the list. Losses of rows have
-//! signatures of their own and stand on [`rowwise`](crate::rowwise).
+//! line in the list below; the bindings and the tests iterate the list. Losses of rows of scores
+//! stand on [`rowwise`](crate::rowwise), losses of vectors on [`vectorwise`].
 
 pub mod absolute;
 mod buffers;
 mod classes;
+pub mod contrastive;
+pub mod cosine_embedding;
 pub mod cross_entropy;
+mod distance;
+pub mod focal;
+pub mod gaussian;
 pub mod likelihood;
 pub mod margin;
 pub mod mse;
+pub mod multi_margin;
+pub mod nll;
+pub mod triplet_margin;
 
 pub(crate) use buffers::{Buffers, Partials, piece};
 pub use buffers::{Input, Reduction};
+pub(crate) use classes::weigh;
+pub use classes::{Labels, Target};
 
 use crate::error::{Error, Result};
 use crate::math::Math;
-use crate::pointwise;
+use crate::{pointwise, vectorwise};
 
 /// The list: the name of each elementwise loss, and how its parameters make it.
 macro_rules! elementwise {
@@ -71,6 +81,92 @@ elementwise! {
     };
 }
 
+/// One loss of rows of scores by name, with its gradient: the value under `reduction`.
+///
+/// # Errors
+/// The name or the number of parameters is unknown, a length is wrong, or a target is no class.
+pub fn of_rows<T: Math>(
+    name: &str,
+    parameters: &[f64],
+    labels: Labels<'_, T>,
+    input: Input<'_, T>,
+    reduction: Reduction<'_, T>,
+    loss_scale: f64,
+) -> Result<f64> {
+    check_loss_scale(loss_scale)?;
+    match (name, parameters) {
+        ("cross_entropy", &[label_smoothing]) => cross_entropy::CrossEntropy { label_smoothing }
+            .compute(labels, input, reduction, loss_scale),
+        ("focal", &[gamma, alpha]) => {
+            focal::Focal { gamma, alpha }.compute(labels, input, reduction, loss_scale)
+        }
+        ("multi_margin", &[p, margin, average]) => multi_margin::MultiMargin {
+            squared: p == 2.0,
+            margin,
+            average: average != 0.0,
+        }
+        .compute(labels, input, reduction, loss_scale),
+        ("nll", &[]) => nll::Nll.compute(labels, input, reduction, loss_scale),
+        _ => unknown(name, parameters),
+    }
+}
+
+/// One loss of vectors by name, with its gradients: the value under `reduction`. The target has a
+/// number per row, for losses that have targets.
+///
+/// # Errors
+/// The name, the number of parameters or of inputs is unknown, or there is no target.
+///
+/// # Panics
+/// Lengths differ.
+pub fn of_vectors<T: Math>(
+    name: &str,
+    parameters: &[f64],
+    inputs: Vec<Input<'_, T>>,
+    shape: [usize; 2],
+    target: Option<Target<'_, T>>,
+    reduction: Reduction<'_, T>,
+    loss_scale: f64,
+) -> Result<f64> {
+    check_loss_scale(loss_scale)?;
+    if let Some(target) = target {
+        assert_eq!(target.len(), shape[0], "one target per row");
+    }
+    Ok(match (name, parameters, target) {
+        ("triplet_margin", &[margin, p, eps, swap, squared], None) => {
+            let loss = triplet_margin::TripletMargin {
+                margin,
+                p,
+                eps,
+                swap: swap != 0.0,
+                squared: squared != 0.0,
+            };
+            loss.compute(several(inputs)?, shape, reduction, loss_scale)
+        }
+        ("cosine_embedding", &[margin], Some(target)) => {
+            let loss = cosine_embedding::CosineEmbedding { margin, target };
+            vectorwise::compute(loss, several(inputs)?, shape, reduction, loss_scale)
+        }
+        ("contrastive", &[margin], Some(same)) => {
+            let loss = contrastive::Contrastive { margin, same };
+            vectorwise::compute(loss, several(inputs)?, shape, reduction, loss_scale)
+        }
+        _ => return unknown(name, parameters),
+    })
+}
+
+fn several<T, const G: usize>(inputs: Vec<Input<'_, T>>) -> Result<[Input<'_, T>; G]> {
+    let wrong = |inputs: Vec<_>| Error::Value(format!("{G} inputs, not {}", inputs.len()));
+    inputs.try_into().map_err(wrong)
+}
+
+fn unknown<T>(name: &str, parameters: &[f64]) -> Result<T> {
+    let n = parameters.len();
+    Err(Error::Value(format!(
+        "there is no loss {name:?} with {n} parameters of these inputs"
+    )))
+}
+
 /// Checks the factor of the gradient.
 ///
 /// # Errors
@@ -83,3 +179,6 @@ pub fn check_loss_scale(loss_scale: f64) -> Result<()> {
         "loss_scale must be finite and > 0, got {loss_scale}"
     )))
 }
+
+#[cfg(test)]
+mod tests;

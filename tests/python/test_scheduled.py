@@ -13,7 +13,7 @@ from cases import OPTIMIZERS
 from fastoptim import schedules
 
 # What is no number that could change, and what is a count of other things.
-FIXED = {"params", "ns_steps", "warmup_steps"}
+FIXED = {"params", "ns_steps", "warmup_steps", "seed"}
 
 
 def numbers() -> list[tuple[Any, str, Any]]:

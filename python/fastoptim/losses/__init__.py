@@ -2,22 +2,37 @@
 
 from fastoptim.losses._base import Loss, Reduction
 from fastoptim.losses.classification import (
-    CrossEntropyLoss,
     HingeLoss,
     KLDivLoss,
     SoftMarginLoss,
 )
-from fastoptim.losses.embedding import HingeEmbeddingLoss
+from fastoptim.losses.embedding import (
+    ContrastiveLoss,
+    CosineEmbeddingLoss,
+    HingeEmbeddingLoss,
+    TripletMarginLoss,
+)
+from fastoptim.losses.likelihood import GaussianNLLLoss, PoissonNLLLoss
+from fastoptim.losses.mining import mine_triplets
+from fastoptim.losses.multiclass import (
+    CrossEntropyLoss,
+    FocalLoss,
+    MultiMarginLoss,
+    NLLLoss,
+)
 from fastoptim.losses.regression import (
     HuberLoss,
     L1Loss,
     MSELoss,
-    PoissonNLLLoss,
     SmoothL1Loss,
 )
 
 __all__ = [
+    "ContrastiveLoss",
+    "CosineEmbeddingLoss",
     "CrossEntropyLoss",
+    "FocalLoss",
+    "GaussianNLLLoss",
     "HingeEmbeddingLoss",
     "HingeLoss",
     "HuberLoss",
@@ -25,8 +40,12 @@ __all__ = [
     "L1Loss",
     "Loss",
     "MSELoss",
+    "MultiMarginLoss",
+    "NLLLoss",
     "PoissonNLLLoss",
     "Reduction",
     "SmoothL1Loss",
     "SoftMarginLoss",
+    "TripletMarginLoss",
+    "mine_triplets",
 ]

@@ -93,6 +93,84 @@ class Elementwise(Loss):
         )
 
 
+class Rows(Loss):
+    """A loss of rows of scores with a target each, which the core knows by name."""
+
+    _name: ClassVar[str]
+    # What a class counts for, if anything, and the class that counts for nothing.
+    weight: Array | None = None
+    ignore_index: int | None = None
+    reduction: Reduction
+
+    @abstractmethod
+    def _parameters(self) -> tuple[float, ...]: ...
+
+    def __call__(self, *inputs: Array) -> Any:
+        """Compute the loss alone."""
+        return self._compute(inputs, None, 1.0, False)[0]
+
+    def value_and_grad(self, *inputs: Array, out: Any = None, loss_scale: float = 1.0) -> Any:
+        """Compute the loss and its gradient by the first input; see `Loss.value_and_grad`."""
+        return self._compute(inputs, out, loss_scale, True)
+
+    def _compute(self, inputs: tuple[Array, ...], out: Any, loss_scale: float, grad: bool) -> Any:
+        scores, target = two_inputs(inputs)
+        return _core.row_loss(
+            self._name,
+            self._parameters(),
+            self.weight,
+            self.ignore_index,
+            self.reduction,
+            scores,
+            target,
+            out,
+            loss_scale,
+            grad,
+        )
+
+
+class Vectors(Loss):
+    """A loss of several inputs of vectors, one per row, which the core knows by name."""
+
+    _name: ClassVar[str]
+    _inputs: ClassVar[tuple[str, ...]]
+    _target: ClassVar[str | None] = None
+    reduction: Reduction
+
+    @abstractmethod
+    def _parameters(self) -> tuple[float, ...]: ...
+
+    def __call__(self, *inputs: Array) -> Any:
+        """Compute the loss alone."""
+        return self._compute(inputs, None, 1.0, False)[0]
+
+    def value_and_grad(self, *inputs: Array, out: Any = None, loss_scale: float = 1.0) -> Any:
+        """Compute the loss and a tuple of its gradients; see `Loss.value_and_grad`."""
+        return self._compute(inputs, out, loss_scale, True)
+
+    def _compute(self, inputs: tuple[Array, ...], out: Any, loss_scale: float, grad: bool) -> Any:
+        names = (*self._inputs, self._target) if self._target else self._inputs
+        named = list(zip(names, checked_inputs(inputs, *names), strict=True))
+        target = named.pop() if self._target else None
+        return _core.vector_loss(
+            self._name,
+            self._parameters(),
+            self.reduction,
+            named,
+            target,
+            out,
+            loss_scale,
+            grad,
+        )
+
+
+def checked_inputs(inputs: tuple[Array, ...], *names: str) -> tuple[Array, ...]:
+    """Check that there is an input per name."""
+    if len(inputs) != len(names):
+        raise TypeError(f"expected {', '.join(names)}, got {len(inputs)} arguments")
+    return inputs
+
+
 def two_inputs(inputs: tuple[Array, ...]) -> tuple[Array, ...]:
     """Check that there are an input and a target."""
     if len(inputs) != 2:
@@ -120,6 +198,15 @@ def checked_number(name: str, value: float, *, least: float, open_end: bool = Fa
             f"{name} must be finite and {'>' if open_end else '>='} {least:g}, got {value}"
         )
     return number
+
+
+def checked_weight(name: str, weight: Array | None) -> Array | None:
+    """Check an array of a factor per class, if there is one."""
+    if weight is not None and not isinstance(weight, np.ndarray):
+        raise TypeError(f"{name} must be a numpy.ndarray, got {type(weight).__name__}")
+    if weight is not None and weight.ndim != 1:
+        raise ValueError(f"{name} must have shape (C,), got {weight.shape}")
+    return weight
 
 
 def checked_flag(name: str, value: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Losses of predicted classes and distributions."""
+"""Losses of predicted signs and distributions."""
 
 from __future__ import annotations
 
@@ -6,119 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from fastoptim import _core
 from fastoptim.losses._base import (
     Array,
     Elementwise,
-    Loss,
     Reduction,
     checked_flag,
     checked_number,
-    checked_reduction,
     two_inputs,
 )
-
-
-class CrossEntropyLoss(Loss):
-    r"""Cross-entropy of the softmax of logits, over classes.
-
-    For logits :math:`x` of shape (N, C) and target distributions :math:`q`, per row
-
-    .. math::
-        L = \sum_j q_j \Bigl(\ln \sum_k e^{x_k} - x_j\Bigr), \qquad
-        \frac{\partial L}{\partial x_j} = \Bigl(\sum_k q_k\Bigr) p_j - q_j, \qquad
-        p = \operatorname{softmax}(x)
-
-    with :math:`q_j = w_j ((1 - e) y_j + e / C)`, where :math:`w` is `weight`, :math:`e` is
-    `label_smoothing`, and :math:`y` is the one-hot target class or the target probabilities.
-
-    Logits may be -inf, for probability 0: a target there gives inf, unless its own probability is
-    0 and it adds nothing. A row with inf or NaN, or of nothing but -inf, gives NaN.
-
-    Parameters
-    ----------
-    weight
-        A factor per class: an array of shape (C,) and the dtype of the logits.
-    ignore_index
-        A row with this target class adds nothing, whatever it holds, and its gradient is 0.
-    label_smoothing
-        The part e of the target, in [0, 1], that is spread over all C classes: with e = 0.1 and
-        C = 5 they are 0.92 and 0.02. The other convention, e / (C - 1) off the target, is
-        e' = e C / (C - 1) here.
-    reduction
-        ``"mean"``: with target classes over the sum of the weights of the targets that are not
-        ignored, with probabilities over N. When nothing counts, the mean is NaN and the gradient 0.
-        ``"sum"``, or ``"none"``: an array of shape (N,), with the gradient of the sum.
-
-    Notes
-    -----
-    Targets are classes, of shape (N,) and int32 or int64, or probabilities, of the shape and dtype
-    of the logits. A class out of range is an `IndexError` that names the first such row, before
-    anything is written. ``out=logits`` is allowed, and saves a third of the memory traffic.
-
-    Where the softmax is close to the target, value and gradient keep their relative accuracy: the
-    target's gradient is minus the sum of the others.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import fastoptim as fo
-    >>> loss_fn = fo.losses.CrossEntropyLoss()
-    >>> logits = np.log(np.array([[1.0, 1.0, 2.0], [1.0, 2.0, 1.0]]))
-    >>> value, gradient = loss_fn.value_and_grad(logits, np.array([2, 1]))
-    >>> round(value, 6)
-    0.693147
-    >>> gradient
-    array([[ 0.125,  0.125, -0.25 ],
-           [ 0.125, -0.25 ,  0.125]])
-
-    References
-    ----------
-    `torch.nn.CrossEntropyLoss
-    <https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html>`_; label
-    smoothing: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016.
-    """
-
-    def __init__(
-        self,
-        weight: Array | None = None,
-        ignore_index: int = -100,
-        label_smoothing: float = 0.0,
-        reduction: Reduction = "mean",
-    ) -> None:
-        # Written so that NaN is refused.
-        if not 0.0 <= label_smoothing <= 1.0:
-            raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
-        if weight is not None and not isinstance(weight, np.ndarray):
-            raise TypeError(f"weight must be a numpy.ndarray, got {type(weight).__name__}")
-        if weight is not None and weight.ndim != 1:
-            raise ValueError(f"weight must have shape (C,), got {weight.shape}")
-        self.weight = weight
-        self.ignore_index = ignore_index
-        self.label_smoothing = label_smoothing
-        self.reduction: Reduction = checked_reduction(reduction)
-
-    def __call__(self, *inputs: Array) -> Any:
-        """Compute the loss alone, of logits and target."""
-        return self._compute(inputs, None, 1.0, False)[0]
-
-    def value_and_grad(self, *inputs: Array, out: Any = None, loss_scale: float = 1.0) -> Any:
-        """Compute the loss and its gradient by the logits; see `Loss.value_and_grad`."""
-        return self._compute(inputs, out, loss_scale, True)
-
-    def _compute(self, inputs: tuple[Array, ...], out: Any, loss_scale: float, grad: bool) -> Any:
-        logits, target = two_inputs(inputs)
-        return _core.cross_entropy_loss(
-            logits,
-            target,
-            self.weight,
-            self.ignore_index,
-            self.label_smoothing,
-            self.reduction,
-            out,
-            loss_scale,
-            grad,
-        )
 
 
 class KLDivLoss(Elementwise):

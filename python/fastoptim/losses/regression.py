@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastoptim.losses._base import Elementwise, Reduction, checked_flag, checked_number
+from fastoptim.losses._base import Elementwise, Reduction, checked_number
 
 
 class MSELoss(Elementwise):
@@ -143,60 +143,3 @@ class SmoothL1Loss(Elementwise):
 
     def _parameters(self) -> tuple[float, ...]:
         return (self.beta,)
-
-
-class PoissonNLLLoss(Elementwise):
-    r"""Counts under a Poisson distribution of the predicted rate.
-
-    .. math::
-        l = e^x - y x \quad \text{for a log-rate, or} \quad x - y \ln(x + \epsilon) \quad
-        \text{for a rate}
-
-    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
-
-    Parameters
-    ----------
-    log_input
-        Whether the input is the logarithm of the rate.
-    full
-        Adds Stirling's approximation of :math:`\ln y!` for y > 1; it has no gradient.
-    eps
-        Keeps the logarithm from 0, > 0.
-    reduction
-        ``"mean"`` over all elements, ``"sum"``, or ``"none"``: an array of the input's shape, with
-        the gradient of the sum.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import fastoptim as fo
-    >>> fo.losses.PoissonNLLLoss().value_and_grad(np.array([0.0]), np.array([3.0]))
-    (1.0, array([-2.]))
-
-    References
-    ----------
-    `torch.nn.PoissonNLLLoss
-    <https://docs.pytorch.org/docs/stable/generated/torch.nn.PoissonNLLLoss.html>`_
-    """
-
-    _name = "poisson_nll"
-
-    def __init__(
-        self,
-        log_input: bool = True,
-        full: bool = False,
-        eps: float = 1e-8,
-        *,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(reduction=reduction)
-        self.log_input = checked_flag("log_input", log_input)
-        self.full = checked_flag("full", full)
-        self.eps = checked_number("eps", eps, least=0.0, open_end=True)
-
-    def _parameters(self) -> tuple[float, ...]:
-        return (
-            float(self.log_input),
-            float(self.full),
-            self.eps,
-        )

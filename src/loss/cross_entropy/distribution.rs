@@ -1,6 +1,7 @@
 //! What a row should predict: `q_j` for each class `j`.
 
 use crate::float::Float;
+use crate::loss::Labels;
 use crate::loss::classes::Index;
 
 /// The class of a row that stands apart.
@@ -30,12 +31,25 @@ pub(super) trait Distribution<T>: Copy + Send + Sync {
 #[derive(Clone, Copy)]
 pub(super) struct Class<'a, T, I, const SMOOTH: bool> {
     pub(super) targets: &'a [I],
-    pub(super) ignore_index: i64,
+    pub(super) ignore_index: Option<i64>,
     pub(super) weight: Option<&'a [T]>,
     /// 1 less the smoothing.
     pub(super) keep: f64,
     /// The smoothing's part of each class; empty without.
     pub(super) uniform: &'a [T],
+}
+
+impl<'a, T, I, const SMOOTH: bool> Class<'a, T, I, SMOOTH> {
+    /// Without smoothing.
+    pub(super) fn new(labels: Labels<'a, T>, targets: &'a [I]) -> Self {
+        Self {
+            targets,
+            ignore_index: labels.ignore_index,
+            weight: labels.weight,
+            keep: 1.0,
+            uniform: &[],
+        }
+    }
 }
 
 impl<T: Float, I: Index, const SMOOTH: bool> Distribution<T> for Class<'_, T, I, SMOOTH> {
@@ -46,7 +60,7 @@ impl<T: Float, I: Index, const SMOOTH: bool> Distribution<T> for Class<'_, T, I,
     fn pivot(&self, row: usize) -> Pivot {
         let target = self.targets[row].wide();
         // In range, or ignored: that was checked.
-        if target == self.ignore_index {
+        if Some(target) == self.ignore_index {
             Pivot::Ignored
         } else {
             Pivot::Class(target as usize)

@@ -11,39 +11,48 @@ mod wide;
 
 use distribution::{Class, Distribution, Probabilities};
 
-use super::classes::{self, Index};
-use super::{Buffers, Input, Reduction, check_loss_scale};
+use super::classes::Index;
+use super::{Buffers, Input, Labels, Reduction, Target};
 use crate::error::{Error, Result};
 use crate::math::Math;
 use crate::rowwise;
 
-/// What the rows should predict.
-#[derive(Clone, Copy, Debug)]
-pub enum Target<'a, T> {
-    /// A class per row.
-    I32(&'a [i32]),
-    /// A class per row.
-    I64(&'a [i64]),
-    /// A probability per class and row.
-    Probabilities(&'a [T]),
-}
-
 /// Cross-entropy with PyTorch's options.
 #[derive(Clone, Copy, Debug)]
-pub struct CrossEntropy<'a, T> {
-    /// A factor per class.
-    pub weight: Option<&'a [T]>,
-    /// Rows with this target add nothing. It has no meaning with probabilities.
-    pub ignore_index: i64,
+pub struct CrossEntropy {
     /// The part of the target that is spread evenly over all classes, in `0..=1`.
     pub label_smoothing: f64,
 }
 
+/// What a loss that stands on cross-entropy makes of a row.
+pub(super) trait Focus: Copy + Send + Sync {
+    /// Whether it leaves rows alone.
+    const PLAIN: bool;
+    /// The factors of the value and of the gradient of cross-entropy, from the target's probability
+    /// `[p, 1 - p]` and `-ln(p)`.
+    fn factors(self, chances: [f64; 2], minus_ln_p: f64) -> [f64; 2];
+}
+
+/// Cross-entropy itself.
+#[derive(Clone, Copy)]
+struct Plain;
+
+impl Focus for Plain {
+    const PLAIN: bool = true;
+
+    #[inline(always)]
+    fn factors(self, _chances: [f64; 2], _minus_ln_p: f64) -> [f64; 2] {
+        [1.0, 1.0]
+    }
+}
+
 /// What every kernel needs.
 #[derive(Clone, Copy)]
-struct Rows<'a, T, D> {
+struct Rows<'a, T, D, F> {
     buffers: Buffers<'a, T>,
     distribution: D,
+    focus: F,
+    rows: usize,
     classes: usize,
     scale: f64,
 }
@@ -52,150 +61,128 @@ struct Rows<'a, T, D> {
 /// of [`wide`].
 const NARROW: usize = wide::LANES - 1;
 
-impl<T: Math> CrossEntropy<'_, T> {
+impl CrossEntropy {
     /// The value under `reduction`, and the gradient times `loss_scale`.
     ///
     /// # Errors
     /// An option out of range, a wrong length, or a target that is no class.
-    pub fn compute(
-        &self,
+    pub fn compute<T: Math>(
+        self,
+        labels: Labels<'_, T>,
         input: Input<'_, T>,
-        [rows, classes]: [usize; 2],
-        target: Target<'_, T>,
         mut reduction: Reduction<'_, T>,
         loss_scale: f64,
     ) -> Result<f64> {
-        check_loss_scale(loss_scale)?;
         let smoothing = self.label_smoothing;
         if !(0.0..=1.0).contains(&smoothing) {
             return Err(Error::Value(format!(
                 "label_smoothing must be in [0, 1], got {smoothing}"
             )));
         }
-        if let Some(weight) = self.weight
-            && weight.len() != classes
-        {
-            let found = weight.len();
-            return Err(Error::Value(format!(
-                "weight must have one element per class: {found} for {classes} classes"
-            )));
-        }
-        let (found, expected) = match target {
-            Target::I32(target) => (target.len(), rows),
-            Target::I64(target) => (target.len(), rows),
-            Target::Probabilities(target) => (target.len(), rows * classes),
-        };
-        assert_eq!(found, expected, "the target fits the rows");
-        let total = match target {
-            Target::I32(target) => classes::check(target, classes, self.ignore_index, self.weight)?,
-            Target::I64(target) => classes::check(target, classes, self.ignore_index, self.weight)?,
-            Target::Probabilities(_) => rows as f64,
-        };
-        let count = if matches!(reduction, Reduction::Mean) {
-            total
-        } else {
-            1.0
-        };
-        // Nothing counts: the mean is 0 / 0, and the gradient 0.
-        let scale = if count == 0.0 {
-            0.0
-        } else {
-            loss_scale / count
-        };
-        // SAFETY: blocks of rows do not overlap.
-        let buffers = unsafe { Buffers::new(input, &mut reduction, rows) };
-        assert_eq!(buffers.len(), rows * classes, "the logits fit the rows");
-        let shape = Shape {
-            buffers,
-            rows,
-            classes,
-            scale,
-        };
-        Ok(self.sum(shape, target) / count)
-    }
-
-    /// Picks the distribution.
-    fn sum(&self, shape: Shape<'_, T>, target: Target<'_, T>) -> f64 {
-        let keep = 1.0 - self.label_smoothing;
-        let classes = shape.classes;
-        let spread = self.label_smoothing / classes as f64;
-        let weight = |j: usize| self.weight.map_or(1.0, |weight| weight[j].to_f64());
+        let [count, scale] = reduction.scales(labels.check(true)?, loss_scale);
+        let rows = Rows::new(labels, input, &mut reduction, scale, Plain);
+        let classes = rows.classes;
         let each = |factor: f64| -> Vec<T> {
             (0..classes)
-                .map(|j| T::from_f64(factor * weight(j)))
+                .map(|j| T::from_f64(factor * labels.weight_of(j)))
                 .collect()
         };
-        match target {
-            Target::I32(targets) => self.sum_of_classes(shape, targets, spread, &each),
-            Target::I64(targets) => self.sum_of_classes(shape, targets, spread, &each),
-            Target::Probabilities(given) => {
+        let (keep, spread) = (1.0 - smoothing, smoothing / classes as f64);
+        let sum = match labels.target {
+            Target::Numbers(given) => {
                 let (factor, uniform) = (each(keep), each(spread));
-                shape.sum(Probabilities {
+                rows.sum(Probabilities {
                     given,
                     factor: &factor,
                     uniform: &uniform,
                     classes,
                 })
             }
-        }
-    }
-
-    fn sum_of_classes<I: Index>(
-        &self,
-        shape: Shape<'_, T>,
-        targets: &[I],
-        spread: f64,
-        each: &impl Fn(f64) -> Vec<T>,
-    ) -> f64 {
-        let (ignore_index, weight, keep) =
-            (self.ignore_index, self.weight, 1.0 - self.label_smoothing);
-        if self.label_smoothing == 0.0 {
-            let uniform = &[];
-            return shape.sum(Class::<_, _, false> {
-                targets,
-                ignore_index,
-                weight,
-                keep,
-                uniform,
-            });
-        }
-        let uniform = &each(spread);
-        shape.sum(Class::<_, _, true> {
-            targets,
-            ignore_index,
-            weight,
-            keep,
-            uniform,
-        })
+            _ if smoothing == 0.0 => rows.sum_of_classes(labels),
+            Target::I32(targets) => rows.sum_smoothed(labels, targets, keep, &each(spread)),
+            Target::I64(targets) => rows.sum_smoothed(labels, targets, keep, &each(spread)),
+        };
+        Ok(sum / count)
     }
 }
 
-struct Shape<'a, T> {
-    buffers: Buffers<'a, T>,
-    rows: usize,
-    classes: usize,
-    scale: f64,
+/// Cross-entropy under a focus. The mean is over the rows that are not ignored, whatever their
+/// weights.
+///
+/// # Errors
+/// As [`CrossEntropy::compute`], and where targets are probabilities.
+pub(super) fn focused<T: Math, F: Focus>(
+    focus: F,
+    labels: Labels<'_, T>,
+    input: Input<'_, T>,
+    mut reduction: Reduction<'_, T>,
+    loss_scale: f64,
+) -> Result<f64> {
+    let [count, scale] = reduction.scales(labels.check_classes(false)?, loss_scale);
+    let rows = Rows::new(labels, input, &mut reduction, scale, focus);
+    Ok(rows.sum_of_classes(labels) / count)
 }
 
-impl<T: Math> Shape<'_, T> {
-    fn sum<D: Distribution<T>>(self, distribution: D) -> f64 {
-        let Self {
+impl<'a, T: Math, F: Focus> Rows<'a, T, (), F> {
+    fn new(
+        labels: Labels<'_, T>,
+        input: Input<'a, T>,
+        reduction: &'a mut Reduction<'_, T>,
+        scale: f64,
+        focus: F,
+    ) -> Self {
+        let [rows, classes] = labels.shape;
+        // SAFETY: blocks of rows do not overlap.
+        let buffers = unsafe { Buffers::new(input, reduction, rows) };
+        assert_eq!(buffers.len(), rows * classes, "the logits fit the rows");
+        Self {
             buffers,
+            distribution: (),
+            focus,
             rows,
             classes,
             scale,
-        } = self;
+        }
+    }
+
+    fn sum<D: Distribution<T>>(self, distribution: D) -> f64 {
+        let Self { rows, classes, .. } = self;
         let loss = Rows {
-            buffers,
+            buffers: self.buffers,
             distribution,
+            focus: self.focus,
+            rows,
             classes,
-            scale,
+            scale: self.scale,
         };
         if classes <= NARROW {
             rowwise::sum(narrow::Narrow(loss), rows, classes)
         } else {
             rowwise::sum(wide::Wide(loss), rows, classes)
         }
+    }
+
+    /// Without smoothing.
+    fn sum_of_classes(self, labels: Labels<'_, T>) -> f64 {
+        match labels.target {
+            Target::I32(targets) => self.sum(Class::<_, _, false>::new(labels, targets)),
+            Target::I64(targets) => self.sum(Class::<_, _, false>::new(labels, targets)),
+            Target::Numbers(_) => unreachable!("the caller has classes"),
+        }
+    }
+
+    fn sum_smoothed<I: Index>(
+        self,
+        labels: Labels<'_, T>,
+        targets: &[I],
+        keep: f64,
+        uniform: &[T],
+    ) -> f64 {
+        self.sum(Class::<_, _, true> {
+            keep,
+            uniform,
+            ..Class::new(labels, targets)
+        })
     }
 }
 

@@ -4,30 +4,30 @@
 use std::ops::Range;
 
 use super::distribution::{Distribution, Pivot};
-use super::wide::pivot_gradient;
-use super::{NARROW, Rows};
+use super::wide::{log_of_sum, pivot_gradient};
+use super::{Focus, NARROW, Rows};
+use crate::loss::weigh;
 use crate::math::Math;
 use crate::pointwise;
 use crate::rowwise::{self, GROUP};
 
 #[derive(Clone, Copy)]
-pub(super) struct Narrow<'a, T, D>(pub(super) Rows<'a, T, D>);
+pub(super) struct Narrow<'a, T, D, F>(pub(super) Rows<'a, T, D, F>);
 
 /// `tile[j][r]` belongs to class `j` of row `r`.
-type Tile<T> = [[T; GROUP]; NARROW];
+type Tile<T> = [[T; GROUP]];
 
 /// A pivot that no class equals.
 const IGNORED: i32 = -1;
 
-impl<T: Math, D: Distribution<T>> Narrow<'_, T, D> {
+impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
     #[inline(always)]
     fn gather(&self, first: usize, n: usize, x: &mut Tile<T>, q: &mut Tile<T>) {
         let classes = self.0.classes;
-        for r in 0..n {
-            let start = (first + r) * classes;
+        self.0.buffers.read_turned(first, n, x);
+        if D::DENSE {
             for j in 0..classes {
-                x[j][r] = self.0.buffers.read_one(start + j);
-                if D::DENSE {
+                for r in 0..n {
                     q[j][r] = self.0.distribution.at(first + r, j);
                 }
             }
@@ -40,8 +40,10 @@ impl<T: Math, D: Distribution<T>> Narrow<'_, T, D> {
         let Rows {
             buffers,
             distribution,
+            focus,
             classes,
             scale,
+            ..
         } = self.0;
         self.gather(first, n, x, q);
 
@@ -108,9 +110,15 @@ impl<T: Math, D: Distribution<T>> Narrow<'_, T, D> {
             } else {
                 q * pivot_d[r].to_f64()
             };
-            // One of the two has the exponential of 0, so others + (e - 1) loses nothing.
-            let log = Math::ln_1p(others + (e - 1.0));
-            let value = mass * log - dot[r].to_f64() - pivot_term;
+            let log = log_of_sum(others, e);
+            let [weight, scale] = if F::PLAIN {
+                [1.0, scale]
+            } else {
+                let chances = [e / (others + e), others / (others + e)];
+                let [weight, slope] = focus.factors(chances, log - pivot_d[r].to_f64());
+                [weight, scale * slope]
+            };
+            let value = weigh(weight, mass * log - dot[r].to_f64() - pivot_term);
             let counts = (r < n) & (pivot[r] != IGNORED);
             values[r] = if counts { value } else { 0.0 };
             factor[r] = T::from_f64(scale * mass / (others + e));
@@ -126,27 +134,23 @@ impl<T: Math, D: Distribution<T>> Narrow<'_, T, D> {
                     x[j][r] = if pivot[r] == IGNORED { T::ZERO } else { g };
                 }
             }
-            let gradient = buffers.gradient(first * classes, n * classes);
-            for r in 0..n {
-                for j in 0..classes {
-                    gradient[r * classes + j] = x[j][r];
-                }
-            }
+            buffers.write_turned(first, n, x);
         }
         values
     }
 }
 
-impl<T: Math, D: Distribution<T>> rowwise::Rows for Narrow<'_, T, D> {
+impl<T: Math, D: Distribution<T>, F: Focus> rowwise::Rows for Narrow<'_, T, D, F> {
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
         let mut lanes = [0.0; GROUP];
         let mut x = [[T::ZERO; GROUP]; NARROW];
         let mut q = [[T::ZERO; GROUP]; NARROW];
+        let (x, q) = (&mut x[..self.0.classes], &mut q[..self.0.classes]);
         let mut first = rows.start;
         while first < rows.end {
             let n = GROUP.min(rows.end - first);
-            let values = self.group(first, n, &mut x, &mut q);
+            let values = self.group(first, n, x, q);
             self.0.buffers.write_values(first, n, &values);
             for r in 0..GROUP {
                 lanes[r] += values[r];

@@ -14,11 +14,16 @@ fn logits<T: Math>(n: usize) -> Vec<T> {
     (0..n).map(|_| T::from_f64(next())).collect()
 }
 
-fn plain<'a, T>() -> CrossEntropy<'a, T> {
-    CrossEntropy {
+const PLAIN: CrossEntropy = CrossEntropy {
+    label_smoothing: 0.0,
+};
+
+fn labels<'a, T>(shape: [usize; 2], target: Target<'a, T>) -> Labels<'a, T> {
+    Labels {
+        shape,
+        target,
         weight: None,
-        ignore_index: -100,
-        label_smoothing: 0.0,
+        ignore_index: Some(-100),
     }
 }
 
@@ -63,20 +68,22 @@ fn agrees_with_the_definition() {
             .collect();
         for smoothing in [0.0, 0.3] {
             let loss = CrossEntropy {
-                weight: Some(&weight),
                 label_smoothing: smoothing,
-                ..plain()
             };
-            for target in [Target::I64(&targets), Target::Probabilities(&given)] {
+            for target in [Target::I64(&targets), Target::Numbers(&given)] {
                 let mut gradient = vec![0.0; x.len()];
                 let input = Input::Gradient(&x, &mut gradient);
-                let value = loss.compute(input, [rows, classes], target, Reduction::Sum, 2.0);
+                let labels = Labels {
+                    weight: Some(&weight),
+                    ..labels([rows, classes], target)
+                };
+                let value = loss.compute(labels, input, Reduction::Sum, 2.0);
                 let mut expected = 0.0;
                 for row in 0..rows {
                     let q: Vec<f64> = (0..classes)
                         .map(|j| {
                             let q = match target {
-                                Target::Probabilities(given) => given[row * classes + j],
+                                Target::Numbers(given) => given[row * classes + j],
                                 _ => f64::from(u8::from(targets[row] == j as i64)),
                             };
                             weight[j] * ((1.0 - smoothing) * q + smoothing / classes as f64)
@@ -111,13 +118,13 @@ fn tiers_threads_and_places_give_the_same_bits() {
             for (soft, smoothing) in [(false, 0.0), (false, 0.1), (true, 0.0)] {
                 let loss = CrossEntropy {
                     label_smoothing: smoothing,
-                    ..plain()
                 };
                 let target = if soft {
-                    Target::Probabilities(&x)
+                    Target::Numbers(&x)
                 } else {
                     Target::I32(&targets)
                 };
+                let labels = labels([rows, classes], target);
                 let run = |in_place: bool| {
                     let mut gradient = x.clone();
                     let input = if in_place {
@@ -125,7 +132,7 @@ fn tiers_threads_and_places_give_the_same_bits() {
                     } else {
                         Input::Gradient(&x, &mut gradient)
                     };
-                    let value = loss.compute(input, [rows, classes], target, Reduction::Mean, 1.0);
+                    let value = loss.compute(labels, input, Reduction::Mean, 1.0);
                     (value.expect("good arguments"), gradient)
                 };
                 let expected = isa::with_tier(Tier::Baseline, || run(false)).expect("supported");
@@ -136,8 +143,7 @@ fn tiers_threads_and_places_give_the_same_bits() {
                         assert!(isa::with_tier(tier, call).expect("supported") == expected);
                     }
                 }
-                let shape = [rows, classes];
-                let value = loss.compute(Input::Value(&x), shape, target, Reduction::Mean, 1.0);
+                let value = loss.compute(labels, Input::Value(&x), Reduction::Mean, 1.0);
                 assert_eq!(value, Ok(expected.0));
             }
         }
@@ -154,10 +160,11 @@ fn confident_rows_keep_relative_accuracy() {
         let mut hot = vec![0.0; classes];
         hot[1] = 1.0;
         let others = (classes - 1) as f64 * (-50.0_f64).exp();
-        for target in [Target::I32(&[1]), Target::Probabilities(&hot)] {
+        for target in [Target::I32(&[1]), Target::Numbers(&hot)] {
             let mut gradient = vec![0.0; classes];
             let input = Input::Gradient(&x, &mut gradient);
-            let value = plain().compute(input, [1, classes], target, Reduction::Sum, 1.0);
+            let labels = labels([1, classes], target);
+            let value = PLAIN.compute(labels, input, Reduction::Sum, 1.0);
             let value = value.expect("good arguments");
             assert!((value / others - 1.0).abs() < 1e-5);
             assert!((f64::from(gradient[1]) / -others - 1.0).abs() < 1e-5);
@@ -170,13 +177,8 @@ fn a_bad_class_is_named_and_nothing_is_written() {
     let x = [1.0_f32; 6];
     let mut gradient = [7.0; 6];
     let input = Input::Gradient(&x, &mut gradient);
-    let result = plain().compute(
-        input,
-        [3, 2],
-        Target::I64(&[0, 2, -1]),
-        Reduction::Mean,
-        1.0,
-    );
+    let labels = labels([3, 2], Target::I64(&[0, 2, -1]));
+    let result = PLAIN.compute(labels, input, Reduction::Mean, 1.0);
     assert!(matches!(result, Err(Error::Index(message)) if message.contains("target[1] is 2")));
     assert_eq!(gradient, [7.0; 6]);
 }
@@ -187,8 +189,8 @@ fn ignored_rows_add_nothing() {
         let x = vec![f64::NAN; 2 * classes];
         let mut gradient = vec![7.0; 2 * classes];
         let input = Input::Gradient(&x, &mut gradient);
-        let target = Target::I64(&[-100, -100]);
-        let value = plain().compute(input, [2, classes], target, Reduction::Mean, 1.0);
+        let labels = labels([2, classes], Target::I64(&[-100, -100]));
+        let value = PLAIN.compute(labels, input, Reduction::Mean, 1.0);
         assert!(value.expect("good arguments").is_nan());
         assert!(gradient.iter().all(|&g| g == 0.0));
     }

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::Rows;
 use super::distribution::{Distribution, Pivot};
+use super::{Focus, Rows};
+use crate::loss::weigh;
 use crate::math::Math;
 use crate::{pointwise, rowwise};
 
@@ -14,7 +15,7 @@ pub(super) const LANES: usize = 64;
 const STEPS: usize = 16;
 
 #[derive(Clone, Copy)]
-pub(super) struct Wide<'a, T, D>(pub(super) Rows<'a, T, D>);
+pub(super) struct Wide<'a, T, D, F>(pub(super) Rows<'a, T, D, F>);
 
 /// What is known of a row before its exponentials.
 struct Row<T> {
@@ -52,7 +53,7 @@ fn widen<T: Math>(wide: &mut [f64; LANES], lanes: &[T; LANES]) {
     }
 }
 
-impl<T: Math, D: Distribution<T>> Wide<'_, T, D> {
+impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
     #[inline(always)]
     fn largest(&self, start: usize) -> T {
         let mut lanes = [-T::INFINITY; LANES];
@@ -173,8 +174,10 @@ impl<T: Math, D: Distribution<T>> Wide<'_, T, D> {
         let Rows {
             buffers,
             distribution,
+            focus,
             classes,
             scale,
+            ..
         } = self.0;
         let start = row * classes;
         let pivot = distribution.pivot(row);
@@ -227,9 +230,17 @@ impl<T: Math, D: Distribution<T>> Wide<'_, T, D> {
         let pivot_q = distribution.at(row, pivot).to_f64() + distribution.extra(row);
         let pivot_e = pivot_d.exp_nonpositive().to_f64();
         let (total, mass) = (others + pivot_e, rest + pivot_q);
+        let [factor, scale] = if F::PLAIN {
+            [1.0, scale]
+        } else {
+            let chances = [pivot_e / total, others / total];
+            let minus_ln_p = log_of_sum(others, pivot_e) - pivot_d.to_f64();
+            let [factor, slope] = focus.factors(chances, minus_ln_p);
+            [factor, scale * slope]
+        };
 
         if buffers.has_gradient() {
-            let factor = T::from_f64(scale * mass / total);
+            let share = T::from_f64(scale * mass / total);
             let gradient = buffers.gradient(start, classes);
             if D::DENSE {
                 let scale = T::from_f64(scale);
@@ -238,16 +249,16 @@ impl<T: Math, D: Distribution<T>> Wide<'_, T, D> {
                 for (k, g) in pieces.iter_mut().enumerate() {
                     let q: [T; LANES] = distribution.piece(row, k * LANES, LANES);
                     for i in 0..LANES {
-                        g[i] = g[i] * factor - scale * q[i];
+                        g[i] = g[i] * share - scale * q[i];
                     }
                 }
                 let q: [T; LANES] = distribution.piece(row, whole, tail.len());
                 for (g, &q) in tail.iter_mut().zip(&q) {
-                    *g = *g * factor - scale * q;
+                    *g = *g * share - scale * q;
                 }
             } else {
                 for g in gradient.iter_mut() {
-                    *g = *g * factor;
+                    *g = *g * share;
                 }
             }
             gradient[pivot] =
@@ -260,9 +271,16 @@ impl<T: Math, D: Distribution<T>> Wide<'_, T, D> {
         } else {
             pivot_q * pivot_d
         };
-        // One of the two is the exponential of 0, so others + (pivot_e - 1) loses nothing.
-        mass * Math::ln_1p(others + (pivot_e - 1.0)) - pointwise::sum(dot) - pivot_term
+        let log = log_of_sum(others, pivot_e);
+        weigh(factor, mass * log - pointwise::sum(dot) - pivot_term)
     }
+}
+
+/// The logarithm of the sum of the exponentials of a row, less its largest logit.
+#[inline(always)]
+pub(super) fn log_of_sum(others: f64, pivot: f64) -> f64 {
+    // One of the two has the exponential of 0, so others + (pivot - 1) loses nothing.
+    Math::ln_1p(others + (pivot - 1.0))
 }
 
 /// The derivative by the pivot's logit, from `[others, pivot]` of the exponentials and of `q`.
@@ -280,7 +298,7 @@ pub(super) fn pivot_gradient<T: Math, D: Distribution<T>>(exp: [f64; 2], q: [f64
     }
 }
 
-impl<T: Math, D: Distribution<T>> rowwise::Rows for Wide<'_, T, D> {
+impl<T: Math, D: Distribution<T>, F: Focus> rowwise::Rows for Wide<'_, T, D, F> {
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
         let mut sum = 0.0;

@@ -1,0 +1,76 @@
+"""The choice of triplets from a batch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fastoptim import _core
+from fastoptim.losses._base import checked_number
+
+Rows: TypeAlias = npt.NDArray[np.int64]
+
+
+def mine_triplets(
+    embeddings: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    kind: Literal["semihard", "hard", "all"] = "semihard",
+    margin: float = 0.2,
+) -> tuple[Rows, Rows, Rows]:
+    r"""Choose triplets for `TripletMarginLoss` from a batch.
+
+    A triplet is an anchor, another row of its label (the positive) and a row of another label (the
+    negative). With Euclidean distances d, in float64:
+
+    - ``"semihard"``: for each anchor and positive the nearest negative that is farther than the
+      positive, but by less than the margin, if there is one:
+      :math:`d(a, p) < d(a, n) < d(a, p) + m`. The usual choice.
+    - ``"hard"``: for each anchor its farthest positive and its nearest negative. Harder, and early
+      in training it can collapse all embeddings into one point.
+    - ``"all"``: every triplet. There are about N^3 of them.
+
+    Of equal distances the first row is taken, and a distance of NaN is never chosen. Triplets come
+    in the order of anchor, positive, negative. No more than some rows of distances are held at a
+    time.
+
+    Parameters
+    ----------
+    embeddings
+        One row per example: shape (N, D), float32 or float64.
+    labels
+        Shape (N,), int32 or int64.
+    kind
+        Which triplets.
+    margin
+        That of ``"semihard"``, > 0.
+
+    Returns
+    -------
+    anchors, positives, negatives
+        Three int64 arrays of rows, as many as there are triplets, perhaps none.
+
+    Raises
+    ------
+    ValueError
+        An unknown kind, a margin out of range, or wrong shapes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> x = np.array([[0.0], [1.0], [1.125], [5.0]])
+    >>> a, p, n = fo.losses.mine_triplets(x, np.array([0, 0, 1, 2]))
+    >>> a, p, n
+    (array([0]), array([1]), array([2]))
+    >>> round(fo.losses.TripletMarginLoss(margin=0.2)(x[a], x[p], x[n]), 6)
+    0.075
+
+    References
+    ----------
+    Schroff, Kalenichenko and Philbin, "FaceNet", 2015 (semi-hard); Hermans, Beyer and Leibe, "In
+    Defense of the Triplet Loss for Person Re-Identification", 2017 (hard).
+    """
+    margin = checked_number("margin", margin, least=0.0, open_end=True)
+    return _core.mine_triplets(embeddings, labels, kind, margin)

@@ -1,0 +1,277 @@
+//! The losses: arrays in, the value and the gradients out.
+
+mod mining;
+mod rows;
+mod vectors;
+
+use std::ops::Range;
+
+use fastoptim::loss::{self, Input, Reduction, Target};
+use fastoptim::math::Math;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyFloat, PyTuple};
+
+use crate::array::{Array, Dtype, check_disjoint, floats};
+use crate::error::to_py;
+use crate::inflight;
+
+/// The value, and the gradient or a tuple of them where asked for.
+type Found<'py> = (Bound<'py, PyAny>, Option<Bound<'py, PyAny>>);
+
+fn require_dtype(name: &str, array: &Array<'_>, input: &Array<'_>) -> PyResult<()> {
+    if array.dtype == input.dtype {
+        return Ok(());
+    }
+    Err(PyTypeError::new_err(format!(
+        "{name} must be {} as the input is, got {}",
+        input.dtype, array.dtype
+    )))
+}
+
+fn require_shape(name: &str, array: &Array<'_>, shape: &[usize]) -> PyResult<()> {
+    if array.shape == shape {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!(
+        "{name} must have shape {shape:?}, got {:?}: nothing is broadcast",
+        array.shape
+    )))
+}
+
+/// `numpy.empty`, whose memory nobody else has.
+fn empty<'py>(py: Python<'py>, shape: &[usize], dtype: Dtype) -> PyResult<Array<'py>> {
+    static EMPTY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let shape = pyo3::types::PyTuple::new(py, shape)?;
+    let object = EMPTY
+        .import(py, "numpy", "empty")?
+        .call1((shape, dtype.to_string()))?;
+    Array::new("out", &object)
+}
+
+/// What a target holds.
+///
+/// # Safety
+/// As [`Array::slice`], where `T` is the type of targets that are no integers.
+unsafe fn target_of<'a, T>(target: &Array<'_>) -> Target<'a, T> {
+    // SAFETY: the integers are what was found; the rest is the caller's word.
+    unsafe {
+        match target.dtype {
+            Dtype::I32 => Target::I32(target.slice()),
+            Dtype::I64 => Target::I64(target.slice()),
+            Dtype::F32 | Dtype::F64 => Target::Numbers(target.slice()),
+        }
+    }
+}
+
+/// What one call writes: a gradient per input (a single one perhaps over its input) and separate
+/// values.
+struct Written<'py> {
+    gradients: Option<Vec<Array<'py>>>,
+    values: Option<Array<'py>>,
+    _guard: inflight::Guard,
+}
+
+impl<'py> Written<'py> {
+    /// Checks `out` against everything that is read, allocates what is missing, and registers all
+    /// of the memory.
+    fn new(
+        py: Python<'py>,
+        inputs: &[Array<'py>],
+        read: &[(&str, Range<usize>)],
+        out: Option<&Bound<'py, PyAny>>,
+        gradient: bool,
+        values: Option<&[usize]>,
+    ) -> PyResult<Self> {
+        let gradients = match (gradient, out) {
+            (false, _) => None,
+            (true, None) => {
+                let empty = |input: &Array<'py>| empty(py, &input.shape, input.dtype);
+                Some(inputs.iter().map(empty).collect::<PyResult<_>>()?)
+            }
+            (true, Some(out)) => Some(places(inputs, read, out)?),
+        };
+        let values = values
+            .map(|shape| empty(py, shape, inputs[0].dtype))
+            .transpose()?;
+        let written = gradients.iter().flatten().map(Array::range).collect();
+        let read = read.iter().map(|(_, range)| range.clone());
+        let read = read.chain(inputs.iter().map(Array::range)).collect();
+        let guard = inflight::enter(written, read)?;
+        Ok(Self {
+            gradients,
+            values,
+            _guard: guard,
+        })
+    }
+
+    /// # Safety
+    /// `inputs` are those of `new`, `T` is their type, and they and `self` outlive the result.
+    unsafe fn inputs<'a, T>(&self, inputs: &[Array<'_>]) -> Vec<Input<'a, T>> {
+        let place = |index| self.gradients.as_ref().map(|gradients| &gradients[index]);
+        // SAFETY: `new` registered the memory, and found each place apart from all that is read, or
+        // equal to its input.
+        let input = |(index, input): (usize, &Array<'_>)| unsafe {
+            match place(index) {
+                None => Input::Value(input.slice()),
+                Some(out) if out.data == input.data => Input::InPlace(out.slice_mut()),
+                Some(out) => Input::Gradient(input.slice(), out.slice_mut()),
+            }
+        };
+        inputs.iter().enumerate().map(input).collect()
+    }
+
+    /// # Safety
+    /// As `inputs`, of which there is one.
+    unsafe fn input<'a, T>(&self, input: &Array<'_>) -> Input<'a, T> {
+        // SAFETY: the caller's word.
+        let mut inputs = unsafe { self.inputs(std::slice::from_ref(input)) };
+        inputs.pop().expect("one per input")
+    }
+
+    /// # Safety
+    /// As `inputs`.
+    unsafe fn reduction<'a, T>(&self, mean: bool) -> Reduction<'a, T> {
+        match &self.values {
+            // SAFETY: allocated by `new`, so nobody else has it.
+            Some(values) => Reduction::None(unsafe { values.slice_mut() }),
+            None if mean => Reduction::Mean,
+            None => Reduction::Sum,
+        }
+    }
+
+    fn found(self, py: Python<'py>, value: f64) -> PyResult<Found<'py>> {
+        let value = match self.values {
+            Some(values) => values.object.into_any(),
+            None => PyFloat::new(py, value).into_any(),
+        };
+        let Some(gradients) = self.gradients else {
+            return Ok((value, None));
+        };
+        let mut gradients = gradients.into_iter().map(|array| array.object.into_any());
+        let gradient = match gradients.len() {
+            1 => gradients.next(),
+            _ => Some(PyTuple::new(py, gradients)?.into_any()),
+        };
+        Ok((value, gradient))
+    }
+}
+
+/// The places of gradients that a caller gives: an array for a single input, which it may be
+/// itself, or a tuple of arrays that share no memory with anything.
+fn places<'py>(
+    inputs: &[Array<'py>],
+    read: &[(&str, Range<usize>)],
+    out: &Bound<'py, PyAny>,
+) -> PyResult<Vec<Array<'py>>> {
+    let count = inputs.len();
+    let given: Vec<Bound<'py, PyAny>> = match out.cast::<PyTuple>() {
+        _ if count == 1 => vec![out.clone()],
+        Ok(tuple) if tuple.len() == count => tuple.iter().collect(),
+        Ok(tuple) => {
+            return Err(PyValueError::new_err(format!(
+                "out must have {count} arrays, got {}",
+                tuple.len()
+            )));
+        }
+        Err(_) => {
+            return Err(PyTypeError::new_err(format!(
+                "out must be a tuple of {count} arrays, got {}",
+                out.get_type().name()?
+            )));
+        }
+    };
+    let mut places = Vec::with_capacity(count);
+    for (out, input) in given.iter().zip(inputs) {
+        let out = Array::new("out", out)?;
+        require_dtype("out", &out, input)?;
+        require_shape("out", &out, &input.shape)?;
+        out.require_writable("out")?;
+        places.push(out);
+    }
+    let written: Vec<_> = places.iter().map(|out| ("out", out.range())).collect();
+    check_disjoint(&written, read)?;
+    if count > 1 || places[0].range() != inputs[0].range() {
+        let inputs: Vec<_> = inputs.iter().map(|x| ("the input", x.range())).collect();
+        check_disjoint(&written, &inputs)?;
+    }
+    Ok(places)
+}
+
+/// `Some(mean)`, or `None` where values stay apart.
+fn reduction(name: &str) -> PyResult<Option<bool>> {
+    match name {
+        "mean" => Ok(Some(true)),
+        "sum" => Ok(Some(false)),
+        "none" => Ok(None),
+        _ => Err(PyValueError::new_err(format!(
+            "reduction must be 'mean', 'sum' or 'none', got {name:?}"
+        ))),
+    }
+}
+
+/// An elementwise loss by name.
+#[pyfunction]
+#[pyo3(signature = (name, parameters, kind, input, target, out, loss_scale, gradient))]
+#[expect(clippy::too_many_arguments)]
+fn elementwise_loss<'py>(
+    py: Python<'py>,
+    name: &str,
+    parameters: Vec<f64>,
+    kind: &str,
+    input: &Bound<'py, PyAny>,
+    target: &Bound<'py, PyAny>,
+    out: Option<&Bound<'py, PyAny>>,
+    loss_scale: f64,
+    gradient: bool,
+) -> PyResult<Found<'py>> {
+    let mean = reduction(kind)?;
+    loss::check_loss_scale(loss_scale).map_err(to_py)?;
+    let input = floats("input", input)?;
+    let target = floats("target", target)?;
+    require_dtype("target", &target, &input)?;
+    require_shape("target", &target, &input.shape)?;
+    let values = mean.is_none().then_some(&*input.shape);
+    let read = [("target", target.range())];
+    let inputs = std::slice::from_ref(&input);
+    let written = Written::new(py, inputs, &read, out, gradient, values)?;
+
+    /// # Safety
+    /// `T` is the type of the arrays.
+    unsafe fn compute<T: Math>(
+        py: Python<'_>,
+        (name, parameters, mean): (&str, &[f64], bool),
+        [input, target]: [&Array<'_>; 2],
+        written: &Written<'_>,
+        loss_scale: f64,
+    ) -> fastoptim::error::Result<f64> {
+        // SAFETY: the caller's word; all are held by the caller.
+        let (input, target, reduction) = unsafe {
+            (
+                written.input::<T>(input),
+                target.slice(),
+                written.reduction(mean),
+            )
+        };
+        py.detach(|| loss::elementwise(name, parameters, input, target, reduction, loss_scale))
+    }
+    let what = (name, &*parameters, mean == Some(true));
+    let arrays = [&input, &target];
+    // SAFETY: the type is the one that was found.
+    let value = unsafe {
+        match input.dtype {
+            Dtype::F32 => compute::<f32>(py, what, arrays, &written, loss_scale),
+            _ => compute::<f64>(py, what, arrays, &written, loss_scale),
+        }
+    };
+    written.found(py, value.map_err(to_py)?)
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(elementwise_loss, module)?)?;
+    module.add_function(wrap_pyfunction!(mining::mine_triplets, module)?)?;
+    module.add_function(wrap_pyfunction!(rows::row_loss, module)?)?;
+    module.add_function(wrap_pyfunction!(vectors::vector_loss, module)?)?;
+    module.add_function(wrap_pyfunction!(vectors::gaussian_loss, module)?)
+}

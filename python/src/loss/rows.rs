@@ -1,0 +1,78 @@
+//! Losses of rows of scores with a target each.
+
+use fastoptim::loss::{self, Labels};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+use super::{Found, Written, reduction, require_dtype, require_shape, target_of};
+use crate::array::{Array, Dtype, floats, with_float};
+use crate::error::to_py;
+
+/// A loss of rows by name.
+#[pyfunction]
+#[pyo3(signature = (
+    name, parameters, weight, ignore_index, kind, input, target, out, loss_scale, gradient
+))]
+#[expect(clippy::too_many_arguments)]
+pub(super) fn row_loss<'py>(
+    py: Python<'py>,
+    name: &str,
+    parameters: Vec<f64>,
+    weight: Option<&Bound<'py, PyAny>>,
+    ignore_index: Option<i64>,
+    kind: &str,
+    input: &Bound<'py, PyAny>,
+    target: &Bound<'py, PyAny>,
+    out: Option<&Bound<'py, PyAny>>,
+    loss_scale: f64,
+    gradient: bool,
+) -> PyResult<Found<'py>> {
+    let mean = reduction(kind)?;
+    let input = floats("input", input)?;
+    let &[rows, classes] = &*input.shape else {
+        return Err(PyValueError::new_err(format!(
+            "input must have shape (N, C), got {:?}",
+            input.shape
+        )));
+    };
+    let target = Array::new("target", target)?;
+    match target.dtype {
+        Dtype::I32 | Dtype::I64 => require_shape("target", &target, &[rows])?,
+        _ if name == "cross_entropy" => {
+            require_dtype("target", &target, &input)?;
+            require_shape("target", &target, &input.shape)?;
+        }
+        other => {
+            return Err(PyTypeError::new_err(format!(
+                "target must be class indices, int32 or int64, got {other}"
+            )));
+        }
+    }
+    let mut read = vec![("target", target.range())];
+    let weight_name = if name == "focal" { "alpha" } else { "weight" };
+    let weight = weight
+        .map(|weight| Array::new(weight_name, weight))
+        .transpose()?;
+    if let Some(weight) = &weight {
+        require_dtype(weight_name, weight, &input)?;
+        require_shape(weight_name, weight, &[classes])?;
+        read.push((weight_name, weight.range()));
+    }
+    let values = mean.is_none().then_some(&input.shape[..1]);
+    let inputs = std::slice::from_ref(&input);
+    let written = Written::new(py, inputs, &read, out, gradient, values)?;
+    let value = with_float!(input.dtype, T => {
+        // SAFETY: the type is the one that was found; all arrays are held here.
+        let (scores, reduction, target, weight) = unsafe {
+            (
+                written.input::<T>(&input),
+                written.reduction(mean == Some(true)),
+                target_of(&target),
+                weight.as_ref().map(|weight| weight.slice()),
+            )
+        };
+        let labels = Labels { shape: [rows, classes], target, weight, ignore_index };
+        py.detach(|| loss::of_rows(name, &parameters, labels, scores, reduction, loss_scale))
+    });
+    written.found(py, value.map_err(to_py)?)
+}

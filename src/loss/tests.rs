@@ -1,0 +1,157 @@
+//! The losses of rows and of vectors: the same bits on every tier and for any number of threads.
+
+use super::*;
+use crate::isa::{self, Tier};
+use crate::threads;
+
+/// Numbers in (0, 1) without a pattern.
+fn numbers<T: Math>(n: usize, seed: u64) -> Vec<T> {
+    let mut state = seed;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f64 + 0.5) / f64::from(1 << 24)
+    };
+    (0..n).map(|_| T::from_f64(next())).collect()
+}
+
+/// What a call gives: the value and the gradients.
+type Found<T> = (f64, Vec<Vec<T>>);
+
+/// Calls `f` with places for gradients, on each tier and with several threads.
+fn check<T: Math>(
+    what: &str,
+    inputs: &[Vec<T>],
+    f: impl Fn(Vec<Input<'_, T>>, Reduction<'_, T>) -> Result<f64>,
+) {
+    let run = || -> Found<T> {
+        let mut gradients = inputs.to_vec();
+        let places = inputs.iter().zip(&mut gradients);
+        let places = places.map(|(x, g)| Input::Gradient(x, g)).collect();
+        let value = f(places, Reduction::Sum).expect("good arguments");
+        (value, gradients)
+    };
+    let expected = isa::with_tier(Tier::Baseline, run).expect("supported");
+    assert!(expected.0.is_finite(), "{what}");
+    for tier in Tier::supported() {
+        for count in [1, 2, 3] {
+            let call = || threads::with_threads(count, run);
+            let found = isa::with_tier(tier, call).expect("supported");
+            assert!(found == expected, "{what}, {tier}, {count}");
+        }
+    }
+    let alone = inputs.iter().map(|x| Input::Value(x)).collect();
+    assert_eq!(f(alone, Reduction::Sum), Ok(expected.0), "{what}");
+}
+
+fn rows<T: Math>() {
+    for shape in [[0, 3], [1, 1], [33, 10], [9000, 12], [5, 65], [130, 1000]] {
+        let [rows, classes] = shape;
+        let inputs = [numbers::<T>(rows * classes, 1)];
+        let weight = numbers(classes, 2);
+        let targets: Vec<i64> = (0..rows).map(|row| (row * 7 % classes) as i64).collect();
+        let labels = Labels {
+            shape,
+            target: Target::I64(&targets),
+            weight: Some(&weight),
+            ignore_index: Some(1),
+        };
+        for (name, parameters) in [
+            ("cross_entropy", vec![0.0]),
+            ("focal", vec![2.0, 0.25]),
+            ("focal", vec![0.5, 1.0]),
+            ("multi_margin", vec![1.0, 0.5, 1.0]),
+            ("multi_margin", vec![2.0, 0.5, 0.0]),
+            ("nll", vec![]),
+        ] {
+            let labels = Labels {
+                ignore_index: labels.ignore_index.filter(|_| name != "multi_margin"),
+                ..labels
+            };
+            check(name, &inputs, |mut inputs, reduction| {
+                let input = inputs.pop().expect("one");
+                of_rows(name, &parameters, labels, input, reduction, 2.0)
+            });
+        }
+    }
+}
+
+#[test]
+fn losses_of_rows_give_the_same_bits() {
+    rows::<f32>();
+    rows::<f64>();
+}
+
+fn of_several<T: Math>() {
+    for shape in [[0, 3], [5, 0], [1, 1], [33, 10], [70, 33], [1100, 64]] {
+        let n = shape[0] * shape[1];
+        let inputs = [numbers::<T>(n, 1), numbers(n, 2), numbers(n, 3)];
+        let same: Vec<i32> = (0..shape[0]).map(|row| (row % 2) as i32).collect();
+        let sign: Vec<T> = same
+            .iter()
+            .map(|&s| T::from_f64(f64::from(2 * s - 1)))
+            .collect();
+        for p in [0.5, 1.0, 2.0, 3.0, f64::INFINITY] {
+            for (swap, squared) in [(0.0, 0.0), (1.0, 0.0), (1.0, f64::from(u8::from(p == 2.0)))] {
+                let parameters = [1.0, p, 1e-6, swap, squared];
+                check("triplets", &inputs, |inputs, reduction| {
+                    of_vectors(
+                        "triplet_margin",
+                        &parameters,
+                        inputs,
+                        shape,
+                        None,
+                        reduction,
+                        2.0,
+                    )
+                });
+            }
+        }
+        for (name, target) in [
+            ("contrastive", Target::I32(&same)),
+            ("cosine_embedding", Target::Numbers(&sign)),
+        ] {
+            check(name, &inputs[..2], |inputs, reduction| {
+                of_vectors(name, &[0.5], inputs, shape, Some(target), reduction, 2.0)
+            });
+        }
+        let gaussian = gaussian::Gaussian {
+            full: true,
+            eps: 1e-2,
+        };
+        check("Gaussian", &inputs[..2], |given, reduction| {
+            gaussian.compute(several(given)?, &inputs[2], reduction, 2.0)
+        });
+    }
+}
+
+#[test]
+fn losses_of_several_inputs_give_the_same_bits() {
+    of_several::<f32>();
+    of_several::<f64>();
+}
+
+#[test]
+fn what_is_unknown_is_refused() {
+    let labels = Labels::<f32> {
+        shape: [0, 1],
+        target: Target::I32(&[]),
+        weight: None,
+        ignore_index: None,
+    };
+    let input = || Input::Value(&[]);
+    for (name, parameters) in [("nll", &[1.0][..]), ("focal", &[]), ("none", &[])] {
+        assert!(of_rows(name, parameters, labels, input(), Reduction::Sum, 1.0).is_err());
+    }
+    for (name, parameters, count, target) in [
+        ("triplet_margin", &[1.0][..], 3, None),
+        ("contrastive", &[1.0], 2, None),
+        ("contrastive", &[1.0], 3, Some(labels.target)),
+        ("none", &[], 2, None),
+    ] {
+        let inputs = (0..count).map(|_| input()).collect();
+        let shape = [0, 1];
+        assert!(of_vectors(name, parameters, inputs, shape, target, Reduction::Sum, 1.0).is_err());
+    }
+}
