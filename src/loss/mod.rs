@@ -9,6 +9,7 @@ mod buffers;
 mod classes;
 pub mod cross_entropy;
 pub mod likelihood;
+mod logistic;
 pub mod margin;
 pub mod mse;
 
@@ -19,16 +20,14 @@ use crate::error::{Error, Result};
 use crate::math::Math;
 use crate::pointwise;
 
-/// The list: the name of each elementwise loss, and how its parameters make it.
+/// The list: the name of each elementwise loss, and how its parameters make it. Where a number is
+/// given for a parameter, the loss is one of its own.
 macro_rules! elementwise {
-    ($($name:literal: $type:ty, [$($parameter:ident),*] => $make:expr;)*) => {
-        /// The names of the elementwise losses.
-        pub const ELEMENTWISE: &[&str] = &[$($name),*];
-
+    ($($name:literal: $type:ty, [$($parameter:pat),*] => $make:expr;)*) => {
         /// One elementwise loss by name, with its gradient: the value under `reduction`.
         ///
         /// # Errors
-        /// The name or the number of parameters is unknown, or a parameter is out of range.
+        /// The name or the number of parameters is unknown.
         pub fn elementwise<T: Math>(
             name: &str,
             parameters: &[f64],
@@ -66,8 +65,11 @@ elementwise! {
     "kl_div": likelihood::KlDivergence, [log_target] => likelihood::KlDivergence {
         log_target: log_target != 0.0
     };
-    "poisson_nll": likelihood::Poisson<T>, [log_input, full, eps] => likelihood::Poisson {
-        log_input: log_input != 0.0, full: full != 0.0, eps: T::from_f64(eps)
+    "poisson_nll": likelihood::Poisson<T, false>, [log_input, 0.0, eps] => likelihood::Poisson {
+        log_input: log_input != 0.0, eps: T::from_f64(eps)
+    };
+    "poisson_nll": likelihood::Poisson<T, true>, [log_input, _, eps] => likelihood::Poisson {
+        log_input: log_input != 0.0, eps: T::from_f64(eps)
     };
 }
 
