@@ -19,11 +19,51 @@ pub trait Pointwise<T: Float>: Copy + Send + Sync {
     fn at(self, x: T, y: T) -> (Self::Value, T);
 }
 
+/// A loss of a piece of elements at a time, for those that read more than input and target.
+pub(crate) trait Piecewise<T: Float>: Copy + Send + Sync {
+    /// As [`Pointwise::Value`].
+    type Value: Float;
+
+    /// The values of `n` elements from `start`, and the derivatives; whatever it is for the rest,
+    /// which is padding.
+    fn piece(
+        self,
+        start: usize,
+        n: usize,
+        x: &[T; LANES],
+        y: &[T; LANES],
+    ) -> ([Self::Value; LANES], [T; LANES]);
+}
+
+/// A loss of one element at a time, of a piece of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Each<L>(pub(crate) L);
+
+impl<T: Float, L: Pointwise<T>> Piecewise<T> for Each<L> {
+    type Value = L::Value;
+
+    #[inline(always)]
+    fn piece(
+        self,
+        _start: usize,
+        _n: usize,
+        x: &[T; LANES],
+        y: &[T; LANES],
+    ) -> ([L::Value; LANES], [T; LANES]) {
+        let mut values = [L::Value::ZERO; LANES];
+        let mut derivatives = [T::ZERO; LANES];
+        for i in 0..LANES {
+            (values[i], derivatives[i]) = self.0.at(x[i], y[i]);
+        }
+        (values, derivatives)
+    }
+}
+
 /// Elements per block: input, target and gradient in `f32` fit L1.
 const BLOCK: usize = 4096;
 
 /// Elements per piece, and the lanes of its sum: 32 `f64` fill four AVX-512 or eight AVX2 registers.
-const LANES: usize = 32;
+pub(crate) const LANES: usize = 32;
 
 /// Lanes as the registers they are in: arrays that change as a whole stay there.
 type Vectors = [[f64; VECTOR]; LANES / VECTOR];
@@ -40,17 +80,14 @@ struct Block<'a, T, L> {
     scale: T,
 }
 
-impl<T: Float, L: Pointwise<T>> Block<'_, T, L> {
+impl<T: Float, L: Piecewise<T>> Block<'_, T, L> {
     #[inline(always)]
     fn step(&self, start: usize, n: usize, sums: Vectors) -> Vectors {
         let x: [T; LANES] = self.buffers.read(start, n, T::ZERO);
         let y: [T; LANES] = piece(self.target, start, n);
-        let mut values = [L::Value::ZERO; LANES];
-        let mut gradient = [T::ZERO; LANES];
+        let (mut values, mut gradient) = self.loss.piece(start, n, &x, &y);
         for i in 0..LANES {
-            let (value, derivative) = self.loss.at(x[i], y[i]);
-            values[i] = value;
-            gradient[i] = derivative * self.scale;
+            gradient[i] = gradient[i] * self.scale;
         }
         self.buffers.write(start, n, &gradient);
         self.buffers.write_values(start, n, &values);
@@ -64,7 +101,7 @@ impl<T: Float, L: Pointwise<T>> Block<'_, T, L> {
     }
 }
 
-impl<T: Float, L: Pointwise<T>> Kernel for Block<'_, T, L> {
+impl<T: Float, L: Piecewise<T>> Kernel for Block<'_, T, L> {
     type Output = f64;
 
     #[inline(always)]
@@ -105,6 +142,17 @@ pub(crate) fn sum<const N: usize>(mut lanes: [f64; N]) -> f64 {
 /// # Panics
 /// Lengths differ.
 pub fn compute<T: Float, L: Pointwise<T>>(
+    loss: L,
+    input: Input<'_, T>,
+    target: &[T],
+    reduction: Reduction<'_, T>,
+    loss_scale: f64,
+) -> f64 {
+    compute_pieces(Each(loss), input, target, reduction, loss_scale)
+}
+
+/// [`compute`] piece by piece.
+pub(crate) fn compute_pieces<T: Float, L: Piecewise<T>>(
     loss: L,
     input: Input<'_, T>,
     target: &[T],

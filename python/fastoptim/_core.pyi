@@ -99,6 +99,8 @@ def elementwise_loss(
     out: Any | None,
     loss_scale: float,
     gradient: bool,
+    weight: Any | None = None,
+    pos_weight: Any | None = None,
 ) -> tuple[Any, Any | None]: ...
 def cross_entropy_loss(
     logits: Any,

@@ -16,6 +16,16 @@ pub enum Input<'a, T> {
     InPlace(&'a mut [T]),
 }
 
+impl<T> Input<'_, T> {
+    /// The input itself.
+    pub(super) fn elements(&self) -> &[T] {
+        match self {
+            Self::Value(x) | Self::Gradient(x, _) => x,
+            Self::InPlace(x) => x,
+        }
+    }
+}
+
 /// How the values of the elements or rows become one.
 #[derive(Debug)]
 pub enum Reduction<'a, T> {
