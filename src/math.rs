@@ -21,6 +21,8 @@ pub trait Math: Float {
     fn ln(self) -> Self;
     /// `ln(1 + x)`, with the relative accuracy near 0 that `1 + x` loses. In `f32` within 1.4046 ulp.
     fn ln_1p(self) -> Self;
+    /// `ln(1 + x)` for `x` from -1/4 to 1, with half the instructions.
+    fn ln_1p_small(self) -> Self;
 }
 
 /// What rounding took from `u = 1 + x`; exact.
@@ -157,6 +159,17 @@ impl Math for f32 {
         };
         ln_at_ends(u, ln_of_f32(k, f + rest))
     }
+
+    #[inline(always)]
+    fn ln_1p_small(self) -> Self {
+        // 1 + f is from sqrt(1/2) to sqrt(2) again. The first f is rounded for x < 1/2 alone.
+        let (k, f) = if self > 0.414_213_56 {
+            (1.0, (self - 1.0) * 0.5)
+        } else {
+            (0.0, self)
+        };
+        ln_of_f32(k, f)
+    }
 }
 
 /// As for `f32`: `1.5 * 2^52`.
@@ -278,6 +291,17 @@ impl Math for f64 {
         };
         ln_at_ends(u, ln_of_f64(k, f + rest))
     }
+
+    #[inline(always)]
+    fn ln_1p_small(self) -> Self {
+        // 1 + f is from sqrt(1/2) to sqrt(2) again. The first f is rounded for x < 1/2 alone.
+        let (k, f) = if self > 0.414_213_56 {
+            (1.0, (self - 1.0) * 0.5)
+        } else {
+            (0.0, self)
+        };
+        ln_of_f64(k, f)
+    }
 }
 
 #[cfg(test)]
@@ -304,9 +328,10 @@ mod tests {
         (got - close).abs() / (f64::from_bits(close.abs().to_bits() + 1) - close.abs())
     }
 
-    /// The largest errors of `exp`, `exp_m1_nonpositive`, `ln` and `ln_1p` over some bits of `f32`.
-    fn worst_ulps32(bits: impl Iterator<Item = u32>) -> [f64; 4] {
-        let mut worst = [0.0_f64; 4];
+    /// The largest errors of `exp`, `exp_m1_nonpositive`, `ln`, `ln_1p` and `ln_1p_small` over bits
+    /// of `f32`.
+    fn worst_ulps32(bits: impl Iterator<Item = u32>) -> [f64; 5] {
+        let mut worst = [0.0_f64; 5];
         for x in bits.map(f32::from_bits) {
             let wide = f64::from(x);
             let exact = wide.exp();
@@ -322,6 +347,9 @@ mod tests {
             }
             worst[2] = worst[2].max(ulps32(Math::ln(x), wide.ln()));
             worst[3] = worst[3].max(ulps32(Math::ln_1p(x), wide.ln_1p()));
+            if (-0.25..=1.0).contains(&x) {
+                worst[4] = worst[4].max(ulps32(Math::ln_1p_small(x), wide.ln_1p()));
+            }
         }
         worst
     }
@@ -336,12 +364,12 @@ mod tests {
     #[ignore = "takes minutes: every f32 there is"]
     fn all_of_single_precision_is_within_one_and_a_half_ulp() {
         let slice = |high: u32| worst_ulps32((high << 24)..=(high << 24 | 0x00ff_ffff));
-        let larger = |a: [f64; 4], b: [f64; 4]| std::array::from_fn(|i| a[i].max(b[i]));
+        let larger = |a: [f64; 5], b: [f64; 5]| std::array::from_fn(|i| a[i].max(b[i]));
         let worst = (0..256)
             .into_par_iter()
             .map(slice)
-            .reduce(|| [0.0; 4], larger);
-        println!("exp, exp_m1, ln, ln_1p: {worst:.4?} ulp");
+            .reduce(|| [0.0; 5], larger);
+        println!("exp, exp_m1, ln, ln_1p, ln_1p_small: {worst:.4?} ulp");
         assert!(worst.iter().all(|&ulps| ulps <= 1.5), "{worst:?}");
     }
 
@@ -360,6 +388,12 @@ mod tests {
             assert!(ulps64(Math::ln(y), y.ln()) <= 2.0, "ln {y}");
             for y in [y, -y].into_iter().filter(|y| *y > -1.0) {
                 assert!(ulps64(Math::ln_1p(y), y.ln_1p()) <= 2.5, "ln_1p {y}");
+            }
+            for y in [y, -y].into_iter().filter(|y| (-0.25..=1.0).contains(y)) {
+                assert!(
+                    ulps64(Math::ln_1p_small(y), y.ln_1p()) <= 2.5,
+                    "ln_1p_small {y}"
+                );
             }
             for x in [x, -y].into_iter().filter(|x| *x <= 0.0) {
                 assert_eq!(Math::exp_nonpositive(x), Math::exp(x), "{x}");
@@ -391,6 +425,7 @@ mod tests {
                 nan.exp_m1_nonpositive(),
                 nan.ln(),
                 nan.ln_1p(),
+                nan.ln_1p_small(),
                 (-T::ONE - T::ONE).ln_1p(),
                 (-T::ONE).ln(),
                 (-inf).ln(),
@@ -405,15 +440,16 @@ mod tests {
     struct Apply<T>([T; 256]);
 
     impl<T: Math> Kernel for Apply<T> {
-        type Output = [[T; 256]; 4];
+        type Output = [[T; 256]; 5];
 
         #[inline(always)]
         fn run(self) -> Self::Output {
-            let mut y = [[T::ZERO; 256]; 4];
+            let mut y = [[T::ZERO; 256]; 5];
             for i in 0..256 {
                 y[0][i] = self.0[i].exp();
                 y[1][i] = self.0[i].abs().ln();
                 y[2][i] = self.0[i].abs().ln_1p();
+                y[4][i] = (self.0[i].abs() / (T::ONE + self.0[i].abs())).ln_1p_small();
                 y[3][i] = (-self.0[i].abs()).exp_m1_nonpositive();
             }
             y

@@ -20,8 +20,9 @@ impl<T: Math> Pointwise<T> for LogCosh {
         let tanh = -m / (T::ONE + T::ONE + m);
         // Far out cosh(a) = e^a (1 + e^-2a) / 2. Near 0 that cancels, and
         // cosh(a) = (1 - tanh(a)^2)^(-1/2) does not.
-        let far = a > T::ONE;
-        let ln = if far { m + T::ONE } else { -(tanh * tanh) }.ln_1p();
+        let square = tanh * tanh;
+        let far = square > T::from_f64(0.25);
+        let ln = if far { m + T::ONE } else { -square }.ln_1p_small();
         let value = if far {
             (a - ln_2[0]) + (ln - ln_2[1])
         } else {

@@ -21,7 +21,7 @@ impl<T: Math> Logistic<T> {
         Self {
             large,
             small: e * large,
-            cost: e.ln_1p(),
+            cost: e.ln_1p_small(),
         }
     }
 }

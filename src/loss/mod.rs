@@ -1,8 +1,8 @@
 //! The losses: one file each, and the drivers' view of what they read and write.
 //!
 //! A loss of one element at a time implements [`Pointwise`](crate::pointwise::Pointwise) and has a
-//! line in the list below; the bindings and the tests iterate the list. Losses of rows have
-//! signatures of their own and stand on [`rowwise`](crate::rowwise).
+//! line in the list below, by which the bindings find it. Losses of rows have signatures of their
+//! own and stand on [`rowwise`](crate::rowwise).
 
 pub mod absolute;
 pub mod binary;
