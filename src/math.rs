@@ -21,7 +21,7 @@ pub trait Math: Float {
     fn ln(self) -> Self;
     /// `ln(1 + x)`, with the relative accuracy near 0 that `1 + x` loses. In `f32` within 1.4046 ulp.
     fn ln_1p(self) -> Self;
-    /// `ln(1 + x)` for `x` from -1/4 to 1, with half the instructions.
+    /// `ln(1 + x)` for `x` from -1/4 to 1, with half the instructions. In `f32` within 1.4046 ulp.
     fn ln_1p_small(self) -> Self;
 }
 
