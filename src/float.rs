@@ -99,6 +99,16 @@ pub trait Float:
         }
     }
 
+    /// `self * x`, where 0 times infinity is 0; NaN stays NaN.
+    #[inline(always)]
+    fn weigh(self, x: Self) -> Self {
+        if (self == Self::ZERO) & (x.abs() == Self::INFINITY) {
+            Self::ZERO
+        } else {
+            self * x
+        }
+    }
+
     /// 1, -1, or what it is where it is 0 or NaN.
     #[inline(always)]
     fn sign(self) -> Self {

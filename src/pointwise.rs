@@ -6,19 +6,67 @@
 use crate::float::Float;
 use crate::isa::{self, Kernel};
 use crate::loss::{Buffers, Input, Partials, Reduction, piece};
+use crate::reduce::VECTOR;
 use crate::threads;
 
 /// A loss of one element at a time.
-pub trait Pointwise<T>: Copy + Send + Sync {
+pub trait Pointwise<T: Float>: Copy + Send + Sync {
+    /// The type of the values: `T`, or `f64` where they may leave the range of `f32`. With `f64` the
+    /// loop of a loss on `f32` takes half as many elements at once.
+    type Value: Float;
+
     /// The value for input `x` and target `y`, and its derivative by `x`.
-    fn at(self, x: T, y: T) -> (f64, T);
+    fn at(self, x: T, y: T) -> (Self::Value, T);
+}
+
+/// A loss of a piece of elements at a time, for those that read more than input and target.
+pub(crate) trait Piecewise<T: Float>: Copy + Send + Sync {
+    /// As [`Pointwise::Value`].
+    type Value: Float;
+
+    /// The values of `n` elements from `start`, and the derivatives; whatever it is for the rest,
+    /// which is padding.
+    fn piece(
+        self,
+        start: usize,
+        n: usize,
+        x: &[T; LANES],
+        y: &[T; LANES],
+    ) -> ([Self::Value; LANES], [T; LANES]);
+}
+
+/// A loss of one element at a time, of a piece of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Each<L>(pub(crate) L);
+
+impl<T: Float, L: Pointwise<T>> Piecewise<T> for Each<L> {
+    type Value = L::Value;
+
+    #[inline(always)]
+    fn piece(
+        self,
+        _start: usize,
+        _n: usize,
+        x: &[T; LANES],
+        y: &[T; LANES],
+    ) -> ([L::Value; LANES], [T; LANES]) {
+        let mut values = [L::Value::ZERO; LANES];
+        let mut derivatives = [T::ZERO; LANES];
+        for i in 0..LANES {
+            (values[i], derivatives[i]) = self.0.at(x[i], y[i]);
+        }
+        (values, derivatives)
+    }
 }
 
 /// Elements per block: input, target and gradient in `f32` fit L1.
 const BLOCK: usize = 4096;
 
-/// 32 `f64` lanes fill four AVX-512 or eight AVX2 registers.
-const LANES: usize = 32;
+/// Elements per piece, and the lanes of its sum: 32 `f64` fill four AVX-512 or eight AVX2 registers.
+pub(crate) const LANES: usize = 32;
+
+/// Lanes as the registers they are in: arrays that change as a whole stay there.
+type Vectors = [[f64; VECTOR]; LANES / VECTOR];
 
 /// Blocks per chunk of parallel work.
 const CHUNK: usize = 8;
@@ -32,46 +80,44 @@ struct Block<'a, T, L> {
     scale: T,
 }
 
-impl<T: Float, L: Pointwise<T>> Block<'_, T, L> {
+impl<T: Float, L: Piecewise<T>> Block<'_, T, L> {
     #[inline(always)]
-    fn step(&self, start: usize, n: usize, lanes: &mut [f64; LANES]) {
+    fn step(&self, start: usize, n: usize, sums: Vectors) -> Vectors {
         let x: [T; LANES] = self.buffers.read(start, n, T::ZERO);
         let y: [T; LANES] = piece(self.target, start, n);
-        let mut values = [0.0; LANES];
-        let mut gradient = [T::ZERO; LANES];
+        let (mut values, mut gradient) = self.loss.piece(start, n, &x, &y);
         for i in 0..LANES {
-            let (value, derivative) = self.loss.at(x[i], y[i]);
-            values[i] = value;
-            gradient[i] = derivative * self.scale;
-        }
-        // Whole pieces first, so that their loop has a constant length.
-        if n == LANES {
-            for i in 0..LANES {
-                lanes[i] += values[i];
-            }
-        } else {
-            for i in 0..n {
-                lanes[i] += values[i];
-            }
+            gradient[i] = gradient[i] * self.scale;
         }
         self.buffers.write(start, n, &gradient);
         self.buffers.write_values(start, n, &values);
+        // Padding has values too.
+        for i in n..LANES {
+            values[i] = L::Value::ZERO;
+        }
+        std::array::from_fn(|k| {
+            std::array::from_fn(|i| sums[k][i] + values[VECTOR * k + i].to_f64())
+        })
     }
 }
 
-impl<T: Float, L: Pointwise<T>> Kernel for Block<'_, T, L> {
+impl<T: Float, L: Piecewise<T>> Kernel for Block<'_, T, L> {
     type Output = f64;
 
     #[inline(always)]
     fn run(self) -> f64 {
-        let mut lanes = [0.0; LANES];
+        let mut sums = [[0.0; VECTOR]; LANES / VECTOR];
         let mut start = self.start;
         while start + LANES <= self.end {
-            self.step(start, LANES, &mut lanes);
+            sums = self.step(start, LANES, sums);
             start += LANES;
         }
         if start < self.end {
-            self.step(start, self.end - start, &mut lanes);
+            sums = self.step(start, self.end - start, sums);
+        }
+        let mut lanes = [0.0; LANES];
+        for i in 0..LANES {
+            lanes[i] = sums[i / VECTOR][i % VECTOR];
         }
         sum(lanes)
     }
@@ -96,6 +142,17 @@ pub(crate) fn sum<const N: usize>(mut lanes: [f64; N]) -> f64 {
 /// # Panics
 /// Lengths differ.
 pub fn compute<T: Float, L: Pointwise<T>>(
+    loss: L,
+    input: Input<'_, T>,
+    target: &[T],
+    reduction: Reduction<'_, T>,
+    loss_scale: f64,
+) -> f64 {
+    compute_pieces(Each(loss), input, target, reduction, loss_scale)
+}
+
+/// [`compute`] piece by piece.
+pub(crate) fn compute_pieces<T: Float, L: Piecewise<T>>(
     loss: L,
     input: Input<'_, T>,
     target: &[T],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,24 @@ def torch_focal(logits: Any, target: Any) -> Any:
 
     log_p = torch.log_softmax(logits, 1).gather(1, target[:, None])[:, 0]
     return (-((1 - log_p.exp()) ** 2) * log_p).mean()
+
+
+def torchvision_focal(x: Any, y: Any) -> Any:
+    """Give the mean of torchvision's `sigmoid_focal_loss`, as it is composed there."""
+    import torch
+
+    p = x.sigmoid()
+    cost = torch.nn.functional.binary_cross_entropy_with_logits(x, y, reduction="none")
+    loss = cost * (1 - (p * y + (1 - p) * (1 - y))) ** 2.0
+    return ((0.25 * y + 0.75 * (1 - y)) * loss).mean()
+
+
+def torch_log_cosh(x: Any, y: Any) -> Any:
+    """Give the mean of log-cosh as one composes it, safe from overflow."""
+    import torch
+
+    d = x - y
+    return (d + torch.nn.functional.softplus(-2 * d) - math.log(2)).mean()
 
 
 def numpy_mse(x: Array, target: Array) -> Contestant:
@@ -143,14 +162,23 @@ def elementwise(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contest
         found["torch"] = torch_loss("mse_loss", x, target)
     found["NumPy out="] = numpy_mse(x, target)
     yield "MSE", found
-    signs = np.sign(target)
-    for name, loss, theirs, y in (
+    signs, labels = np.sign(target), (target > 0).astype(np.float32)
+    cases: list[tuple[str, fo.losses.Loss, str | Callable[..., Any], Array]] = [
         ("L1", fo.losses.L1Loss(), "l1_loss", target),
         ("Huber", fo.losses.HuberLoss(), "huber_loss", target),
         ("smooth L1", fo.losses.SmoothL1Loss(), "smooth_l1_loss", target),
         ("soft margin", fo.losses.SoftMarginLoss(), "soft_margin_loss", signs),
         ("Poisson", fo.losses.PoissonNLLLoss(), "poisson_nll_loss", target),
-    ):
+        ("log-cosh", fo.losses.LogCoshLoss(), torch_log_cosh, target),
+        (
+            "BCE with logits",
+            fo.losses.BCEWithLogitsLoss(),
+            "binary_cross_entropy_with_logits",
+            labels,
+        ),
+        ("sigmoid focal", fo.losses.SigmoidFocalLoss(), torchvision_focal, labels),
+    ]
+    for name, loss, theirs, y in cases:
         found = {"fastoptim": our_loss(loss, x, y)}
         if harness.HAS_TORCH:
             found["torch"] = torch_loss(theirs, x, y)

@@ -107,6 +107,8 @@ def elementwise_loss(
     out: Any | None,
     loss_scale: float,
     gradient: bool,
+    weight: Any | None = None,
+    pos_weight: Any | None = None,
 ) -> tuple[Any, Any | None]: ...
 def row_loss(
     name: str,

@@ -8,10 +8,12 @@ use crate::pointwise::Pointwise;
 pub struct L1;
 
 impl<T: Float> Pointwise<T> for L1 {
+    type Value = T;
+
     #[inline(always)]
-    fn at(self, x: T, y: T) -> (f64, T) {
+    fn at(self, x: T, y: T) -> (T, T) {
         let d = x - y;
-        (d.abs().to_f64(), d.sign())
+        (d.abs(), d.sign())
     }
 }
 
@@ -23,6 +25,8 @@ pub struct Huber<T> {
 }
 
 impl<T: Float> Pointwise<T> for Huber<T> {
+    type Value = f64;
+
     #[inline(always)]
     fn at(self, x: T, y: T) -> (f64, T) {
         let d = x - y;
@@ -43,6 +47,8 @@ pub struct SmoothL1<T> {
 }
 
 impl<T: Float> Pointwise<T> for SmoothL1<T> {
+    type Value = f64;
+
     #[inline(always)]
     fn at(self, x: T, y: T) -> (f64, T) {
         let d = x - y;

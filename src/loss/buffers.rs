@@ -207,12 +207,17 @@ impl<'a, T: Float> Buffers<'a, T> {
 
     /// The values of `n` items from `start`, where they stay apart.
     #[inline(always)]
-    pub(crate) fn write_values<const N: usize>(&self, start: usize, n: usize, piece: &[f64; N]) {
+    pub(crate) fn write_values<V: Float, const N: usize>(
+        &self,
+        start: usize,
+        n: usize,
+        piece: &[V; N],
+    ) {
         debug_assert!(n <= N && start + n <= self.items);
         if let Some(values) = self.values {
             for (i, &value) in piece[..n].iter().enumerate() {
                 // SAFETY: as in `write`.
-                unsafe { values.add(start + i).write(T::from_f64(value)) }
+                unsafe { values.add(start + i).write(T::from_f64(value.to_f64())) }
             }
         }
     }

@@ -12,46 +12,47 @@ pub struct KlDivergence {
 }
 
 impl<T: Math> Pointwise<T> for KlDivergence {
+    type Value = T;
+
     #[inline(always)]
-    fn at(self, x: T, y: T) -> (f64, T) {
+    fn at(self, x: T, y: T) -> (T, T) {
         let (chance, log) = if self.log_target {
             (y.exp(), y)
         } else {
             (y, y.ln())
         };
         if chance == T::ZERO {
-            return (0.0, T::ZERO);
+            return (T::ZERO, T::ZERO);
         }
-        ((chance * (log - x)).to_f64(), -chance)
+        (chance * (log - x), -chance)
     }
 }
 
-/// `exp(x) - y x` for a log-rate x, or `x - y ln(x + eps)` for a rate. With `full`, Stirling's
+/// `exp(x) - y x` for a log-rate x, or `x - y ln(x + eps)` for a rate. With `FULL`, Stirling's
 /// approximation of ln(y!) for y > 1 is added.
 #[derive(Clone, Copy, Debug)]
-pub struct Poisson<T> {
+pub struct Poisson<T, const FULL: bool> {
     /// Whether x is the logarithm of the rate.
     pub log_input: bool,
-    /// Whether the term of y alone is added.
-    pub full: bool,
     /// Keeps the logarithm from 0.
     pub eps: T,
 }
 
-impl<T: Math> Pointwise<T> for Poisson<T> {
+impl<T: Math, const FULL: bool> Pointwise<T> for Poisson<T, FULL> {
+    type Value = T;
+
     #[inline(always)]
-    fn at(self, x: T, y: T) -> (f64, T) {
-        let (value, slope) = if self.log_input {
+    fn at(self, x: T, y: T) -> (T, T) {
+        let (mut value, slope) = if self.log_input {
             let rate = x.exp();
             (rate - y * x, rate - y)
         } else {
             let rate = x + self.eps;
             (x - y * rate.ln(), T::ONE - y / rate)
         };
-        let mut value = value.to_f64();
-        if self.full && y > T::ONE {
-            let y = y.to_f64();
-            value += y * Math::ln(y) - y + 0.5 * Math::ln(std::f64::consts::TAU * y);
+        if FULL && y > T::ONE {
+            let [half, tau] = [0.5, std::f64::consts::TAU].map(T::from_f64);
+            value += y * y.ln() - y + half * (tau * y).ln();
         }
         (value, slope)
     }
@@ -74,17 +75,21 @@ mod tests {
         close(kl(false).at(f64::NEG_INFINITY, 0.0), (0.0, 0.0));
         close(kl(true).at(-1.0_f64, 0.0), (1.0, -1.0));
         close(kl(true).at(-3.0_f64, f64::NEG_INFINITY), (0.0, 0.0));
-        let poisson = |log_input, full| Poisson {
-            log_input,
-            full,
+        let of_log = Poisson::<_, false> {
+            log_input: true,
             eps: 0.0_f64,
         };
-        close(poisson(true, false).at(0.0, 3.0), (1.0, -2.0));
-        close(
-            poisson(false, false).at(2.0, 3.0),
-            (2.0 - 3.0 * 2.0_f64.ln(), -0.5),
-        );
+        close(of_log.at(0.0, 3.0), (1.0, -2.0));
+        let of_rate = Poisson::<_, false> {
+            log_input: false,
+            eps: 0.0_f64,
+        };
+        close(of_rate.at(2.0, 3.0), (2.0 - 3.0 * 2.0_f64.ln(), -0.5));
+        let full = Poisson::<_, true> {
+            log_input: true,
+            eps: 0.0_f64,
+        };
         let stirling = 3.0 * 3.0_f64.ln() - 3.0 + 0.5 * (std::f64::consts::TAU * 3.0).ln();
-        close(poisson(true, true).at(0.0, 3.0), (1.0 + stirling, -2.0));
+        close(full.at(0.0, 3.0), (1.0 + stirling, -2.0));
     }
 }

@@ -1,5 +1,6 @@
 //! Losses of a score against a label of -1 or 1.
 
+use super::logistic::Logistic;
 use crate::float::Float;
 use crate::math::Math;
 use crate::pointwise::Pointwise;
@@ -14,6 +15,8 @@ pub struct Hinge<T> {
 }
 
 impl<T: Float> Pointwise<T> for Hinge<T> {
+    type Value = f64;
+
     #[inline(always)]
     fn at(self, x: T, y: T) -> (f64, T) {
         let lacking = self.margin - y * x;
@@ -34,19 +37,18 @@ impl<T: Float> Pointwise<T> for Hinge<T> {
 pub struct SoftMargin;
 
 impl<T: Math> Pointwise<T> for SoftMargin {
+    type Value = T;
+
     #[inline(always)]
-    fn at(self, x: T, y: T) -> (f64, T) {
-        let z = -(y * x);
-        let e = (-z.abs()).exp_nonpositive();
-        let above = if z > T::ZERO { z } else { T::ZERO };
-        let value = above + e.ln_1p();
-        // sigmoid(z), with its relative accuracy in both tails.
-        let chance = if z > T::ZERO { T::ONE } else { e } / (T::ONE + e);
-        let nan = z.is_nan();
-        (
-            if nan { f64::NAN } else { value.to_f64() },
-            if nan { z } else { -(y * chance) },
-        )
+    fn at(self, x: T, y: T) -> (T, T) {
+        let z = y * x;
+        let p = Logistic::of(z);
+        let (value, chance) = if z > T::ZERO {
+            (p.cost, p.small)
+        } else {
+            (p.cost - z, p.large)
+        };
+        (value, -(y * chance))
     }
 }
 
@@ -58,15 +60,17 @@ pub struct HingeEmbedding<T> {
 }
 
 impl<T: Float> Pointwise<T> for HingeEmbedding<T> {
+    type Value = T;
+
     #[inline(always)]
-    fn at(self, x: T, y: T) -> (f64, T) {
+    fn at(self, x: T, y: T) -> (T, T) {
         let lacking = self.margin - x;
         let lacking = if lacking <= T::ZERO { T::ZERO } else { lacking };
         let slope = if lacking == T::ZERO { T::ZERO } else { -T::ONE };
         if y == T::ONE {
-            (x.to_f64(), T::ONE)
+            (x, T::ONE)
         } else {
-            (lacking.to_f64(), slope)
+            (lacking, slope)
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The losses: one file each, and the drivers' view of what they read and write.
 //!
 //! A loss of one element at a time implements [`Pointwise`](crate::pointwise::Pointwise) and has a
-//! line in the list below; the bindings and the tests iterate the list. Losses of rows of scores
-//! stand on [`rowwise`](crate::rowwise), losses of vectors on [`vectorwise`].
+//! line in the list below, by which the bindings find it. Losses of rows of scores stand on
+//! [`rowwise`](crate::rowwise), losses of vectors on [`vectorwise`].
 
 pub mod absolute;
+pub mod binary;
 mod buffers;
 mod classes;
 pub mod contrastive;
@@ -14,40 +15,51 @@ mod distance;
 pub mod focal;
 pub mod gaussian;
 pub mod likelihood;
+pub mod log_cosh;
+mod logistic;
 pub mod margin;
 pub mod mse;
 pub mod multi_margin;
 pub mod nll;
+pub mod sigmoid_focal;
 pub mod triplet_margin;
+mod weights;
 
 pub(crate) use buffers::{Buffers, Partials, piece};
 pub use buffers::{Input, Reduction};
 pub(crate) use classes::weigh;
 pub use classes::{Labels, Target};
+pub use weights::Weights;
 
 use crate::error::{Error, Result};
 use crate::math::Math;
 use crate::{pointwise, vectorwise};
 
-/// The list: the name of each elementwise loss, and how its parameters make it.
+/// The list: the name of each elementwise loss, and how its parameters make it. Where a number is
+/// given for a parameter, the loss is one of its own.
 macro_rules! elementwise {
-    ($($name:literal: $type:ty, [$($parameter:ident),*] => $make:expr;)*) => {
-        /// The names of the elementwise losses.
-        pub const ELEMENTWISE: &[&str] = &[$($name),*];
-
+    ($($name:literal: $type:ty, [$($parameter:pat),*] => $make:expr;)*) => {
         /// One elementwise loss by name, with its gradient: the value under `reduction`.
         ///
         /// # Errors
-        /// The name or the number of parameters is unknown, or a parameter is out of range.
+        /// The name or the number of parameters is unknown, the loss does not take the weights, or
+        /// an element is out of its range.
         pub fn elementwise<T: Math>(
             name: &str,
             parameters: &[f64],
+            weights: Weights<'_, T>,
             input: Input<'_, T>,
             target: &[T],
             reduction: Reduction<'_, T>,
             loss_scale: f64,
         ) -> Result<f64> {
             check_loss_scale(loss_scale)?;
+            if name == "bce" {
+                binary::check(input.elements(), target)?;
+            }
+            if !weights.is_empty() {
+                return weights.compute(name, input, target, reduction, loss_scale);
+            }
             match (name, parameters) {
                 $(($name, &[$($parameter),*]) => {
                     let loss: $type = $make;
@@ -76,9 +88,19 @@ elementwise! {
     "kl_div": likelihood::KlDivergence, [log_target] => likelihood::KlDivergence {
         log_target: log_target != 0.0
     };
-    "poisson_nll": likelihood::Poisson<T>, [log_input, full, eps] => likelihood::Poisson {
-        log_input: log_input != 0.0, full: full != 0.0, eps: T::from_f64(eps)
+    "poisson_nll": likelihood::Poisson<T, false>, [log_input, 0.0, eps] => likelihood::Poisson {
+        log_input: log_input != 0.0, eps: T::from_f64(eps)
     };
+    "poisson_nll": likelihood::Poisson<T, true>, [log_input, _, eps] => likelihood::Poisson {
+        log_input: log_input != 0.0, eps: T::from_f64(eps)
+    };
+    "log_cosh": log_cosh::LogCosh, [] => log_cosh::LogCosh;
+    "bce": binary::Bce, [] => binary::Bce;
+    "bce_with_logits": binary::BceWithLogits, [] => binary::BceWithLogits;
+    "sigmoid_focal": sigmoid_focal::SquaredFocal<T>, [2.0, positive, negative] =>
+        sigmoid_focal::SquaredFocal { alpha: [positive, negative].map(T::from_f64) };
+    "sigmoid_focal": sigmoid_focal::SigmoidFocal, [gamma, positive, negative] =>
+        sigmoid_focal::SigmoidFocal { gamma, alpha: [positive, negative] };
 }
 
 /// One loss of rows of scores by name, with its gradient: the value under `reduction`.

@@ -8,6 +8,8 @@ use crate::pointwise::Pointwise;
 pub struct Mse;
 
 impl<T: Float> Pointwise<T> for Mse {
+    type Value = f64;
+
     #[inline(always)]
     fn at(self, x: T, y: T) -> (f64, T) {
         let d = x - y;

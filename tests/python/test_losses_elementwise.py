@@ -14,7 +14,9 @@ import fastoptim as fo
 from fastoptim import losses
 from fastoptim.losses._base import Elementwise
 
-SIGNS, COUNTS, CHANCES, NUMBERS = "signs", "counts", "chances", "numbers"
+SIGNS, COUNTS, CHANCES, NUMBERS, LABELS = "signs", "counts", "chances", "numbers", "labels"
+# Stands for an array of the input's shape.
+WEIGHTS = "weights"
 # Our arguments (PyTorch's are the same where it has the class), and what the targets are.
 CASES: list[tuple[str, dict[str, Any], str]] = [
     ("MSELoss", {}, NUMBERS),
@@ -34,12 +36,21 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("SoftMarginLoss", {}, SIGNS),
     ("HingeEmbeddingLoss", {}, SIGNS),
     ("HingeEmbeddingLoss", {"margin": 0.2}, SIGNS),
+    ("LogCoshLoss", {}, NUMBERS),
+    ("BCELoss", {}, LABELS),
+    ("BCELoss", {"weight": WEIGHTS}, CHANCES),
+    ("BCEWithLogitsLoss", {}, LABELS),
+    ("BCEWithLogitsLoss", {}, CHANCES),
+    ("BCEWithLogitsLoss", {"weight": WEIGHTS}, CHANCES),
+    ("BCEWithLogitsLoss", {"pos_weight": WEIGHTS}, LABELS),
+    ("BCEWithLogitsLoss", {"weight": WEIGHTS, "pos_weight": WEIGHTS}, CHANCES),
+    ("SigmoidFocalLoss", {}, LABELS),
+    ("SigmoidFocalLoss", {}, CHANCES),
+    ("SigmoidFocalLoss", {"gamma": 0.0, "alpha": None}, LABELS),
+    ("SigmoidFocalLoss", {"gamma": 0.5}, LABELS),
+    ("SigmoidFocalLoss", {"gamma": 3.7, "alpha": 0.9}, CHANCES),
 ]
 each = pytest.mark.parametrize(("name", "arguments", "kind"), CASES)
-# PyTorch has no hinge of labels -1 and 1 by itself.
-each_of_pytorchs = pytest.mark.parametrize(
-    ("name", "arguments", "kind"), [case for case in CASES if case[0] != "HingeLoss"]
-)
 
 
 def inputs(name: str, arguments: Any, kind: str, n: int, dtype: str = "f8") -> tuple[Any, Any]:
@@ -47,13 +58,65 @@ def inputs(name: str, arguments: Any, kind: str, n: int, dtype: str = "f8") -> t
     x = 2 * rng.standard_normal(n)
     if not arguments.get("log_input", True):
         x = np.abs(x)
+    if name == "BCELoss":
+        x = 0.01 + 0.98 * rng.random(n)
     y = {
         NUMBERS: rng.standard_normal(n),
         SIGNS: rng.choice([-1.0, 1.0], n),
         COUNTS: rng.poisson(2.0, n).astype("f8"),
         CHANCES: rng.random(n) * (rng.random(n) > 0.2),
+        LABELS: rng.choice([0.0, 1.0], n),
     }[kind]
     return x.astype(dtype), y.astype(dtype)
+
+
+def given(arguments: dict[str, Any], x: Any) -> dict[str, Any]:
+    """Put arrays for the weights of the input."""
+    weights = np.random.default_rng(7).random(x.shape).astype(x.dtype)
+    return {name: weights if value is WEIGHTS else value for name, value in arguments.items()}
+
+
+def ours(name: str, arguments: dict[str, Any], x: Any, **more: Any) -> Any:
+    return getattr(losses, name)(**given(arguments, x), **more)
+
+
+def hinge_of_pytorch(x: Any, y: Any, margin: float = 1.0, squared: bool = False) -> Any:
+    lacking = (margin - y * x).clamp(min=0)
+    return lacking**2 if squared else lacking
+
+
+def log_cosh_of_pytorch(x: Any, y: Any) -> Any:
+    return (x - y).cosh().log()
+
+
+def focal_of_torchvision(x: Any, y: Any, gamma: float = 2.0, alpha: float | None = 0.25) -> Any:
+    import torch
+
+    p = x.sigmoid()
+    cost = torch.nn.functional.binary_cross_entropy_with_logits(x, y, reduction="none")
+    loss = cost * (1 - (p * y + (1 - p) * (1 - y))) ** gamma
+    return loss if alpha is None else (alpha * y + (1 - alpha) * (1 - y)) * loss
+
+
+# What PyTorch has no class for.
+COMPOSED = {
+    "HingeLoss": hinge_of_pytorch,
+    "LogCoshLoss": log_cosh_of_pytorch,
+    "SigmoidFocalLoss": focal_of_torchvision,
+}
+
+
+def of_pytorch(name: str, arguments: dict[str, Any], x: Any, y: Any, reduction: str) -> Any:
+    import torch
+
+    tensors = {
+        name: torch.tensor(value) if isinstance(value, np.ndarray) else value
+        for name, value in given(arguments, x.detach().numpy()).items()
+    }
+    if name not in COMPOSED:
+        return getattr(torch.nn, name)(**tensors, reduction=reduction)(x, y)
+    values = COMPOSED[name](x, y, **tensors)
+    return values if reduction == "none" else getattr(values, reduction)()
 
 
 def test_every_elementwise_loss_has_a_case() -> None:
@@ -67,29 +130,30 @@ def test_every_elementwise_loss_has_a_case() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning")
-@each_of_pytorchs
+@each
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_against_pytorch(name: str, arguments: Any, kind: str, reduction: Any) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    loss_fn = getattr(losses, name)(**arguments, reduction=reduction)
-    theirs = getattr(torch.nn, name)(**arguments, reduction=reduction)
     for n in (1, 31, 32, 33, 5000):
         x, y = inputs(name, arguments, kind, n)
         tensor = torch.tensor(x, requires_grad=True)
-        expected = theirs(tensor, torch.tensor(y))
+        expected = of_pytorch(name, arguments, tensor, torch.tensor(y), reduction)
         expected.sum().backward()
-        value, gradient = loss_fn.value_and_grad(x, y)
+        value, gradient = ours(name, arguments, x, reduction=reduction).value_and_grad(x, y)
         np.testing.assert_allclose(value, expected.detach().numpy(), rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(gradient, tensor.grad.numpy(), rtol=1e-12, atol=1e-15)
 
 
 @each
 def test_calls_precision_and_bits(name: str, arguments: Any, kind: str) -> None:
-    loss_fn = getattr(losses, name)(**arguments)
-    x, y = inputs(name, arguments, kind, 300_001, "f4")
+    x, y = inputs(name, arguments, kind, 1_000_003, "f4")
+    loss_fn = ours(name, arguments, x)
     value, gradient = loss_fn.value_and_grad(x, y)
     assert loss_fn(x, y) == value
-    exact, slope = loss_fn.value_and_grad(x.astype("f8"), y.astype("f8"))
+    wide = copy.copy(loss_fn)
+    for name in set(arguments) & {"weight", "pos_weight"}:
+        setattr(wide, name, vars(loss_fn)[name].astype("f8"))
+    exact, slope = wide.value_and_grad(x.astype("f8"), y.astype("f8"))
     assert value == pytest.approx(exact, rel=2e-7)
     np.testing.assert_allclose(gradient, slope, rtol=2e-6, atol=1e-12)
     for threads in (1, 2, 3):
@@ -105,8 +169,8 @@ def test_calls_precision_and_bits(name: str, arguments: Any, kind: str) -> None:
 
 @each
 def test_gradients_by_central_differences(name: str, arguments: Any, kind: str) -> None:
-    loss_fn = getattr(losses, name)(**arguments, reduction="none")
     x, y = inputs(name, arguments, kind, 200)
+    loss_fn = ours(name, arguments, x, reduction="none")
     h = 1e-6
     slope = (loss_fn(x + h, y) - loss_fn(x - h, y)) / (2 * h)
     # A kink between the two points has no slope.
@@ -117,9 +181,9 @@ def test_gradients_by_central_differences(name: str, arguments: Any, kind: str) 
 
 @each
 def test_nan_is_never_dropped_and_copies_agree(name: str, arguments: Any, kind: str) -> None:
-    loss_fn = getattr(losses, name)(**arguments)
     x, y = inputs(name, arguments, kind, 40)
-    y[3] = {NUMBERS: 0.5, SIGNS: 1.0, COUNTS: 2.0, CHANCES: 0.5}[kind]
+    loss_fn = ours(name, arguments, x)
+    y[3] = {NUMBERS: 0.5, SIGNS: 1.0, COUNTS: 2.0, CHANCES: 0.5, LABELS: 1.0}[kind]
     twins = [pickle.loads(pickle.dumps(loss_fn)), copy.deepcopy(loss_fn)]
     assert all(twin(x, y) == loss_fn(x, y) for twin in twins)
     x[3] = math.nan
@@ -172,6 +236,16 @@ def test_edges() -> None:
         ("PoissonNLLLoss", {"eps": 0.0}, ValueError),
         ("PoissonNLLLoss", {"full": "yes"}, TypeError),
         ("KLDivLoss", {"reduction": "rows"}, ValueError),
+        ("SigmoidFocalLoss", {"gamma": -0.1}, ValueError),
+        ("SigmoidFocalLoss", {"gamma": math.nan}, ValueError),
+        ("SigmoidFocalLoss", {"gamma": math.inf}, ValueError),
+        ("SigmoidFocalLoss", {"gamma": None}, TypeError),
+        ("SigmoidFocalLoss", {"alpha": -1.0}, ValueError),
+        ("SigmoidFocalLoss", {"alpha": 1.1}, ValueError),
+        ("SigmoidFocalLoss", {"alpha": math.nan}, ValueError),
+        ("BCELoss", {"weight": [1.0]}, TypeError),
+        ("BCEWithLogitsLoss", {"weight": 2.0}, TypeError),
+        ("BCEWithLogitsLoss", {"pos_weight": 3.0}, TypeError),
         ("L1Loss", {"reduction": "batchmean"}, ValueError),
     ],
 )
@@ -183,4 +257,4 @@ def test_bad_arguments(name: str, arguments: dict[str, Any], error: type[Excepti
 def test_nothing_is_broadcast() -> None:
     for name, arguments, _ in CASES:
         with pytest.raises(ValueError, match="shape"):
-            getattr(losses, name)(**arguments)(np.ones((4, 1)), np.ones(4))
+            ours(name, arguments, np.ones((4, 1)))(np.ones((4, 1)), np.ones(4))

@@ -1,6 +1,7 @@
 """Losses: the value and its gradient in one fused call."""
 
 from fastoptim.losses._base import Loss, Reduction
+from fastoptim.losses.binary import BCELoss, BCEWithLogitsLoss, SigmoidFocalLoss
 from fastoptim.losses.classification import (
     HingeLoss,
     KLDivLoss,
@@ -23,11 +24,14 @@ from fastoptim.losses.multiclass import (
 from fastoptim.losses.regression import (
     HuberLoss,
     L1Loss,
+    LogCoshLoss,
     MSELoss,
     SmoothL1Loss,
 )
 
 __all__ = [
+    "BCELoss",
+    "BCEWithLogitsLoss",
     "ContrastiveLoss",
     "CosineEmbeddingLoss",
     "CrossEntropyLoss",
@@ -38,12 +42,14 @@ __all__ = [
     "HuberLoss",
     "KLDivLoss",
     "L1Loss",
+    "LogCoshLoss",
     "Loss",
     "MSELoss",
     "MultiMarginLoss",
     "NLLLoss",
     "PoissonNLLLoss",
     "Reduction",
+    "SigmoidFocalLoss",
     "SmoothL1Loss",
     "SoftMarginLoss",
     "TripletMarginLoss",

@@ -78,18 +78,31 @@ class Elementwise(Loss):
     def _parameters(self) -> tuple[float, ...]:
         return ()
 
+    def _weights(self) -> tuple[Array | None, ...]:
+        """Give the weights of the elements, then of the positives, as far as there are any."""
+        return ()
+
     def __call__(self, *inputs: Array) -> Any:
         """Compute the loss alone."""
         x, target = two_inputs(inputs)
-        return _core.elementwise_loss(
-            self._name, self._parameters(), self.reduction, x, target, None, 1.0, False
-        )[0]
+        return self._compute(x, target, None, 1.0, False)[0]
 
     def value_and_grad(self, *inputs: Array, out: Any = None, loss_scale: float = 1.0) -> Any:
         """Compute the loss and its gradient by the first input; see `Loss.value_and_grad`."""
         x, target = two_inputs(inputs)
+        return self._compute(x, target, out, loss_scale, True)
+
+    def _compute(self, x: Array, target: Array, out: Any, loss_scale: float, grad: bool) -> Any:
         return _core.elementwise_loss(
-            self._name, self._parameters(), self.reduction, x, target, out, loss_scale, True
+            self._name,
+            self._parameters(),
+            self.reduction,
+            x,
+            target,
+            out,
+            loss_scale,
+            grad,
+            *self._weights(),
         )
 
 
@@ -214,3 +227,10 @@ def checked_flag(name: str, value: bool) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be a bool, got {value!r}")
     return value
+
+
+def checked_weight(name: str, weight: Array | None) -> Array | None:
+    """Check that a weight is an array, if it is given; its shape waits for the input's."""
+    if weight is not None and not isinstance(weight, np.ndarray):
+        raise TypeError(f"{name} must be a numpy.ndarray, got {type(weight).__name__}")
+    return weight

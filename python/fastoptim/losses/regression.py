@@ -143,3 +143,38 @@ class SmoothL1Loss(Elementwise):
 
     def _parameters(self) -> tuple[float, ...]:
         return (self.beta,)
+
+
+class LogCoshLoss(Elementwise):
+    r"""Squared near the target, absolute far from it, with every derivative continuous.
+
+    .. math::
+        l = \ln \cosh d, \qquad \frac{\partial l}{\partial x} = \tanh d, \qquad d = x - y
+
+    It is :math:`d^2 / 2` near 0 and :math:`|d| - \ln 2` far out: `HuberLoss` without a choice of
+    delta. Value and gradient keep their relative accuracy near 0, and never overflow.
+
+    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+
+    Parameters
+    ----------
+    reduction
+        ``"mean"`` over all elements, ``"sum"``, or ``"none"``: an array of the input's shape, with
+        the gradient of the sum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> loss_fn = fo.losses.LogCoshLoss(reduction="sum")
+    >>> value, gradient = loss_fn.value_and_grad(np.array([1.5, 0.75]), np.array([0.5, 1.0]))
+    >>> round(value, 6), gradient.round(6)
+    (0.464711, array([ 0.761594, -0.244919]))
+
+    References
+    ----------
+    Saleh and Saleh, "Statistical Properties of the log-cosh Loss Function Used in Machine
+    Learning", 2022.
+    """
+
+    _name = "log_cosh"

@@ -6,7 +6,7 @@ mod vectors;
 
 use std::ops::Range;
 
-use fastoptim::loss::{self, Input, Reduction, Target};
+use fastoptim::loss::{self, Input, Reduction, Target, Weights};
 use fastoptim::math::Math;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -60,7 +60,7 @@ unsafe fn target_of<'a, T>(target: &Array<'_>) -> Target<'a, T> {
         match target.dtype {
             Dtype::I32 => Target::I32(target.slice()),
             Dtype::I64 => Target::I64(target.slice()),
-            Dtype::F32 | Dtype::F64 => Target::Numbers(target.slice()),
+            _ => Target::Numbers(target.slice()),
         }
     }
 }
@@ -211,9 +211,30 @@ fn reduction(name: &str) -> PyResult<Option<bool>> {
     }
 }
 
+/// An array of weights, of a shape that ends the input's: all of it, or its last axis.
+fn weight<'py>(
+    name: &str,
+    object: Option<&Bound<'py, PyAny>>,
+    input: &Array<'py>,
+    last_axis: bool,
+) -> PyResult<Option<Array<'py>>> {
+    let Some(object) = object else {
+        return Ok(None);
+    };
+    let array = Array::new(name, object)?;
+    require_dtype(name, &array, input)?;
+    let axis = input.shape.last_chunk::<1>();
+    if !(last_axis && axis.is_some_and(|axis| array.shape == axis)) {
+        require_shape(name, &array, &input.shape)?;
+    }
+    Ok(Some(array))
+}
+
 /// An elementwise loss by name.
 #[pyfunction]
-#[pyo3(signature = (name, parameters, kind, input, target, out, loss_scale, gradient))]
+#[pyo3(signature = (
+    name, parameters, kind, input, target, out, loss_scale, gradient, weight=None, pos_weight=None
+))]
 #[expect(clippy::too_many_arguments)]
 fn elementwise_loss<'py>(
     py: Python<'py>,
@@ -225,6 +246,8 @@ fn elementwise_loss<'py>(
     out: Option<&Bound<'py, PyAny>>,
     loss_scale: f64,
     gradient: bool,
+    weight: Option<&Bound<'py, PyAny>>,
+    pos_weight: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Found<'py>> {
     let mean = reduction(kind)?;
     loss::check_loss_scale(loss_scale).map_err(to_py)?;
@@ -233,7 +256,14 @@ fn elementwise_loss<'py>(
     require_dtype("target", &target, &input)?;
     require_shape("target", &target, &input.shape)?;
     let values = mean.is_none().then_some(&*input.shape);
-    let read = [("target", target.range())];
+    let weights = [
+        self::weight("weight", weight, &input, false)?,
+        self::weight("pos_weight", pos_weight, &input, true)?,
+    ];
+    let mut read = vec![("target", target.range())];
+    for (name, array) in ["weight", "pos_weight"].into_iter().zip(&weights) {
+        read.extend(array.as_ref().map(|array| (name, array.range())));
+    }
     let inputs = std::slice::from_ref(&input);
     let written = Written::new(py, inputs, &read, out, gradient, values)?;
 
@@ -243,26 +273,36 @@ fn elementwise_loss<'py>(
         py: Python<'_>,
         (name, parameters, mean): (&str, &[f64], bool),
         [input, target]: [&Array<'_>; 2],
+        [weight, pos_weight]: [Option<&Array<'_>>; 2],
         written: &Written<'_>,
         loss_scale: f64,
     ) -> fastoptim::error::Result<f64> {
         // SAFETY: the caller's word; all are held by the caller.
-        let (input, target, reduction) = unsafe {
+        let (input, target, weights, reduction) = unsafe {
+            let weights = Weights {
+                weight: weight.map(|array| array.slice()),
+                pos_weight: pos_weight.map(|array| array.slice()),
+            };
             (
                 written.input::<T>(input),
                 target.slice(),
+                weights,
                 written.reduction(mean),
             )
         };
-        py.detach(|| loss::elementwise(name, parameters, input, target, reduction, loss_scale))
+        py.detach(|| {
+            loss::elementwise(
+                name, parameters, weights, input, target, reduction, loss_scale,
+            )
+        })
     }
     let what = (name, &*parameters, mean == Some(true));
-    let arrays = [&input, &target];
+    let (arrays, weights) = ([&input, &target], weights.each_ref().map(Option::as_ref));
     // SAFETY: the type is the one that was found.
     let value = unsafe {
         match input.dtype {
-            Dtype::F32 => compute::<f32>(py, what, arrays, &written, loss_scale),
-            _ => compute::<f64>(py, what, arrays, &written, loss_scale),
+            Dtype::F32 => compute::<f32>(py, what, arrays, weights, &written, loss_scale),
+            _ => compute::<f64>(py, what, arrays, weights, &written, loss_scale),
         }
     };
     written.found(py, value.map_err(to_py)?)

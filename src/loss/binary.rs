@@ -1,0 +1,179 @@
+//! Binary cross-entropy: `-(y ln(p) + (1 - y) ln(1 - p))`, of probabilities and of logits.
+
+use super::logistic::Logistic;
+use crate::error::{Error, Result};
+use crate::float::Float;
+use crate::math::Math;
+use crate::pointwise::{LANES, Piecewise, Pointwise};
+use crate::reduce::{self, Measure};
+
+/// The cross-entropy of a probability, each logarithm at least -100 as in PyTorch.
+#[derive(Clone, Copy, Debug)]
+pub struct Bce;
+
+impl<T: Math> Pointwise<T> for Bce {
+    type Value = T;
+
+    #[inline(always)]
+    fn at(self, x: T, y: T) -> (T, T) {
+        // PyTorch's constants; it has the second in f32 for every type.
+        let [least, variance] = [-100.0, f64::from(1e-12_f32)].map(T::from_f64);
+        let ln = x.ln().max_or_nan(least);
+        let ln_rest = (-x).ln_1p().max_or_nan(least);
+        let value = -(y * ln + (T::ONE - y) * ln_rest);
+        (value, (x - y) / (x * (T::ONE - x)).max_or_nan(variance))
+    }
+}
+
+/// How many are no probabilities. NaN passes, and gives NaN.
+#[derive(Clone, Copy)]
+struct Outside;
+
+impl Measure for Outside {
+    #[inline(always)]
+    fn add(self, count: f64, x: f64) -> f64 {
+        count + f64::from(x < 0.0) + f64::from(x > 1.0)
+    }
+    #[inline(always)]
+    fn join(self, a: f64, b: f64) -> f64 {
+        a + b
+    }
+}
+
+/// Checks that all are probabilities.
+///
+/// # Errors
+/// The first input that is not, or else the first target.
+pub(super) fn check<T: Float>(input: &[T], target: &[T]) -> Result<()> {
+    let counts = reduce::measure(&[input, target], Outside);
+    for (name, slice, count) in [("input", input, counts[0]), ("target", target, counts[1])] {
+        if count > 0.0 {
+            let outside = |x: &T| *x < T::ZERO || *x > T::ONE;
+            let index = slice.iter().position(outside).expect("one was counted");
+            let x = slice[index];
+            return Err(Error::Value(format!(
+                "{name} must be in [0, 1], got {x} as {name}.flat[{index}]"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The cross-entropy of the sigmoid of a logit.
+#[derive(Clone, Copy, Debug)]
+pub struct BceWithLogits;
+
+/// The value and the derivative where the positives have weight `w`: no term cancels another for a
+/// label of 0 or 1.
+#[inline(always)]
+fn of_logit<T: Math>(x: T, y: T, w: T) -> (T, T) {
+    let p = Logistic::of(x);
+    let (positive, negative) = (w * y, T::ONE - y);
+    // What speaks for the answer that x gives, and against it.
+    let (right, wrong) = if x > T::ZERO {
+        (positive, negative)
+    } else {
+        (negative, positive)
+    };
+    let value = wrong.weigh(x.abs()) + (right + wrong) * p.cost;
+    let slope = wrong * p.large - right * p.small;
+    (value, if x > T::ZERO { slope } else { -slope })
+}
+
+impl<T: Math> Pointwise<T> for BceWithLogits {
+    type Value = T;
+
+    #[inline(always)]
+    fn at(self, x: T, y: T) -> (T, T) {
+        of_logit(x, y, T::ONE)
+    }
+}
+
+/// [`BceWithLogits`] with a factor of the positives' part: per class, which is the last axis, or per
+/// element.
+#[derive(Clone, Copy)]
+pub(super) struct WithPositives<'a, T> {
+    weights: &'a [T],
+    period: usize,
+}
+
+impl<'a, T: Float> WithPositives<'a, T> {
+    /// For `len` elements. Weights of classes are repeated in `memory` far enough that a whole piece
+    /// fits behind each of them.
+    pub(super) fn new(weights: &'a [T], len: usize, memory: &'a mut Vec<T>) -> Self {
+        let period = weights.len();
+        if period == len {
+            return Self { weights, period };
+        }
+        memory.extend(weights.iter().cycle().take(period + LANES));
+        Self {
+            weights: memory,
+            period,
+        }
+    }
+}
+
+impl<T: Math> Piecewise<T> for WithPositives<'_, T> {
+    type Value = T;
+
+    #[inline(always)]
+    fn piece(
+        self,
+        start: usize,
+        n: usize,
+        x: &[T; LANES],
+        y: &[T; LANES],
+    ) -> ([T; LANES], [T; LANES]) {
+        let w: [T; LANES] = super::piece(self.weights, start % self.period, n);
+        let (mut values, mut derivatives) = ([T::ZERO; LANES], [T::ZERO; LANES]);
+        for i in 0..LANES {
+            (values[i], derivatives[i]) = of_logit(x[i], y[i], w[i]);
+        }
+        (values, derivatives)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_hand() {
+        let (value, slope) = Bce.at(0.25_f64, 1.0);
+        assert!((value - 4.0_f64.ln()).abs() < 1e-15 && (slope + 4.0).abs() < 1e-15);
+        assert_eq!(Bce.at(0.0_f64, 1.0), (100.0, -1.0 / f64::from(1e-12_f32)));
+        assert_eq!(Bce.at(0.0_f64, 0.0), (0.0, 0.0));
+        let (value, slope) = BceWithLogits.at(0.0_f64, 1.0);
+        assert!((value - 2.0_f64.ln()).abs() < 1e-15 && slope == -0.5);
+        assert!((of_logit(0.0_f64, 1.0, 3.0).1 + 1.5).abs() < 1e-15);
+    }
+
+    #[test]
+    fn tails() {
+        // A confident right answer still has a gradient.
+        let (value, slope) = BceWithLogits.at(80.0_f32, 1.0);
+        let exact = (-80.0_f64).exp();
+        assert!((f64::from(value) / exact - 1.0).abs() < 3e-7);
+        assert!((f64::from(slope) / -exact - 1.0).abs() < 3e-7);
+        for (x, y) in [(f32::INFINITY, 1.0), (f32::NEG_INFINITY, 0.0)] {
+            let (value, slope) = BceWithLogits.at(x, y);
+            assert!(value == 0.0 && slope == 0.0);
+            let (value, slope) = BceWithLogits.at(x, 1.0 - y);
+            assert!(value == f32::INFINITY && slope.abs() == 1.0);
+        }
+        assert!(BceWithLogits.at(f32::NAN, 1.0).1.is_nan());
+    }
+
+    #[test]
+    fn the_first_that_is_no_probability_is_named() {
+        let mut x = vec![0.5; 10_000];
+        assert_eq!(check(&x, &x), Ok(()));
+        x[9_000] = f64::NAN;
+        assert_eq!(check(&x, &[0.0, 1.0]), Ok(()));
+        (x[7_000], x[8_000]) = (1.5, -0.1);
+        for (found, name) in [(check(&x, &[]), "input"), (check(&[], &x), "target")] {
+            let expected = format!("{name} must be in [0, 1], got 1.5 as {name}.flat[7000]");
+            assert_eq!(found, Err(Error::Value(expected)));
+        }
+    }
+}

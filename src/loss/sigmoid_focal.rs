@@ -1,0 +1,135 @@
+//! Binary focal loss of logits: `a q^gamma c` for the probability of error `q`, the cross-entropy
+//! `c`, and the weight `a` of the class (Lin et al., 2017).
+//!
+//! With `p = sigmoid(x)`, `q = y (1 - p) + (1 - y) p`; its derivative is `q' = (1 - 2 y) p (1 - p)`.
+
+use super::logistic::Logistic;
+use crate::float::Float;
+use crate::math::Math;
+use crate::pointwise::Pointwise;
+
+/// Focal loss with an exponent `gamma` of 2, by far the most used: no power is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct SquaredFocal<T> {
+    /// The weights of positives and negatives.
+    pub alpha: [T; 2],
+}
+
+/// Focal loss with any exponent, in `f64`: a power multiplies the relative error of its base.
+#[derive(Clone, Copy, Debug)]
+pub struct SigmoidFocal {
+    /// The exponent, >= 0.
+    pub gamma: f64,
+    /// The weights of positives and negatives.
+    pub alpha: [f64; 2],
+}
+
+/// What both are made of. `q1` and `c1` are derivatives.
+struct Parts<T> {
+    a: T,
+    q: T,
+    q1: T,
+    c: T,
+    c1: T,
+}
+
+impl<T: Math> Parts<T> {
+    #[inline(always)]
+    fn of(x: T, y: T, alpha: [T; 2]) -> Self {
+        let p = Logistic::of(x);
+        let (positive, negative) = (y, T::ONE - y);
+        // What speaks for the answer that x gives, and against it.
+        let (right, wrong, sign) = if x > T::ZERO {
+            (positive, negative, T::ONE)
+        } else {
+            (negative, positive, -T::ONE)
+        };
+        Self {
+            a: alpha[0] * positive + alpha[1] * negative,
+            q: right * p.small + wrong * p.large,
+            q1: sign * ((wrong - right) * (p.large * p.small)),
+            c: wrong.weigh(x.abs()) + (right + wrong) * p.cost,
+            c1: sign * (wrong * p.large - right * p.small),
+        }
+    }
+}
+
+impl<T: Math> Pointwise<T> for SquaredFocal<T> {
+    type Value = T;
+
+    #[inline(always)]
+    fn at(self, x: T, y: T) -> (T, T) {
+        let Parts { a, q, q1, c, c1 } = Parts::of(x, y, self.alpha);
+        let aq = a * q;
+        let slope = q1.weigh(c);
+        ((aq * q).weigh(c), aq * (slope + slope + q * c1))
+    }
+}
+
+impl<T: Float> Pointwise<T> for SigmoidFocal {
+    type Value = f64;
+
+    #[inline(always)]
+    fn at(self, x: T, y: T) -> (f64, T) {
+        let Parts { a, q, q1, c, c1 } = Parts::of(x.to_f64(), y.to_f64(), self.alpha);
+        let power = Math::exp(self.gamma * Math::ln(q));
+        let power = if self.gamma == 0.0 { 1.0 } else { power };
+        // Where q vanishes its power does, or gamma does.
+        let ratio = if q == 0.0 { 0.0 } else { q1 / q };
+        let slope = self.gamma * ratio.weigh(c) + c1;
+        ((a * power).weigh(c), T::from_f64(a * power * slope))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_is_any_exponent() {
+        let alpha = [0.25, 0.75];
+        for i in -56..=56 {
+            for y in [0.0, 0.3, 1.0] {
+                let x = f64::from(i) * 0.5;
+                let (value, slope) = SigmoidFocal { gamma: 2.0, alpha }.at(x, y);
+                let squared = SquaredFocal { alpha }.at(x, y);
+                assert!((squared.0 / value - 1.0).abs() < 1e-13, "{x} {y}");
+                assert!((squared.1 / slope - 1.0).abs() < 1e-12, "{x} {y}");
+                let single = SquaredFocal {
+                    alpha: [0.25_f32, 0.75],
+                }
+                .at(x as f32, y as f32);
+                assert!((f64::from(single.0) / value - 1.0).abs() < 2e-6, "{x} {y}");
+                if y != 0.3 {
+                    assert!((f64::from(single.1) / slope - 1.0).abs() < 2e-6, "{x} {y}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn edges() {
+        let alpha = [1.0, 1.0];
+        for gamma in [0.0, 1e-3, 0.5, 1.0, 2.0, 5.0] {
+            let focal = SigmoidFocal { gamma, alpha };
+            for x in [1000.0, f64::INFINITY] {
+                for (x, right) in [(x, 1.0), (-x, 0.0)] {
+                    let (value, slope) = focal.at(x, right);
+                    assert!(value == 0.0 && slope == 0.0, "{gamma} {x}");
+                    assert_eq!(focal.at(x, 1.0 - right), (x.abs(), x.signum()));
+                }
+            }
+            let (value, slope) = focal.at(0.0_f64, 1.0);
+            let ln_2 = std::f64::consts::LN_2;
+            let exact = -0.5_f64.powf(gamma) * (0.5 * gamma * ln_2 + 0.5);
+            assert!((value / (0.5_f64.powf(gamma) * ln_2) - 1.0).abs() < 1e-15);
+            assert!((slope / exact - 1.0).abs() < 1e-15);
+            assert!(focal.at(f64::NAN, 1.0).0.is_nan() && focal.at(f64::NAN, 1.0).1.is_nan());
+        }
+        let squared = SquaredFocal {
+            alpha: [0.25_f32, 0.75],
+        };
+        assert_eq!(squared.at(f32::INFINITY, 0.0), (f32::INFINITY, 0.75));
+        assert_eq!(squared.at(f32::NEG_INFINITY, 0.0).0, 0.0);
+    }
+}

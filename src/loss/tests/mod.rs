@@ -1,0 +1,6 @@
+//! What the losses promise beside their values, which the tests in Python hold against formulas.
+
+mod elementwise;
+mod rows;
+
+use super::*;
