@@ -49,6 +49,13 @@ pub trait Float:
     fn from_f64(x: f64) -> Self;
     /// Exact.
     fn to_f64(self) -> f64;
+    /// Exact.
+    fn from_f32(x: f32) -> Self;
+    /// Exact for `f32`. A `f64` in between two is rounded to the one that ends in a 1 bit, so that
+    /// rounding the result again, to fewer bits, gives what rounding once would have given.
+    fn to_f32(self) -> f32;
+    /// The largest absolute value, or NaN where there is one.
+    fn largest(x: &[Self]) -> Self;
     /// The correctly rounded square root.
     fn sqrt(self) -> Self;
     /// The absolute value.
@@ -100,8 +107,19 @@ pub trait Float:
     }
 }
 
+/// Rounds to odd; to infinity where `f32` ends.
+#[inline(always)]
+fn to_odd(x: f64) -> f32 {
+    let nearest = x as f32;
+    let back = f64::from(nearest);
+    let bits = nearest.to_bits();
+    let towards_zero = if back.abs() > x.abs() { bits - 1 } else { bits };
+    let exact = (back == x) | !nearest.is_finite();
+    f32::from_bits(if exact { bits } else { towards_zero | 1 })
+}
+
 macro_rules! float {
-    ($t:ident, $name:literal) => {
+    ($t:ident, $name:literal, $to_f32:expr) => {
         impl Float for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -117,6 +135,25 @@ macro_rules! float {
             #[inline(always)]
             fn to_f64(self) -> f64 {
                 f64::from(self)
+            }
+            #[inline(always)]
+            fn from_f32(x: f32) -> Self {
+                x.into()
+            }
+            #[inline(always)]
+            fn to_f32(self) -> f32 {
+                $to_f32(self)
+            }
+            #[inline(always)]
+            fn largest(x: &[Self]) -> Self {
+                // In the order of their bits, infinity and then NaN come after all numbers; and
+                // maxima of integers, unlike sums, vectorize as they stand.
+                let mut top = 0;
+                for i in 0..x.len() {
+                    let bits = x[i].abs().to_bits();
+                    top = if bits > top { bits } else { top };
+                }
+                $t::from_bits(top)
             }
             #[inline(always)]
             fn sqrt(self) -> Self {
@@ -138,5 +175,5 @@ macro_rules! float {
     };
 }
 
-float!(f32, "float32");
-float!(f64, "float64");
+float!(f32, "float32", f32::from);
+float!(f64, "float64", to_odd);

@@ -14,6 +14,7 @@
 //!   together.
 //! - [`reduce`] drives the norms behind [`clip`], [`pointwise`] and [`rowwise`] the losses in
 //!   [`loss`].
+//! - [`storage`] keeps numbers in fewer bits than they are computed in.
 //! - [`sam`] and [`random`] serve what is built around an optimizer; [`stream`] is the ceiling.
 //! - [`float`], [`factor`], [`math`] and [`hyper`] are what all of them are written with.
 //!
@@ -38,6 +39,7 @@ pub mod rowwise;
 pub mod rule;
 pub mod sam;
 pub mod segment;
+pub mod storage;
 pub mod stream;
 pub mod sweep;
 pub mod threads;

@@ -1,0 +1,189 @@
+//! Numbers kept in fewer bits than they are computed in: 16-bit formats, and blocks of 8-bit numbers
+//! with a scale.
+//!
+//! A driver loads a piece, computes in `f32` or `f64`, and stores the piece. Where a change from one
+//! step to the next is smaller than half a unit of the format, rounding to nearest loses it every
+//! time; stochastic rounding keeps it on average.
+
+mod blocks;
+mod half;
+
+pub use blocks::{BLOCK, load_signed, load_squares, store_signed, store_squares};
+pub use half::{Half, load_half, store_half};
+
+/// How numbers are rounded that do not fit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rounding {
+    /// To the nearest, ties to even.
+    Nearest,
+    /// Up or down at random, right on average.
+    Stochastic(Noise),
+}
+
+impl Rounding {
+    /// It for a piece that starts `by` elements further on.
+    #[inline(always)]
+    pub fn skip(self, by: usize) -> Self {
+        match self {
+            Self::Nearest => self,
+            Self::Stochastic(noise) => Self::Stochastic(noise.skip(by)),
+        }
+    }
+}
+
+/// Random numbers by position: the same for any cut of the array into pieces.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Noise {
+    key: u64,
+    start: u64,
+}
+
+/// Elements under one key: so many that a key costs nothing, so few that 10 bits count them.
+const STRETCH: u64 = 1024;
+
+/// 2^64 divided by the golden ratio: its multiples are far apart (Steele, Lea and Flood, 2014).
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// A step of SplitMix64 (Steele, Lea and Flood, 2014): every bit depends on all.
+#[inline(always)]
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(GOLDEN);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+impl Noise {
+    /// Numbers that depend on these four alone.
+    pub fn new(seed: u64, parameter: u64, buffer: u64, step: u64) -> Self {
+        let mut key = 0;
+        for word in [seed, parameter, buffer, step] {
+            key = mix(key ^ word);
+        }
+        Self { key, start: 0 }
+    }
+
+    /// It for a piece that starts `by` elements further on.
+    #[inline(always)]
+    pub fn skip(self, by: usize) -> Self {
+        Self {
+            start: self.start + by as u64,
+            ..self
+        }
+    }
+
+    /// The numbers from here to the end of a stretch.
+    #[inline(always)]
+    fn stretch(self) -> Stretch {
+        let number = self.start / STRETCH;
+        let key = mix(self.key.wrapping_add(number.wrapping_mul(GOLDEN)));
+        Stretch {
+            keys: [key as u32, (key >> 32) as u32],
+            first: (self.start % STRETCH) as u32,
+        }
+    }
+}
+
+/// Random numbers under one key.
+#[derive(Clone, Copy)]
+struct Stretch {
+    keys: [u32; 2],
+    first: u32,
+}
+
+impl Stretch {
+    /// How many there are.
+    #[inline(always)]
+    fn len(self) -> usize {
+        (STRETCH as u32 - self.first) as usize
+    }
+
+    /// 32 bits of which the upper 16 are random: the multiplications and shifts of `lowbias32`
+    /// (Wellons, 2018), without the last, which only the lower half needs.
+    #[inline(always)]
+    fn at(self, i: usize) -> u32 {
+        let x = self.keys[0].wrapping_add(self.first + i as u32);
+        let x = (x ^ (x >> 16)).wrapping_mul(0x7FEB_352D);
+        // Half of the key here: streams that meet in the first half part again.
+        (x ^ (x >> 15) ^ self.keys[1]).wrapping_mul(0x846C_A68B)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const N: usize = 1 << 17;
+
+    /// `n` numbers in (-0.5, 0.5), by their upper 16 bits.
+    fn numbers(noise: Noise, n: usize) -> Vec<f64> {
+        let at = |i| f64::from(noise.skip(i).stretch().at(0) >> 16);
+        (0..n).map(|i| (at(i) + 0.5) / 65_536.0 - 0.5).collect()
+    }
+
+    /// The mean of products, in standard deviations of what independent numbers would give.
+    fn correlation(x: &[f64], y: &[f64]) -> f64 {
+        let n = x.len().min(y.len());
+        let sum: f64 = x.iter().zip(y).map(|(x, y)| x * y).sum();
+        sum / (n as f64).sqrt() * 12.0
+    }
+
+    #[test]
+    fn numbers_are_uniform_and_independent() {
+        let noise = Noise::new(1, 2, 3, 4);
+        let x = numbers(noise, N);
+        let sum: f64 = x.iter().sum();
+        assert!(sum.abs() < 4.0 * (N as f64 / 12.0).sqrt(), "{sum}");
+        let mut counts = [0_u32; 256];
+        for x in &x {
+            counts[((x + 0.5) * 256.0) as usize] += 1;
+        }
+        // 255 degrees of freedom: a standard deviation of 22.6.
+        let mean = (N / 256) as f64;
+        let square = |count: u32| (f64::from(count) - mean).powi(2) / mean;
+        let chi_squared: f64 = counts.into_iter().map(square).sum();
+        assert!((160.0..350.0).contains(&chi_squared), "{chi_squared}");
+        for lag in (1..=64).chain([256, 1023, 1024, 1025, 4096]) {
+            let value = correlation(&x, &x[lag..]);
+            assert!(value.abs() < 4.0, "{value} at {lag}");
+        }
+        for bit in 0..16 {
+            let ones = x
+                .iter()
+                .filter(|&x| ((x + 0.5) * 65_536.0) as u32 >> bit & 1 == 1);
+            let off = ones.count() as f64 - N as f64 / 2.0;
+            assert!(off.abs() < 2.0 * (N as f64).sqrt(), "bit {bit}: {off}");
+        }
+    }
+
+    #[test]
+    fn every_part_of_the_key_counts() {
+        let mut streams = vec![numbers(Noise::new(0, 0, 0, 0), N)];
+        for shift in [0, 1, 31, 32, 63] {
+            for part in 0..4 {
+                let mut key = [0; 4];
+                key[part] = 1 << shift;
+                let [seed, parameter, buffer, step] = key;
+                streams.push(numbers(Noise::new(seed, parameter, buffer, step), N));
+            }
+        }
+        for i in 0..streams.len() {
+            for j in 0..i {
+                let value = correlation(&streams[i], &streams[j]);
+                assert!(value.abs() < 4.5, "{value} between {i} and {j}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_is_the_same_whatever_comes_before_it() {
+        let noise = Noise::new(5, 6, 7, 8);
+        for start in [0, 1, 700, 1023, 1024, 5000] {
+            let stretch = noise.skip(start).stretch();
+            assert_eq!((start + stretch.len()) as u64 % STRETCH, 0);
+            for i in 0..stretch.len() {
+                assert_eq!(stretch.at(i), noise.skip(start + i).stretch().at(0));
+            }
+        }
+    }
+}
