@@ -189,7 +189,7 @@ impl<T: Float, F: Format> Kernel for Load<'_, T, F> {
 }
 
 /// Stores all of `from` to `to`. Rounding to nearest is IEEE 754's. Stochastic rounding is right on
-/// average to within 2^-14 of a unit; infinities stay, and what is beyond the largest finite number
+/// average to within 2^-13 of a unit; infinities stay, and what is beyond the largest finite number
 /// is rounded to nearest. NaN stays NaN.
 ///
 /// # Panics
