@@ -44,13 +44,13 @@ class Images:
     y_test: Labels
 
 
-def digits(seed: int = 0) -> Images:
-    """Give scikit-learn's 1,797 handwritten digits as rows of 64; a fifth is for the test."""
+def digits(seed: int = 0, test: float = 0.2) -> Images:
+    """Give scikit-learn's 1,797 handwritten digits as rows of 64; a part is for the test."""
     pixels, labels = load_digits(return_X_y=True)
     x, x_test, y, y_test = train_test_split(
         (pixels / 16).astype(np.float32),
         labels.astype(np.int64),
-        test_size=0.2,
+        test_size=test,
         stratify=labels,
         random_state=seed,
     )

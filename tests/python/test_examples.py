@@ -17,6 +17,7 @@ SHARED = {"images.py", "networks.py", "report.py"}  # What the examples import.
 SMALL = {
     "optimizers.py": ["--epochs", "3", "--output", "picture.png"],
     "letters.py": ["--quick", "--output", "."],
+    "schedules_and_decay.py": ["--quick", "--output", "."],
     "gradients.py": ["--quick", "--output", "."],
     "large_batches.py": ["--quick", "--output", "."],
 }
