@@ -41,7 +41,7 @@ def groups(params: fo.FlatBuffer, biases: dict[str, Any]) -> list[dict[str, Any]
 
 
 def lars(lr: float, params: fo.FlatBuffer, steps: int) -> Any:
-    # A rate of LARS is about a hundred times one of SGD, and biases are not scaled down.
+    # The trust coefficient, 0.001, does not scale biases down: at the whole rate they diverge.
     parts = groups(params, {"lr": warm(lr / 100, steps)})
     return fo.LARS(parts, lr=warm(lr, steps), weight_decay=1e-4)
 
