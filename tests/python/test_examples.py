@@ -10,19 +10,28 @@ import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+pytest.importorskip("tqdm", reason="tqdm is not installed")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SMALL = {"optimizers.py": ["--epochs", "3"]}
+SHARED = {"images.py", "networks.py", "report.py"}  # What the examples import.
+SMALL = {
+    "optimizers.py": ["--epochs", "3", "--output", "picture.png"],
+    "letters.py": ["--quick", "--output", "."],
+    "schedules_and_decay.py": ["--quick", "--output", "."],
+    "gradients.py": ["--quick", "--output", "."],
+    "large_batches.py": ["--quick", "--output", "."],
+    "sam.py": ["--quick", "--output", "."],
+}
 
 
 def test_every_example_has_a_small_run() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SMALL)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SMALL) | SHARED
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_it_runs_and_draws(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *SMALL[name], "--output", "picture.png"],
+        [sys.executable, EXAMPLES / name, *SMALL[name]],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -30,4 +39,5 @@ def test_it_runs_and_draws(name: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    (picture,) = tmp_path.iterdir()
+    assert picture.read_bytes().startswith(b"\x89PNG")
