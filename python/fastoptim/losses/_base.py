@@ -213,15 +213,6 @@ def checked_number(name: str, value: float, *, least: float, open_end: bool = Fa
     return number
 
 
-def checked_weight(name: str, weight: Array | None) -> Array | None:
-    """Check an array of a factor per class, if there is one."""
-    if weight is not None and not isinstance(weight, np.ndarray):
-        raise TypeError(f"{name} must be a numpy.ndarray, got {type(weight).__name__}")
-    if weight is not None and weight.ndim != 1:
-        raise ValueError(f"{name} must have shape (C,), got {weight.shape}")
-    return weight
-
-
 def checked_flag(name: str, value: bool) -> bool:
     """Check a bool."""
     if not isinstance(value, bool):
@@ -233,4 +224,11 @@ def checked_weight(name: str, weight: Array | None) -> Array | None:
     """Check that a weight is an array, if it is given; its shape waits for the input's."""
     if weight is not None and not isinstance(weight, np.ndarray):
         raise TypeError(f"{name} must be a numpy.ndarray, got {type(weight).__name__}")
+    return weight
+
+
+def checked_class_weight(name: str, weight: Array | None) -> Array | None:
+    """Check an array of a factor per class, if there is one."""
+    if weight is not None and checked_weight(name, weight) is not None and weight.ndim != 1:
+        raise ValueError(f"{name} must have shape (C,), got {weight.shape}")
     return weight

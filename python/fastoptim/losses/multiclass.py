@@ -9,10 +9,10 @@ from fastoptim.losses._base import (
     Array,
     Reduction,
     Rows,
+    checked_class_weight,
     checked_flag,
     checked_number,
     checked_reduction,
-    checked_weight,
 )
 
 
@@ -85,7 +85,7 @@ class CrossEntropyLoss(Rows):
         label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
     ) -> None:
-        self.weight = checked_weight("weight", weight)
+        self.weight = checked_class_weight("weight", weight)
         self.ignore_index = integer("ignore_index", ignore_index)
         # Written so that NaN is refused.
         if not 0.0 <= label_smoothing <= 1.0:
@@ -151,7 +151,7 @@ class NLLLoss(Rows):
         *,
         reduction: Reduction = "mean",
     ) -> None:
-        self.weight = checked_weight("weight", weight)
+        self.weight = checked_class_weight("weight", weight)
         self.ignore_index = integer("ignore_index", ignore_index)
         self.reduction = checked_reduction(reduction)
 
@@ -222,7 +222,7 @@ class MultiMarginLoss(Rows):
             raise ValueError(f"p must be 1 or 2, got {p}")
         self.p = p
         self.margin = checked_number("margin", margin, least=0.0)
-        self.weight = checked_weight("weight", weight)
+        self.weight = checked_class_weight("weight", weight)
         self.average_classes = checked_flag("average_classes", average_classes)
         self.reduction = checked_reduction(reduction)
 
@@ -292,7 +292,7 @@ class FocalLoss(Rows):
     ) -> None:
         self.gamma = checked_number("gamma", gamma, least=0.0)
         if isinstance(alpha, np.ndarray):
-            self.alpha: float | Array | None = checked_weight("alpha", alpha)
+            self.alpha: float | Array | None = checked_class_weight("alpha", alpha)
         else:
             self.alpha = None if alpha is None else checked_number("alpha", alpha, least=0.0)
         self.ignore_index = integer("ignore_index", ignore_index)
