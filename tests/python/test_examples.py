@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SHARED = {"images.py", "networks.py", "report.py"}  # What the examples import.
 SMALL = {
     "optimizers.py": ["--epochs", "3", "--output", "picture.png"],
+    "linear_classifier.py": ["--quick", "--output", "."],
     "letters.py": ["--quick", "--output", "."],
     "schedules_and_decay.py": ["--quick", "--output", "."],
     "gradients.py": ["--quick", "--output", "."],
