@@ -17,6 +17,7 @@ SHARED = {"images.py", "networks.py", "report.py"}  # What the examples import.
 SMALL = {
     "optimizers.py": ["--epochs", "3", "--output", "picture.png"],
     "linear_classifier.py": ["--quick", "--output", "."],
+    "surfaces.py": ["--quick", "--output", "."],
     "letters.py": ["--quick", "--output", "."],
     "schedules_and_decay.py": ["--quick", "--output", "."],
     "gradients.py": ["--quick", "--output", "."],
