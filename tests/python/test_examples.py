@@ -18,6 +18,7 @@ SMALL = {
     "optimizers.py": ["--epochs", "3", "--output", "picture.png"],
     "linear_classifier.py": ["--quick", "--output", "."],
     "surfaces.py": ["--quick", "--output", "."],
+    "batches.py": ["--quick", "--output", "."],
     "letters.py": ["--quick", "--output", "."],
     "schedules_and_decay.py": ["--quick", "--output", "."],
     "gradients.py": ["--quick", "--output", "."],
