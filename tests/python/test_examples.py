@@ -22,6 +22,7 @@ SMALL = {
     "letters.py": ["--quick", "--output", "."],
     "schedules_and_decay.py": ["--quick", "--output", "."],
     "gradients.py": ["--quick", "--output", "."],
+    "losses.py": ["--quick", "--output", "."],
     "large_batches.py": ["--quick", "--output", "."],
     "sam.py": ["--quick", "--output", "."],
 }
