@@ -23,6 +23,7 @@ SMALL = {
     "schedules_and_decay.py": ["--quick", "--output", "."],
     "gradients.py": ["--quick", "--output", "."],
     "losses.py": ["--quick", "--output", "."],
+    "embeddings.py": ["--quick", "--output", "."],
     "large_batches.py": ["--quick", "--output", "."],
     "sam.py": ["--quick", "--output", "."],
 }
