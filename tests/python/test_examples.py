@@ -24,6 +24,7 @@ SMALL = {
     "gradients.py": ["--quick", "--output", "."],
     "losses.py": ["--quick", "--output", "."],
     "embeddings.py": ["--quick", "--output", "."],
+    "focal.py": ["--quick", "--output", "."],
     "large_batches.py": ["--quick", "--output", "."],
     "sam.py": ["--quick", "--output", "."],
 }
