@@ -11,16 +11,15 @@ among 7, 8 and 9. Pixels and the network of a classifier answer too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.datasets import load_digits
 from tqdm import tqdm
 
 import fastoptim as fo
 import report
+from images import all_digits
 from networks import Dense, Layer, Network, ReLU
 
 BATCH, LR = 100, 3e-3
@@ -82,12 +81,6 @@ METHODS: dict[str, Slope | None] = {
 }
 
 
-@cache
-def digits() -> tuple[Any, Any]:
-    pixels, labels = load_digits(return_X_y=True)
-    return (pixels / 16).astype(np.float32), labels
-
-
 class Normalize(Layer):
     """Put every row on the sphere: its gradient is what remains at right angles to the row."""
 
@@ -141,7 +134,7 @@ def retrieval(e: Any, labels: Any) -> tuple[float, float]:
 
 def ask(method: str, steps: int, seed: int, new: bool) -> tuple[float, float, Any, Any]:
     """Train and ask; give both measures, the embeddings asked among, and their labels."""
-    x, labels = digits()
+    x, labels = all_digits()
     order = np.random.default_rng(seed).permutation(len(labels))
     if new:
         learn, test = order[labels[order] < 7], order[labels[order] >= 7]

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score, precision_recall_curve
 from tqdm import tqdm
 
 import fastoptim as fo
 import report
+from images import all_digits
 from networks import Dense, Network, ReLU
 
 DIGIT, SHARE = 8, 0.01
@@ -65,12 +65,11 @@ class Part:
 @cache
 def split(seed: int) -> tuple[Part, Part, Part]:
     """Give the digits to learn from, to tune on and to be tested on."""
-    pixels, labels = load_digits(return_X_y=True)
+    x, labels = all_digits()
     order = np.random.default_rng(seed).permutation(len(labels))
     positives, negatives = (order[(labels[order] == DIGIT) == is_it] for is_it in (True, False))
     few = round(SHARE / (1 - SHARE) * 900)
     parts = zip(np.split(positives, [few, 90]), np.split(negatives, [900, 1250]), strict=True)
-    x = (pixels / 16).astype(np.float32)
     rows = [np.concatenate(part) for part in parts]
     learn, tune, test = (Part(x[r], (labels[r] == DIGIT).astype(np.int64)) for r in rows)
     return learn, tune, test
@@ -107,7 +106,7 @@ def measured(tune: Part, test: Part, known: Any, new: Any) -> list[float]:
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     # A threshold halfway to the next lower margin, not on a digit.
     best = thresholds[np.argmax(f1[:-1])]
-    best = (best + known[known < best].max(initial=best)) / 2
+    best = (best + max(known[known < best], default=best)) / 2
     row: list[float] = []
     for threshold in (0.0, best):
         p, r = test.precision_recall(new, threshold)
@@ -139,10 +138,7 @@ def compare(seeds: int, steps: int) -> dict[str, tuple[float, Any, Any]]:
 def draw(results: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(15, 4.5), layout="constrained")
     shape, curves, scores = figure.subplots(1, 3)
-    p = np.linspace(0.01, 0.99, 99)
-    for gamma in (0, 0.5, 1, 2, 5):
-        shape.plot(p, -((1 - p) ** gamma) * np.log(p), label=f"gamma {gamma}")
-    shape.set(xlabel="probability of the right class", title="focal loss", ylim=(0, 4))
+    fo.plot.focal(ax=shape).set_title("focal loss")
     for name, (_, _, (new, y, weights)) in results.items():
         precision, recall, _ = precision_recall_curve(y, new, sample_weight=weights)
         curves.plot(recall, precision, label=name)
@@ -150,7 +146,7 @@ def draw(results: dict[str, Any]) -> Figure:
         scores.hist(probabilities, np.linspace(0, 1, 21), histtype="step", label=name)
     curves.set(xlabel="recall", ylabel="precision", title="all splits, one 8 in a hundred")
     scores.set(xlabel="probability given to 8s", title="how sure of the 8s")
-    for axes in (shape, curves, scores):
+    for axes in (curves, scores):
         axes.legend(fontsize="small")
     return figure
 

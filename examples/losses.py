@@ -13,16 +13,17 @@ from __future__ import annotations
 import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_diabetes
 from tqdm import tqdm
 
 import fastoptim as fo
 import report
+from images import all_digits
 from networks import Dense, Network, ReLU
 
 RATES = (3e-3, 1e-2, 3e-2, 1e-1)
@@ -60,12 +61,6 @@ REGRESSIONS: dict[str, fo.losses.Loss] = {
 }
 
 
-@cache
-def digits() -> tuple[Any, Any]:
-    pixels, labels = load_digits(return_X_y=True)
-    return (pixels / 16).astype(np.float32), labels
-
-
 @dataclass
 class Run:
     """What one training gave; the scores and labels are those of the test."""
@@ -78,7 +73,7 @@ class Run:
 
 
 def train(loss: Loss, lr: float, steps: int, seed: int) -> Run:
-    pixels, labels = digits()
+    pixels, labels = all_digits()
     rng = np.random.default_rng(seed)
     learn, tune, test = np.split(rng.permutation(len(labels)), [360, 720])
     network = Network([Dense(64), ReLU(), Dense(10)], (64,), seed)
