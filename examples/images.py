@@ -44,15 +44,18 @@ class Images:
     y_test: Labels
 
 
-def digits(seed: int = 0, test: float = 0.2) -> Images:
-    """Give scikit-learn's 1,797 handwritten digits as rows of 64; a part is for the test."""
+@cache
+def all_digits() -> tuple[Array, Labels]:
+    """Give scikit-learn's 1,797 handwritten digits as rows of 64, and what they show."""
     pixels, labels = load_digits(return_X_y=True)
+    return (pixels / 16).astype(np.float32), labels.astype(np.int64)
+
+
+def digits(seed: int = 0, test: float = 0.2) -> Images:
+    """Give the digits; a part is for the test."""
+    pixels, labels = all_digits()
     x, x_test, y, y_test = train_test_split(
-        (pixels / 16).astype(np.float32),
-        labels.astype(np.int64),
-        test_size=test,
-        stratify=labels,
-        random_state=seed,
+        pixels, labels, test_size=test, stratify=labels, random_state=seed
     )
     return Images(x, y, x_test, y_test)
 

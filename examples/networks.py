@@ -267,14 +267,17 @@ class Network:
             x = layer.forward(x)
         return x
 
+    def backward(self, delta: Array) -> None:
+        """Write the gradients, given that of what the last forward pass gave."""
+        for layer in reversed(self.layers):
+            delta = layer.backward(delta)
+
     def loss_and_gradients(self, x: Array, y: Array) -> float:
         """Write the gradients of the mean cross-entropy, and give its value."""
         scores = self.forward(x)
         rows = scores.reshape(-1, scores.shape[-1])
         loss, delta = CROSS_ENTROPY.value_and_grad(rows, y.reshape(-1), out=rows)
-        delta = delta.reshape(scores.shape)
-        for layer in reversed(self.layers):
-            delta = layer.backward(delta)
+        self.backward(delta.reshape(scores.shape))
         return float(loss)
 
     def evaluate(self, x: Array, y: Array) -> tuple[float, float]:

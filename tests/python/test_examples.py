@@ -16,11 +16,18 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SHARED = {"images.py", "networks.py", "report.py"}  # What the examples import.
 SMALL = {
     "optimizers.py": ["--epochs", "3", "--output", "picture.png"],
+    "linear_classifier.py": ["--quick", "--output", "."],
+    "surfaces.py": ["--quick", "--output", "."],
+    "batches.py": ["--quick", "--output", "."],
     "letters.py": ["--quick", "--output", "."],
     "schedules_and_decay.py": ["--quick", "--output", "."],
     "gradients.py": ["--quick", "--output", "."],
+    "losses.py": ["--quick", "--output", "."],
+    "embeddings.py": ["--quick", "--output", "."],
+    "focal.py": ["--quick", "--output", "."],
     "large_batches.py": ["--quick", "--output", "."],
     "sam.py": ["--quick", "--output", "."],
+    "your_own.py": ["--quick", "--output", "."],
 }
 
 
