@@ -46,6 +46,19 @@ def named_arrays(
     return [str(start + index) for index in range(len(arrays))], arrays
 
 
+def all_arrays(params: Params) -> tuple[list[str], list[Array]]:
+    """Return the names and the arrays of parameters in any form."""
+    if not is_groups(params):
+        return named_arrays(params)
+    names: list[str] = []
+    arrays: list[Array] = []
+    for group in params:
+        more, found = named_arrays(group["params"], start=len(names))
+        names += chosen_names(group.get("param_names", more), more)
+        arrays += found
+    return names, arrays
+
+
 def chosen_names(chosen: Any, names: list[str]) -> tuple[str, ...]:
     """Return the names that a group chose for its arrays, in place of their own."""
     if not isinstance(chosen, Sequence) or not all(isinstance(name, str) for name in chosen):
@@ -53,6 +66,24 @@ def chosen_names(chosen: Any, names: list[str]) -> tuple[str, ...]:
     if len(chosen) != len(names):
         raise ValueError(f"param_names has {len(chosen)} names for {len(names)} parameters")
     return tuple(chosen)
+
+
+def in_order(
+    names: Sequence[str],
+    grads: Grads | Iterator[Array | None],
+    buffer: FlatBuffer | None,
+    called: str = "grads",
+) -> list[Array | None]:
+    """Return the gradients in the order of parameters of these names, which may be a buffer's."""
+    if isinstance(grads, np.ndarray):
+        return [grads] if buffer is None else pieces(buffer, grads, called)
+    if isinstance(grads, Mapping):
+        return by_name(names, grads, called)
+    if not isinstance(grads, Sequence | Iterator) or isinstance(grads, str):
+        raise TypeError(
+            f"{called} must be arrays in the structure of params, got {type(grads).__name__}"
+        )
+    return list(grads)
 
 
 def by_name(
