@@ -11,6 +11,7 @@ from fastoptim import (
     schedules,
 )
 from fastoptim._core import __version__
+from fastoptim.accumulation import GradAccumulator
 from fastoptim.batches import minibatches
 from fastoptim.buffer import FlatBuffer
 from fastoptim.clip import (
@@ -19,6 +20,7 @@ from fastoptim.clip import (
     clip_grads_with_norm_,
     get_total_norm,
 )
+from fastoptim.ema import EMA
 from fastoptim.errors import CheckpointError
 from fastoptim.gradcheck import GradCheck, check_grad, numerical_gradient
 from fastoptim.history import History
@@ -54,6 +56,7 @@ from fastoptim.threads import get_num_threads, num_threads, set_num_threads
 
 __all__ = [
     "ASGD",
+    "EMA",
     "LAMB",
     "LARS",
     "SAM",
@@ -67,6 +70,7 @@ __all__ = [
     "Adamax",
     "CheckpointError",
     "FlatBuffer",
+    "GradAccumulator",
     "GradCheck",
     "History",
     "LRFinder",

@@ -8,11 +8,12 @@ from typing import Any, TypeAlias, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim import _core
 from fastoptim.buffer import FlatBuffer
 
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = FlatBuffer | Array | Sequence[Array] | Mapping[str, Array]
-Params: TypeAlias = Arrays | Iterable[Array] | Sequence[dict[str, Any]]
+Params: TypeAlias = Arrays | Iterable[Array] | Sequence[Mapping[str, Any]]
 Grads: TypeAlias = FlatBuffer | Array | Sequence[Array | None] | Mapping[str, Array | None]
 
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -57,6 +58,23 @@ def all_arrays(params: Params) -> tuple[list[str], list[Array]]:
         names += chosen_names(group.get("param_names", more), more)
         arrays += found
     return names, arrays
+
+
+def copied(params: Params) -> FlatBuffer:
+    """Return parameters of one dtype, in any form, as a new buffer under their names."""
+    names, arrays = all_arrays(params)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"params must be arrays under names of their own, got {names}")
+    for name, array in zip(names, arrays, strict=True):
+        what = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        if what not in (np.float32, np.float64):
+            raise TypeError(f'params["{name}"] must be an array of float32 or float64, got {what}')
+        if what != arrays[0].dtype:
+            raise TypeError(f'params["{name}"] is {what}, those before it {arrays[0].dtype}')
+    shapes = {name: array.shape for name, array in zip(names, arrays, strict=True)}
+    buffer = FlatBuffer(shapes, arrays[0].dtype)
+    _core.lerp(buffer.views, arrays, 1.0, "params", names)
+    return buffer
 
 
 def chosen_names(chosen: Any, names: list[str]) -> tuple[str, ...]:
