@@ -1,6 +1,7 @@
 """Fused optimizers, losses, clipping and schedules for training on CPUs."""
 
 from fastoptim import (
+    amp,
     landscape,
     losses,
     lr_scheduler,
@@ -88,6 +89,7 @@ __all__ = [
     "ScheduleFreeSGD",
     "StepInfo",
     "__version__",
+    "amp",
     "check_grad",
     "clip_grad_norm_",
     "clip_grad_value_",
