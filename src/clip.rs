@@ -188,14 +188,7 @@ fn for_each_chunk(arrays: &mut [ArrayMut<'_>], f: &(impl Fn(ArrayMut<'_>) + Sync
             }
         }
     }
-    let pieces: Vec<_> = pieces
-        .into_iter()
-        .map(|piece| std::sync::Mutex::new(Some(piece)))
-        .collect();
-    threads::run(pieces.len(), elements / 4, |index| {
-        let piece = pieces[index].lock().ok().and_then(|mut slot| slot.take());
-        f(piece.expect("each piece is taken once"));
-    });
+    threads::run_each(pieces, elements / 4, f);
 }
 
 #[cfg(test)]

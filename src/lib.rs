@@ -16,12 +16,13 @@
 //! - [`reduce`] drives the norms behind [`clip`], of gradients before a step ([`norm`]) and the sums
 //!   of a [`regularizer`]; [`pointwise`], [`rowwise`] and [`vectorwise`] drive the losses in
 //!   [`loss`].
-//! - [`sam`] and [`random`] serve what is built around an optimizer, [`mining`] what feeds a loss;
-//!   [`stream`] is the ceiling.
+//! - [`sam`], [`average`] and [`random`] serve what is built around an optimizer, [`mining`] what
+//!   feeds a loss; [`stream`] is the ceiling.
 //! - [`float`], [`factor`], [`math`] and [`hyper`] are what all of them are written with.
 //!
 //! Results are the same bits for any number of threads and any tier.
 
+pub mod average;
 pub mod cells;
 pub mod clip;
 pub mod error;

@@ -108,6 +108,18 @@ pub fn run(chunks: usize, elements: usize, f: impl Fn(usize) + Sync) {
     }
 }
 
+/// Calls `f` once with every item, as [`run`] does with every index.
+pub(crate) fn run_each<T: Send>(items: Vec<T>, elements: usize, f: impl Fn(T) + Sync) {
+    let items: Vec<_> = items
+        .into_iter()
+        .map(|item| Mutex::new(Some(item)))
+        .collect();
+    run(items.len(), elements, |index| {
+        let item = items[index].lock().ok().and_then(|mut slot| slot.take());
+        f(item.expect("each item is taken once"));
+    });
+}
+
 /// A slice whose parts go to different threads.
 pub(crate) struct Shared<'a, T> {
     data: *mut T,

@@ -1,6 +1,7 @@
 """Fused optimizers, losses, clipping and schedules for training on CPUs."""
 
 from fastoptim import (
+    amp,
     landscape,
     losses,
     lr_scheduler,
@@ -11,6 +12,7 @@ from fastoptim import (
     schedules,
 )
 from fastoptim._core import __version__
+from fastoptim.accumulation import GradAccumulator
 from fastoptim.batches import minibatches
 from fastoptim.buffer import FlatBuffer
 from fastoptim.clip import (
@@ -19,6 +21,7 @@ from fastoptim.clip import (
     clip_grads_with_norm_,
     get_total_norm,
 )
+from fastoptim.ema import EMA
 from fastoptim.errors import CheckpointError
 from fastoptim.gradcheck import GradCheck, check_grad, numerical_gradient
 from fastoptim.history import History
@@ -54,6 +57,7 @@ from fastoptim.threads import get_num_threads, num_threads, set_num_threads
 
 __all__ = [
     "ASGD",
+    "EMA",
     "LAMB",
     "LARS",
     "SAM",
@@ -67,6 +71,7 @@ __all__ = [
     "Adamax",
     "CheckpointError",
     "FlatBuffer",
+    "GradAccumulator",
     "GradCheck",
     "History",
     "LRFinder",
@@ -84,6 +89,7 @@ __all__ = [
     "ScheduleFreeSGD",
     "StepInfo",
     "__version__",
+    "amp",
     "check_grad",
     "clip_grad_norm_",
     "clip_grad_value_",

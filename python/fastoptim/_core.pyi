@@ -14,6 +14,7 @@ __all__ = [
     "gaussian_loss",
     "get_num_threads",
     "is_thread_count",
+    "lerp",
     "mine_triplets",
     "penalty",
     "row_loss",
@@ -26,6 +27,7 @@ __all__ = [
     "tier",
     "tiers",
     "total_norm",
+    "unscale",
     "vector_loss",
 ]
 
@@ -78,7 +80,19 @@ def add_normal(params: list[NDArray[Any]], scale: float, seed: int, draw: int) -
 def add_penalty(
     names: list[str], params: list[NDArray[Any]], grads: list[Any], l1: float, l2: float
 ) -> float: ...
-def exchange(params: list[NDArray[Any]], others: list[NDArray[Any]]) -> None: ...
+def exchange(
+    arrays: Sequence[NDArray[Any]],
+    others: Sequence[NDArray[Any]],
+    label: str = "others",
+    names: Sequence[str] | None = None,
+) -> None: ...
+def lerp(
+    averages: Sequence[NDArray[Any]],
+    values: Sequence[NDArray[Any]],
+    weight: float,
+    label: str,
+    names: Sequence[str],
+) -> None: ...
 def sam_norm(params: list[NDArray[Any]], grads: list[Any], adaptive: bool) -> float: ...
 def sam_perturb(
     params: list[NDArray[Any]], grads: list[Any], factor: float, adaptive: bool
@@ -98,6 +112,9 @@ def tiers() -> list[str]: ...
 def total_norm(
     grads: list[NDArray[Any] | None], names: list[str] | None, norm_type: float
 ) -> float: ...
+def unscale(
+    names: list[str], params: list[NDArray[Any]], grads: list[Any], scale: float
+) -> bool: ...
 def elementwise_loss(
     name: str,
     parameters: Sequence[float],

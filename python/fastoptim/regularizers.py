@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from fastoptim import _core
 from fastoptim.buffer import FlatBuffer
 from fastoptim.losses._base import checked_number
-from fastoptim.structure import (
-    Array,
-    Grads,
-    Params,
-    by_name,
-    chosen_names,
-    is_groups,
-    named_arrays,
-    pieces,
-)
+from fastoptim.structure import Array, Grads, Params, all_arrays, in_order
 
 __all__ = ["L1", "L2", "ElasticNet", "Regularizer"]
 
@@ -67,7 +56,7 @@ class Regularizer(ABC):
         ValueError
             A layout is wrong.
         """
-        names, arrays = _named(params)
+        names, arrays = all_arrays(params)
         return _core.penalty(names, arrays, self.l1, self.l2)
 
     def add_grad(self, params: Params, grads: Grads | Iterator[Array | None]) -> float:
@@ -96,8 +85,8 @@ class Regularizer(ABC):
         RuntimeError
             Another thread is working on the same memory.
         """
-        names, arrays = _named(params)
-        ordered = _in_order(params, names, grads)
+        names, arrays = all_arrays(params)
+        ordered = in_order(names, grads, params if isinstance(params, FlatBuffer) else None)
         return _core.add_penalty(names, arrays, ordered, self.l1, self.l2)
 
 
@@ -238,31 +227,3 @@ class ElasticNet(Regularizer):
             l1=checked_number("l1", self.l1, least=0.0),
             l2=checked_number("l2", self.l2, least=0.0),
         )
-
-
-def _named(params: Params) -> tuple[list[str], list[Array]]:
-    """Return the names and the arrays of parameters in any form."""
-    if not is_groups(params):
-        return named_arrays(params)
-    names: list[str] = []
-    arrays: list[Array] = []
-    for group in params:
-        more, found = named_arrays(group["params"], start=len(names))
-        names += chosen_names(group.get("param_names", more), more)
-        arrays += found
-    return names, arrays
-
-
-def _in_order(
-    params: Params, names: list[str], grads: Grads | Iterator[Array | None]
-) -> list[Array | None]:
-    """Return the gradients in the order of the parameters."""
-    if isinstance(grads, np.ndarray):
-        return pieces(params, grads) if isinstance(params, FlatBuffer) else [grads]
-    if isinstance(grads, Mapping):
-        return by_name(names, grads)
-    if not isinstance(grads, Sequence | Iterator) or isinstance(grads, str):
-        raise TypeError(
-            f"grads must be arrays in the structure of params, got {type(grads).__name__}"
-        )
-    return list(grads)

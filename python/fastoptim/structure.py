@@ -8,11 +8,12 @@ from typing import Any, TypeAlias, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim import _core
 from fastoptim.buffer import FlatBuffer
 
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = FlatBuffer | Array | Sequence[Array] | Mapping[str, Array]
-Params: TypeAlias = Arrays | Iterable[Array] | Sequence[dict[str, Any]]
+Params: TypeAlias = Arrays | Iterable[Array] | Sequence[Mapping[str, Any]]
 Grads: TypeAlias = FlatBuffer | Array | Sequence[Array | None] | Mapping[str, Array | None]
 
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -46,6 +47,36 @@ def named_arrays(
     return [str(start + index) for index in range(len(arrays))], arrays
 
 
+def all_arrays(params: Params) -> tuple[list[str], list[Array]]:
+    """Return the names and the arrays of parameters in any form."""
+    if not is_groups(params):
+        return named_arrays(params)
+    names: list[str] = []
+    arrays: list[Array] = []
+    for group in params:
+        more, found = named_arrays(group["params"], start=len(names))
+        names += chosen_names(group.get("param_names", more), more)
+        arrays += found
+    return names, arrays
+
+
+def copied(params: Params) -> FlatBuffer:
+    """Return parameters of one dtype, in any form, as a new buffer under their names."""
+    names, arrays = all_arrays(params)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"params must be arrays under names of their own, got {names}")
+    for name, array in zip(names, arrays, strict=True):
+        what = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        if what not in (np.float32, np.float64):
+            raise TypeError(f'params["{name}"] must be an array of float32 or float64, got {what}')
+        if what != arrays[0].dtype:
+            raise TypeError(f'params["{name}"] is {what}, those before it {arrays[0].dtype}')
+    shapes = {name: array.shape for name, array in zip(names, arrays, strict=True)}
+    buffer = FlatBuffer(shapes, arrays[0].dtype)
+    _core.lerp(buffer.views, arrays, 1.0, "params", names)
+    return buffer
+
+
 def chosen_names(chosen: Any, names: list[str]) -> tuple[str, ...]:
     """Return the names that a group chose for its arrays, in place of their own."""
     if not isinstance(chosen, Sequence) or not all(isinstance(name, str) for name in chosen):
@@ -53,6 +84,24 @@ def chosen_names(chosen: Any, names: list[str]) -> tuple[str, ...]:
     if len(chosen) != len(names):
         raise ValueError(f"param_names has {len(chosen)} names for {len(names)} parameters")
     return tuple(chosen)
+
+
+def in_order(
+    names: Sequence[str],
+    grads: Grads | Iterator[Array | None],
+    buffer: FlatBuffer | None,
+    called: str = "grads",
+) -> list[Array | None]:
+    """Return the gradients in the order of parameters of these names, which may be a buffer's."""
+    if isinstance(grads, np.ndarray):
+        return [grads] if buffer is None else pieces(buffer, grads, called)
+    if isinstance(grads, Mapping):
+        return by_name(names, grads, called)
+    if not isinstance(grads, Sequence | Iterator) or isinstance(grads, str):
+        raise TypeError(
+            f"{called} must be arrays in the structure of params, got {type(grads).__name__}"
+        )
+    return list(grads)
 
 
 def by_name(

@@ -1,6 +1,7 @@
 //! What the wrappers around an optimizer, the random searches and the benchmarks do to whole
 //! arrays.
 
+use fastoptim::average;
 use fastoptim::random::{self, Draw};
 use fastoptim::sam;
 use pyo3::exceptions::PyValueError;
@@ -8,43 +9,18 @@ use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, check_disjoint, floats, with_float};
 use crate::inflight;
+use crate::pairs::{Pairs, Side};
 
 /// Parameters that are written, each with a gradient that is read.
-struct Pairs<'py>(Vec<(Array<'py>, Array<'py>)>);
-
-impl<'py> Pairs<'py> {
-    /// Checks everything; a parameter without gradient is left out.
-    fn new(params: &[Bound<'py, PyAny>], grads: &[Bound<'py, PyAny>]) -> PyResult<Self> {
-        if params.len() != grads.len() {
-            return Err(PyValueError::new_err(format!(
-                "grads has {} arrays for {} parameters",
-                grads.len(),
-                params.len()
-            )));
-        }
-        let mut pairs = Vec::with_capacity(params.len());
-        for (index, (p, g)) in params.iter().zip(grads).enumerate() {
-            if g.is_none() {
-                continue;
-            }
-            let p = floats(&format!("params[{index}]"), p)?;
-            p.require_writable(&format!("params[{index}]"))?;
-            let g = Array::new(&format!("grads[{index}]"), g)?;
-            g.require_match(&format!("grads[{index}]"), p.dtype, &p.shape)?;
-            pairs.push((p, g));
-        }
-        let written: Vec<_> = pairs.iter().map(|(p, _)| ("params", p.range())).collect();
-        let read: Vec<_> = pairs.iter().map(|(_, g)| ("grads", g.range())).collect();
-        check_disjoint(&written, &read)?;
-        Ok(Self(pairs))
-    }
-
-    fn enter(&self) -> PyResult<inflight::Guard> {
-        inflight::enter(
-            self.0.iter().map(|(p, _)| p.range()).collect(),
-            self.0.iter().map(|(_, g)| g.range()).collect(),
-        )
-    }
+fn moved_by<'py>(
+    params: &[Bound<'py, PyAny>],
+    grads: &[Bound<'py, PyAny>],
+) -> PyResult<Pairs<'py>> {
+    Pairs::new(
+        None,
+        Side::written("params", params),
+        Side::read("grads", grads),
+    )
 }
 
 /// The global norm that sharpness-aware minimization divides by. Everything is checked that
@@ -56,10 +32,10 @@ fn sam_norm(
     grads: Vec<Bound<'_, PyAny>>,
     adaptive: bool,
 ) -> PyResult<f64> {
-    let pairs = Pairs::new(&params, &grads)?;
+    let pairs = moved_by(&params, &grads)?;
     let _guard = pairs.enter()?;
     let mut sum = 0.0;
-    for (p, g) in &pairs.0 {
+    for (p, g) in &pairs.arrays {
         sum += with_float!(p.dtype, T => {
             // SAFETY: checked, alive in this frame, and registered.
             let (p, g) = unsafe { (p.slice::<T>(), g.slice()) };
@@ -78,9 +54,9 @@ fn sam_perturb(
     factor: f64,
     adaptive: bool,
 ) -> PyResult<()> {
-    let pairs = Pairs::new(&params, &grads)?;
+    let pairs = moved_by(&params, &grads)?;
     let _guard = pairs.enter()?;
-    for (p, g) in &pairs.0 {
+    for (p, g) in &pairs.arrays {
         with_float!(p.dtype, T => {
             // SAFETY: checked, disjoint, alive in this frame, and registered.
             let (p, g) = unsafe { (p.slice_mut::<T>(), g.slice()) };
@@ -90,30 +66,57 @@ fn sam_perturb(
     Ok(())
 }
 
-/// Swaps the elements of two sequences of arrays of the same shapes.
+/// Swaps the elements of two sequences of arrays of the same shapes; `label` and `names` are what
+/// errors call those of the second.
 #[pyfunction]
+#[pyo3(signature = (arrays, others, label="others", names=None))]
 fn exchange(
     py: Python<'_>,
-    params: Vec<Bound<'_, PyAny>>,
+    arrays: Vec<Bound<'_, PyAny>>,
     others: Vec<Bound<'_, PyAny>>,
+    label: &str,
+    names: Option<Vec<String>>,
 ) -> PyResult<()> {
-    let pairs = Pairs::new(&params, &others)?;
-    for (index, (_, other)) in pairs.0.iter().enumerate() {
-        other.require_writable(&format!("others[{index}]"))?;
-    }
-    let _guard = inflight::enter(
-        pairs
-            .0
-            .iter()
-            .flat_map(|(a, b)| [a.range(), b.range()])
-            .collect(),
-        Vec::new(),
+    let pairs = Pairs::new(
+        names.as_deref(),
+        Side::written("arrays", &arrays),
+        Side::written(label, &others),
     )?;
-    for (a, b) in &pairs.0 {
+    let _guard = pairs.enter()?;
+    for (a, b) in &pairs.arrays {
         with_float!(a.dtype, T => {
             // SAFETY: checked, disjoint, alive in this frame, and registered.
             let (a, b) = unsafe { (a.slice_mut::<T>(), b.slice_mut()) };
             py.detach(|| sam::exchange(a, b));
+        });
+    }
+    Ok(())
+}
+
+/// Moves averages towards values: `average += weight (value - average)`, and a weight of 1 copies.
+/// `label` and `names` are what errors call the values.
+#[pyfunction]
+fn lerp(
+    py: Python<'_>,
+    averages: Vec<Bound<'_, PyAny>>,
+    values: Vec<Bound<'_, PyAny>>,
+    weight: f64,
+    label: &str,
+    names: Vec<String>,
+) -> PyResult<()> {
+    let pairs = Pairs::new(
+        Some(&names),
+        Side::written("average", &averages),
+        Side::read(label, &values),
+    )?;
+    let _guard = pairs.enter()?;
+    for dtype in [Dtype::F32, Dtype::F64] {
+        let of_dtype = pairs.arrays.iter().filter(|(a, _)| a.dtype == dtype);
+        with_float!(dtype, T => {
+            // SAFETY: checked, disjoint, alive in this frame, and registered.
+            let slices = of_dtype.map(|(a, x)| unsafe { (a.slice_mut::<T>(), x.slice()) });
+            let slices: Vec<(&mut [T], &[T])> = slices.collect();
+            py.detach(|| average::lerp(slices, weight));
         });
     }
     Ok(())
@@ -151,17 +154,20 @@ fn add_normal(
 /// Adds `grad` to all of the float32 arrays in one pass: the ceiling of what a step can reach.
 #[pyfunction]
 fn stream(py: Python<'_>, arrays: Vec<Bound<'_, PyAny>>, grad: &Bound<'_, PyAny>) -> PyResult<()> {
-    let pairs = Pairs::new(&arrays, &vec![grad.clone(); arrays.len()])?;
-    if !(1..=5).contains(&pairs.0.len()) || pairs.0[0].0.dtype != Dtype::F32 {
+    let pairs = moved_by(&arrays, &vec![grad.clone(); arrays.len()])?;
+    if !(1..=5).contains(&pairs.arrays.len()) || pairs.arrays[0].0.dtype != Dtype::F32 {
         return Err(PyValueError::new_err("arrays must be 1 to 5 of float32"));
     }
     let _guard = pairs.enter()?;
     // SAFETY: checked, disjoint, alive in this frame, and registered.
-    let mut arrays = pairs.0.iter().map(|(p, _)| unsafe { p.slice_mut::<f32>() });
+    let mut arrays = pairs
+        .arrays
+        .iter()
+        .map(|(p, _)| unsafe { p.slice_mut::<f32>() });
     let p = arrays.next().expect("one at least");
     let others = arrays.collect();
     // SAFETY: as above.
-    let g = unsafe { pairs.0[0].1.slice() };
+    let g = unsafe { pairs.arrays[0].1.slice() };
     py.detach(|| fastoptim::stream::stream(p, g, others));
     Ok(())
 }
@@ -170,6 +176,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(sam_norm, module)?)?;
     module.add_function(wrap_pyfunction!(sam_perturb, module)?)?;
     module.add_function(wrap_pyfunction!(exchange, module)?)?;
+    module.add_function(wrap_pyfunction!(lerp, module)?)?;
     module.add_function(wrap_pyfunction!(add_normal, module)?)?;
     module.add_function(wrap_pyfunction!(stream, module)?)
 }

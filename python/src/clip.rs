@@ -1,12 +1,14 @@
 //! Norms and clipping of sequences of arrays.
 
 use fastoptim::clip::{self, Array as Read, ArrayMut as Write};
+use fastoptim::factor::Factor;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::array::{Array, Dtype, check_disjoint, floats};
 use crate::inflight;
+use crate::pairs::{Pairs, Side};
 
 /// The arrays that are there, named in errors by `names` or by their place.
 fn arrays<'py>(
@@ -128,8 +130,32 @@ fn clamp(
     Ok(())
 }
 
+/// Divides gradients by `scale`, and tells whether all of them were finite.
+#[pyfunction]
+fn unscale(
+    py: Python<'_>,
+    names: Vec<String>,
+    params: Vec<Bound<'_, PyAny>>,
+    grads: Vec<Bound<'_, PyAny>>,
+    scale: f64,
+) -> PyResult<bool> {
+    let pairs = Pairs::new(
+        Some(&names),
+        Side::read("params", &params),
+        Side::written("grads", &grads),
+    )?;
+    let _guard = pairs.enter()?;
+    let arrays: Vec<_> = pairs.arrays.into_iter().map(|(_, g)| g).collect();
+    let read = readable(&arrays);
+    let largest = py.detach(|| clip::total_norm(&read, f64::INFINITY));
+    let mut write = writable(&arrays);
+    py.detach(|| clip::scale(&mut write, Factor::quotient(1.0, scale)));
+    Ok(largest.is_finite())
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(total_norm, module)?)?;
     module.add_function(wrap_pyfunction!(scale_to_norm, module)?)?;
+    module.add_function(wrap_pyfunction!(unscale, module)?)?;
     module.add_function(wrap_pyfunction!(clamp, module)?)
 }

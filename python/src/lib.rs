@@ -8,6 +8,7 @@ mod error;
 mod group;
 mod inflight;
 mod loss;
+mod pairs;
 mod parameter;
 mod regularizer;
 mod threads;

@@ -2,11 +2,11 @@
 
 use fastoptim::clip::Array as Read;
 use fastoptim::regularizer::{Pair, Regularizer};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::array::{Array, Dtype, check_disjoint, floats};
+use crate::array::{Array, Dtype, floats};
 use crate::inflight;
+use crate::pairs::{Pairs, Side};
 
 /// The penalty on the arrays.
 #[pyfunction]
@@ -44,39 +44,12 @@ fn add_penalty(
     l1: f64,
     l2: f64,
 ) -> PyResult<f64> {
-    if params.len() != grads.len() {
-        return Err(PyValueError::new_err(format!(
-            "grads has {} arrays for {} parameters",
-            grads.len(),
-            params.len()
-        )));
-    }
-    let mut arrays = Vec::with_capacity(params.len());
-    let mut labels = Vec::with_capacity(params.len());
-    for (name, (p, g)) in names.iter().zip(params.iter().zip(&grads)) {
-        let label = [format!("params[{name:?}]"), format!("grads[{name:?}]")];
-        let p = floats(&label[0], p)?;
-        if g.is_none() {
-            continue;
-        }
-        let g = Array::new(&label[1], g)?;
-        g.require_match(&label[1], p.dtype, &p.shape)?;
-        g.require_writable(&label[1])?;
-        arrays.push((p, g));
-        labels.push(label);
-    }
-    let labelled = || labels.iter().zip(&arrays);
-    let read: Vec<_> = labelled()
-        .map(|(label, (p, _))| (&*label[0], p.range()))
-        .collect();
-    let written: Vec<_> = labelled()
-        .map(|(label, (_, g))| (&*label[1], g.range()))
-        .collect();
-    check_disjoint(&written, &read)?;
-    let _guard = inflight::enter(
-        arrays.iter().map(|(_, g)| g.range()).collect(),
-        arrays.iter().map(|(p, _)| p.range()).collect(),
+    let pairs = Pairs::new(
+        Some(&names),
+        Side::read("params", &params),
+        Side::written("grads", &grads),
     )?;
+    let _guard = pairs.enter()?;
     // SAFETY: checked, disjoint, alive in this frame, and registered.
     let pair = |(p, g): &(Array<'_>, Array<'_>)| unsafe {
         match p.dtype {
@@ -84,7 +57,7 @@ fn add_penalty(
             _ => Pair::F64(p.slice(), g.slice_mut()),
         }
     };
-    let mut pairs: Vec<_> = arrays.iter().map(pair).collect();
+    let mut pairs: Vec<_> = pairs.arrays.iter().map(pair).collect();
     Ok(py.detach(|| Regularizer { l1, l2 }.add_gradient(&mut pairs)))
 }
 

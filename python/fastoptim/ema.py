@@ -1,0 +1,261 @@
+"""Exponential moving averages of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastoptim import _core
+from fastoptim._arguments import integer, number
+from fastoptim.buffer import FlatBuffer
+from fastoptim.errors import CheckpointError
+from fastoptim.structure import Array, Params, all_arrays, copied, in_order, is_groups
+
+__all__ = ["EMA"]
+
+
+class EMA:
+    r"""An exponential moving average of the parameters, to evaluate with in their place.
+
+    .. math::
+        s \leftarrow s + (1 - d_t) (p - s), \qquad
+        d_t = \text{decay}, \text{ or with warm-up } \min(\text{decay}, (1 + t) / (10 + t))
+
+    The average of the last 1 / (1 - decay) steps or so has less of the noise of each of them, and
+    often generalizes better than the last step, as if the rate had been lowered. It costs no
+    training and no gradients. With ``step(ema=ema)`` of an optimizer it is made in the sweep of the
+    step itself: the bits of `update`, without reading the parameters again. `ScheduleFreeAdamW`
+    averages by itself and needs none.
+
+    Parameters
+    ----------
+    params : FlatBuffer, array, sequence, mapping or list of groups
+        The parameters that the average starts from: float32, or all of them float64.
+    decay : float, default 0.999
+        How much of the average each update keeps, in [0, 1); 0 copies the parameters.
+    warmup : bool, default False
+        Keep less at first, so that short trainings do not remember their initialization. Update t,
+        counted from 0, then keeps (1 + t) / (10 + t) at most.
+
+    Attributes
+    ----------
+    shadow : FlatBuffer
+        The average, under the names of the parameters.
+    decay, warmup
+        The arguments; they may be changed between updates.
+    updates : int
+        The number of updates so far.
+
+    Raises
+    ------
+    TypeError
+        The parameters are not all float32 or all float64, or an argument has the wrong type.
+    ValueError
+        A layout, a repeated name, or a decay outside [0, 1).
+
+    References
+    ----------
+    Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992.
+    Tarvainen and Valpola, "Mean teachers are better role models", 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.array([1.0, -2.0])
+    >>> opt, ema = fo.SGD(w, lr=1.0), fo.EMA(w, decay=0.75)
+    >>> opt.step(np.array([4.0, -4.0])).applied
+    True
+    >>> ema.update(w)
+    >>> ema.swap(w)
+    >>> w
+    array([ 0., -1.])
+    >>> ema.swap(w)
+    >>> w
+    array([-3.,  2.])
+    """
+
+    def __init__(self, params: Params, decay: float = 0.999, warmup: bool = False) -> None:
+        self.decay = _decay(decay)
+        self.warmup = _flag(warmup)
+        self.shadow = copied(params)
+        self._buffer = self.shadow if isinstance(params, FlatBuffer) else None
+        self.updates = 0
+        self._swapped = False
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the parameters are in ``shadow``, and the average in their place."""
+        return self._swapped
+
+    def update(self, params: Params) -> None:
+        """Move the average towards the parameters.
+
+        Parameters
+        ----------
+        params : FlatBuffer, array, sequence, mapping or list of groups
+            The parameters in the structure of those that the average started from.
+
+        Raises
+        ------
+        TypeError
+            A parameter has another dtype, or is no plain array.
+        ValueError
+            A wrong structure, shape or layout, or memory that is shared. Nothing has changed then.
+        RuntimeError
+            The average is swapped in, or another thread is working on the same memory.
+        """
+        weight = self._weight("update")
+        ordered = self._in_order(params)
+        _core.lerp(self.shadow.views, ordered, weight, "params", self.shadow.names)
+        self.advance()
+
+    def swap(self, params: Params) -> None:
+        """Exchange the parameters and the average; once more brings both back, to the bit.
+
+        Parameters
+        ----------
+        params : FlatBuffer, array, sequence, mapping or list of groups
+            The parameters in the structure of those that the average started from.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As `update` does, and for parameters that are read-only.
+        """
+        ordered = self._in_order(params)
+        _core.exchange(self.shadow.views, ordered, "params", self.shadow.names)
+        self._swapped = not self._swapped
+
+    def begin(self, arrays: Sequence[Array]) -> tuple[list[Array], float]:
+        """Return the arrays of the average and the weight of its next update, for a step to make.
+
+        Parameters
+        ----------
+        arrays : sequence of arrays
+            All parameters of the optimizer, in order.
+
+        Raises
+        ------
+        ValueError
+            They are not as many, or not of the shapes and the dtype of the average.
+        RuntimeError
+            The average is swapped in.
+        """
+        weight = self._weight("step")
+        if len(arrays) != len(self.shadow):
+            raise ValueError(f"ema has {len(self.shadow)} arrays for {len(arrays)} parameters")
+        for (name, mine), array in zip(self.shadow.items(), arrays, strict=True):
+            if (array.shape, array.dtype) != (mine.shape, mine.dtype):
+                raise ValueError(
+                    f"ema[{name!r}] is {mine.dtype} of shape {mine.shape}, "
+                    f"its parameter {array.dtype} of shape {array.shape}"
+                )
+        return list(self.shadow.views), weight
+
+    def advance(self) -> None:
+        """Count an update that a step has made."""
+        self.updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the average, with the count and the arguments.
+
+        Raises
+        ------
+        RuntimeError
+            The average is swapped in.
+        """
+        self._refuse_swapped("state_dict")
+        return {
+            "decay": self.decay,
+            "warmup": self.warmup,
+            "updates": self.updates,
+            "shadow": dict(copied(self.shadow)),
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned; everything is checked before that.
+
+        Raises
+        ------
+        CheckpointError
+            The dict is not one of an average of these parameters.
+        RuntimeError
+            The average is swapped in.
+        """
+        self._refuse_swapped("load_state_dict")
+        expected = {"decay", "warmup", "updates", "shadow"}
+        if not isinstance(state_dict, Mapping) or set(state_dict) != expected:
+            raise CheckpointError(f"the state of an EMA has {sorted(expected)}")
+        try:
+            decay, warmup = _decay(state_dict["decay"]), _flag(state_dict["warmup"])
+            updates = _updates(state_dict["updates"])
+            values = self._loaded(state_dict["shadow"])
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"the state of an EMA: {error}") from None
+        _core.lerp(self.shadow.views, values, 1.0, "shadow", self.shadow.names)
+        self.decay, self.warmup, self.updates = decay, warmup, updates
+
+    def _loaded(self, shadow: Any) -> list[Array]:
+        """Check the saved arrays against those of the average."""
+        if not isinstance(shadow, Mapping) or shadow.keys() != self.shadow.keys():
+            raise ValueError(f"shadow must have the names {list(self.shadow)}")
+        values = [np.asarray(shadow[name], order="C") for name in self.shadow]
+        for (name, array), found in zip(self.shadow.items(), values, strict=True):
+            if (found.dtype, found.shape) != (array.dtype, array.shape):
+                raise ValueError(
+                    f"shadow of {name!r} is {found.dtype} of shape {found.shape}, "
+                    f"expected {array.dtype} of shape {array.shape}"
+                )
+            if np.isnan(found).any():
+                raise ValueError(f"shadow of {name!r} has NaN")
+        return values
+
+    def _weight(self, call: str) -> float:
+        """Return the share of the parameters in the next average."""
+        self._refuse_swapped(call)
+        decay = _decay(self.decay)
+        if _flag(self.warmup):
+            decay = min(decay, (1 + self.updates) / (10 + self.updates))
+        return 1.0 - decay
+
+    def _refuse_swapped(self, call: str) -> None:
+        if self._swapped:
+            raise RuntimeError(f"{call} while the average is swapped in; swap it back first")
+
+    def _in_order(self, params: Params) -> list[Array]:
+        """Return the parameters in the order of the average."""
+        given: Any = dict(zip(*all_arrays(params), strict=True)) if is_groups(params) else params
+        ordered = in_order(self.shadow.names, given, self._buffer, "params")
+        arrays = [array for array in ordered if array is not None]
+        if len(arrays) < len(ordered):
+            raise TypeError("params must be arrays, got None among them")
+        return arrays
+
+    def __repr__(self) -> str:
+        return (
+            f"EMA(decay={self.decay}, warmup={self.warmup}, updates={self.updates}, "
+            f"shadow={self.shadow!r})"
+        )
+
+
+def _decay(decay: Any) -> float:
+    checked = number("decay", decay)
+    if not 0 <= checked < 1:
+        raise ValueError(f"decay must be in [0, 1), got {checked}")
+    return checked
+
+
+def _flag(warmup: Any) -> bool:
+    if not isinstance(warmup, bool):
+        raise TypeError(f"warmup must be a bool, got {warmup!r}")
+    return warmup
+
+
+def _updates(updates: Any) -> int:
+    checked = integer("updates", updates)
+    if checked < 0:
+        raise ValueError(f"updates must be >= 0, got {checked}")
+    return checked
