@@ -12,8 +12,6 @@ use crate::storage::{self, Half, Rounding};
 /// How numbers are kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Format {
-    /// As they are computed in.
-    Native,
     /// As `f32`, where `f64` is computed in.
     Single,
     /// In 16 bits.
@@ -24,14 +22,22 @@ enum Format {
     Squares,
 }
 
+/// How numbers that rules do not see as they are kept are kept.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    format: Format,
+    scales: *mut f32,
+    rounding: Rounding,
+}
+
 /// An array of numbers that rules see as `T`.
+///
+/// A step makes some for every parameter, so what most of them do not need is in a box.
 #[derive(Debug)]
 pub struct Cells<'a, T> {
     data: *mut u8,
-    scales: *mut f32,
     len: usize,
-    format: Format,
-    rounding: Rounding,
+    kept: Option<Box<Kept>>,
     writable: bool,
     memory: PhantomData<&'a mut [T]>,
 }
@@ -41,64 +47,70 @@ unsafe impl<T: Float> Send for Cells<'_, T> {}
 // SAFETY: as above; who asks for elements has them alone.
 unsafe impl<T: Float> Sync for Cells<'_, T> {}
 
-impl<'a, T: Float> Cells<'a, T> {
-    fn new<U>(data: &'a mut [U], format: Format, rounding: Rounding) -> Self {
+impl<T> Default for Cells<'_, T> {
+    /// No numbers.
+    fn default() -> Self {
         Self {
-            data: data.as_mut_ptr().cast(),
-            scales: std::ptr::null_mut(),
-            len: data.len(),
-            format,
-            rounding,
+            data: std::ptr::null_mut(),
+            len: 0,
+            kept: None,
             writable: true,
             memory: PhantomData,
+        }
+    }
+}
+
+impl<'a, T: Float> Cells<'a, T> {
+    fn new<U>(data: *const [U], writable: bool) -> Self {
+        Self {
+            data: data.cast_mut().cast(),
+            len: data.len(),
+            kept: None,
+            writable,
+            memory: PhantomData,
+        }
+    }
+
+    fn kept_as(self, format: Format, scales: &'a mut [f32], rounding: Rounding) -> Self {
+        let kept = Kept {
+            format,
+            scales: scales.as_mut_ptr(),
+            rounding,
+        };
+        Self {
+            kept: Some(Box::new(kept)),
+            ..self
         }
     }
 
     /// Numbers as they are computed in.
     pub fn native(data: &'a mut [T]) -> Self {
-        Self::new(data, Format::Native, Rounding::Nearest)
+        Self::new(data, true)
     }
 
     /// Numbers as they are computed in, to be read alone.
     pub fn read(data: &'a [T]) -> Self {
-        Self {
-            data: data.as_ptr().cast_mut().cast(),
-            scales: std::ptr::null_mut(),
-            len: data.len(),
-            format: Format::Native,
-            rounding: Rounding::Nearest,
-            writable: false,
-            memory: PhantomData,
-        }
+        Self::new(data, false)
     }
 
     /// Numbers in 16 bits, to be read alone.
     pub fn read_half(format: Half, data: &'a [u16]) -> Self {
-        Self {
-            data: data.as_ptr().cast_mut().cast(),
-            scales: std::ptr::null_mut(),
-            len: data.len(),
-            format: Format::Half(format),
-            rounding: Rounding::Nearest,
-            writable: false,
-            memory: PhantomData,
-        }
+        Self::new(data, false).kept_as(Format::Half(format), &mut [], Rounding::Nearest)
     }
 
     /// Numbers as `f32`.
     pub fn single(data: &'a mut [f32]) -> Self {
-        let native = size_of::<T>() == size_of::<f32>();
-        let format = if native {
-            Format::Native
+        let cells = Self::new(data, true);
+        if size_of::<T>() == size_of::<f32>() {
+            cells
         } else {
-            Format::Single
-        };
-        Self::new(data, format, Rounding::Nearest)
+            cells.kept_as(Format::Single, &mut [], Rounding::Nearest)
+        }
     }
 
     /// Numbers in 16 bits.
     pub fn half(format: Half, data: &'a mut [u16], rounding: Rounding) -> Self {
-        Self::new(data, Format::Half(format), rounding)
+        Self::new(data, true).kept_as(Format::Half(format), &mut [], rounding)
     }
 
     /// Numbers of either sign in 8 bits, with a scale for every [`storage::BLOCK`] of them.
@@ -106,7 +118,12 @@ impl<'a, T: Float> Cells<'a, T> {
     /// # Panics
     /// There are more or fewer scales.
     pub fn signed(data: &'a mut [i8], scales: &'a mut [f32], rounding: Rounding) -> Self {
-        Self::new(data, Format::Signed, rounding).scaled(scales)
+        assert_eq!(
+            scales.len(),
+            data.len().div_ceil(storage::BLOCK),
+            "one per block"
+        );
+        Self::new(data, true).kept_as(Format::Signed, scales, rounding)
     }
 
     /// Numbers that are not negative, as roots in 8 bits with a scale for every [`storage::BLOCK`].
@@ -114,16 +131,12 @@ impl<'a, T: Float> Cells<'a, T> {
     /// # Panics
     /// There are more or fewer scales.
     pub fn squares(data: &'a mut [u8], scales: &'a mut [f32], rounding: Rounding) -> Self {
-        Self::new(data, Format::Squares, rounding).scaled(scales)
-    }
-
-    fn scaled(self, scales: &'a mut [f32]) -> Self {
-        let blocks = self.len.div_ceil(storage::BLOCK);
-        assert_eq!(scales.len(), blocks, "one scale per block");
-        Self {
-            scales: scales.as_mut_ptr(),
-            ..self
-        }
+        assert_eq!(
+            scales.len(),
+            data.len().div_ceil(storage::BLOCK),
+            "one per block"
+        );
+        Self::new(data, true).kept_as(Format::Squares, scales, rounding)
     }
 
     /// How many numbers there are.
@@ -138,7 +151,7 @@ impl<'a, T: Float> Cells<'a, T> {
 
     /// Whether they can be worked on where they lie.
     pub(crate) fn is_native(&self) -> bool {
-        self.format == Format::Native
+        self.kept.is_none()
     }
 
     /// Whether they may be written.
@@ -187,24 +200,15 @@ impl<'a, T: Float> Cells<'a, T> {
             .then(|| unsafe { std::slice::from_raw_parts_mut(self.start().add(from), to - from) })
     }
 
-    /// The bytes and the scales of `out.len()` numbers from `from` on.
+    /// `len` numbers from `from` on as they are kept.
     ///
     /// # Safety
-    /// As `slice_mut`, `U` is what the numbers are kept in, and `from` starts a block.
+    /// As `slice_mut`, and `U` is what the numbers are kept in.
     #[expect(clippy::mut_from_ref)]
-    unsafe fn kept<U>(&self, from: usize, len: usize) -> (&mut [U], &mut [f32]) {
+    unsafe fn bytes<U>(&self, from: usize, len: usize) -> &mut [U] {
         debug_assert!(from + len <= self.len);
-        // SAFETY: inside the borrows; the caller has them alone.
-        unsafe {
-            let data = std::slice::from_raw_parts_mut(self.data.cast::<U>().add(from), len);
-            if self.scales.is_null() {
-                return (data, &mut []);
-            }
-            debug_assert!(from.is_multiple_of(storage::BLOCK));
-            let start = self.scales.add(from / storage::BLOCK);
-            let blocks = len.div_ceil(storage::BLOCK);
-            (data, std::slice::from_raw_parts_mut(start, blocks))
-        }
+        // SAFETY: inside the borrow; the caller has them alone.
+        unsafe { std::slice::from_raw_parts_mut(self.data.cast::<U>().add(from), len) }
     }
 
     /// Reads the numbers from `from` on, which starts a block.
@@ -215,24 +219,24 @@ impl<'a, T: Float> Cells<'a, T> {
         let n = out.len();
         // SAFETY: the caller's word.
         unsafe {
-            match self.format {
-                Format::Native => out.copy_from_slice(self.kept::<T>(from, n).0),
+            let Some(kept) = &self.kept else {
+                return out.copy_from_slice(self.bytes(from, n));
+            };
+            match kept.format {
                 Format::Single => {
-                    let (data, _) = self.kept::<f32>(from, n);
+                    let data = self.bytes::<f32>(from, n);
                     for i in 0..n {
-                        out[i] = T::from_f64(f64::from(data[i]));
+                        out[i] = T::from_f32(data[i]);
                     }
                 }
                 Format::Half(format) => {
-                    storage::load_half(format, self.kept(from, n).0, out, tier);
+                    storage::load_half(format, self.bytes(from, n), out, tier);
                 }
                 Format::Signed => {
-                    let (data, scales) = self.kept(from, n);
-                    storage::load_signed(data, scales, out, tier);
+                    storage::load_signed(self.bytes(from, n), kept.scales(from, n), out, tier);
                 }
                 Format::Squares => {
-                    let (data, scales) = self.kept(from, n);
-                    storage::load_squares(data, scales, out, tier);
+                    storage::load_squares(self.bytes(from, n), kept.scales(from, n), out, tier);
                 }
             }
         }
@@ -245,50 +249,66 @@ impl<'a, T: Float> Cells<'a, T> {
     pub(crate) unsafe fn store(&self, from: usize, new: &[T], tier: Tier) {
         debug_assert!(self.writable);
         let n = new.len();
-        let rounding = self.rounding.skip(from);
         // SAFETY: the caller's word.
         unsafe {
-            match self.format {
-                Format::Native => self.kept(from, n).0.copy_from_slice(new),
+            let Some(kept) = &self.kept else {
+                return self.bytes(from, n).copy_from_slice(new);
+            };
+            let rounding = kept.rounding.skip(from);
+            match kept.format {
                 Format::Single => {
-                    let (data, _) = self.kept::<f32>(from, n);
+                    let data = self.bytes::<f32>(from, n);
                     for i in 0..n {
                         data[i] = new[i].to_f64() as f32;
                     }
                 }
                 Format::Half(format) => {
-                    storage::store_half(format, new, self.kept(from, n).0, rounding, tier);
+                    storage::store_half(format, new, self.bytes(from, n), rounding, tier);
                 }
                 Format::Signed => {
-                    let (data, scales) = self.kept(from, n);
-                    storage::store_signed(new, data, scales, rounding, tier);
+                    let scales = kept.scales(from, n);
+                    storage::store_signed(new, self.bytes(from, n), scales, rounding, tier);
                 }
                 Format::Squares => {
-                    let (data, scales) = self.kept(from, n);
-                    storage::store_squares(new, data, scales, rounding, tier);
+                    let scales = kept.scales(from, n);
+                    storage::store_squares(new, self.bytes(from, n), scales, rounding, tier);
                 }
             }
         }
     }
 
-    /// Sets the numbers of `from..to` to 0.
+    /// Sets the numbers of `from..to` to 0, where `from` starts a block.
     ///
     /// # Safety
     /// As `store`.
     pub(crate) unsafe fn clear(&self, from: usize, to: usize) {
         debug_assert!(self.writable);
+        let n = to - from;
         // SAFETY: the caller's word. All bits 0 is 0 in every format.
         unsafe {
-            match self.format {
-                Format::Native => self.kept::<T>(from, to - from).0.fill(T::ZERO),
-                Format::Single => self.kept::<f32>(from, to - from).0.fill(0.0),
-                Format::Half(_) => self.kept::<u16>(from, to - from).0.fill(0),
-                Format::Signed | Format::Squares => {
-                    let (data, scales) = self.kept::<u8>(from, to - from);
-                    data.fill(0);
-                    scales.fill(0.0);
+            match self.kept.as_deref().map(|kept| (kept, kept.format)) {
+                None => self.bytes(from, n).fill(T::ZERO),
+                Some((_, Format::Single)) => self.bytes(from, n).fill(0.0_f32),
+                Some((_, Format::Half(_))) => self.bytes(from, n).fill(0_u16),
+                Some((kept, Format::Signed | Format::Squares)) => {
+                    self.bytes(from, n).fill(0_u8);
+                    kept.scales(from, n).fill(0.0);
                 }
             }
         }
+    }
+}
+
+impl Kept {
+    /// The scales of `len` numbers from `from` on.
+    ///
+    /// # Safety
+    /// They are inside, and nobody else has any of them.
+    #[expect(clippy::mut_from_ref)]
+    unsafe fn scales(&self, from: usize, len: usize) -> &mut [f32] {
+        debug_assert!(from.is_multiple_of(storage::BLOCK));
+        let blocks = len.div_ceil(storage::BLOCK);
+        // SAFETY: the caller's word.
+        unsafe { std::slice::from_raw_parts_mut(self.scales.add(from / storage::BLOCK), blocks) }
     }
 }

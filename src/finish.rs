@@ -34,11 +34,6 @@ impl<T> Default for Finish<'_, T> {
 }
 
 impl<T: Float> Finish<'_, T> {
-    /// Whether there is nothing to do.
-    pub(crate) fn is_nothing(&self) -> bool {
-        self.average.is_none() && self.copy.is_none() && !self.clear_gradient
-    }
-
     /// # Panics
     /// A target has not `len` elements or cannot be written.
     pub(crate) fn check(&self, len: usize) {

@@ -56,10 +56,9 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
         prepare: Prepare,
         rule_at: impl Fn(Clock) -> R,
     ) -> Self {
-        let segments: Vec<_> = segments
-            .into_iter()
-            .map(|segment| segment.elementwise(S))
-            .collect();
+        for segment in &segments {
+            segment.check_elementwise(S);
+        }
         let (mut first, mut second, mut starts, mut blocks) = (vec![], vec![], vec![], 0);
         for (index, segment) in segments.iter().enumerate() {
             let n = segment.len();

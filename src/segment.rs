@@ -27,8 +27,9 @@ pub struct Clock {
 pub struct Segment<'a, T> {
     pub(crate) p: Cells<'a, T>,
     pub(crate) g: Cells<'a, T>,
-    pub(crate) state: Vec<Cells<'a, T>>,
-    pub(crate) finish: Finish<'a, T>,
+    cells: [Cells<'a, T>; MAX_STATE],
+    slots: usize,
+    finish: Option<Box<Finish<'a, T>>>,
     shape: &'a [usize],
     follows: bool,
     pub(crate) index: usize,
@@ -45,7 +46,7 @@ impl<'a, T: Float> Segment<'a, T> {
         p: Cells<'a, T>,
         g: Cells<'a, T>,
         shape: &'a [usize],
-        state: Vec<Cells<'a, T>>,
+        state: impl IntoIterator<Item = Cells<'a, T>>,
         clock: Clock,
     ) -> Self {
         assert_eq!(
@@ -58,12 +59,18 @@ impl<'a, T: Float> Segment<'a, T> {
             shape.iter().product(),
             "a parameter has the size of its shape"
         );
-        assert!(state.len() <= MAX_STATE && p.is_writable());
+        assert!(p.is_writable(), "a parameter can be written");
+        let (mut cells, mut slots) = (<[Cells<'a, T>; MAX_STATE]>::default(), 0);
+        for array in state {
+            cells[slots] = array;
+            slots += 1;
+        }
         Self {
             p,
             g,
-            state,
-            finish: Finish::default(),
+            cells,
+            slots,
+            finish: None,
             shape,
             follows: false,
             index: 0,
@@ -79,7 +86,7 @@ impl<'a, T: Float> Segment<'a, T> {
     where
         I: IntoIterator<Item = &'a mut [T]>,
     {
-        let state = state.into_iter().map(Cells::native).collect();
+        let state = state.into_iter().map(Cells::native);
         Self::new(Cells::native(p), Cells::read(g), shape, state, clock)
     }
 
@@ -91,7 +98,10 @@ impl<'a, T: Float> Segment<'a, T> {
     pub fn finishing(self, finish: Finish<'a, T>) -> Self {
         finish.check(self.len());
         assert!(self.g.is_writable() || !finish.clear_gradient);
-        Self { finish, ..self }
+        Self {
+            finish: Some(Box::new(finish)),
+            ..self
+        }
     }
 
     /// Says which parameter it is among all of a step.
@@ -129,34 +139,38 @@ impl<'a, T: Float> Segment<'a, T> {
         self.shape
     }
 
-    /// The gradient.
-    pub fn gradient(&self) -> &Cells<'a, T> {
-        &self.g
+    /// The state arrays.
+    pub(crate) fn state(&self) -> &[Cells<'a, T>] {
+        &self.cells[..self.slots]
+    }
+
+    /// What is left to do after the update.
+    pub(crate) fn finish(&self) -> Option<&Finish<'a, T>> {
+        self.finish.as_deref()
     }
 
     /// Whether a rule may run over the caller's memory, and nothing is left to do after it.
     pub(crate) fn is_bare(&self) -> bool {
-        let arrays = [&self.p, &self.g];
-        let mut arrays = arrays.into_iter().chain(&self.state);
-        arrays.all(|array| array.is_native()) && self.finish.is_nothing()
+        let state = self.state().iter().all(Cells::is_native);
+        self.finish.is_none() && self.p.is_native() && self.g.is_native() && state
     }
 
-    /// The segment itself, which must have one array of its own length per state.
-    pub(crate) fn elementwise(self, states: usize) -> Self {
-        assert_eq!(self.state.len(), states, "one array per state of the rule");
-        for array in &self.state {
+    /// # Panics
+    /// There is not one array of its own length per state of a rule.
+    pub(crate) fn check_elementwise(&self, states: usize) {
+        assert_eq!(self.slots, states, "one array per state of the rule");
+        for array in self.state() {
             assert_eq!(
                 self.len(),
                 array.len(),
                 "state has the length of its parameter"
             );
         }
-        self
     }
 
     /// Takes `next` in, if it continues every array at the same clock.
     pub(crate) fn absorb(&mut self, next: &Self) -> bool {
-        let mut states = self.state.iter().zip(&next.state);
+        let mut states = self.state().iter().zip(next.state());
         let continues = next.follows
             && self.clock == next.clock
             && self.is_bare()
@@ -167,7 +181,7 @@ impl<'a, T: Float> Segment<'a, T> {
         if continues {
             self.p.extend(&next.p);
             self.g.extend(&next.g);
-            for (own, next) in self.state.iter_mut().zip(&next.state) {
+            for (own, next) in self.cells.iter_mut().zip(next.state()) {
                 own.extend(next);
             }
         }
@@ -185,7 +199,7 @@ impl<'a, T: Float> Segment<'a, T> {
             Slices {
                 p: self.p.slice_mut(from, to).expect(bare),
                 g: self.g.slice(from, to).expect(bare),
-                state: std::array::from_fn(|j| self.state[j].slice_mut(from, to).expect(bare)),
+                state: std::array::from_fn(|j| self.cells[j].slice_mut(from, to).expect(bare)),
             }
         }
     }

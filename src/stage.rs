@@ -4,6 +4,7 @@
 //! is more than scaled is prepared in one; what follows the update is done while the block is
 //! there. The loop in between is the one that also runs over the caller's memory.
 
+use crate::finish::Finish;
 use crate::float::Float;
 use crate::isa::Tier;
 use crate::prepare::{Prepare, STAGE};
@@ -59,8 +60,8 @@ pub(crate) unsafe fn staged<T: Float, const S: usize>(
             let scale = stage.fill(segment, at, end, plain, prepare, tier);
             f(scale, stage.slices(segment, at, end, plain.is_none()));
             stage.store(segment, at, end, writes, tier);
-            if writes.parameter && !segment.finish.is_nothing() {
-                stage.finish(segment, at, end, tier);
+            if let (true, Some(finish)) = (writes.parameter, segment.finish()) {
+                stage.finish(segment, finish, (at, end), tier);
             }
         }
     }
@@ -89,7 +90,7 @@ impl<T: Float> Stage<T> {
             if !segment.g.is_native() {
                 segment.g.load(at, &mut self.g[..n], tier);
             }
-            for (cells, block) in segment.state.iter().zip(&mut self.state) {
+            for (cells, block) in segment.state().iter().zip(&mut self.state) {
                 if !cells.is_native() {
                     cells.load(at, &mut block[..n], tier);
                 }
@@ -126,7 +127,7 @@ impl<T: Float> Stage<T> {
                 },
                 state: std::array::from_fn(|j| {
                     let block = blocks.next().expect("one block per state array");
-                    let own = segment.state[j].slice_mut(at, end);
+                    let own = segment.state()[j].slice_mut(at, end);
                     own.unwrap_or(&mut block[..n])
                 }),
             }
@@ -147,7 +148,7 @@ impl<T: Float> Stage<T> {
         // SAFETY: the caller's word.
         unsafe {
             if writes.state {
-                for (cells, block) in segment.state.iter().zip(&self.state) {
+                for (cells, block) in segment.state().iter().zip(&self.state) {
                     if !cells.is_native() {
                         cells.store(at, &block[..n], tier);
                     }
@@ -161,7 +162,13 @@ impl<T: Float> Stage<T> {
 
     /// # Safety
     /// As `staged`.
-    unsafe fn finish(&mut self, segment: &Segment<'_, T>, at: usize, end: usize, tier: Tier) {
+    unsafe fn finish(
+        &mut self,
+        segment: &Segment<'_, T>,
+        finish: &Finish<'_, T>,
+        (at, end): (usize, usize),
+        tier: Tier,
+    ) {
         let n = end - at;
         // SAFETY: the caller's word.
         unsafe {
@@ -171,11 +178,11 @@ impl<T: Float> Stage<T> {
             }
             let p = segment.p.slice(at, end).unwrap_or(&self.p[..n]);
             let z = segment
-                .state
+                .state()
                 .first()
                 .map(|z| z.slice(at, end).unwrap_or(&self.state[0][..n]));
-            segment.finish.block(at, p, z, tier);
-            if segment.finish.clear_gradient {
+            finish.block(at, p, z, tier);
+            if finish.clear_gradient {
                 segment.g.clear(at, end);
             }
         }

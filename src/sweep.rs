@@ -29,25 +29,22 @@ impl<'a, T: Float, const S: usize, R: Rule<T, S>> Sweep<'a, T, R, S> {
     /// # Panics
     /// A segment has not `S` state arrays.
     pub fn new(
-        segments: Vec<Segment<'a, T>>,
+        mut segments: Vec<Segment<'a, T>>,
         prepare: Prepare,
         rule_at: impl Fn(Clock) -> R,
     ) -> Self {
-        let mut merged: Vec<Segment<'a, T>> = Vec::with_capacity(segments.len());
-        for segment in segments {
-            let segment = segment.elementwise(S);
-            if !merged.last_mut().is_some_and(|last| last.absorb(&segment)) {
-                merged.push(segment);
-            }
+        for segment in &segments {
+            segment.check_elementwise(S);
         }
-        let rules = rules(&merged, rule_at);
-        let unit = if merged.iter().all(Segment::is_bare) {
+        segments.dedup_by(|next, last| last.absorb(next));
+        let rules = rules(&segments, rule_at);
+        let unit = if segments.iter().all(Segment::is_bare) {
             1
         } else {
             STAGE
         };
         let mut end = 0;
-        let ends = merged
+        let ends = segments
             .iter()
             .map(|segment| {
                 end += segment.len().next_multiple_of(unit);
@@ -55,7 +52,7 @@ impl<'a, T: Float, const S: usize, R: Rule<T, S>> Sweep<'a, T, R, S> {
             })
             .collect();
         Self {
-            segments: merged,
+            segments,
             ends,
             rules,
             prepare,

@@ -78,7 +78,7 @@ unsafe fn update<T: Float, R: Whole<T>>(
         copy
     };
     let mut states: Vec<Option<Vec<T>>> = segment
-        .state
+        .state()
         .iter()
         .map(|cells| (!cells.is_native()).then(|| loaded(cells)))
         .collect();
@@ -110,29 +110,29 @@ unsafe fn update<T: Float, R: Whole<T>>(
             Some(copy) => copy,
             None => segment.p.slice_mut(0, n).expect(lies),
         };
-        let arrays = segment.state.iter().zip(&mut states);
+        let arrays = segment.state().iter().zip(&mut states);
         let state = arrays.map(|(cells, copy)| match copy {
             Some(copy) => copy.as_mut_slice(),
             None => cells.slice_mut(0, cells.len()).expect(lies),
         });
         rule.update(segment.shape(), p, g, state.collect(), tier);
-        let copies = segment.state.iter().zip(&states);
+        let copies = segment.state().iter().zip(&states);
         for (cells, copy) in copies.chain([(&segment.p, &p_copy)]) {
             if let Some(copy) = copy {
                 cells.store(0, copy, tier);
             }
         }
-        if segment.finish.is_nothing() {
+        let Some(finish) = segment.finish() else {
             return;
-        }
+        };
         let mut stage = [T::ZERO; STAGE];
         for from in (0..n).step_by(STAGE) {
             let to = n.min(from + STAGE);
             let p = &mut stage[..to - from];
             segment.p.load(from, p, tier);
-            segment.finish.block(from, p, None, tier);
+            finish.block(from, p, None, tier);
         }
-        if segment.finish.clear_gradient {
+        if finish.clear_gradient {
             segment.g.clear(0, n);
         }
     }

@@ -214,7 +214,7 @@ impl Engine {
             with_float!(parameter.layout.dtype.arithmetic(), T => {
                 // SAFETY: checked, disjoint, alive and registered.
                 let (p, z) = unsafe {
-                    (parameter.cells::<T>(Rounding::Nearest), z.cells(Rounding::Nearest))
+                    (parameter.cells::<T>(|| Rounding::Nearest), z.cells(|| Rounding::Nearest))
                 };
                 py.detach(|| blend(p, z, weight));
             });
@@ -270,7 +270,6 @@ impl Engine {
         let guard = inflight::register(written, read)?;
         // Only now that nothing can be refused any more but the allocation itself. What it brings
         // is nobody else's yet.
-        let counts: Vec<usize> = self.parameters.iter().map(|p| p.slots.len()).collect();
         let grown = self.allocate(py)?;
 
         // SAFETY: checked above; the engine and the caller's frame keep all arrays alive, and
@@ -280,9 +279,7 @@ impl Engine {
         let found = py.detach(|| execute(methods, members, &options));
         drop(guard);
         if let Some(index) = found.infinite {
-            if grown {
-                self.retract(&counts);
-            }
+            self.retract(&grown);
             let name = &self.parameters[index].name;
             return match options.nonfinite {
                 Policy::Raise => Err(PyFloatingPointError::new_err(format!(

@@ -80,13 +80,15 @@ impl Slot {
     ///
     /// # Safety
     /// It is alive for `'a`, and nobody else has it.
-    pub(crate) unsafe fn cells<'a, T: Float>(&self, rounding: Rounding) -> Cells<'a, T> {
+    pub(crate) unsafe fn cells<'a, T: Float>(
+        &self,
+        rounding: impl FnOnce() -> Rounding,
+    ) -> Cells<'a, T> {
         let Piece { data, len, .. } = self.numbers;
         // AMSGrad's largest never falls, and so must not rise at random.
-        let rounding = if self.name == "max_exp_avg_sq" {
-            Rounding::Nearest
-        } else {
-            rounding
+        let rounding = || match self.name {
+            "max_exp_avg_sq" => Rounding::Nearest,
+            _ => rounding(),
         };
         // SAFETY: the caller's word; the dtype is that of the array.
         unsafe {
@@ -96,10 +98,10 @@ impl Slot {
             };
             match self.dtype {
                 Dtype::F32 => Cells::single(slice_mut(data, len)),
-                Dtype::I8 => Cells::signed(slice_mut(data, len), scales(), rounding),
-                Dtype::U8 => Cells::squares(slice_mut(data, len), scales(), rounding),
-                Dtype::F16 => Cells::half(Half::F16, slice_mut(data, len), rounding),
-                Dtype::BF16 => Cells::half(Half::Bf16, slice_mut(data, len), rounding),
+                Dtype::I8 => Cells::signed(slice_mut(data, len), scales(), rounding()),
+                Dtype::U8 => Cells::squares(slice_mut(data, len), scales(), rounding()),
+                Dtype::F16 => Cells::half(Half::F16, slice_mut(data, len), rounding()),
+                Dtype::BF16 => Cells::half(Half::Bf16, slice_mut(data, len), rounding()),
                 _ => Cells::native(slice_mut(data, len)),
             }
         }
@@ -159,14 +161,17 @@ impl Parameter {
     ///
     /// # Safety
     /// It is alive for `'a`, and nobody else has it.
-    pub(crate) unsafe fn cells<'a, T: Float>(&self, rounding: Rounding) -> Cells<'a, T> {
+    pub(crate) unsafe fn cells<'a, T: Float>(
+        &self,
+        rounding: impl FnOnce() -> Rounding,
+    ) -> Cells<'a, T> {
         let Layout {
             dtype, data, len, ..
         } = self.layout;
         // SAFETY: the caller's word; the dtype is that of the array.
         unsafe {
             match dtype.half() {
-                Some(half) => Cells::half(half, slice_mut(data, len), rounding),
+                Some(half) => Cells::half(half, slice_mut(data, len), rounding()),
                 None => Cells::native(slice_mut(data, len)),
             }
         }

@@ -75,9 +75,8 @@ fn allocate(py: Python<'_>, wanted: &[Wanted]) -> PyResult<Vec<Piece>> {
 
 impl Engine {
     /// Allocates what the hyperparameters ask for and the parameters lack, all or nothing, and says
-    /// whether that was anything. Most state cannot start late: AMSGrad's maximum would have missed
-    /// the past.
-    pub(super) fn allocate(&mut self, py: Python<'_>) -> PyResult<bool> {
+    /// what that was. Most state cannot start late: AMSGrad's maximum would have missed the past.
+    pub(super) fn allocate(&mut self, py: Python<'_>) -> PyResult<Vec<(usize, &'static str)>> {
         let mut lacking = Vec::new();
         for (index, parameter) in self.parameters.iter().enumerate() {
             let method = &self.groups[parameter.group].method;
@@ -95,15 +94,18 @@ impl Engine {
             }
         }
         self.add_slots(py, &lacking)?;
-        Ok(!lacking.is_empty())
+        Ok(lacking)
     }
 
-    /// Takes back what `allocate` gave to parameters that had state before.
-    pub(super) fn retract(&mut self, counts: &[usize]) {
-        for (parameter, &count) in self.parameters.iter_mut().zip(counts) {
-            parameter.slots.truncate(count);
+    /// Takes back what `allocate` gave.
+    pub(super) fn retract(&mut self, given: &[(usize, &'static str)]) {
+        for &(index, name) in given {
+            let slots = &mut self.parameters[index].slots;
+            slots.retain(|slot| slot.name != name);
         }
-        self.written = OnceLock::new();
+        if !given.is_empty() {
+            self.written = OnceLock::new();
+        }
     }
 
     /// Allocates state arrays of parameters by their index.

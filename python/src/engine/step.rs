@@ -231,9 +231,18 @@ pub(super) struct Found {
     pub(super) scalars: Option<[f64; MAX_SCALARS]>,
 }
 
-/// The step itself, without the interpreter: the norm where one is needed, then the sweep.
-pub(super) fn execute(groups: &[Group], members: Vec<Members<'_>>, options: &Options) -> Found {
-    let pairs = groups.iter().zip(&members);
+/// The norm, if one is asked for, and the first parameter whose gradient is not finite, if that
+/// matters.
+fn measure(
+    groups: &[Group],
+    members: &[Members<'_>],
+    options: &Options,
+) -> (Option<f64>, Option<usize>) {
+    let check = options.nonfinite != Policy::Propagate;
+    if !check && options.max_norm.is_none() {
+        return (None, None);
+    }
+    let pairs = groups.iter().zip(members);
     let read: Vec<_> = pairs
         .map(|(group, members)| norm::Group {
             single: &members.single,
@@ -241,22 +250,25 @@ pub(super) fn execute(groups: &[Group], members: Vec<Members<'_>>, options: &Opt
             prepare: options.prepare(group),
         })
         .collect();
-    let check = options.nonfinite != Policy::Propagate;
-    let mut norm = None;
-    if check || options.max_norm.is_some() {
-        let found = norm::norm(&read, check);
-        norm = options.max_norm.map(|_| found);
-        // The norm of finite gradients may be too large for a number.
-        if check
-            && !found.is_finite()
-            && let Some(infinite) = norm::first_infinite(&read)
-        {
-            return Found {
-                norm,
-                infinite: Some(infinite),
-                scalars: None,
-            };
-        }
+    let norm = norm::norm(&read, check);
+    // The norm of finite gradients may be too large for a number.
+    let infinite = if check && !norm.is_finite() {
+        norm::first_infinite(&read)
+    } else {
+        None
+    };
+    (options.max_norm.map(|_| norm), infinite)
+}
+
+/// The step itself, without the interpreter: the norm where one is needed, then the sweep.
+pub(super) fn execute(groups: &[Group], members: Vec<Members<'_>>, options: &Options) -> Found {
+    let (norm, infinite) = measure(groups, &members, options);
+    if infinite.is_some() {
+        return Found {
+            norm,
+            infinite,
+            scalars: None,
+        };
     }
     let coefficient = match (norm, options.max_norm) {
         (Some(norm), Some(max_norm)) => clip::coefficient(norm, max_norm),
@@ -338,16 +350,21 @@ impl Engine {
         gradients: &Gradients,
         targets: &Targets,
     ) -> (Vec<Segment<'_, T>>, Vec<Idle<'_, T>>) {
-        let (mut segments, mut idle) = (Vec::new(), Vec::new());
+        let belongs = |p: &Parameter| p.group == group && p.layout.dtype.arithmetic() == arithmetic;
+        let count = self.parameters.iter().filter(|p| belongs(p)).count();
+        if count == 0 {
+            return (Vec::new(), Vec::new());
+        }
+        let (mut segments, mut idle) = (Vec::with_capacity(count), Vec::new());
         let mut slabs: Vec<usize> = Vec::new();
         let iterate = self.groups[group].method.averaging().map(towards_average);
         for (index, (parameter, g)) in self.parameters.iter().zip(&gradients.arrays).enumerate() {
             let layout = &parameter.layout;
-            if parameter.group != group || layout.dtype.arithmetic() != arithmetic {
+            if !belongs(parameter) {
                 continue;
             }
             let step = parameter.step.saturating_add(1);
-            let rounding = |buffer| self.storage.rounding(index, buffer, step);
+            let rounding = |buffer| move || self.storage.rounding(index, buffer, step);
             let Some(g) = g else {
                 if targets.is_nothing() {
                     continue;
@@ -358,9 +375,9 @@ impl Engine {
                 // SAFETY: the caller's word.
                 idle.push(unsafe {
                     Idle {
-                        p: parameter.cells(Rounding::Nearest),
+                        p: parameter.cells(|| Rounding::Nearest),
                         finish: targets.finish(index, z.and(iterate)),
-                        z: z.map(|z| z.cells(Rounding::Nearest)),
+                        z: z.map(|z| z.cells(|| Rounding::Nearest)),
                     }
                 });
                 continue;
@@ -368,20 +385,21 @@ impl Engine {
             let names = self.groups[group].method.state(layout.shape.len());
             let slots = || names.iter().filter_map(|name| parameter.slot(name));
             // SAFETY: the caller's word; the lengths are the arrays' own.
-            let segment = unsafe {
+            let mut segment = unsafe {
                 let state = slots().zip(1..);
                 Segment::new(
                     parameter.cells(rounding(0)),
                     gradient(g, targets.clear_gradients),
                     &layout.shape,
-                    state
-                        .map(|(slot, buffer)| slot.cells(rounding(buffer)))
-                        .collect(),
+                    state.map(|(slot, buffer)| slot.cells(rounding(buffer))),
                     self.clock(parameter),
                 )
                 .numbered(index)
-                .finishing(targets.finish(index, iterate))
             };
+            if !targets.is_nothing() {
+                // SAFETY: the caller's word.
+                segment = segment.finishing(unsafe { targets.finish(index, iterate) });
+            }
             let same = slots()
                 .map(|slot| slot.numbers.slab)
                 .eq(slabs.iter().copied());
