@@ -138,7 +138,7 @@ class GradScaler:
         opt : Optimizer
             Whose gradients they are.
         grads : FlatBuffer, array, sequence or mapping
-            As for its ``step``. Infinities and NaNs among them are remembered.
+            As for its ``step``, float32 or float64. Infinities and NaNs among them are remembered.
 
         Raises
         ------
@@ -156,7 +156,14 @@ class GradScaler:
             raise RuntimeError("unscale_ was called for this optimizer since the last update")
         names = [name for group in opt.param_groups for name in group["param_names"]]
         params = [array for group in opt.param_groups for array in group["params"]]
-        finite = _core.unscale(names, params, opt.in_order(grads), self._scale)
+        ordered = opt.in_order(grads)
+        for name, array in zip(names, ordered, strict=False):
+            if isinstance(array, np.ndarray) and array.dtype.name in ("float16", "bfloat16"):
+                raise TypeError(
+                    f"grads[{name!r}] is {array.dtype}, which would lose what the scale has saved; "
+                    "step takes it as it is"
+                )
+        finite = _core.unscale(names, params, ordered, self._scale)
         progress.unscaled, progress.found_inf = True, not finite
         self._progress[id(opt)] = progress
 
