@@ -45,10 +45,10 @@ class GradScaler:
         \end{cases}
 
     These are PyTorch's rules, arithmetic (float32) and ``state_dict``, so that a scaler can be
-    moved both ways. Two cases differ: the scale stops shrinking at the smallest normal number,
-    where PyTorch's goes to 0, and an interval that is made shorter than the present row of good
-    steps ends it, where PyTorch's scale never grows again. bfloat16 has the range of float32 and
-    needs no scaling.
+    moved both ways. It differs where the scale would leave the normal numbers (PyTorch's goes on to
+    0), where the interval is made shorter than the present row of good steps (PyTorch's scale never
+    grows again), and in the digits of float64 gradients, which PyTorch multiplies by a float32.
+    bfloat16 has the range of float32 and needs no scaling.
 
     Parameters
     ----------
