@@ -1,9 +1,10 @@
 //! What is done with a parameter and its gradient once the rule has run, block by block while both
 //! are in the L1 cache.
 
+use crate::average::Lerp;
 use crate::cells::Cells;
 use crate::float::Float;
-use crate::isa::{Kernel, Tier};
+use crate::isa::Tier;
 use crate::prepare::STAGE;
 use crate::threads::CHUNK;
 use crate::work::Work;
@@ -56,9 +57,9 @@ impl<T: Float> Finish<'_, T> {
                 out.copy_from_slice(p);
                 let weight = T::from_f64(weight);
                 tier.run(Lerp {
-                    to: z,
+                    a: out,
+                    x: z,
                     weight,
-                    x: out,
                 });
                 &*out
             }
@@ -68,33 +69,13 @@ impl<T: Float> Finish<'_, T> {
         unsafe {
             if let Some((average, weight)) = &self.average {
                 let weight = T::from_f64(*weight);
-                if let Some(x) = average.slice_mut(from, from + p.len()) {
-                    tier.run(Lerp { to: p, weight, x });
+                if let Some(a) = average.slice_mut(from, from + p.len()) {
+                    tier.run(Lerp { a, x: p, weight });
                 }
             }
             if let Some(copy) = &self.copy {
                 copy.store(from, p, tier);
             }
-        }
-    }
-}
-
-/// `x += weight * (to - x)`
-struct Lerp<'a, T> {
-    to: &'a [T],
-    weight: T,
-    x: &'a mut [T],
-}
-
-impl<T: Float> Kernel for Lerp<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let n = self.x.len();
-        let to = &self.to[..n];
-        for i in 0..n {
-            self.x[i] += self.weight * (to[i] - self.x[i]);
         }
     }
 }

@@ -57,7 +57,7 @@ pub fn perturb<T: Float>(p: &mut [T], g: &[T], factor: f64, adaptive: bool) {
 ///
 /// # Panics
 /// The lengths differ.
-pub fn exchange<T: Float>(a: &mut [T], b: &mut [T]) {
+pub fn exchange<T: Send>(a: &mut [T], b: &mut [T]) {
     let n = a.len();
     assert_eq!(n, b.len(), "both have one length");
     let b = threads::Shared::new(b);

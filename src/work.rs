@@ -22,7 +22,7 @@ pub trait Work: Send + Sync {
     /// Takes the sums over all parameters, before the second phase.
     fn resolve(&mut self, _totals: Sums) {}
 
-    /// How many chunks a phase has, and how many elements in all.
+    /// How many chunks one of its phases has, and how many elements in all.
     fn chunks(&self, phase: usize) -> (usize, usize);
 
     /// Does one chunk. Every chunk of every phase must be done exactly once.
@@ -58,7 +58,12 @@ fn fork_join(works: &[Box<dyn Work + '_>], phase: usize, tier: Tier) {
     let mut ends = Vec::with_capacity(works.len());
     let (mut chunks, mut elements) = (0, 0);
     for work in works {
-        let (more, size) = work.chunks(phase);
+        // Others may have phases that this one lacks.
+        let (more, size) = if phase < work.phases() {
+            work.chunks(phase)
+        } else {
+            (0, 0)
+        };
         chunks += more;
         elements += size;
         ends.push(chunks);

@@ -10,7 +10,7 @@ import numpy as np
 from fastoptim import _core
 from fastoptim._arguments import number
 from fastoptim.buffer import FlatBuffer
-from fastoptim.structure import Grads, Params, copied, in_order
+from fastoptim.structure import Grads, Params, all_arrays, averaged, in_order
 
 __all__ = ["GradAccumulator"]
 
@@ -32,7 +32,8 @@ class GradAccumulator:
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        The parameters, for their names and shapes: float32, or all of them float64.
+        The parameters, for their names, shapes and dtypes: float64 all or none. The mean is
+        kept in float64 for float64, in float32 for all others.
 
     Attributes
     ----------
@@ -42,7 +43,7 @@ class GradAccumulator:
     Raises
     ------
     TypeError
-        The parameters are not all float32 or all float64.
+        Some but not all parameters are float64.
     ValueError
         A layout, or a repeated name.
 
@@ -62,7 +63,9 @@ class GradAccumulator:
     """
 
     def __init__(self, params: Params) -> None:
-        self._mean = copied(params)
+        names, arrays = all_arrays(params)
+        self._mean = averaged(names, arrays)
+        self._dtypes = [array.dtype for array in arrays]
         self._buffer = self._mean if isinstance(params, FlatBuffer) else None
         self.reset()
 
@@ -78,8 +81,8 @@ class GradAccumulator:
         Parameters
         ----------
         grads : FlatBuffer, array, sequence or mapping
-            Gradients in the structure of the parameters, of their dtype; None stands for a
-            parameter without a gradient.
+            Gradients in the structure of the parameters, of their dtype or, but for float64, of 16
+            bits; None stands for a parameter without a gradient.
         weight : float
             What they count, such as the number of rows; finite and > 0.
 
@@ -98,8 +101,6 @@ class GradAccumulator:
         if not (weight > 0 and math.isfinite(total)):
             raise ValueError(f"weight must be > 0 and its sum finite, got {weight}")
         given = in_order(self._mean.names, grads, self._buffer)
-        if len(given) != len(self._mean):
-            raise ValueError(f"grads has {len(given)} arrays for {len(self._mean)} parameters")
         present = {
             name: known or array is not None
             for (name, known), array in zip(self._present.items(), given, strict=True)
@@ -119,7 +120,8 @@ class GradAccumulator:
     def grads(self) -> FlatBuffer | dict[str, Any]:
         """The mean so far, by name, as ``step`` takes it; its arrays change with the next `add`.
 
-        A FlatBuffer where all parameters have a gradient.
+        A FlatBuffer where all parameters have a gradient. Those of 16 bits get theirs rounded to
+        their own dtype.
 
         Raises
         ------
@@ -128,9 +130,14 @@ class GradAccumulator:
         """
         if self.weight == 0:
             raise RuntimeError("there are no gradients before the first add")
-        if all(self._present.values()):
+        native = all(dtype == self._mean.dtype for dtype in self._dtypes)
+        if native and all(self._present.values()):
             return self._mean
-        return {name: self._mean[name] if here else None for name, here in self._present.items()}
+        with np.errstate(over="ignore"):
+            return {
+                name: self._mean[name].astype(dtype, copy=False) if here else None
+                for (name, here), dtype in zip(self._present.items(), self._dtypes, strict=True)
+            }
 
     def __repr__(self) -> str:
         return f"GradAccumulator(weight={self.weight}, {self._mean!r})"

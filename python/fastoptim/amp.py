@@ -45,10 +45,10 @@ class GradScaler:
         \end{cases}
 
     These are PyTorch's rules, arithmetic (float32) and ``state_dict``, so that a scaler can be
-    moved both ways. Two cases differ: the scale stops shrinking at the smallest normal number,
-    where PyTorch's goes to 0, and an interval that is made shorter than the present row of good
-    steps ends it, where PyTorch's scale never grows again. bfloat16 has the range of float32 and
-    needs no scaling.
+    moved both ways. It differs where the scale would leave the normal numbers (PyTorch's goes on to
+    0), where the interval is made shorter than the present row of good steps (PyTorch's scale never
+    grows again), and in the digits of float64 gradients, which PyTorch multiplies by a float32.
+    bfloat16 has the range of float32 and needs no scaling.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class GradScaler:
         opt : Optimizer
             Whose gradients they are.
         grads : FlatBuffer, array, sequence or mapping
-            As for its ``step``. Infinities and NaNs among them are remembered.
+            As for its ``step``, float32 or float64. Infinities and NaNs among them are remembered.
 
         Raises
         ------
@@ -156,7 +156,14 @@ class GradScaler:
             raise RuntimeError("unscale_ was called for this optimizer since the last update")
         names = [name for group in opt.param_groups for name in group["param_names"]]
         params = [array for group in opt.param_groups for array in group["params"]]
-        finite = _core.unscale(names, params, opt.in_order(grads), self._scale)
+        ordered = opt.in_order(grads)
+        for name, array in zip(names, ordered, strict=False):
+            if isinstance(array, np.ndarray) and array.dtype.name in ("float16", "bfloat16"):
+                raise TypeError(
+                    f"grads[{name!r}] is {array.dtype}, which would lose what the scale has saved; "
+                    "step takes it as it is"
+                )
+        finite = _core.unscale(names, params, ordered, self._scale)
         progress.unscaled, progress.found_inf = True, not finite
         self._progress[id(opt)] = progress
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from fastoptim import _core
 from fastoptim._arguments import integer, number
 from fastoptim.buffer import FlatBuffer
 from fastoptim.errors import CheckpointError
-from fastoptim.structure import Array, Params, all_arrays, copied, in_order, is_groups
+from fastoptim.structure import Array, Params, all_arrays, averaged, in_order, is_groups
 
 __all__ = ["EMA"]
 
@@ -32,7 +32,7 @@ class EMA:
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        The parameters that the average starts from: float32, or all of them float64.
+        The parameters that the average starts from: float64 all or none.
     decay : float, default 0.999
         How much of the average each update keeps, in [0, 1); 0 copies the parameters.
     warmup : bool, default False
@@ -42,7 +42,8 @@ class EMA:
     Attributes
     ----------
     shadow : FlatBuffer
-        The average, under the names of the parameters.
+        The average, under the names of the parameters: float64 for float64, float32 for all
+        others, as an average in 16 bits would not move.
     decay, warmup
         The arguments; they may be changed between updates.
     updates : int
@@ -51,7 +52,7 @@ class EMA:
     Raises
     ------
     TypeError
-        The parameters are not all float32 or all float64, or an argument has the wrong type.
+        Some but not all parameters are float64, or an argument has the wrong type.
     ValueError
         A layout, a repeated name, or a decay outside [0, 1).
 
@@ -80,15 +81,18 @@ class EMA:
     def __init__(self, params: Params, decay: float = 0.999, warmup: bool = False) -> None:
         self.decay = _decay(decay)
         self.warmup = _flag(warmup)
-        self.shadow = copied(params)
-        self._buffer = self.shadow if isinstance(params, FlatBuffer) else None
+        names, arrays = all_arrays(params)
+        self.shadow = averaged(names, arrays)
         self.updates = 0
-        self._swapped = False
+        self._buffer = self.shadow if isinstance(params, FlatBuffer) else None
+        self._dtypes = [array.dtype for array in arrays]
+        # While swapped: what the shadow cannot keep, None where it does.
+        self._kept: list[Array | None] | None = None
 
     @property
     def swapped(self) -> bool:
-        """Whether the parameters are in ``shadow``, and the average in their place."""
-        return self._swapped
+        """Whether the average is in the place of the parameters."""
+        return self._kept is not None
 
     def update(self, params: Params) -> None:
         """Move the average towards the parameters.
@@ -115,6 +119,9 @@ class EMA:
     def swap(self, params: Params) -> None:
         """Exchange the parameters and the average; once more brings both back, to the bit.
 
+        Parameters in 16 bits get the average rounded to the nearest, and are kept meanwhile in
+        memory of their own; all others are kept in ``shadow``.
+
         Parameters
         ----------
         params : FlatBuffer, array, sequence, mapping or list of groups
@@ -126,33 +133,31 @@ class EMA:
             As `update` does, and for parameters that are read-only.
         """
         ordered = self._in_order(params)
-        _core.exchange(self.shadow.views, ordered, "params", self.shadow.names)
-        self._swapped = not self._swapped
+        kept = self._rounded() if self._kept is None else self._kept
+        views = [
+            mine if other is None else other
+            for mine, other in zip(self.shadow.views, kept, strict=True)
+        ]
+        _core.exchange(views, ordered, "params", self.shadow.names)
+        self._kept = kept if self._kept is None else None
 
-    def begin(self, arrays: Sequence[Array]) -> tuple[list[Array], float]:
+    def _rounded(self) -> list[Array | None]:
+        """Return the average of those parameters that have another dtype, in theirs."""
+        with np.errstate(all="ignore"):
+            return [
+                None if array.dtype == dtype else array.astype(dtype)
+                for array, dtype in zip(self.shadow.views, self._dtypes, strict=True)
+            ]
+
+    def begin(self) -> tuple[list[Array], float]:
         """Return the arrays of the average and the weight of its next update, for a step to make.
-
-        Parameters
-        ----------
-        arrays : sequence of arrays
-            All parameters of the optimizer, in order.
 
         Raises
         ------
-        ValueError
-            They are not as many, or not of the shapes and the dtype of the average.
         RuntimeError
             The average is swapped in.
         """
         weight = self._weight("step")
-        if len(arrays) != len(self.shadow):
-            raise ValueError(f"ema has {len(self.shadow)} arrays for {len(arrays)} parameters")
-        for (name, mine), array in zip(self.shadow.items(), arrays, strict=True):
-            if (array.shape, array.dtype) != (mine.shape, mine.dtype):
-                raise ValueError(
-                    f"ema[{name!r}] is {mine.dtype} of shape {mine.shape}, "
-                    f"its parameter {array.dtype} of shape {array.shape}"
-                )
         return list(self.shadow.views), weight
 
     def advance(self) -> None:
@@ -172,7 +177,7 @@ class EMA:
             "decay": self.decay,
             "warmup": self.warmup,
             "updates": self.updates,
-            "shadow": dict(copied(self.shadow)),
+            "shadow": dict(averaged(self.shadow.names, self.shadow.views)),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -222,17 +227,18 @@ class EMA:
         return 1.0 - decay
 
     def _refuse_swapped(self, call: str) -> None:
-        if self._swapped:
+        if self.swapped:
             raise RuntimeError(f"{call} while the average is swapped in; swap it back first")
 
     def _in_order(self, params: Params) -> list[Array]:
         """Return the parameters in the order of the average."""
         given: Any = dict(zip(*all_arrays(params), strict=True)) if is_groups(params) else params
-        ordered = in_order(self.shadow.names, given, self._buffer, "params")
-        arrays = [array for array in ordered if array is not None]
-        if len(arrays) < len(ordered):
-            raise TypeError("params must be arrays, got None among them")
-        return arrays
+        ordered: list[Any] = in_order(self.shadow.names, given, self._buffer, "params")
+        for name, array, dtype in zip(self.shadow, ordered, self._dtypes, strict=True):
+            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+                what = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+                raise TypeError(f"params[{name!r}] must be {dtype} as it was at first, got {what}")
+        return ordered
 
     def __repr__(self) -> str:
         return (

@@ -60,19 +60,17 @@ def all_arrays(params: Params) -> tuple[list[str], list[Array]]:
     return names, arrays
 
 
-def copied(params: Params) -> FlatBuffer:
-    """Return parameters of one dtype, in any form, as a new buffer under their names."""
-    names, arrays = all_arrays(params)
+def averaged(names: Sequence[str], arrays: Sequence[Array]) -> FlatBuffer:
+    """Return a copy of parameters in the dtype of their averages."""
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"params must be arrays under names of their own, got {names}")
+        raise ValueError(f"params must be arrays under names of their own, got {list(names)}")
     for name, array in zip(names, arrays, strict=True):
-        what = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        if what not in (np.float32, np.float64):
-            raise TypeError(f'params["{name}"] must be an array of float32 or float64, got {what}')
-        if what != arrays[0].dtype:
-            raise TypeError(f'params["{name}"] is {what}, those before it {arrays[0].dtype}')
+        _check_real("params", name, array)
+    double = {array.dtype == np.float64 for array in arrays}
+    if len(double) > 1:
+        raise TypeError("params must be of float64 all or none, to be averaged in one buffer")
     shapes = {name: array.shape for name, array in zip(names, arrays, strict=True)}
-    buffer = FlatBuffer(shapes, arrays[0].dtype)
+    buffer = FlatBuffer(shapes, np.float64 if double == {True} else np.float32)
     _core.lerp(buffer.views, arrays, 1.0, "params", names)
     return buffer
 
@@ -93,15 +91,20 @@ def in_order(
     called: str = "grads",
 ) -> list[Array | None]:
     """Return the gradients in the order of parameters of these names, which may be a buffer's."""
-    if isinstance(grads, np.ndarray):
-        return [grads] if buffer is None else pieces(buffer, grads, called)
     if isinstance(grads, Mapping):
         return by_name(names, grads, called)
-    if not isinstance(grads, Sequence | Iterator) or isinstance(grads, str):
+    ordered: list[Array | None]
+    if isinstance(grads, np.ndarray):
+        ordered = [grads] if buffer is None else pieces(buffer, grads, called)
+    elif isinstance(grads, Sequence | Iterator) and not isinstance(grads, str):
+        ordered = list(grads)
+    else:
         raise TypeError(
             f"{called} must be arrays in the structure of params, got {type(grads).__name__}"
         )
-    return list(grads)
+    if len(ordered) != len(names):
+        raise ValueError(f"{called} has {len(ordered)} arrays for {len(names)} parameters")
+    return ordered
 
 
 def by_name(
@@ -131,12 +134,14 @@ def real_arrays(called: str, params: Arrays) -> dict[str, Array]:
         raise TypeError(f"{called} must be a sequence, not an iterator: it is gone through twice")
     names, arrays = named_arrays(params, called=called)
     for name, array in zip(names, arrays, strict=True):
-        if not isinstance(array, np.ndarray) or array.dtype.name not in _DTYPES:
-            what = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-            raise TypeError(
-                f"{called}[{name!r}] must be an array of {', '.join(_DTYPES)}, got {what}"
-            )
+        _check_real(called, name, array)
     return dict(zip(names, arrays, strict=True))
+
+
+def _check_real(called: str, name: str, array: Any) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype.name not in _DTYPES:
+        what = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"{called}[{name!r}] must be an array of {', '.join(_DTYPES)}, got {what}")
 
 
 def in_form(params: Arrays, arrays: Sequence[Array]) -> Arrays:

@@ -2,6 +2,7 @@
 //! arrays.
 
 use fastoptim::average;
+use fastoptim::cells::Cells;
 use fastoptim::random::{self, Draw};
 use fastoptim::sam;
 use pyo3::exceptions::PyValueError;
@@ -9,7 +10,7 @@ use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, check_disjoint, floats, with_float};
 use crate::inflight;
-use crate::pairs::{Pairs, Side};
+use crate::pairs::{Dtypes, Pairs, Side};
 
 /// Parameters that are written, each with a gradient that is read.
 fn moved_by<'py>(
@@ -17,6 +18,7 @@ fn moved_by<'py>(
     grads: &[Bound<'py, PyAny>],
 ) -> PyResult<Pairs<'py>> {
     Pairs::new(
+        Dtypes::Full,
         None,
         Side::written("params", params),
         Side::read("grads", grads),
@@ -78,19 +80,31 @@ fn exchange(
     names: Option<Vec<String>>,
 ) -> PyResult<()> {
     let pairs = Pairs::new(
+        Dtypes::Any,
         names.as_deref(),
         Side::written("arrays", &arrays),
         Side::written(label, &others),
     )?;
     let _guard = pairs.enter()?;
     for (a, b) in &pairs.arrays {
-        with_float!(a.dtype, T => {
-            // SAFETY: checked, disjoint, alive in this frame, and registered.
-            let (a, b) = unsafe { (a.slice_mut::<T>(), b.slice_mut()) };
-            py.detach(|| sam::exchange(a, b));
-        });
+        // SAFETY: checked, disjoint, alive in this frame, and registered; any bits are integers.
+        unsafe {
+            match a.dtype.size() {
+                2 => swap::<u16>(py, a, b),
+                4 => swap::<u32>(py, a, b),
+                _ => swap::<u64>(py, a, b),
+            }
+        }
     }
     Ok(())
+}
+
+/// # Safety
+/// As for `Array::slice_mut`, of both.
+unsafe fn swap<T: Send>(py: Python<'_>, a: &Array<'_>, b: &Array<'_>) {
+    // SAFETY: the caller's word.
+    let (a, b) = unsafe { (a.slice_mut::<T>(), b.slice_mut::<T>()) };
+    py.detach(|| sam::exchange(a, b));
 }
 
 /// Moves averages towards values: `average += weight (value - average)`, and a weight of 1 copies.
@@ -105,6 +119,7 @@ fn lerp(
     names: Vec<String>,
 ) -> PyResult<()> {
     let pairs = Pairs::new(
+        Dtypes::Narrower,
         Some(&names),
         Side::written("average", &averages),
         Side::read(label, &values),
@@ -114,9 +129,15 @@ fn lerp(
         let of_dtype = pairs.arrays.iter().filter(|(a, _)| a.dtype == dtype);
         with_float!(dtype, T => {
             // SAFETY: checked, disjoint, alive in this frame, and registered.
-            let slices = of_dtype.map(|(a, x)| unsafe { (a.slice_mut::<T>(), x.slice()) });
-            let slices: Vec<(&mut [T], &[T])> = slices.collect();
-            py.detach(|| average::lerp(slices, weight));
+            let cells = of_dtype.map(|(a, x)| unsafe {
+                let value = match x.dtype.half() {
+                    Some(half) => Cells::read_half(half, x.slice()),
+                    None => Cells::read(x.slice()),
+                };
+                (a.slice_mut::<T>(), value)
+            });
+            let cells: Vec<_> = cells.collect();
+            py.detach(|| average::lerp(cells, weight));
         });
     }
     Ok(())

@@ -8,7 +8,7 @@ use pyo3::types::PyList;
 
 use crate::array::{Array, Dtype, check_disjoint, floats};
 use crate::inflight;
-use crate::pairs::{Pairs, Side};
+use crate::pairs::{Dtypes, Pairs, Side};
 
 /// The arrays that are there, named in errors by `names` or by their place.
 fn arrays<'py>(
@@ -140,6 +140,7 @@ fn unscale(
     scale: f64,
 ) -> PyResult<bool> {
     let pairs = Pairs::new(
+        Dtypes::Full,
         Some(&names),
         Side::read("params", &params),
         Side::written("grads", &grads),

@@ -3,8 +3,19 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::array::{Array, check_disjoint, floats};
+use crate::array::{Array, Dtype, check_disjoint, floats, numbers};
 use crate::inflight;
+
+/// Which dtypes a pair may have.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Dtypes {
+    /// float32 or float64, for both the same.
+    Full,
+    /// Any that parameters may have, for both the same.
+    Any,
+    /// float32 or float64 first, and second the same or one that is computed with in it.
+    Narrower,
+}
 
 /// One of the two sequences.
 pub(crate) struct Side<'a, 'py> {
@@ -32,7 +43,7 @@ impl<'a, 'py> Side<'a, 'py> {
     }
 }
 
-/// Pairs of arrays of one dtype and shape, all checked. What is written shares no memory.
+/// Pairs of arrays of one shape, all checked. What is written shares no memory.
 pub(crate) struct Pairs<'py> {
     pub(crate) arrays: Vec<(Array<'py>, Array<'py>)>,
     written: [bool; 2],
@@ -42,6 +53,7 @@ impl<'py> Pairs<'py> {
     /// Checks the first array of each pair, then the second against it; a pair without second array
     /// is left out. Errors speak of the arrays by name, or else by their place.
     pub(crate) fn new(
+        dtypes: Dtypes,
         names: Option<&[String]>,
         first: Side<'_, 'py>,
         second: Side<'_, 'py>,
@@ -63,7 +75,11 @@ impl<'py> Pairs<'py> {
                     None => format!("{side}[{index}]"),
                 }
             });
-            let a = floats(&label[0], a)?;
+            let a = if dtypes == Dtypes::Any {
+                numbers(&label[0], a)?
+            } else {
+                floats(&label[0], a)?
+            };
             if first.written {
                 a.require_writable(&label[0])?;
             }
@@ -71,7 +87,13 @@ impl<'py> Pairs<'py> {
                 continue;
             }
             let b = Array::new(&label[1], b)?;
-            b.require_match(&label[1], a.dtype, &a.shape)?;
+            let narrower = a.dtype == Dtype::F32 && b.dtype.half().is_some();
+            let dtype = if dtypes == Dtypes::Narrower && narrower {
+                b.dtype
+            } else {
+                a.dtype
+            };
+            b.require_match(&label[1], dtype, &a.shape)?;
             if second.written {
                 b.require_writable(&label[1])?;
             }

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, floats};
 use crate::inflight;
-use crate::pairs::{Pairs, Side};
+use crate::pairs::{Dtypes, Pairs, Side};
 
 /// The penalty on the arrays.
 #[pyfunction]
@@ -45,6 +45,7 @@ fn add_penalty(
     l2: f64,
 ) -> PyResult<f64> {
     let pairs = Pairs::new(
+        Dtypes::Full,
         Some(&names),
         Side::read("params", &params),
         Side::written("grads", &grads),

@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -152,6 +153,30 @@ def test_what_comes_out_is_what_a_step_takes(form: str) -> None:
         opt.step(grads)
         results.append(snapshot([w for group in opt.param_groups for w in group["params"]]))
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("dtype", ["f2", ml_dtypes.bfloat16])
+@pytest.mark.parametrize("flat", [False, True])
+def test_gradients_of_16_bits_have_a_mean_of_32(dtype: Any, flat: bool) -> None:
+    rng = np.random.default_rng(0)
+    named = {"w": np.ones((30, 40), dtype), "b": np.ones(40, dtype)}
+    params = fo.FlatBuffer.from_arrays(named) if flat else named
+    accumulator = fo.GradAccumulator(params)
+    exact: Any = 0.0
+    for k in range(1, 101):
+        g = rng.standard_normal((30, 40)).astype(dtype)
+        exact = exact + k * g.astype("f8")
+        accumulator.add({"w": g, "b": None}, k)
+    mean = accumulator.grads
+    # Rounded once, at the end: half a unit in the last place, and what float32 has lost.
+    atol = float(np.spacing(np.abs(mean["w"]).max().astype(dtype))) * 0.51
+    assert mean["w"].dtype == dtype
+    np.testing.assert_allclose(mean["w"].astype("f8"), exact / 5050, rtol=0, atol=atol)
+    assert fo.SGD(params, lr=0.1).step(mean).applied
+    # And for parameters of 32 bits it is theirs.
+    wide = fo.GradAccumulator(np.ones(40, "f4"))
+    wide.add(np.ones(40, dtype), 1)
+    assert wide.grads["0"].dtype == np.float32
 
 
 def test_one_batch_is_its_own_mean_to_the_bit() -> None:

@@ -85,6 +85,16 @@ PENALTIES: dict[str, Callable[[Any, Any], object]] = {
     "add_grad, params": lambda good, bad: L2.add_grad([good, bad], [ones(), ones()]),
     "add_grad, grads": lambda good, bad: L2.add_grad([ones(), ones()], {"0": good, "1": bad}),
 }
+AVERAGES: dict[str, Callable[[Any, Any], object]] = {
+    "EMA": lambda good, bad: fo.EMA([good, bad]),
+    "GradAccumulator": lambda good, bad: fo.GradAccumulator({"a": good, "b": bad}),
+    "add": lambda good, bad: fo.GradAccumulator([ones(), ones()]).add([good, bad], 1.0),
+    "update": lambda good, bad: fo.EMA([ones(), ones()]).update([good, bad]),
+    "swap": lambda good, bad: fo.EMA([ones(), ones()]).swap({"0": good, "1": bad}),
+    "unscale_": lambda good, bad: fo.amp.GradScaler().unscale_(
+        fo.SGD([ones(), ones()]), [good, bad]
+    ),
+}
 
 
 def functional(call: Callable[[Any, Any], object]) -> Callable[[Any, Any], Attempt]:
@@ -96,17 +106,33 @@ def functional(call: Callable[[Any, Any], object]) -> Callable[[Any, Any], Attem
 
 
 PER_OPTIMIZER = {f.__name__: f for f in (construct, add_group, step, step_by_name)}
-FUNCTIONS = {name: functional(call) for name, call in (CLIPS | GRADS | PENALTIES).items()}
+FUNCTIONS = {
+    name: functional(call) for name, call in (CLIPS | GRADS | PENALTIES | AVERAGES).items()
+}
 ENTRIES = PER_OPTIMIZER | FUNCTIONS
+# Averages of 16 bits are kept in float32.
+FULL = [name for name in FUNCTIONS if name not in ("EMA", "GradAccumulator", "add")]
 # Integers may be the classes of a target.
 REAL = [name for name in ENTRIES if not name.endswith("target")]
-MATCHED = ["step", "step_by_name", *GRADS, "add_grad, params", "add_grad, grads"]
+MATCHED = [
+    "step",
+    "step_by_name",
+    *GRADS,
+    "add_grad, params",
+    "add_grad, grads",
+    "add",
+    "update",
+    "swap",
+    "unscale_",
+]
 WRITTEN = [
     "construct",
     "add_group",
     *(name for name in CLIPS if name.endswith("_")),
     *(name for name in GRADS if name.endswith("out")),
     "add_grad, grads",
+    "swap",
+    "unscale_",
 ]
 
 
@@ -139,12 +165,16 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     "matrix": (lambda: ones().view(np.matrix), TypeError, [*ENTRIES]),
     "record": (lambda: ones().view(np.recarray), TypeError, [*ENTRIES]),
     "subclass": (lambda: ones().view(Subclass), TypeError, [*ENTRIES]),
-    "fortran": (lambda: np.asfortranarray(ones() * np.arange(4)), ValueError, [*ENTRIES]),
+    "fortran": (
+        lambda: np.asfortranarray(ones() * np.arange(4, dtype="f4")),
+        ValueError,
+        [*ENTRIES],
+    ),
     "reversed": (lambda: ones()[::-1], ValueError, [*ENTRIES]),
     "strided": (lambda: np.ones((4, 8), "f4")[:, ::2], ValueError, [*ENTRIES]),
     "broadcast": (lambda: np.broadcast_to(np.float32(1), SHAPE), ValueError, [*ENTRIES]),
     "misaligned": (misaligned, ValueError, [*ENTRIES]),
-    "half": (lambda: ones("f2"), TypeError, [*FUNCTIONS]),
+    "half": (lambda: ones("f2"), TypeError, FULL),
     "double": (lambda: ones("f8"), TypeError, MATCHED),
     "shape": (lambda: np.ones((4, 5), "f4"), ValueError, MATCHED),
     "transposed": (lambda: np.ones((2, 8), "f4"), ValueError, MATCHED),
@@ -249,8 +279,8 @@ def test_memory_shared_with_parameters(optimizer: Any, hidden: str) -> None:
 def test_memory_shared_between_what_functions_write(hidden: str) -> None:
     a, b = SHARED[hidden]()
     before = snapshot([a, b])
-    for name, call in CLIPS.items():
-        if name.endswith("_"):
+    for name, call in (CLIPS | AVERAGES).items():
+        if name.endswith("_") or name == "swap":
             with pytest.raises(ValueError, match="share"):
                 call(a, b)
     for loss in LOSSES:

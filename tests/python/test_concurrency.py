@@ -55,6 +55,9 @@ def fixed_run() -> str:
             digest.update(repr(norms).encode())
         penalty = fo.regularizers.ElasticNet(0.1, 0.3).add_grad(params, grads)
         digest.update(repr(penalty).encode() + b"".join(g.tobytes() for g in grads))
+        ema = fo.EMA(params, decay=0.3)
+        ema.update(grads)
+        digest.update(ema.shadow.flat.tobytes())
         for loss, shape in itertools.product(LOSSES, [(1, 1), (17, 5), (300, 1001)]):
             x, y = (rng.random(shape).astype(dtype) for _ in range(2))
             value, gradient = loss.value_and_grad(x, y)
@@ -233,6 +236,8 @@ def test_two_threads_in_one_buffer_lose_nothing(how: str) -> None:
     [
         lambda w: fo.get_total_norm(w),
         lambda w: fo.clip_grad_value_(w, 1e9),
+        lambda w: fo.EMA(w),
+        lambda w: fo.EMA(np.zeros_like(w)).swap(w),
         lambda w: fo.SGD([np.zeros_like(w)]).step([w]),
         lambda w: fo.losses.MSELoss()(w, w.copy()),
         lambda w: fo.losses.MSELoss().grad(w.copy(), w.copy(), out=w),

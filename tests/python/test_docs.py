@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ NAMES = {
     "losses": {*fo.losses.__all__, *fo.regularizers.__all__} - {"Reduction", "Regularizer"},
     "optimizers": {*fo.optim.__all__} - {"Optimizer", "StepInfo"},
     "schedules": {*fo.schedules.__all__} - {"Schedule"},
+    "steps": {"EMA", *fo.amp.__all__, "GradAccumulator"},
 }
 
 
@@ -30,3 +32,13 @@ def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)", page.read_text())
     local = [link for link in links if not link.startswith("http")]
     assert not [link for link in local if not (page.parent / link).exists()]
+
+
+def test_the_code_on_the_page_of_steps_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "steps.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec("\n".join(blocks), names)
+    assert len(blocks) == 4
+    assert names["info"].applied
+    # One of its own, 3 of the scaler's and one on the whole batch.
+    assert names["opt"].state["w"]["step"] == names["ema"].updates == 5

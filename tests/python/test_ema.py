@@ -7,6 +7,7 @@ import math
 import pickle
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -176,7 +177,7 @@ def test_a_swapped_average_is_neither_moved_nor_saved() -> None:
     before = snapshot([w, ema.shadow])
     for call in (
         lambda: ema.update(w),
-        lambda: ema.begin([w]),
+        lambda: fo.SGD(w).step(np.ones(3), ema=ema),
         ema.state_dict,
         lambda: ema.load_state_dict(saved),
     ):
@@ -190,25 +191,118 @@ def test_a_swapped_average_is_neither_moved_nor_saved() -> None:
     twin.update(w)
 
 
-def test_a_step_takes_the_average_and_its_weight() -> None:
-    params = numbers(0)
-    ema = fo.EMA(params, decay=0.75, warmup=True)
-    views, weight = ema.begin(list(params.values()))
-    assert weight == 0.9
-    assert all(view is mine for view, mine in zip(views, ema.shadow.views, strict=True))
-    assert ema.updates == 0
-    ema.advance()
-    assert ema.begin(list(params.values()))[1] == 1 - 2 / 11
-    wrong = [
-        list(params.values())[1:],
-        [*params.values(), np.zeros(1)],
-        [x.astype("f4") for x in params.values()],
-        [x.reshape(-1) for x in params.values()],
-    ]
-    for arrays in wrong:
-        with pytest.raises(ValueError, match="ema"):
-            ema.begin(arrays)
-    assert ema.updates == 1
+@pytest.mark.parametrize("dtype", ["f2", ml_dtypes.bfloat16, "f4", "f8"])
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_step_moves_it_to_the_bits_of_update(optimizer: Any, dtype: Any, skip: bool) -> None:
+    rng = np.random.default_rng(0)
+    start = [rng.standard_normal(shape) for shape in [(3, 4), (50, 7), (130, 131)]]
+    pairs = []
+    for _ in range(2):
+        params = [w.astype(dtype) for w in start]
+        pairs.append((params, optimizer(params, lr=0.1), fo.EMA(params, 0.9, warmup=True)))
+    (params, fused, ema), (others, after, expected) = pairs
+    free = isinstance(fused, fo.ScheduleFreeSGD | fo.ScheduleFreeAdamW)
+    for t in range(5):
+        grads: list[Any] = [rng.standard_normal(w.shape).astype(dtype) for w in start]
+        if skip and t % 2:
+            grads[1][0] = math.nan
+        elif t == 3:
+            # A parameter without gradient has an average, too.
+            grads[0] = None
+        info = fused.step(grads, nonfinite="skip", ema=ema)
+        assert info == after.step(grads, nonfinite="skip")
+        if info.applied:
+            if free:
+                after.eval()
+            expected.update(others)
+            if free:
+                after.train()
+        assert snapshot(params) == snapshot(others) or free
+        assert ema.updates == expected.updates == t + 1 - (skip * (t + 1) // 2)
+    exact = snapshot(ema.shadow) == snapshot(expected.shadow)
+    assert exact or free
+    # The averaged iterate is not rounded to the parameters' dtype before.
+    atol = {2: 0.05, 4: 1e-5, 8: 1e-13}[params[0].itemsize]
+    for mine, theirs in zip(ema.shadow.values(), expected.shadow.values(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
+
+
+def test_a_parameter_without_gradient_is_averaged_once(optimizer: Any) -> None:
+    # The other is large enough for rules of two passes to make both.
+    idle, large = np.ones((2, 3)), np.ones((1000, 300))
+    opt, ema = optimizer([idle, large]), fo.EMA([3 * idle, large], decay=0.5)
+    opt.step([None, large.copy()], ema=ema)
+    assert (ema.shadow["0"] == 2.0).all()
+
+
+def test_a_decay_of_zero_copies_in_a_step() -> None:
+    w, start = np.array([1e-30, 1.0]), np.array([1e30, math.nan])
+    ema = fo.EMA(start, decay=0.0)
+    fo.SGD(w, lr=0.0).step(np.zeros(2), ema=ema)
+    assert ema.shadow["0"].tolist() == [1e-30, 1.0]
+
+
+def test_an_average_of_something_else_stops_the_step() -> None:
+    w = [np.ones((2, 3)), np.ones(3)]
+    opt = fo.AdamW(w)
+    averages = {
+        ValueError: [[w[0]], [w[0], w[1], np.ones(1)], [w[1], w[0]], [w[0].ravel(), w[1]]],
+        TypeError: [[array.astype("f4") for array in w]],
+    }
+    before = snapshot(opt)
+    for error, wrong in averages.items():
+        for params in wrong:
+            ema = fo.EMA(params)
+            kept = snapshot(ema.state_dict())
+            with pytest.raises(error, match="ema"):
+                opt.step(w_like(w), ema=ema)
+            assert (snapshot(opt), snapshot(ema.state_dict())) == (before, kept)
+    # Its own average is no parameter.
+    ema = fo.EMA(w)
+    for own in fo.SGD(ema.shadow), fo.SGD(list(ema.shadow.views)):
+        with pytest.raises(ValueError, match="share memory"):
+            own.step(w_like(w), ema=ema)
+
+
+def w_like(arrays: list[Any]) -> list[Any]:
+    return [np.full_like(array, 0.5) for array in arrays]
+
+
+HALVES = ["f2", ml_dtypes.bfloat16]
+
+
+@pytest.mark.parametrize("dtypes", [["f2"], [ml_dtypes.bfloat16], ["f4", *HALVES]])
+@pytest.mark.parametrize("form", ["list", "mapping", "buffer"])
+def test_parameters_of_16_bits(form: str, dtypes: list[Any]) -> None:
+    if form == "buffer" and len(dtypes) > 1:
+        pytest.skip("a buffer has one dtype")
+    rng = np.random.default_rng(0)
+    named = {str(i): rng.standard_normal((40, 500)).astype(dtype) for i, dtype in enumerate(dtypes)}
+    params: Any = FORMS[form](named)
+    arrays = params if form == "list" else list(params.values())
+    ema = fo.EMA(params, decay=0.99)
+    exact = [w.astype("f8") for w in arrays]
+    for _ in range(20):
+        for i, w in enumerate(arrays):
+            w[...] = rng.standard_normal(w.shape).astype(w.dtype)
+            exact[i] += (1 - 0.99) * (w.astype("f8") - exact[i])
+        ema.update(params)
+    assert ema.shadow.dtype == np.float32
+    for s, e in zip(ema.shadow.values(), exact, strict=True):
+        np.testing.assert_allclose(s, e, rtol=0, atol=1e-6)
+    before, averages = snapshot(arrays), [s.copy() for s in ema.shadow.values()]
+    ema.swap(params)
+    for w, s in zip(arrays, averages, strict=True):
+        assert w.tobytes() == s.astype(w.dtype).tobytes()
+    for own in params, copy.deepcopy(params):
+        # A copy made meanwhile has the same to give back.
+        twin = copy.deepcopy(ema)
+        if own is params:
+            ema.swap(own)
+        else:
+            twin.swap(own)
+    assert snapshot(arrays) == before
+    assert [s.tobytes() for s in ema.shadow.values()] == [s.tobytes() for s in averages]
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])

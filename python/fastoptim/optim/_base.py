@@ -255,7 +255,7 @@ class Optimizer:
             clip_value,
             nonfinite,
             None if regularizer is None else _coefficients(regularizer),
-            None if ema is None else ema.begin(self._arrays()),
+            None if ema is None else ema.begin(),
             None if copy_to is None else self._targets(copy_to),
             zero_grad,
         )
@@ -263,9 +263,6 @@ class Optimizer:
         if ema is not None and info.applied:
             ema.advance()
         return info
-
-    def _arrays(self) -> list[Array]:
-        return [array for group in self.param_groups for array in group["params"]]
 
     def _targets(self, arrays: Arrays) -> Sequence[Array | None]:
         """Return arrays in the structure of the parameters in their order."""
