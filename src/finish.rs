@@ -50,31 +50,36 @@ impl<T: Float> Finish<'_, T> {
     /// # Safety
     /// Nobody else has these elements of the targets meanwhile.
     pub(crate) unsafe fn block(&self, from: usize, p: &[T], z: Option<&[T]>, tier: Tier) {
-        let mut stage = [T::ZERO; STAGE];
-        let p = match (self.iterate, z) {
-            (Some(weight), Some(z)) => {
-                let out = &mut stage[..p.len()];
-                out.copy_from_slice(p);
-                let weight = T::from_f64(weight);
-                tier.run(Lerp {
-                    a: out,
-                    x: z,
-                    weight,
-                });
-                &*out
-            }
-            _ => p,
-        };
         // SAFETY: the caller's word.
         unsafe {
-            if let Some((average, weight)) = &self.average {
+            if let (Some(weight), Some(z)) = (self.iterate, z) {
+                let mut stage = [T::ZERO; STAGE];
+                let a = &mut stage[..p.len()];
+                a.copy_from_slice(p);
+                let weight = T::from_f64(weight);
+                tier.run(Lerp { a, x: z, weight });
+                self.follow(from, a, tier);
+            } else {
+                self.follow(from, p, tier);
+            }
+        }
+    }
+
+    /// Moves the average towards `x` and copies it.
+    ///
+    /// # Safety
+    /// As `block`.
+    unsafe fn follow(&self, from: usize, x: &[T], tier: Tier) {
+        // SAFETY: the caller's word.
+        unsafe {
+            if let Some((average, weight)) = &self.average
+                && let Some(a) = average.slice_mut(from, from + x.len())
+            {
                 let weight = T::from_f64(*weight);
-                if let Some(a) = average.slice_mut(from, from + p.len()) {
-                    tier.run(Lerp { a, x: p, weight });
-                }
+                tier.run(Lerp { a, x, weight });
             }
             if let Some(copy) = &self.copy {
-                copy.store(from, p, tier);
+                copy.store(from, x, tier);
             }
         }
     }

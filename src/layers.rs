@@ -135,7 +135,7 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
         };
         let range = (part.from, part.to);
         // SAFETY: the caller's word.
-        unsafe { staged(segment, range, &self.prepare, writes, tier, pass) };
+        unsafe { staged(segment, range, BLOCK, &self.prepare, writes, tier, pass) };
     }
 
     /// # Safety
@@ -158,7 +158,7 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
         };
         let range = (part.from, part.to);
         // SAFETY: the caller's word.
-        unsafe { staged(segment, range, &self.prepare, writes, tier, pass) };
+        unsafe { staged(segment, range, BLOCK, &self.prepare, writes, tier, pass) };
     }
 }
 

@@ -25,25 +25,27 @@ struct Stage<T> {
     state: [[T; STAGE]; MAX_STATE],
 }
 
-/// Calls `f` with every block of `from..to`, which starts a block, and with the factor that its
-/// gradient still lacks.
+/// Calls `f` with every block of `block` elements of `from..to`, which starts one, and with the factor
+/// that its gradient still lacks. A block is a multiple of [`storage::BLOCK`](crate::storage::BLOCK)
+/// and no longer than [`STAGE`].
 ///
 /// # Safety
 /// The elements are inside, and nobody else has any of them meanwhile.
 pub(crate) unsafe fn staged<T: Float, const S: usize>(
     segment: &Segment<'_, T>,
     (from, to): (usize, usize),
+    block: usize,
     prepare: &Prepare,
     writes: Writes,
     tier: Tier,
     mut f: impl FnMut(T, Slices<'_, T, S>),
 ) {
-    debug_assert!(from.is_multiple_of(STAGE) || segment.is_bare());
+    debug_assert!(from.is_multiple_of(block) || segment.is_bare());
     let plain = prepare.plain::<T>();
     if let (Some(scale), true) = (plain, segment.is_bare()) {
-        for at in (from..to).step_by(STAGE) {
+        for at in (from..to).step_by(block) {
             // SAFETY: the caller's word.
-            f(scale, unsafe { segment.slices(at, to.min(at + STAGE)) });
+            f(scale, unsafe { segment.slices(at, to.min(at + block)) });
         }
         return;
     }
@@ -53,8 +55,8 @@ pub(crate) unsafe fn staged<T: Float, const S: usize>(
         prepared: [T::ZERO; STAGE],
         state: [[T::ZERO; STAGE]; MAX_STATE],
     };
-    for at in (from..to).step_by(STAGE) {
-        let end = to.min(at + STAGE);
+    for at in (from..to).step_by(block) {
+        let end = to.min(at + block);
         // SAFETY: the caller's word, for each block.
         unsafe {
             let scale = stage.fill(segment, at, end, plain, prepare, tier);

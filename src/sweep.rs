@@ -13,6 +13,16 @@ use crate::stage::{Writes, staged};
 use crate::threads::CHUNK;
 use crate::work::Work;
 
+/// Elements that are loaded, updated, stored and followed up together where the arrays are in a
+/// cache, and where they are not and memory must not wait for arithmetic. AdamW with bfloat16 moments
+/// on Zen 5, one core in cache: 0.38 ns per element with 1024 at a time, 0.53 with 256. Two cores at
+/// 16 Mi: 12.3 ms with 64, 8.0 with 128, 5.8 with 256, 7.9 with 512, 8.8 with 1024. Requests for
+/// the next block ahead of time only delay.
+const BLOCK: [usize; 2] = [STAGE, 256];
+
+/// Elements from which the arrays of a step are taken to be in no cache.
+const LARGE: usize = 1 << 20;
+
 /// Segments under one type of rule.
 pub struct Sweep<'a, T, R, const S: usize> {
     segments: Vec<Segment<'a, T>>,
@@ -105,11 +115,13 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Sweep<'_, T, R, S> {
             state: true,
             parameter: true,
         };
+        let elements = self.ends.last().copied().unwrap_or(0);
+        let block = BLOCK[usize::from(elements > LARGE)];
         // SAFETY: the caller's word.
         unsafe {
             match self.prepare.plain() {
                 Some(scale) if segment.is_bare() => piece(scale, segment.slices(from, to)),
-                _ => staged(segment, (from, to), &self.prepare, all, tier, piece),
+                _ => staged(segment, (from, to), block, &self.prepare, all, tier, piece),
             }
         }
     }
