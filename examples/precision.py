@@ -69,9 +69,7 @@ COPIES = {
     "float16, loss as it is": Setting("float16", masters=True),
     "float16, loss scaled": SCALED,
 }
-SCALES = {
-    k: Setting("float16", masters=True, scale=2.0**k) for k in (-16, -12, -8, -4, 0, 8, 16, 20)
-}
+SCALES = {k: Setting("float16", masters=True, scale=2.0**k) for k in (-16, -12, -8, 0, 8, 16, 20)}
 WEIGHTS = {
     "float32": Setting(),
     "bfloat16, nearest": Setting("bfloat16"),
