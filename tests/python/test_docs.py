@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").g
 NAMES = {
     "losses": {*fo.losses.__all__, *fo.regularizers.__all__} - {"Reduction", "Regularizer"},
     "optimizers": {*fo.optim.__all__} - {"Optimizer", "StepInfo"},
+    "precision": {*fo.optim.Storage._fields, *fo.amp.__all__, "EMA", "GradAccumulator"},
     "schedules": {*fo.schedules.__all__} - {"Schedule"},
     "steps": {"EMA", *fo.amp.__all__, "GradAccumulator"},
 }
@@ -34,11 +36,33 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not [link for link in local if not (page.parent / link).exists()]
 
 
+def code(page: str) -> list[str]:
+    """The blocks of code on a page."""
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
 def test_the_code_on_the_page_of_steps_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "steps.md").read_text(), re.DOTALL)
+    blocks = code("steps")
     names: dict[str, Any] = {}
     exec("\n".join(blocks), names)
     assert len(blocks) == 4
     assert names["info"].applied
     # One of its own, 3 of the scaler's and one on the whole batch.
     assert names["opt"].state["w"]["step"] == names["ema"].updates == 5
+
+
+def test_the_code_on_the_page_of_precision_gives_what_it_says() -> None:
+    pytest.importorskip("ml_dtypes")
+    names: dict[str, Any] = {}
+    for block in code("precision"):
+        if block.startswith(">>>"):
+            session = doctest.DocTestParser().get_doctest(block, {}, "precision", None, None)
+            session.globs = names
+            assert doctest.DocTestRunner().run(session, clear_globs=False).failed == 0
+        else:
+            exec(block, names)
+    assert names["held"] == 4.03125 * names["params"].size
+    assert names["losses"][-1] < names["losses"][0]
+    assert names["info"].applied
+    assert names["average"].updates == 200

@@ -27,6 +27,7 @@ SMALL = {
     "focal.py": ["--quick", "--output", "."],
     "large_batches.py": ["--quick", "--output", "."],
     "sam.py": ["--quick", "--output", "."],
+    "precision.py": ["--quick", "--output", "."],
     "your_own.py": ["--quick", "--output", "."],
 }
 
