@@ -58,8 +58,8 @@ pub fn first_infinite(groups: &[Group<'_, '_>]) -> Option<usize> {
     fn infinite<T: Float>(segments: &[Segment<'_, T>], scale: Factor) -> Vec<usize> {
         let raw = Prepare::default();
         let largest = measure(segments, &raw, Largest, false);
-        let [a, b] = scale.parts::<f64>();
-        let finite = |x: f64| T::from_f64(x * a * b).is_finite();
+        let [a, b] = scale.parts::<T>();
+        let finite = |x: f64| (T::from_f64(x) * a * b).is_finite();
         let pairs = segments.iter().zip(largest);
         pairs
             .filter(|(_, x)| !finite(*x))
@@ -146,21 +146,25 @@ fn block<T: Float>(
     let out = &mut prepared[..n];
     prepare.write(p, g, out, tier);
     let infinite = if check {
-        reduce::block(g, Infinite, tier)
+        let scale = prepare.scale.parts::<T>();
+        reduce::block(g, Infinite { scale }, tier)
     } else {
         0.0
     };
     reduce::block(out, what, tier) + infinite
 }
 
-/// 0, or NaN where an element is not finite.
+/// 0, or NaN where an element that is scaled is not finite.
 #[derive(Clone, Copy)]
-struct Infinite;
+struct Infinite<T> {
+    scale: [T; 2],
+}
 
-impl Measure for Infinite {
+impl<T: Float> Measure for Infinite<T> {
     #[inline(always)]
     fn add(self, lane: f64, x: f64) -> f64 {
-        lane + x * 0.0
+        let scaled = T::from_f64(x) * self.scale[0] * self.scale[1];
+        lane + scaled.to_f64() * 0.0
     }
     #[inline(always)]
     fn join(self, a: f64, b: f64) -> f64 {

@@ -75,3 +75,40 @@ fn fork_join(works: &[Box<dyn Work + '_>], phase: usize, tier: Tier) {
         unsafe { works[owner].run(phase, chunk - first, tier) }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    struct Counted<'a> {
+        phases: usize,
+        runs: &'a AtomicUsize,
+    }
+
+    impl Work for Counted<'_> {
+        fn phases(&self) -> usize {
+            self.phases
+        }
+
+        fn chunks(&self, _phase: usize) -> (usize, usize) {
+            (3, 3)
+        }
+
+        unsafe fn run(&self, _phase: usize, _chunk: usize, _tier: Tier) {
+            self.runs.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_work_of_one_phase_is_done_once_beside_one_of_two() {
+        let runs = [const { AtomicUsize::new(0) }; 2];
+        let work = |phases: usize| -> Box<dyn Work + '_> {
+            let runs = &runs[phases - 1];
+            Box::new(Counted { phases, runs })
+        };
+        run(vec![work(1), work(2)]);
+        assert_eq!(runs.map(AtomicUsize::into_inner), [3, 6]);
+    }
+}

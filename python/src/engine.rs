@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use self::state::{Expected, Restored, Saved};
-use self::step::{Options, Policy, Targets, execute, towards_average};
+use self::step::{Options, Policy, Targets, execute, real, towards_average};
 use crate::array::{Dtype, Layout, check_disjoint, numbers, with_float};
 use crate::error::to_py;
 use crate::group::{Group, Keys};
@@ -231,14 +231,14 @@ impl Engine {
         py: Python<'_>,
         groups: &Bound<'_, PyList>,
         grads: &Bound<'_, PyAny>,
-        loss_scale: f64,
-        max_norm: Option<f64>,
-        clip_value: Option<f64>,
+        #[pyo3(from_py_with = real)] loss_scale: f64,
+        #[pyo3(from_py_with = real)] max_norm: Option<f64>,
+        #[pyo3(from_py_with = real)] clip_value: Option<f64>,
         nonfinite: &str,
         regularizer: Option<(f64, f64)>,
         average: Option<(Vec<Bound<'_, PyAny>>, f64)>,
         copy: Option<Vec<Bound<'_, PyAny>>>,
-        clear_gradients: bool,
+        zero_grad: bool,
     ) -> PyResult<Option<(bool, Option<f64>)>> {
         let options = Options::new(loss_scale, max_norm, clip_value, nonfinite, regularizer)?;
         if self.averaged {
@@ -252,14 +252,14 @@ impl Engine {
             &self.parameters,
             average.as_ref(),
             copy.as_deref(),
-            clear_gradients,
+            zero_grad,
         )?;
         let written = self.written();
         let [written, read] = if targets.is_nothing() {
             let read = self.read(&gradients, &written)?;
             [written, read.into()]
         } else {
-            if clear_gradients {
+            if zero_grad {
                 self.require_writable(&gradients)?;
             }
             for parameter in &self.parameters {

@@ -185,7 +185,7 @@ def test_an_extreme_loss_scale(scale: float) -> None:
 @pytest.mark.parametrize("bound", [1e-200, 1e200])
 def test_the_norm_of_what_clipping_by_value_left_does_not_overflow(bound: float) -> None:
     w = np.zeros(2)
-    options = {"clip_value": bound, "max_norm": math.inf}
+    options: dict[str, Any] = {"clip_value": bound, "max_norm": math.inf}
     info = fo.SGD(w, lr=1.0).step(np.array([1e300, -1e300]), **options)
     assert info.grad_norm == pytest.approx(bound * math.sqrt(2), rel=1e-12, abs=0)
 

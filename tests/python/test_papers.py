@@ -324,7 +324,7 @@ def test_prodigy_in_float32_is_no_worse_than_prodigyopt() -> None:
     """Its rates are so small at first that a factor 1 - rate * decay would be 1."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     prodigyopt = pytest.importorskip("prodigyopt", reason="prodigyopt is not installed")
-    arguments = {"weight_decay": 0.1, "d0": 1e-6}
+    arguments: dict[str, Any] = {"weight_decay": 0.1, "d0": 1e-6}
     start = np.random.default_rng(3).standard_normal(2000)
     exact, single = start.copy(), start.astype("f4")
     tensor = torch.tensor(single)

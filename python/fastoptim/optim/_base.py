@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from fastoptim import _core
 from fastoptim.buffer import FlatBuffer
+from fastoptim.ema import EMA
 from fastoptim.errors import CheckpointError
+from fastoptim.regularizers import Regularizer
 from fastoptim.structure import (
     Array,
     Arrays,
@@ -24,11 +26,6 @@ from fastoptim.structure import (
 )
 
 __all__ = ["Array", "Grads", "Optimizer", "Params", "StepInfo", "Storage"]
-
-
-if TYPE_CHECKING:
-    from fastoptim.ema import EMA
-    from fastoptim.regularizers import Regularizer
 
 
 class StepInfo(NamedTuple):
@@ -255,7 +252,7 @@ class Optimizer:
             clip_value,
             nonfinite,
             None if regularizer is None else _coefficients(regularizer),
-            None if ema is None else ema.begin(),
+            None if ema is None else _average(ema).begin(),
             None if copy_to is None else self._targets(copy_to),
             zero_grad,
         )
@@ -268,7 +265,9 @@ class Optimizer:
         """Return arrays in the structure of the parameters in their order."""
         if isinstance(arrays, Mapping):
             return by_name(self._names, arrays, "copy_to")
-        return named_arrays(arrays)[1]
+        if self._flat is not None and isinstance(arrays, np.ndarray):
+            return pieces(self._flat, arrays, "copy_to")
+        return named_arrays(arrays, called="copy_to")[1]
 
     def zero_grad(self, grads: Grads) -> None:
         """Set every gradient to 0.
@@ -446,13 +445,16 @@ class Optimizer:
         self.load_state_dict(state["state"])
 
 
-def _coefficients(regularizer: Regularizer) -> tuple[float, float]:
-    try:
-        return float(regularizer.l1), float(regularizer.l2)
-    except AttributeError:
-        raise TypeError(
-            f"regularizer must be one of fastoptim.regularizers, got {regularizer!r}"
-        ) from None
+def _coefficients(regularizer: Any) -> tuple[float, float]:
+    if not isinstance(regularizer, Regularizer):
+        raise TypeError(f"regularizer must be one of fastoptim.regularizers, got {regularizer!r}")
+    return regularizer.l1, regularizer.l2
+
+
+def _average(ema: Any) -> EMA:
+    if not isinstance(ema, EMA):
+        raise TypeError(f"ema must be a fastoptim.EMA, got {type(ema).__name__}")
+    return ema
 
 
 def _count(name: str, value: Any) -> int:

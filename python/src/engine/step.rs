@@ -13,7 +13,7 @@ use fastoptim::regularizer::Regularizer;
 use fastoptim::segment::{Clock, MAX_SCALARS, Segment};
 use fastoptim::storage::Rounding;
 use fastoptim::work::{self, Work};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 
 use super::Engine;
@@ -29,6 +29,20 @@ pub(super) enum Policy {
     Propagate,
     Skip,
     Raise,
+}
+
+/// A number of Python, which may be an integer beyond all of `f64`.
+pub(super) fn real<'py, T>(object: &Bound<'py, PyAny>) -> PyResult<T>
+where
+    T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
+{
+    object.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(object.py()) {
+            PyValueError::new_err("too large for a float")
+        } else {
+            error
+        }
+    })
 }
 
 /// The options of one step that are numbers, checked.
@@ -251,8 +265,10 @@ fn measure(
         })
         .collect();
     let norm = norm::norm(&read, check);
-    // The norm of finite gradients may be too large for a number.
-    let infinite = if check && !norm.is_finite() {
+    // The norm of finite gradients may be too large for a number, and that of gradients in single
+    // precision is not, where unscaling makes them infinite.
+    let in_doubt = norm.is_nan() || norm > f64::from(f32::MAX);
+    let infinite = if check && in_doubt {
         norm::first_infinite(&read)
     } else {
         None
