@@ -242,6 +242,30 @@ impl<'a, T: Float> Cells<'a, T> {
         }
     }
 
+    /// The numbers from `from` on, which starts a block, of the length of `stage`: where they lie,
+    /// or loaded there.
+    ///
+    /// # Safety
+    /// As `load`.
+    pub(crate) unsafe fn read_into<'s>(
+        &self,
+        from: usize,
+        stage: &'s mut [T],
+        tier: Tier,
+    ) -> &'s [T]
+    where
+        'a: 's,
+    {
+        // SAFETY: the caller's word.
+        unsafe {
+            if let Some(lies) = self.slice(from, from + stage.len()) {
+                return lies;
+            }
+            self.load(from, stage, tier);
+        }
+        stage
+    }
+
     /// Writes numbers from `from` on, which starts a block.
     ///
     /// # Safety

@@ -124,25 +124,16 @@ fn block<T: Float>(
 ) -> f64 {
     let Range { start, end } = range;
     let n = end - start;
-    let mut loaded = [T::ZERO; reduce::BLOCK];
+    let mut stages = [[T::ZERO; reduce::BLOCK]; 3];
+    let [g, p, prepared] = &mut stages;
     // SAFETY: inside; nothing is written before the norm is known.
-    let g = unsafe { segment.g.slice(start, end) }.unwrap_or_else(|| {
-        // SAFETY: as above.
-        unsafe { segment.g.load(start, &mut loaded[..n], tier) };
-        &loaded[..n]
-    });
+    let g = unsafe { segment.g.read_into(start, &mut g[..n], tier) };
     if *prepare == Prepare::default() {
         // A gradient that is not finite shows in what is measured.
         return reduce::block(g, what, tier);
     }
-    let mut held = [T::ZERO; reduce::BLOCK];
     // SAFETY: as above.
-    let p = unsafe { segment.p.slice(start, end) }.unwrap_or_else(|| {
-        // SAFETY: as above.
-        unsafe { segment.p.load(start, &mut held[..n], tier) };
-        &held[..n]
-    });
-    let mut prepared = [T::ZERO; reduce::BLOCK];
+    let p = unsafe { segment.p.read_into(start, &mut p[..n], tier) };
     let out = &mut prepared[..n];
     prepare.write(p, g, out, tier);
     let infinite = if check {

@@ -1,56 +1,75 @@
 //! The perturbation of sharpness-aware minimization (Foret et al., 2021; adaptive: Kwon et al.,
 //! 2021).
 
+use crate::cells::Cells;
 use crate::float::Float;
 use crate::isa::{self, Kernel};
-use crate::reduce;
+use crate::prepare::STAGE;
+use crate::reduce::{self, Measure, Squares};
 use crate::threads::{self, CHUNK};
 
 /// The sum of `g^2`, or adaptive of `(p g)^2`, in `f64`.
 ///
 /// # Panics
 /// The lengths differ.
-pub fn squares<T: Float>(p: &[T], g: &[T], adaptive: bool) -> f64 {
-    assert_eq!(
-        p.len(),
-        g.len(),
-        "a gradient has the length of its parameter"
-    );
-    if !adaptive {
-        return reduce::measure(&[g], reduce::Squares { scale: 1.0 })[0];
-    }
-    let mut products = vec![T::ZERO; g.len()];
+pub fn squares<T: Float>(p: &Cells<'_, T>, g: &Cells<'_, T>, adaptive: bool) -> f64 {
+    check(p, g);
     let tier = isa::current();
-    threads::for_chunks(&mut products, CHUNK, g.len() / 2, |from, out| {
-        let to = from + out.len();
-        let (p, g) = (&p[from..to], &g[from..to]);
+    let what = Squares { scale: 1.0 };
+    let join = |a, b| what.join(a, b);
+    let sums = reduce::blockwise(&[g.len()], g.len() / 2, join, |_, range| {
+        let (from, n) = (range.start, range.len());
+        let mut stages = [[T::ZERO; reduce::BLOCK]; 3];
+        let [held, loaded, out] = stages.each_mut().map(|stage| &mut stage[..n]);
+        // SAFETY: inside; nothing is written while the borrows live.
+        let g = unsafe { g.read_into(from, loaded, tier) };
+        if !adaptive {
+            return reduce::block(g, what, tier);
+        }
+        // SAFETY: as above.
+        let p = unsafe { p.read_into(from, held, tier) };
         tier.run(Products { p, g, out });
+        reduce::block(out, what, tier)
     });
-    reduce::measure(&[&products], reduce::Squares { scale: 1.0 })[0]
+    sums[0]
 }
 
 /// Adds `factor * g`, or adaptive `factor * p^2 g`, to every element of `p`.
 ///
 /// # Panics
-/// The lengths differ.
-pub fn perturb<T: Float>(p: &mut [T], g: &[T], factor: f64, adaptive: bool) {
+/// The lengths differ, or `p` cannot be written.
+pub fn perturb<T: Float>(p: Cells<'_, T>, g: &Cells<'_, T>, factor: f64, adaptive: bool) {
+    check(&p, g);
+    assert!(p.is_writable(), "parameters move");
+    let tier = isa::current();
+    let n = p.len();
+    let factor = T::from_f64(factor);
+    threads::run(n.div_ceil(CHUNK), n / 2, |chunk| {
+        let mut stages = [[T::ZERO; STAGE]; 2];
+        for from in (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).step_by(STAGE) {
+            let len = STAGE.min(n - from);
+            let [held, loaded] = stages.each_mut().map(|stage| &mut stage[..len]);
+            // SAFETY: no other chunk has these elements, and none is run twice.
+            unsafe {
+                p.load(from, held, tier);
+                tier.run(Perturb {
+                    p: held,
+                    g: g.read_into(from, loaded, tier),
+                    factor,
+                    adaptive,
+                });
+                p.store(from, held, tier);
+            }
+        }
+    });
+}
+
+fn check<T: Float>(p: &Cells<'_, T>, g: &Cells<'_, T>) {
     assert_eq!(
         p.len(),
         g.len(),
         "a gradient has the length of its parameter"
     );
-    let tier = isa::current();
-    let n = p.len();
-    let factor = T::from_f64(factor);
-    threads::for_chunks(p, CHUNK, n / 2, |from, p| {
-        let g = &g[from..from + p.len()];
-        tier.run(Perturb {
-            p,
-            g,
-            factor,
-            adaptive,
-        });
-    });
 }
 
 /// Swaps all elements of two arrays.

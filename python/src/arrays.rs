@@ -3,8 +3,11 @@
 
 use fastoptim::average;
 use fastoptim::cells::Cells;
+use fastoptim::float::Float;
 use fastoptim::random::{self, Draw};
 use fastoptim::sam;
+use fastoptim::segment::MAX_STATE;
+use fastoptim::storage::{Noise, Rounding};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -25,6 +28,19 @@ fn moved_by<'py>(
     )
 }
 
+/// Parameters, each with a gradient of a dtype that `step` takes.
+fn perturbed_by<'py>(
+    params: &[Bound<'py, PyAny>],
+    grads: &[Bound<'py, PyAny>],
+) -> PyResult<Pairs<'py>> {
+    Pairs::new(
+        Dtypes::Gradients,
+        None,
+        Side::written("params", params),
+        Side::read("grads", grads),
+    )
+}
+
 /// The global norm that sharpness-aware minimization divides by. Everything is checked that
 /// `sam_perturb` needs.
 #[pyfunction]
@@ -34,38 +50,67 @@ fn sam_norm(
     grads: Vec<Bound<'_, PyAny>>,
     adaptive: bool,
 ) -> PyResult<f64> {
-    let pairs = moved_by(&params, &grads)?;
+    let pairs = perturbed_by(&params, &grads)?;
     let _guard = pairs.enter()?;
     let mut sum = 0.0;
     for (p, g) in &pairs.arrays {
-        sum += with_float!(p.dtype, T => {
+        sum += with_float!(p.dtype.arithmetic(), T => {
             // SAFETY: checked, alive in this frame, and registered.
-            let (p, g) = unsafe { (p.slice::<T>(), g.slice()) };
-            py.detach(|| sam::squares(p, g, adaptive))
+            let (p, g) = unsafe { (read::<T>(p), read(g)) };
+            py.detach(|| sam::squares(&p, &g, adaptive))
         });
     }
     Ok(sum.sqrt())
 }
 
-/// Moves the parameters by `factor` times their gradients.
+/// Moves each parameter by its factor times its gradient. Those in 16 bits are rounded at random
+/// where `noise` has a seed and a step for it.
 #[pyfunction]
+#[pyo3(signature = (params, grads, factors, adaptive, noise=None))]
 fn sam_perturb(
     py: Python<'_>,
     params: Vec<Bound<'_, PyAny>>,
     grads: Vec<Bound<'_, PyAny>>,
-    factor: f64,
+    factors: Vec<f64>,
     adaptive: bool,
+    noise: Option<(u64, u64)>,
 ) -> PyResult<()> {
-    let pairs = moved_by(&params, &grads)?;
+    /// The buffers of a parameter in a step are itself and its state; this is one more.
+    const BUFFER: u64 = MAX_STATE as u64 + 1;
+    let pairs = perturbed_by(&params, &grads)?;
     let _guard = pairs.enter()?;
-    for (p, g) in &pairs.arrays {
-        with_float!(p.dtype, T => {
+    let moved = factors.iter().zip(&grads).filter(|(_, g)| !g.is_none());
+    for (index, ((p, g), (&factor, _))) in (0..).zip(pairs.arrays.iter().zip(moved)) {
+        let rounding = noise.map_or(Rounding::Nearest, |(seed, step)| {
+            Rounding::Stochastic(Noise::new(seed, index, BUFFER, step))
+        });
+        with_float!(p.dtype.arithmetic(), T => {
             // SAFETY: checked, disjoint, alive in this frame, and registered.
-            let (p, g) = unsafe { (p.slice_mut::<T>(), g.slice()) };
-            py.detach(|| sam::perturb(p, g, factor, adaptive));
+            let (p, g) = unsafe {
+                let p = match p.dtype.half() {
+                    Some(half) => Cells::half(half, p.slice_mut(), rounding),
+                    None => Cells::native(p.slice_mut::<T>()),
+                };
+                (p, read(g))
+            };
+            py.detach(|| sam::perturb(p, &g, factor, adaptive));
         });
     }
     Ok(())
+}
+
+/// The numbers of an array, to be read alone.
+///
+/// # Safety
+/// As for `Array::slice`, and `T` is what its dtype is computed in.
+unsafe fn read<'a, T: Float>(array: &Array<'_>) -> Cells<'a, T> {
+    // SAFETY: the caller's word.
+    unsafe {
+        match array.dtype.half() {
+            Some(half) => Cells::read_half(half, array.slice()),
+            None => Cells::read(array.slice()),
+        }
+    }
 }
 
 /// Swaps the elements of two sequences of arrays of the same shapes; `label` and `names` are what
@@ -129,13 +174,7 @@ fn lerp(
         let of_dtype = pairs.arrays.iter().filter(|(a, _)| a.dtype == dtype);
         with_float!(dtype, T => {
             // SAFETY: checked, disjoint, alive in this frame, and registered.
-            let cells = of_dtype.map(|(a, x)| unsafe {
-                let value = match x.dtype.half() {
-                    Some(half) => Cells::read_half(half, x.slice()),
-                    None => Cells::read(x.slice()),
-                };
-                (a.slice_mut::<T>(), value)
-            });
+            let cells = of_dtype.map(|(a, x)| unsafe { (a.slice_mut::<T>(), read(x)) });
             let cells: Vec<_> = cells.collect();
             py.detach(|| average::lerp(cells, weight));
         });

@@ -15,6 +15,8 @@ pub(crate) enum Dtypes {
     Any,
     /// float32 or float64 first, and second the same or one that is computed with in it.
     Narrower,
+    /// Any that parameters may have first, and second any that their gradients may have.
+    Gradients,
 }
 
 /// One of the two sequences.
@@ -75,10 +77,9 @@ impl<'py> Pairs<'py> {
                     None => format!("{side}[{index}]"),
                 }
             });
-            let a = if dtypes == Dtypes::Any {
-                numbers(&label[0], a)?
-            } else {
-                floats(&label[0], a)?
+            let a = match dtypes {
+                Dtypes::Any | Dtypes::Gradients => numbers(&label[0], a)?,
+                Dtypes::Full | Dtypes::Narrower => floats(&label[0], a)?,
             };
             if first.written {
                 a.require_writable(&label[0])?;
@@ -88,11 +89,8 @@ impl<'py> Pairs<'py> {
             }
             let b = Array::new(&label[1], b)?;
             let narrower = a.dtype == Dtype::F32 && b.dtype.half().is_some();
-            let dtype = if dtypes == Dtypes::Narrower && narrower {
-                b.dtype
-            } else {
-                a.dtype
-            };
+            let mixed = matches!(dtypes, Dtypes::Narrower | Dtypes::Gradients);
+            let dtype = if mixed && narrower { b.dtype } else { a.dtype };
             b.require_match(&label[1], dtype, &a.shape)?;
             if second.written {
                 b.require_writable(&label[1])?;

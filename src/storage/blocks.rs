@@ -20,6 +20,10 @@ trait Scheme: Copy {
     /// Added to a number of units, it makes rounding to nearest what the scheme wants.
     const SHIFT: f32;
 
+    /// What becomes of a scale below the normal numbers, where it could round to itself for ever as
+    /// the block decays.
+    const SMALLEST: f32;
+
     /// What is kept of `x`.
     fn keep<T: Float>(self, x: T) -> f32;
     /// The number of units of what is kept, before rounding.
@@ -41,6 +45,7 @@ impl Scheme for Signed {
     type Code = i8;
     const TOP: f32 = 127.0;
     const SHIFT: f32 = 0.0;
+    const SMALLEST: f32 = 0.0;
 
     #[inline(always)]
     fn keep<T: Float>(self, x: T) -> f32 {
@@ -69,6 +74,7 @@ impl Scheme for Squares {
     type Code = u8;
     const TOP: f32 = 255.0;
     const SHIFT: f32 = HALF;
+    const SMALLEST: f32 = f32::MIN_POSITIVE;
 
     #[inline(always)]
     fn keep<T: Float>(self, x: T) -> f32 {
@@ -180,6 +186,11 @@ fn store<T: Float, S: Scheme>(scheme: S, from: &[T], q: &mut [S::Code], rounding
     let n = q.len();
     let from = &from[..n];
     let scale = scheme.keep(T::largest(from)).abs();
+    let scale = if scale > 0.0 && scale < f32::MIN_POSITIVE {
+        S::SMALLEST
+    } else {
+        scale
+    };
     if scale == 0.0 || !scale.is_finite() {
         for i in 0..n {
             q[i] = S::Code::default();
@@ -256,8 +267,8 @@ pub fn load_signed<T: Float>(q: &[i8], scales: &[f32], to: &mut [T], tier: Tier)
 }
 
 /// Stores signed numbers (first moments): `x / scale * 127`, rounded, with the block's largest
-/// absolute value as scale. The scale of zeros is 0; that of a block with an infinite number or a
-/// NaN is NaN.
+/// absolute value as scale. The scale of zeros is 0, and so is one below the normal numbers of
+/// `f32`; that of a block with an infinite number or a NaN is NaN.
 ///
 /// # Panics
 /// Lengths differ, or there is not one scale per started block.
@@ -341,7 +352,7 @@ mod tests {
 
     #[test]
     fn signed_numbers_are_rounded_to_the_nearest_code() {
-        for scale in [1e-44, 1e-37, 1e-20, 1.0, 3.3e38] {
+        for scale in [1e-37, 1e-20, 1.0, 3.3e38] {
             let x = numbers::<f32>(1000, scale);
             let (q, scales) = Signed.store(&x, Rounding::Nearest, Tier::Baseline);
             for i in 0..x.len() {
@@ -379,6 +390,25 @@ mod tests {
         // Far below the range of f32.
         let (q, scales) = Squares.store(&[1e-60_f64, 1e-70, 0.0], stochastic(), Tier::Baseline);
         assert_eq!((&q[..], scales[0]), (&[255, 1, 0][..], 1e-30_f64.to_f32()));
+    }
+
+    #[test]
+    fn blocks_decay_to_nothing() {
+        let mut m = vec![1e-36_f64; 300];
+        let mut v = m.clone();
+        for _ in 0..200 {
+            m = m.iter().map(|x| x * 0.9).collect();
+            v = v.iter().map(|x| x * 0.1).collect();
+            m = Signed.load(
+                &Signed.store(&m, stochastic(), Tier::Baseline),
+                Tier::Baseline,
+            );
+            let stored = Squares.store(&v, stochastic(), Tier::Baseline);
+            v = Squares.load(&stored, Tier::Baseline);
+        }
+        assert_eq!(m, [0.0; 300]);
+        // Not to 0, by which m might yet be divided.
+        assert!(v.iter().all(|&x| 0.0 < x && x < 1.5e-76));
     }
 
     #[test]

@@ -148,7 +148,7 @@ def rounded(x: Any, dtype: Any) -> Any:
     if np.dtype(dtype) != BF16:
         return x.astype(dtype)
     fraction, exponent = np.frexp(x)
-    return np.ldexp(np.rint(fraction * 256) / 256, exponent).astype(BF16)
+    return np.asarray(np.ldexp(np.rint(fraction * 256) / 256, exponent), BF16)
 
 
 def arithmetic(dtype: Any) -> Any:

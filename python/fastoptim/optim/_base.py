@@ -403,6 +403,13 @@ class Optimizer:
         """Return what a hyperparameter is now, which may be a function of the steps applied."""
         return hyperparameter(self._engine.steps) if callable(hyperparameter) else hyperparameter
 
+    @property
+    def noise(self) -> tuple[int, int] | None:
+        """The seed and the step that stochastic rounding depends on; None where it is not asked."""
+        if self._storage.rounding == "nearest":
+            return None
+        return operator.index(self._storage.seed), self._engine.steps
+
     def in_order(self, grads: Grads) -> list[Array | None]:
         """Return the gradients as one list over all groups."""
         given = self._given(grads)

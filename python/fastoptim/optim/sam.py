@@ -21,7 +21,8 @@ class SAM:
 
     The norm goes over all parameters of all groups. Adaptive, :math:`e = \rho\, p^2 g / \lVert p g
     \rVert`, which does not depend on the scale of the parameters. The parameters come back from a
-    saved copy, to the bit, before the base optimizer steps.
+    saved copy, to the bit, before the base optimizer steps. Perturbed parameters in 16 bits are
+    rounded as the base rounds.
 
     Parameters
     ----------
@@ -88,17 +89,16 @@ class SAM:
             raise RuntimeError("first_step comes once before each second_step")
         params, ordered = self._params(), self.base.in_order(grads)
         norm = _core.sam_norm(params, ordered, self.adaptive)
-        if not self._saved:
+        if len(self._saved) != len(params):
             self._saved = [np.empty_like(array) for array in params]
         for saved, array in zip(self._saved, params, strict=True):
             saved[...] = array
         factor = self.rho / (norm + 1e-12)
-        start = 0
+        factors = []
         for group in self.param_groups:
-            end = start + len(group["params"])
             sign = -1.0 if self.base.current(group["maximize"]) else 1.0
-            _core.sam_perturb(params[start:end], ordered[start:end], sign * factor, self.adaptive)
-            start = end
+            factors += [sign * factor] * len(group["params"])
+        _core.sam_perturb(params, ordered, factors, self.adaptive, self.base.noise)
         self._perturbed = True
 
     def second_step(self, grads: Grads, **options: Any) -> StepInfo:
