@@ -210,6 +210,7 @@ def test_edges() -> None:
     assert losses.HuberLoss(delta=2.0).value_and_grad(np.array([2.0]), np.zeros(1))[0] == 2.0
     x, y = np.array([-inf, -1.0]), np.array([0.0, 1.0])
     assert losses.KLDivLoss(reduction="sum").value_and_grad(x, y)[0] == 1.0
+    assert math.isnan(losses.KLDivLoss()(np.array([math.nan, -1.0]), y))
     log_y = np.array([-inf, 0.0])
     assert losses.KLDivLoss(log_target=True, reduction="sum")(x, log_y) == 1.0
     # A confident right answer: the gradient is small, and right.

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastoptim import _core
+from fastoptim._arguments import number
 
 Array = npt.NDArray[Any]
 Reduction = Literal["mean", "sum", "none"]
@@ -200,17 +201,25 @@ def checked_reduction(reduction: Reduction) -> Reduction:
     return reduction
 
 
-def checked_number(name: str, value: float, *, least: float, open_end: bool = False) -> float:
-    """Check a finite number, at least or above ``least``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+def checked_number(
+    name: str,
+    value: float,
+    *,
+    least: float,
+    most: float | None = None,
+    open_end: bool = False,
+) -> float:
+    """Check a finite number, at least or above ``least``, and at most ``most`` if that is given."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    number = float(value)
-    good = number > least if open_end else number >= least
-    if not (good and np.isfinite(number)):
-        raise ValueError(
-            f"{name} must be finite and {'>' if open_end else '>='} {least:g}, got {value}"
-        )
-    return number
+    x = number(name, value)
+    good = x > least if open_end else x >= least
+    if not (good and np.isfinite(x) and (most is None or x <= most)):
+        wanted = f"finite and {'>' if open_end else '>='} {least:g}"
+        if most is not None:
+            wanted = f"in [{least:g}, {most:g}]"
+        raise ValueError(f"{name} must be {wanted}, got {value}")
+    return x
 
 
 def checked_flag(name: str, value: bool) -> bool:

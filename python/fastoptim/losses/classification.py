@@ -23,7 +23,8 @@ class KLDivLoss(Elementwise):
         l = y\, (\ln y - x) \quad \text{or, for log-targets,} \quad e^y (y - x)
 
     Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
-    The input holds log-probabilities. A target of probability 0 adds 0, whatever the input is.
+    The input holds log-probabilities. A target of probability 0 adds 0, whatever the input is,
+    unless it is NaN.
 
     Parameters
     ----------
