@@ -201,6 +201,16 @@ def test_batchmean_is_the_divergence_of_a_row() -> None:
     value, gradient = loss_fn.value_and_grad(x, y)
     assert value == loss_fn(x, y) == pytest.approx(float(expected.detach()), rel=1e-12)
     np.testing.assert_allclose(gradient, tensor.grad.numpy(), rtol=1e-12)
+    assert loss_fn.reduction == "batchmean"
+    assert repr(loss_fn) == "KLDivLoss(reduction='batchmean', log_target=False)"
+    value, gradient = loss_fn.value_and_grad(np.zeros((0, 5)), np.zeros((0, 5)))
+    assert math.isnan(value)
+    assert gradient.shape == (0, 5)
+    for bad, error in (np.zeros(()), ValueError), (None, TypeError):
+        with pytest.raises(error, match="input"):
+            loss_fn(bad, bad)
+    with pytest.raises(TypeError, match="loss_scale"):
+        loss_fn.grad(x, y, loss_scale="1")
 
 
 def test_edges() -> None:

@@ -73,8 +73,11 @@ class Elementwise(Loss):
 
     _name: ClassVar[str]
 
+    # "batchmean", too, where a loss has it.
+    reduction: str
+
     def __init__(self, *, reduction: Reduction = "mean") -> None:
-        self.reduction: Reduction = checked_reduction(reduction)
+        self.reduction = checked_reduction(reduction)
 
     def _parameters(self) -> tuple[float, ...]:
         return ()
@@ -86,18 +89,20 @@ class Elementwise(Loss):
     def __call__(self, *inputs: Array) -> Any:
         """Compute the loss alone."""
         x, target = two_inputs(inputs)
-        return self._compute(x, target, None, 1.0, False)[0]
+        return self._compute(self.reduction, x, target, None, 1.0, False)[0]
 
     def value_and_grad(self, *inputs: Array, out: Any = None, loss_scale: float = 1.0) -> Any:
         """Compute the loss and its gradient by the first input; see `Loss.value_and_grad`."""
         x, target = two_inputs(inputs)
-        return self._compute(x, target, out, loss_scale, True)
+        return self._compute(self.reduction, x, target, out, loss_scale, True)
 
-    def _compute(self, x: Array, target: Array, out: Any, loss_scale: float, grad: bool) -> Any:
+    def _compute(
+        self, reduction: str, x: Array, target: Array, out: Any, loss_scale: float, grad: bool
+    ) -> Any:
         return _core.elementwise_loss(
             self._name,
             self._parameters(),
-            self.reduction,
+            reduction,
             x,
             target,
             out,
