@@ -74,6 +74,11 @@ impl<const L1: bool, const L2: bool> reduce::Measure for Terms<L1, L2> {
     }
 }
 
+/// In order. `sum` would give -0 for nothing.
+fn total(penalties: &[f64]) -> f64 {
+    penalties.iter().fold(0.0, |sum, penalty| sum + penalty)
+}
+
 /// What is done with the terms, whichever they are.
 trait Apply {
     fn apply<const L1: bool, const L2: bool>(self, terms: Terms<L1, L2>) -> f64;
@@ -83,7 +88,7 @@ struct Value<'a>(&'a [Array<'a>]);
 
 impl Apply for Value<'_> {
     fn apply<const L1: bool, const L2: bool>(self, terms: Terms<L1, L2>) -> f64 {
-        measure_all(self.0, terms).iter().sum()
+        total(&measure_all(self.0, terms))
     }
 }
 
@@ -105,7 +110,7 @@ impl Apply for Gradient<'_, '_> {
         // SAFETY: `blockwise` comes to each block once.
         let block = |owner: usize, block| unsafe { tasks[owner].run(block) };
         let join = |a, b| reduce::Measure::join(terms, a, b);
-        reduce::blockwise(&lengths, cost, join, block).iter().sum()
+        total(&reduce::blockwise(&lengths, cost, join, block))
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) fn check<T: Float>(input: &[T], target: &[T]) -> Result<()> {
             let index = slice.iter().position(outside).expect("one was counted");
             let x = slice[index];
             return Err(Error::Value(format!(
-                "{name} must be in [0, 1], got {x} as {name}.flat[{index}]"
+                "{name} must be in [0, 1], got {x:?} as {name}.flat[{index}]"
             )));
         }
     }

@@ -39,10 +39,10 @@ pub enum Reduction<'a, T> {
 
 impl<T> Reduction<'_, T> {
     /// What the sum of the values is divided by where all items together count for `total`, and
-    /// the factor of the gradient: 0 where nothing counts, and the mean is 0 / 0.
+    /// the factor of the gradient: NaN and 0 where nothing counts.
     pub(crate) fn scales(&self, total: f64, loss_scale: f64) -> [f64; 2] {
         match self {
-            Self::Mean if total == 0.0 => [0.0, 0.0],
+            Self::Mean if total == 0.0 => [f64::NAN, 0.0],
             Self::Mean => [total, loss_scale / total],
             Self::Sum | Self::None(_) => [1.0, loss_scale],
         }

@@ -31,7 +31,7 @@ impl<T: Float> Vectors<2, 1> for Contrastive<'_, T> {
         let gap = (self.margin - distance).max_or_nan(0.0);
         let push = gap * reciprocal(distance);
         (
-            0.5 * (same * square + (1.0 - same) * (gap * gap)),
+            0.5 * (same.weigh(square) + (1.0 - same).weigh(gap * gap)),
             same - (1.0 - same) * push,
         )
     }

@@ -13,8 +13,8 @@ pub struct CosineEmbedding<'a, T> {
     pub target: Target<'a, T>,
 }
 
-/// What PyTorch adds to squared lengths.
-const EPS: f64 = 1e-12;
+/// What PyTorch adds to squared lengths; it has it in f32 for every type.
+const EPS: f64 = 1e-12_f32 as f64;
 
 impl<T: Float> Vectors<2, 3> for CosineEmbedding<'_, T> {
     type Total = f64;

@@ -4,7 +4,7 @@ use crate::math::Math;
 use crate::pointwise::Pointwise;
 
 /// `y (ln y - x)` for a log-probability x, or `exp(y) (y - x)` for log-targets. A target of
-/// probability 0 adds 0, whatever x is.
+/// probability 0 adds 0, whatever x is, unless it is NaN.
 #[derive(Clone, Copy, Debug)]
 pub struct KlDivergence {
     /// Whether the targets are logarithms.
@@ -21,7 +21,7 @@ impl<T: Math> Pointwise<T> for KlDivergence {
         } else {
             (y, y.ln())
         };
-        if chance == T::ZERO {
+        if chance == T::ZERO && !x.is_nan() {
             return (T::ZERO, T::ZERO);
         }
         (chance * (log - x), -chance)

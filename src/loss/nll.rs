@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Buffers, Input, Labels, Reduction, weigh};
+use super::{Buffers, Input, Labels, Reduction};
 use crate::error::Result;
 use crate::float::Float;
 use crate::pointwise;
@@ -34,7 +34,7 @@ impl<T: Float> rowwise::Rows for Rows<'_, T> {
             for r in 0..n {
                 if let Some(class) = labels.class(first + r) {
                     let x = buffers.read_one((first + r) * classes + class).to_f64();
-                    values[r] = weigh(labels.weight_of(class), -x);
+                    values[r] = labels.weight_of(class).weigh(-x);
                 }
             }
             if buffers.has_gradient() {

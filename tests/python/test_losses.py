@@ -221,6 +221,11 @@ def test_nothing_counts():
     value, gradient = CrossEntropyLoss().value_and_grad(np.ones((2, 3)), np.array([-100, -100]))
     assert np.isnan(value)
     assert not gradient.any()
+    # A class that weighs nothing, smoothed: what its row adds is divided by 0.
+    smoothed = CrossEntropyLoss(np.array([0.0, 1.0, 1.0]), label_smoothing=0.1)
+    value, gradient = smoothed.value_and_grad(np.ones((1, 3)), np.array([0]))
+    assert np.isnan(value)
+    assert not gradient.any()
     for loss, target in (CrossEntropyLoss(), np.zeros(0, int)), (MSELoss(), np.zeros((0, 3))):
         value, gradient = loss.value_and_grad(np.zeros((0, 3)), target)
         assert np.isnan(value)
@@ -333,6 +338,7 @@ def test_bad_loss_scale(loss, scale):
         (ValueError, {"label_smoothing": 1.1}),
         (ValueError, {"label_smoothing": np.nan}),
         (TypeError, {"label_smoothing": "some"}),
+        (TypeError, {"label_smoothing": np.array(0.1)}),
         (TypeError, {"weight": [1.0, 2.0, 3.0]}),
         (ValueError, {"weight": np.ones((3, 1), np.float32)}),
         (ValueError, {"weight": np.ones(4, np.float32)}),

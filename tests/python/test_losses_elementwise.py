@@ -201,6 +201,16 @@ def test_batchmean_is_the_divergence_of_a_row() -> None:
     value, gradient = loss_fn.value_and_grad(x, y)
     assert value == loss_fn(x, y) == pytest.approx(float(expected.detach()), rel=1e-12)
     np.testing.assert_allclose(gradient, tensor.grad.numpy(), rtol=1e-12)
+    assert loss_fn.reduction == "batchmean"
+    assert repr(loss_fn) == "KLDivLoss(reduction='batchmean', log_target=False)"
+    value, gradient = loss_fn.value_and_grad(np.zeros((0, 5)), np.zeros((0, 5)))
+    assert math.isnan(value)
+    assert gradient.shape == (0, 5)
+    for bad, error in (np.zeros(()), ValueError), (None, TypeError):
+        with pytest.raises(error, match="input"):
+            loss_fn(bad, bad)
+    with pytest.raises(TypeError, match="loss_scale"):
+        loss_fn.grad(x, y, loss_scale="1")
 
 
 def test_edges() -> None:
@@ -210,6 +220,7 @@ def test_edges() -> None:
     assert losses.HuberLoss(delta=2.0).value_and_grad(np.array([2.0]), np.zeros(1))[0] == 2.0
     x, y = np.array([-inf, -1.0]), np.array([0.0, 1.0])
     assert losses.KLDivLoss(reduction="sum").value_and_grad(x, y)[0] == 1.0
+    assert math.isnan(losses.KLDivLoss()(np.array([math.nan, -1.0]), y))
     log_y = np.array([-inf, 0.0])
     assert losses.KLDivLoss(log_target=True, reduction="sum")(x, log_y) == 1.0
     # A confident right answer: the gradient is small, and right.

@@ -224,6 +224,8 @@ def test_a_weight_of_zero_takes_infinity_away() -> None:
     assert value == 1
     np.testing.assert_array_equal(gradient, [[0, 0], [0, -1]])
     assert FocalLoss(alpha=weight, reduction="sum")(x[:1], np.array([0])) == 0
+    x[0, 0] = np.nan
+    assert np.isnan(NLLLoss(weight)(x, np.array([0, 1])))
 
 
 @pytest.mark.parametrize("p", [1, 2])
@@ -323,6 +325,8 @@ def test_bad_arrays(cls: Any, error: Any, x: Any, target: Any, out: Any) -> None
         (ValueError, FocalLoss, {"gamma": np.nan}),
         (ValueError, FocalLoss, {"gamma": np.inf}),
         (TypeError, FocalLoss, {"gamma": "2"}),
+        (TypeError, FocalLoss, {"gamma": np.complex128(2)}),
+        (ValueError, FocalLoss, {"gamma": 10**400}),
         (ValueError, FocalLoss, {"alpha": -0.1}),
         (TypeError, FocalLoss, {"alpha": [1.0, 1.0, 1.0]}),
         (ValueError, FocalLoss, {"alpha": np.ones((3, 1), np.float32)}),

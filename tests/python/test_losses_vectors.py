@@ -252,6 +252,29 @@ def test_swap_takes_the_shorter_way_and_shares_equal_ones() -> None:
     np.testing.assert_allclose(found[2], [[-0.8, 0.0]], atol=1e-16)
 
 
+def test_what_does_not_count_is_not_multiplied_by_infinity() -> None:
+    far, origin = np.full((1, 3), 1e200), np.zeros((1, 3))
+    value, found = ContrastiveLoss().value_and_grad(far, origin, np.array([0]))
+    assert value == 0
+    assert not np.any(found)
+
+
+def test_short_vectors_have_the_cosine_of_pytorch() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    x = [
+        scale * a
+        for scale, a in zip((1e-5, 2e-6), inputs(TripletMarginLoss, (20, 2)), strict=False)
+    ]
+    tensors = [torch.tensor(a, requires_grad=True) for a in x]
+    target = np.ones(20, np.int64)
+    expected = torch.nn.CosineEmbeddingLoss()(*tensors, torch.tensor(target))
+    expected.backward()
+    value, found = CosineEmbeddingLoss().value_and_grad(*x, target)
+    assert value == pytest.approx(expected.item(), rel=1e-12)
+    for gradient, tensor in zip(found, tensors, strict=True):
+        np.testing.assert_allclose(gradient, tensor.grad.numpy(), rtol=1e-11)
+
+
 def test_equally_large_differences_share_the_slope() -> None:
     a, p, n = np.zeros((1, 4)), np.array([[2.0, -2.0, 1.0, 0.0]]), np.zeros((1, 4))
     _, (by_a, by_p, by_n) = TripletMarginLoss(p=math.inf, eps=0.0).value_and_grad(a, p, n)
@@ -317,6 +340,9 @@ TWO = (A.copy(), A.copy())
         (TypeError, A.astype(np.float16), A, np.ones(4, int), None),
         (TypeError, A, A, np.ones(4), None),
         (TypeError, A, A, np.ones(4, bool), None),
+        (TypeError, A, A, np.ones(4, np.float16), None),
+        (TypeError, A, A, np.ones(4, np.uint8), None),
+        (TypeError, A, A, np.ones(4, np.int8), None),
         (TypeError, A, A, [1, 1, 1, 1], None),
         (TypeError, A, A, np.ones(4, int), A.copy()),
         (TypeError, A, A, np.ones(4, int), list(TWO)),

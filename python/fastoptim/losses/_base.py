@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastoptim import _core
+from fastoptim._arguments import number
 
 Array = npt.NDArray[Any]
 Reduction = Literal["mean", "sum", "none"]
@@ -72,8 +73,11 @@ class Elementwise(Loss):
 
     _name: ClassVar[str]
 
+    # "batchmean", too, where a loss has it.
+    reduction: str
+
     def __init__(self, *, reduction: Reduction = "mean") -> None:
-        self.reduction: Reduction = checked_reduction(reduction)
+        self.reduction = checked_reduction(reduction)
 
     def _parameters(self) -> tuple[float, ...]:
         return ()
@@ -85,18 +89,20 @@ class Elementwise(Loss):
     def __call__(self, *inputs: Array) -> Any:
         """Compute the loss alone."""
         x, target = two_inputs(inputs)
-        return self._compute(x, target, None, 1.0, False)[0]
+        return self._compute(self.reduction, x, target, None, 1.0, False)[0]
 
     def value_and_grad(self, *inputs: Array, out: Any = None, loss_scale: float = 1.0) -> Any:
         """Compute the loss and its gradient by the first input; see `Loss.value_and_grad`."""
         x, target = two_inputs(inputs)
-        return self._compute(x, target, out, loss_scale, True)
+        return self._compute(self.reduction, x, target, out, loss_scale, True)
 
-    def _compute(self, x: Array, target: Array, out: Any, loss_scale: float, grad: bool) -> Any:
+    def _compute(
+        self, reduction: str, x: Array, target: Array, out: Any, loss_scale: float, grad: bool
+    ) -> Any:
         return _core.elementwise_loss(
             self._name,
             self._parameters(),
-            self.reduction,
+            reduction,
             x,
             target,
             out,
@@ -200,17 +206,25 @@ def checked_reduction(reduction: Reduction) -> Reduction:
     return reduction
 
 
-def checked_number(name: str, value: float, *, least: float, open_end: bool = False) -> float:
-    """Check a finite number, at least or above ``least``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+def checked_number(
+    name: str,
+    value: float,
+    *,
+    least: float,
+    most: float | None = None,
+    open_end: bool = False,
+) -> float:
+    """Check a finite number, at least or above ``least``, and at most ``most`` if that is given."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    number = float(value)
-    good = number > least if open_end else number >= least
-    if not (good and np.isfinite(number)):
-        raise ValueError(
-            f"{name} must be finite and {'>' if open_end else '>='} {least:g}, got {value}"
-        )
-    return number
+    x = number(name, value)
+    good = x > least if open_end else x >= least
+    if not (good and np.isfinite(x) and (most is None or x <= most)):
+        wanted = f"finite and {'>' if open_end else '>='} {least:g}"
+        if most is not None:
+            wanted = f"in [{least:g}, {most:g}]"
+        raise ValueError(f"{name} must be {wanted}, got {value}")
+    return x
 
 
 def checked_flag(name: str, value: bool) -> bool:

@@ -174,9 +174,7 @@ class SigmoidFocalLoss(Elementwise):
     ) -> None:
         super().__init__(reduction=reduction)
         self.gamma = checked_number("gamma", gamma, least=0.0)
-        self.alpha = None if alpha is None else checked_number("alpha", alpha, least=0.0)
-        if self.alpha is not None and self.alpha > 1.0:
-            raise ValueError(f"alpha must be in [0, 1] or None, got {alpha}")
+        self.alpha = alpha if alpha is None else checked_number("alpha", alpha, least=0.0, most=1.0)
 
     def _parameters(self) -> tuple[float, ...]:
         if self.alpha is None:

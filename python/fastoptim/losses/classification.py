@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Literal
 
-import numpy as np
-
+from fastoptim._arguments import number
 from fastoptim.losses._base import (
     Array,
     Elementwise,
     Reduction,
     checked_flag,
     checked_number,
-    two_inputs,
 )
 
 
@@ -23,7 +22,8 @@ class KLDivLoss(Elementwise):
         l = y\, (\ln y - x) \quad \text{or, for log-targets,} \quad e^y (y - x)
 
     Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
-    The input holds log-probabilities. A target of probability 0 adds 0, whatever the input is.
+    The input holds log-probabilities. A target of probability 0 adds 0, whatever the input is,
+    unless it is NaN.
 
     Parameters
     ----------
@@ -50,32 +50,35 @@ class KLDivLoss(Elementwise):
 
     _name = "kl_div"
 
-    def __init__(self, log_target: bool = False, *, reduction: str = "mean") -> None:
-        self._by_rows = reduction == "batchmean"
-        super().__init__(reduction="sum" if self._by_rows else reduction)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        log_target: bool = False,
+        *,
+        reduction: Reduction | Literal["batchmean"] = "mean",
+    ) -> None:
+        if reduction == "batchmean":
+            self.reduction = reduction
+        else:
+            super().__init__(reduction=reduction)
         self.log_target = checked_flag("log_target", log_target)
 
     def _parameters(self) -> tuple[float, ...]:
         return (float(self.log_target),)
 
-    def __call__(self, *inputs: Array) -> Any:
-        """Compute the loss alone."""
-        value = super().__call__(*inputs)
-        return value / self._rows(inputs) if self._by_rows else value
-
-    def value_and_grad(self, *inputs: Array, out: Any = None, loss_scale: float = 1.0) -> Any:
-        """Compute the loss and its gradient by the first input; see `Loss.value_and_grad`."""
-        if not self._by_rows:
-            return super().value_and_grad(*inputs, out=out, loss_scale=loss_scale)
-        rows = self._rows(inputs)
-        value, gradient = super().value_and_grad(*inputs, out=out, loss_scale=loss_scale / rows)
-        return value / rows, gradient
-
-    def _rows(self, inputs: tuple[Array, ...]) -> int:
-        x, _ = two_inputs(inputs)
-        if not isinstance(x, np.ndarray) or x.ndim == 0 or len(x) == 0:
+    def _compute(
+        self, reduction: str, x: Array, target: Array, out: Any, loss_scale: float, grad: bool
+    ) -> Any:
+        if reduction != "batchmean":
+            return super()._compute(reduction, x, target, out, loss_scale, grad)
+        # What is no array is for the core to refuse.
+        shape = getattr(x, "shape", (1,))
+        if not shape:
             raise ValueError("batchmean needs an input with rows")
-        return len(x)
+        # An empty batch has the mean 0 / 0, and no gradient to be scaled.
+        rows = shape[0] or math.nan
+        scale = number("loss_scale", loss_scale) / (shape[0] or 1)
+        value, gradient = super()._compute("sum", x, target, out, scale, grad)
+        return value / rows, gradient
 
 
 class HingeLoss(Elementwise):

@@ -147,9 +147,7 @@ class CosineEmbeddingLoss(Vectors):
     _target = "target"
 
     def __init__(self, margin: float = 0.0, *, reduction: Reduction = "mean") -> None:
-        self.margin = checked_number("margin", margin, least=-1.0)
-        if self.margin > 1.0:
-            raise ValueError(f"margin must be in [-1, 1], got {margin}")
+        self.margin = checked_number("margin", margin, least=-1.0, most=1.0)
         self.reduction = checked_reduction(reduction)
 
     def _parameters(self) -> tuple[float, ...]:

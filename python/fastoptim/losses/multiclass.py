@@ -87,10 +87,9 @@ class CrossEntropyLoss(Rows):
     ) -> None:
         self.weight = checked_class_weight("weight", weight)
         self.ignore_index = integer("ignore_index", ignore_index)
-        # Written so that NaN is refused.
-        if not 0.0 <= label_smoothing <= 1.0:
-            raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = checked_number(
+            "label_smoothing", label_smoothing, least=0.0, most=1.0
+        )
         self.reduction: Reduction = checked_reduction(reduction)
 
     def _parameters(self) -> tuple[float, ...]:
@@ -112,7 +111,7 @@ class NLLLoss(Rows):
     ----------
     weight
         A factor per class: an array of shape (C,) and the dtype of the input. A class of weight 0
-        adds nothing, whatever its log-probability.
+        adds nothing, whatever its log-probability, unless that is NaN.
     ignore_index
         A row with this target adds nothing, whatever it holds, and its gradient is 0.
     reduction

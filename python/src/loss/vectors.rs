@@ -56,7 +56,7 @@ pub(super) fn vector_loss<'py>(
         None => None,
         Some((name, object)) => {
             let target = Array::new(name, object)?;
-            if matches!(target.dtype, Dtype::F32 | Dtype::F64) {
+            if !matches!(target.dtype, Dtype::I32 | Dtype::I64) {
                 require_dtype(name, &target, &inputs[0])?;
             }
             require_shape(name, &target, &shape[..1])?;
