@@ -6,8 +6,6 @@ use crate::cells::Cells;
 use crate::float::Float;
 use crate::isa::Tier;
 use crate::prepare::STAGE;
-use crate::threads::CHUNK;
-use crate::work::Work;
 
 /// What is left to do after an update.
 #[derive(Debug)]
@@ -80,70 +78,6 @@ impl<T: Float> Finish<'_, T> {
             }
             if let Some(copy) = &self.copy {
                 copy.store(from, x, tier);
-            }
-        }
-    }
-}
-
-/// A parameter that a step leaves alone, and what still follows it.
-#[derive(Debug)]
-pub struct Idle<'a, T> {
-    /// The parameter.
-    pub p: Cells<'a, T>,
-    /// Its first state array, where [`Finish::iterate`] needs it.
-    pub z: Option<Cells<'a, T>>,
-    /// What follows.
-    pub finish: Finish<'a, T>,
-}
-
-/// The work over parameters that have no gradient.
-#[derive(Debug)]
-pub struct Following<'a, T> {
-    parameters: Vec<Idle<'a, T>>,
-    /// Which parameter and from where each chunk is.
-    chunks: Vec<(usize, usize)>,
-    elements: usize,
-}
-
-impl<'a, T: Float> Following<'a, T> {
-    /// The work over `parameters`.
-    pub fn new(parameters: Vec<Idle<'a, T>>) -> Self {
-        let mut chunks = Vec::new();
-        let mut elements = 0;
-        for (index, Idle { p, finish, .. }) in parameters.iter().enumerate() {
-            finish.check(p.len());
-            elements += p.len();
-            chunks.extend((0..p.len()).step_by(CHUNK).map(|from| (index, from)));
-        }
-        Self {
-            parameters,
-            chunks,
-            elements,
-        }
-    }
-}
-
-impl<T: Float> Work for Following<'_, T> {
-    fn chunks(&self, _phase: usize) -> (usize, usize) {
-        (self.chunks.len(), self.elements / 2)
-    }
-
-    unsafe fn run(&self, _phase: usize, chunk: usize, tier: Tier) {
-        let (index, start) = self.chunks[chunk];
-        let Idle { p, z, finish } = &self.parameters[index];
-        let end = p.len().min(start + CHUNK);
-        let mut stages = [[T::ZERO; STAGE]; 2];
-        for from in (start..end).step_by(STAGE) {
-            let n = STAGE.min(end - from);
-            let [a, b] = &mut stages;
-            let (a, b) = (&mut a[..n], &mut b[..n]);
-            // SAFETY: no other chunk has these elements, and none is run twice.
-            unsafe {
-                p.load(from, a, tier);
-                if let Some(z) = z {
-                    z.load(from, b, tier);
-                }
-                finish.block(from, a, z.as_ref().map(|_| &*b), tier);
             }
         }
     }

@@ -11,7 +11,7 @@
 //! - [`isa`] compiles every kernel once per tier, [`threads`] spreads chunks over a pool.
 //! - [`sweep`], [`layers`] and [`wholes`] drive the three shapes of [`rule`], which [`optim`] lists,
 //!   over [`segment`]s of [`cells`], on gradients as [`prepare`] leaves them, and [`finish`] what
-//!   follows the update; [`work`] does all of a step's work together. [`storage`] is how cells are
+//!   follows the update ([`following`] where there is none); [`work`] does all of a step's work together. [`storage`] is how cells are
 //!   kept in fewer bits.
 //! - [`reduce`] drives the norms behind [`clip`], of gradients before a step ([`norm`]) and the sums
 //!   of a [`regularizer`]; [`pointwise`], [`rowwise`] and [`vectorwise`] drive the losses in
@@ -29,6 +29,7 @@ pub mod error;
 pub mod factor;
 pub mod finish;
 pub mod float;
+pub mod following;
 pub mod hyper;
 pub mod isa;
 pub mod layers;

@@ -3,6 +3,7 @@
 mod gradients;
 mod state;
 mod step;
+mod targets;
 
 use std::sync::OnceLock;
 
@@ -14,7 +15,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use self::state::{Expected, Restored, Saved};
-use self::step::{Options, Policy, Targets, execute, real, towards_average};
+use self::step::{Options, Policy, execute, real, towards_average};
+use self::targets::Targets;
 use crate::array::{Dtype, Layout, check_disjoint, numbers, with_float};
 use crate::error::to_py;
 use crate::group::{Group, Keys};

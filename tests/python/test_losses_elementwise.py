@@ -206,11 +206,13 @@ def test_batchmean_is_the_divergence_of_a_row() -> None:
     value, gradient = loss_fn.value_and_grad(np.zeros((0, 5)), np.zeros((0, 5)))
     assert math.isnan(value)
     assert gradient.shape == (0, 5)
-    for bad, error in (np.zeros(()), ValueError), (None, TypeError):
+    wrong: list[tuple[Any, type[Exception]]] = [(np.zeros(()), ValueError), (None, TypeError)]
+    for bad, error in wrong:
         with pytest.raises(error, match="input"):
             loss_fn(bad, bad)
+    text: Any = "1"
     with pytest.raises(TypeError, match="loss_scale"):
-        loss_fn.grad(x, y, loss_scale="1")
+        loss_fn.grad(x, y, loss_scale=text)
 
 
 def test_edges() -> None:

@@ -12,6 +12,8 @@ from fastoptim import _core
 from fastoptim.buffer import FlatBuffer
 from fastoptim.ema import EMA
 from fastoptim.errors import CheckpointError
+from fastoptim.optim._checkpoint import checked_state, count, entry_of
+from fastoptim.optim._storage import Storage
 from fastoptim.regularizers import Regularizer
 from fastoptim.structure import (
     Array,
@@ -44,46 +46,6 @@ class StepInfo(NamedTuple):
 
 
 _APPLIED = StepInfo(True, None)
-
-
-class Storage(NamedTuple):
-    """How an optimizer keeps what it need not keep exactly; arithmetic is in float32 all the same.
-
-    Parameters in float16 and bfloat16 have float32 moments unless ``state_dtype`` says otherwise.
-    Moments in bfloat16 take half the memory, in int8 a quarter (and one float32 per 256 numbers).
-    Averages of parameters, step sizes, sums that only grow and the factors of matrices are never
-    kept in fewer bits.
-
-    Attributes
-    ----------
-    state_dtype : {"float32", "bfloat16", "int8"} or None
-        The storage of the moments. None: float64 for float64 parameters, float32 for all others.
-        "int8" keeps a first moment as int8 with the largest absolute value of each block of 256 as
-        its scale (``exp_avg`` and ``exp_avg_scale`` in the state), and the root of a second moment
-        as uint8.
-    rounding : {"stochastic", "nearest"}
-        Of parameters and moments that are kept in fewer bits than they are computed in.
-        Stochastic rounding is right on average, so that small updates are not lost; nearest loses
-        what is less than half a unit, and moves a second moment in int8 up alone.
-    seed : int
-        Of the random bits, which depend on it, the parameter, its step and the place alone: they
-        are the same for any number of threads.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import fastoptim as fo
-    >>> opt = fo.AdamW(np.ones(512, "f4"), state_dtype="int8", seed=1)
-    >>> opt.step(np.ones(512, "f4")).applied
-    True
-    >>> {name: x.dtype.name for name, x in opt.state["0"].items() if name != "step"}
-    {'exp_avg': 'int8', 'exp_avg_scale': 'float32', 'exp_avg_sq': 'uint8', \
-'exp_avg_sq_scale': 'float32'}
-    """
-
-    state_dtype: str | None = None
-    rounding: str = "stochastic"
-    seed: int = 0
 
 
 class Optimizer:
@@ -339,15 +301,15 @@ class Optimizer:
         unknown = set(state) - set(range(len(self._names)))
         if unknown:
             raise CheckpointError(f"state of unknown parameters {sorted(map(str, unknown))}")
-        entries = [_entry(name, state.get(index, {})) for index, name in enumerate(self._names)]
-        counts = [_count(f"step of {name!r}", e.get("step", 0)) for name, e in entries]
-        steps = _count("steps", state_dict.get("steps", max(counts, default=0)))
+        entries = [entry_of(name, state.get(index, {})) for index, name in enumerate(self._names)]
+        counts = [count(f"step of {name!r}", e.get("step", 0)) for name, e in entries]
+        steps = count("steps", state_dict.get("steps", max(counts, default=0)))
         try:
             expected = self._engine.expected(groups, steps)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"param_groups: {error}") from None
         loaded = [
-            (count, *_loaded_state(name, entry, count > 0, *known))
+            (count, *checked_state(name, entry, count > 0, *known))
             for (name, entry), count, known in zip(entries, counts, expected, strict=True)
         ]
         averaged = bool(state_dict.get("averaged", False))
@@ -462,71 +424,3 @@ def _average(ema: Any) -> EMA:
     if not isinstance(ema, EMA):
         raise TypeError(f"ema must be a fastoptim.EMA, got {type(ema).__name__}")
     return ema
-
-
-def _count(name: str, value: Any) -> int:
-    try:
-        count = operator.index(value)
-    except TypeError:
-        try:
-            number = float(value)
-            count = int(number)
-        except (TypeError, ValueError, OverflowError):
-            raise CheckpointError(f"{name} must be a whole number, got {value!r}") from None
-        if count != number:
-            raise CheckpointError(f"{name} must be a whole number, got {value!r}") from None
-    if not 0 <= count < 2**64:
-        raise CheckpointError(f"{name} must be >= 0 and fit 64 bits, got {value!r}")
-    return count
-
-
-def _entry(name: str, entry: Any) -> tuple[str, Mapping[str, Any]]:
-    if not isinstance(entry, Mapping):
-        raise CheckpointError(f"state of {name!r} must be a mapping")
-    return name, entry
-
-
-def _loaded_state(
-    name: str,
-    entry: Mapping[str, Any],
-    stepped: bool,
-    numbers: Sequence[tuple[str, float]],
-    slots: Sequence[tuple[str, str, list[int], bool]],
-) -> tuple[list[float], dict[str, Array]]:
-    """Check the saved numbers and arrays of one parameter against what it may have."""
-    scalars = [_number(f"{key} of {name!r}", entry.get(key, value)) for key, value in numbers]
-    expected = {slot: (dtype, tuple(shape)) for slot, dtype, shape, _ in slots}
-    arrays = {}
-    for slot, value in entry.items():
-        if slot == "step" or slot in dict(numbers) or value is None:
-            continue
-        if slot not in expected:
-            raise CheckpointError(f"state of {name!r} has an unexpected {slot!r}")
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise CheckpointError(f"{slot} of {name!r} is no array: {error}") from None
-        if (str(array.dtype), array.shape) != expected[slot]:
-            dtype, shape = expected[slot]
-            raise CheckpointError(
-                f"{slot} of {name!r} is {array.dtype} of shape {array.shape}, "
-                f"expected {dtype} of shape {shape}"
-            )
-        if np.isnan(array).any() or (slot.endswith(("_sq", "_scale")) and (array < 0).any()):
-            raise CheckpointError(f"{slot} of {name!r} has NaN or negative values")
-        arrays[slot] = array
-    missing = [slot for slot, _, _, needed in slots if stepped and needed and slot not in arrays]
-    missing += [f"{slot}_scale" for slot in arrays if f"{slot}_scale" in expected.keys() - arrays]
-    if missing:
-        raise CheckpointError(f"state of {name!r} lacks {missing}")
-    return scalars, arrays
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise CheckpointError(f"{name} must be a number, got {value!r}") from None
-    if not np.isfinite(number):
-        raise CheckpointError(f"{name} must be finite, got {number}")
-    return number

@@ -1,12 +1,10 @@
 //! One step: its options, checked, and the work that it is.
 
-use std::ops::Range;
-
 use fastoptim::cells::Cells;
 use fastoptim::clip;
 use fastoptim::factor::Factor;
-use fastoptim::finish::{Finish, Following, Idle};
 use fastoptim::float::Float;
+use fastoptim::following::{Following, Idle};
 use fastoptim::norm;
 use fastoptim::prepare::Prepare;
 use fastoptim::regularizer::Regularizer;
@@ -18,9 +16,9 @@ use pyo3::prelude::*;
 
 use super::Engine;
 use super::gradients::Gradients;
-use crate::array::{Dtype, Layout, Memory, check_disjoint, matching};
+use super::targets::Targets;
+use crate::array::{Dtype, Memory};
 use crate::group::Group;
-use crate::inflight::Ranges;
 use crate::parameter::{Parameter, slice_mut};
 
 /// What becomes of a step whose gradients are not all finite.
@@ -106,117 +104,6 @@ impl Options {
             regularizer: self.regularizer,
             clip_value: self.clip_value,
             ..Prepare::default()
-        }
-    }
-}
-
-/// The arrays that a step writes besides the parameters and their state.
-#[derive(Default)]
-pub(super) struct Targets {
-    /// The moving averages, and how much of the difference they move by.
-    average: Option<(Vec<Memory>, f64)>,
-    copy: Option<Vec<Memory>>,
-    clear_gradients: bool,
-}
-
-impl Targets {
-    pub(super) fn new(
-        parameters: &[Parameter],
-        average: Option<&(Vec<Bound<'_, PyAny>>, f64)>,
-        copy: Option<&[Bound<'_, PyAny>]>,
-        clear_gradients: bool,
-    ) -> PyResult<Self> {
-        let all = |what: &str, arrays: &[Bound<'_, PyAny>], dtypes: fn(Dtype) -> Vec<Dtype>| {
-            if arrays.len() != parameters.len() {
-                return Err(PyValueError::new_err(format!(
-                    "{what} has {} arrays for {} parameters",
-                    arrays.len(),
-                    parameters.len()
-                )));
-            }
-            let target = |(parameter, array): (&Parameter, &Bound<'_, PyAny>)| {
-                let name = || format!("{what}[{:?}]", parameter.name);
-                let Layout { dtype, shape, .. } = &parameter.layout;
-                let memory = matching(name, array, &dtypes(*dtype), shape)?;
-                if memory.writable {
-                    Ok(memory)
-                } else {
-                    Err(PyValueError::new_err(format!("{} is read-only", name())))
-                }
-            };
-            parameters.iter().zip(arrays).map(target).collect()
-        };
-        let average = average
-            .map(|(arrays, weight)| {
-                Ok::<_, PyErr>((all("ema", arrays, |d| vec![d.arithmetic()])?, *weight))
-            })
-            .transpose()?;
-        let halves = |_| vec![Dtype::BF16, Dtype::F16];
-        let copy = copy
-            .map(|arrays| all("copy_to", arrays, halves))
-            .transpose()?;
-        Ok(Self {
-            average,
-            copy,
-            clear_gradients,
-        })
-    }
-
-    /// Whether a step writes nothing but the parameters and their state.
-    pub(super) fn is_nothing(&self) -> bool {
-        self.average.is_none() && self.copy.is_none() && !self.clear_gradients
-    }
-
-    /// All memory that a step writes and reads, if none of it is shared.
-    pub(super) fn disjoint(
-        &self,
-        written: &[Range<usize>],
-        gradients: &Gradients,
-    ) -> PyResult<[Ranges; 2]> {
-        let mut writes: Vec<(&str, Range<usize>)> = Vec::new();
-        writes.extend(written.iter().map(|range| ("params", range.clone())));
-        let averages = self.average.iter().flat_map(|(arrays, _)| arrays);
-        writes.extend(averages.map(|memory| ("ema", memory.range())));
-        let copies = self.copy.iter().flatten();
-        writes.extend(copies.map(|memory| ("copy_to", memory.range())));
-        let grads = gradients.arrays.iter().flatten();
-        let grads = grads.map(|memory| ("grads", memory.range()));
-        let mut reads = Vec::new();
-        if self.clear_gradients {
-            writes.extend(grads);
-        } else {
-            reads.extend(grads);
-        }
-        check_disjoint(&writes, &reads)?;
-        let ranges =
-            |named: Vec<(&str, Range<usize>)>| named.into_iter().map(|(_, range)| range).collect();
-        Ok([ranges(writes), ranges(reads)])
-    }
-
-    /// What is done after the update of one parameter. With `iterate` the averaged iterate of
-    /// schedule-free parameters is followed.
-    ///
-    /// # Safety
-    /// The targets are alive for `'a`, and nobody else has them.
-    unsafe fn finish<'a, T: Float>(&self, index: usize, iterate: Option<f64>) -> Finish<'a, T> {
-        // SAFETY: the caller's word; the dtypes were checked.
-        unsafe {
-            Finish {
-                average: self.average.as_ref().map(|(arrays, weight)| {
-                    let Memory { data, len, .. } = arrays[index];
-                    (Cells::native(slice_mut(data, len)), *weight)
-                }),
-                copy: self.copy.as_ref().and_then(|arrays| {
-                    let Memory {
-                        data, len, dtype, ..
-                    } = arrays[index];
-                    let numbers = slice_mut(data, len);
-                    let half = dtype.half()?;
-                    Some(Cells::half(half, numbers, Rounding::Nearest))
-                }),
-                iterate,
-                clear_gradient: self.clear_gradients,
-            }
         }
     }
 }

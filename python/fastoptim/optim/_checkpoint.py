@@ -1,0 +1,80 @@
+"""The checks of saved state, all of them before anything is taken over."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastoptim.errors import CheckpointError
+from fastoptim.structure import Array
+
+
+def count(name: str, value: Any) -> int:
+    try:
+        count = operator.index(value)
+    except TypeError:
+        try:
+            number = float(value)
+            count = int(number)
+        except (TypeError, ValueError, OverflowError):
+            raise CheckpointError(f"{name} must be a whole number, got {value!r}") from None
+        if count != number:
+            raise CheckpointError(f"{name} must be a whole number, got {value!r}") from None
+    if not 0 <= count < 2**64:
+        raise CheckpointError(f"{name} must be >= 0 and fit 64 bits, got {value!r}")
+    return count
+
+
+def entry_of(name: str, entry: Any) -> tuple[str, Mapping[str, Any]]:
+    if not isinstance(entry, Mapping):
+        raise CheckpointError(f"state of {name!r} must be a mapping")
+    return name, entry
+
+
+def checked_state(
+    name: str,
+    entry: Mapping[str, Any],
+    stepped: bool,
+    numbers: Sequence[tuple[str, float]],
+    slots: Sequence[tuple[str, str, list[int], bool]],
+) -> tuple[list[float], dict[str, Array]]:
+    """Check the saved numbers and arrays of one parameter against what it may have."""
+    scalars = [_number(f"{key} of {name!r}", entry.get(key, value)) for key, value in numbers]
+    expected = {slot: (dtype, tuple(shape)) for slot, dtype, shape, _ in slots}
+    arrays = {}
+    for slot, value in entry.items():
+        if slot == "step" or slot in dict(numbers) or value is None:
+            continue
+        if slot not in expected:
+            raise CheckpointError(f"state of {name!r} has an unexpected {slot!r}")
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise CheckpointError(f"{slot} of {name!r} is no array: {error}") from None
+        if (str(array.dtype), array.shape) != expected[slot]:
+            dtype, shape = expected[slot]
+            raise CheckpointError(
+                f"{slot} of {name!r} is {array.dtype} of shape {array.shape}, "
+                f"expected {dtype} of shape {shape}"
+            )
+        if np.isnan(array).any() or (slot.endswith(("_sq", "_scale")) and (array < 0).any()):
+            raise CheckpointError(f"{slot} of {name!r} has NaN or negative values")
+        arrays[slot] = array
+    missing = [slot for slot, _, _, needed in slots if stepped and needed and slot not in arrays]
+    missing += [f"{slot}_scale" for slot in arrays if f"{slot}_scale" in expected.keys() - arrays]
+    if missing:
+        raise CheckpointError(f"state of {name!r} lacks {missing}")
+    return scalars, arrays
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise CheckpointError(f"{name} must be a number, got {value!r}") from None
+    if not np.isfinite(number):
+        raise CheckpointError(f"{name} must be finite, got {number}")
+    return number

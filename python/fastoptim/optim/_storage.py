@@ -1,0 +1,45 @@
+"""How an optimizer keeps its moments and its parameters."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Storage(NamedTuple):
+    """How an optimizer keeps what it need not keep exactly; arithmetic is in float32 all the same.
+
+    Parameters in float16 and bfloat16 have float32 moments unless ``state_dtype`` says otherwise.
+    Moments in bfloat16 take half the memory, in int8 a quarter (and one float32 per 256 numbers).
+    Averages of parameters, step sizes, sums that only grow and the factors of matrices are never
+    kept in fewer bits.
+
+    Attributes
+    ----------
+    state_dtype : {"float32", "bfloat16", "int8"} or None
+        The storage of the moments. None: float64 for float64 parameters, float32 for all others.
+        "int8" keeps a first moment as int8 with the largest absolute value of each block of 256 as
+        its scale (``exp_avg`` and ``exp_avg_scale`` in the state), and the root of a second moment
+        as uint8.
+    rounding : {"stochastic", "nearest"}
+        Of parameters and moments that are kept in fewer bits than they are computed in.
+        Stochastic rounding is right on average, so that small updates are not lost; nearest loses
+        what is less than half a unit, and moves a second moment in int8 up alone.
+    seed : int
+        Of the random bits, which depend on it, the parameter, its step and the place alone: they
+        are the same for any number of threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> opt = fo.AdamW(np.ones(512, "f4"), state_dtype="int8", seed=1)
+    >>> opt.step(np.ones(512, "f4")).applied
+    True
+    >>> {name: x.dtype.name for name, x in opt.state["0"].items() if name != "step"}
+    {'exp_avg': 'int8', 'exp_avg_scale': 'float32', 'exp_avg_sq': 'uint8', \
+'exp_avg_sq_scale': 'float32'}
+    """
+
+    state_dtype: str | None = None
+    rounding: str = "stochastic"
+    seed: int = 0
