@@ -124,16 +124,16 @@ fn block<T: Float>(
 ) -> f64 {
     let Range { start, end } = range;
     let n = end - start;
-    let mut stages = [[T::ZERO; reduce::BLOCK]; 3];
-    let [g, p, prepared] = &mut stages;
+    let mut loaded = [T::ZERO; reduce::BLOCK];
     // SAFETY: inside; nothing is written before the norm is known.
-    let g = unsafe { segment.g.read_into(start, &mut g[..n], tier) };
+    let g = unsafe { segment.g.read_into(start, &mut loaded[..n], tier) };
     if *prepare == Prepare::default() {
         // A gradient that is not finite shows in what is measured.
         return reduce::block(g, what, tier);
     }
+    let [mut held, mut prepared] = [[T::ZERO; reduce::BLOCK]; 2];
     // SAFETY: as above.
-    let p = unsafe { segment.p.read_into(start, &mut p[..n], tier) };
+    let p = unsafe { segment.p.read_into(start, &mut held[..n], tier) };
     let out = &mut prepared[..n];
     prepare.write(p, g, out, tier);
     let infinite = if check {

@@ -19,15 +19,16 @@ pub fn squares<T: Float>(p: &Cells<'_, T>, g: &Cells<'_, T>, adaptive: bool) -> 
     let join = |a, b| what.join(a, b);
     let sums = reduce::blockwise(&[g.len()], g.len() / 2, join, |_, range| {
         let (from, n) = (range.start, range.len());
-        let mut stages = [[T::ZERO; reduce::BLOCK]; 3];
-        let [held, loaded, out] = stages.each_mut().map(|stage| &mut stage[..n]);
+        let mut loaded = [T::ZERO; reduce::BLOCK];
         // SAFETY: inside; nothing is written while the borrows live.
-        let g = unsafe { g.read_into(from, loaded, tier) };
+        let g = unsafe { g.read_into(from, &mut loaded[..n], tier) };
         if !adaptive {
             return reduce::block(g, what, tier);
         }
+        let [mut held, mut products] = [[T::ZERO; reduce::BLOCK]; 2];
         // SAFETY: as above.
-        let p = unsafe { p.read_into(from, held, tier) };
+        let p = unsafe { p.read_into(from, &mut held[..n], tier) };
+        let out = &mut products[..n];
         tier.run(Products { p, g, out });
         reduce::block(out, what, tier)
     });

@@ -1,6 +1,7 @@
 //! The same bits for every tier, thread count and division into segments.
 
 mod cases;
+mod kept;
 
 use fastoptim::clip::{Array, total_norm};
 use fastoptim::factor::Factor;
@@ -76,6 +77,24 @@ fn threads_and_segments_agree() {
                 let parts = [1, 0, 9_999, 200_001];
                 let apart = with_threads(1, || run(&parts));
                 assert!(with_threads(threads, || run(&parts)) == apart, "{method:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tiers_and_threads_agree_on_what_is_kept_in_fewer_bits() {
+    for method in cases::methods() {
+        for (n, prepare) in [1, 255, 257, 1025, 40_001]
+            .into_iter()
+            .flat_map(|n| preparations().map(|prepare| (n, prepare)))
+        {
+            let run = || kept::run(&method, n, prepare);
+            let expected =
+                with_threads(1, || with_tier(Tier::Baseline, run)).expect("always there");
+            for tier in Tier::supported() {
+                let got = with_threads(3, || with_tier(tier, run)).expect("supported");
+                assert!(got == expected, "{method:?} differs at {n} on {tier}");
             }
         }
     }

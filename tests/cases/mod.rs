@@ -79,7 +79,7 @@ pub(crate) fn numbers(n: usize, seed: u64) -> Vec<f64> {
 }
 
 /// A shape of `n` elements that the method takes: a matrix of few rows where it can be one.
-fn shape(method: &Method, n: usize) -> Vec<usize> {
+pub(crate) fn shape(method: &Method, n: usize) -> Vec<usize> {
     let rows = (1..=12)
         .rev()
         .find(|rows| n.is_multiple_of(*rows))

@@ -295,6 +295,26 @@ def test_state_of_another_storage_is_refused(optimizer: Any) -> None:
         assert snapshot(opts[0]) == before
 
 
+def test_state_that_cannot_be_negative_is_refused(optimizer: Any) -> None:
+    sizes = {*SQUARES, "sum", "row_var", "col_var", "variance", "step_size"}
+    for extra, shape in itertools.product(configurations(optimizer), [(3, 4), (5,)]):
+        if optimizer is fo.Muon and len(shape) == 1:
+            continue
+        opt = optimizer(numbers([shape], "f4"), **extra)
+        opt.step(numbers([shape], "f4", 1))
+        before = snapshot(opt)
+        for name in arrays_of(opt.state["0"]):
+            saved = opt.state_dict()
+            saved["state"][0][name].flat[0] = -1.0
+            if name in sizes:
+                with pytest.raises(fo.CheckpointError, match=f"{name} .* negative"):
+                    opt.load_state_dict(saved)
+                assert snapshot(opt) == before
+            else:
+                opt.load_state_dict(saved)
+                before = snapshot(opt)
+
+
 @pytest.mark.parametrize("change", ["missing", "shape", "nan", "negative", "codes"])
 def test_scales_that_do_not_fit_are_refused(change: str) -> None:
     opt = fo.AdamW(np.ones(300, "f4"), state_dtype="int8")

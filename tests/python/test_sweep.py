@@ -99,6 +99,28 @@ def test_options_are_separate_calls_to_the_bit(optimizer: Any, dtype: str, maxim
         assert snapshot(fused.state) == snapshot(apart.state)
 
 
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_what_is_not_finite_goes_the_same_way(optimizer: Any, bad: float) -> None:
+    options = itertools.product(REGULARIZERS[::3], [None, 0.7], [None, 1.0, math.inf])
+    chosen = itertools.cycle(configurations(optimizer))
+    for (penalty, bound, max_norm), extra in zip(options, chosen, strict=False):
+        a, b = numbers(SMALL, "f8"), numbers(SMALL, "f8")
+        fused, apart = optimizer(a, **extra), optimizer(b, **extra)
+        grads = numbers(SMALL, "f8", 1)
+        grads[0][1, 2] = bad
+        how: dict[str, Any] = {"regularizer": penalty, "clip_value": bound, "max_norm": max_norm}
+        ready, norm = prepared(b, grads, **how)
+        apart.step(ready)
+        assert repr(fused.step(grads, **how)) == repr(fo.StepInfo(True, norm))
+        for x, y in zip([*a, *arrays(fused)], [*b, *arrays(apart)], strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def arrays(opt: Any) -> list[Any]:
+    entries = [entry.values() for entry in opt.state.values()]
+    return [x for x in itertools.chain(*entries) if isinstance(x, np.ndarray)]
+
+
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_options_over_blocks_and_chunks(optimizer: Any, dtype: str) -> None:
     how: dict[str, Any] = {"regularizer": REGULARIZERS[3], "clip_value": 0.7, "max_norm": 10.0}
@@ -420,10 +442,7 @@ def fixed_run() -> str:
         copies = [np.ones(shape, "f2") for shape in shapes]
         for seed in range(2):
             opt.step(numbers(shapes, dtype, 1 + seed), copy_to=copies, **options)
-        arrays = [*params, *copies]
-        for entry in opt.state.values():
-            arrays += [x for x in entry.values() if isinstance(x, np.ndarray)]
-        digest.update(b"".join(array.tobytes() for array in arrays))
+        digest.update(b"".join(x.tobytes() for x in [*params, *copies, *arrays(opt)]))
     return digest.hexdigest()
 
 

@@ -34,6 +34,21 @@ def entry_of(name: str, entry: Any) -> tuple[str, Mapping[str, Any]]:
     return name, entry
 
 
+# Means and sums of squares and sizes: a negative one would make NaN, or turn a step around.
+_NON_NEGATIVE = {
+    "acc_delta",
+    "col_var",
+    "exp_avg_sq",
+    "exp_inf",
+    "max_exp_avg_sq",
+    "row_var",
+    "square_avg",
+    "step_size",
+    "sum",
+    "variance",
+}
+
+
 def checked_state(
     name: str,
     entry: Mapping[str, Any],
@@ -60,7 +75,8 @@ def checked_state(
                 f"{slot} of {name!r} is {array.dtype} of shape {array.shape}, "
                 f"expected {dtype} of shape {shape}"
             )
-        if np.isnan(array).any() or (slot.endswith(("_sq", "_scale")) and (array < 0).any()):
+        signed = slot not in _NON_NEGATIVE and not slot.endswith("_scale")
+        if np.isnan(array).any() or (not signed and (array < 0).any()):
             raise CheckpointError(f"{slot} of {name!r} has NaN or negative values")
         arrays[slot] = array
     missing = [slot for slot, _, _, needed in slots if stepped and needed and slot not in arrays]
