@@ -108,6 +108,20 @@ def test_every_storage_stays_near_float64(optimizer: Any, dtype: Any, storage: s
         assert np.sqrt(np.mean(off**2)) <= 0.2 * np.sqrt(np.mean(moved**2)) + 5 * bits, extra
 
 
+@pytest.mark.parametrize("half", HALVES)
+def test_prodigy_needs_stochastic_rounding_in_16_bits(half: Any) -> None:
+    for rounding in ROUNDINGS:
+        w = np.ones(10_000, half)
+        opt = fo.Prodigy(w, rounding=rounding)
+        for _ in range(200):
+            opt.step(2 * w)
+        if rounding == "stochastic":
+            assert 0.2 < opt.state["0"]["d"] < 0.8
+            assert np.abs(w.astype("f4")).mean() < 1e-3
+        else:
+            assert (w == 1).all()
+
+
 SMALL_UPDATES = [
     (lambda w, r: fo.SGD(w, lr=1e-4, rounding=r), 1.0, 1 - 1e-4 * np.arange(101)),
     (

@@ -52,7 +52,9 @@ class Prodigy(Optimizer):
     maximize : bool, default False
         Ascends: the gradient is negated first; decay still shrinks.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. It finds
+        its rate by how far its first tiny steps lead, which parameters in 16 bits show on average
+        alone: with ``rounding="nearest"`` they never move.
 
     References
     ----------
