@@ -302,4 +302,6 @@ class FocalLoss(Rows):
         return self.alpha if isinstance(self.alpha, np.ndarray) else None
 
     def _parameters(self) -> tuple[float, ...]:
-        return (self.gamma, self.alpha if isinstance(self.alpha, float) else 1.0)
+        if self.alpha is None or isinstance(self.alpha, np.ndarray):
+            return (self.gamma, 1.0)
+        return (self.gamma, self.alpha)
