@@ -1,4 +1,4 @@
-"""Checks of arguments that are plain numbers."""
+"""Checks of arguments that are plain numbers or flags."""
 
 from __future__ import annotations
 
@@ -27,3 +27,10 @@ def integer(name: str, x: Any) -> int:
     if not -(2**63) <= n < 2**63:
         raise ValueError(f"{name} must fit 64 bits, got {n}")
     return n
+
+
+def flag(name: str, x: Any) -> bool:
+    """Return ``x``, a bool."""
+    if not isinstance(x, bool):
+        raise TypeError(f"{name} must be a bool, got {x!r}")
+    return x

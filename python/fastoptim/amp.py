@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastoptim import _core
-from fastoptim._arguments import integer, number
+from fastoptim._arguments import flag, integer, number
 from fastoptim.clip import get_total_norm
 from fastoptim.errors import CheckpointError
 from fastoptim.optim._base import Optimizer, StepInfo
@@ -98,9 +98,7 @@ class GradScaler:
         growth_interval: int = 2000,
         enabled: bool = True,
     ) -> None:
-        if not isinstance(enabled, bool):
-            raise TypeError(f"enabled must be a bool, got {enabled!r}")
-        self._enabled = enabled
+        self._enabled = flag("enabled", enabled)
         self._scale = _checked_scale("init_scale", init_scale)
         self.set_growth_factor(growth_factor)
         self.set_backoff_factor(backoff_factor)

@@ -8,7 +8,7 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim._arguments import integer
+from fastoptim._arguments import flag, integer
 
 __all__ = ["Minibatches", "minibatches"]
 
@@ -59,7 +59,7 @@ def minibatches(
     Raises
     ------
     TypeError
-        A number is no integer.
+        A number is no integer, or ``drop_last`` is no bool.
     ValueError
         A number is out of range.
 
@@ -82,10 +82,11 @@ def minibatches(
     """
     count = _integer("n", n, least=0)
     size = _integer("batch_size", batch_size, least=1)
+    whole = flag("drop_last", drop_last)
     # Raw bits, sorted: NumPy promises to keep these streams, and not how it shuffles.
     keys = np.random.PCG64(_integer("seed", seed, least=0)).random_raw(count)
     order = np.argsort(np.atleast_1d(keys), kind="stable").astype(np.int64, copy=False)
-    return Minibatches(order, size, bool(drop_last))
+    return Minibatches(order, size, whole)
 
 
 def _integer(name: str, value: SupportsIndex, *, least: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastoptim import _core
-from fastoptim._arguments import integer, number
+from fastoptim._arguments import flag, integer, number
 from fastoptim.buffer import FlatBuffer
 from fastoptim.errors import CheckpointError
 from fastoptim.structure import Array, Params, all_arrays, averaged, in_order, is_groups
@@ -80,7 +80,7 @@ class EMA:
 
     def __init__(self, params: Params, decay: float = 0.999, warmup: bool = False) -> None:
         self.decay = _decay(decay)
-        self.warmup = _flag(warmup)
+        self.warmup = flag("warmup", warmup)
         names, arrays = all_arrays(params)
         self.shadow = averaged(names, arrays)
         self.updates = 0
@@ -195,7 +195,7 @@ class EMA:
         if not isinstance(state_dict, Mapping) or set(state_dict) != expected:
             raise CheckpointError(f"the state of an EMA has {sorted(expected)}")
         try:
-            decay, warmup = _decay(state_dict["decay"]), _flag(state_dict["warmup"])
+            decay, warmup = _decay(state_dict["decay"]), flag("warmup", state_dict["warmup"])
             updates = _updates(state_dict["updates"])
             values = self._loaded(state_dict["shadow"])
         except (TypeError, ValueError) as error:
@@ -222,7 +222,7 @@ class EMA:
         """Return the share of the parameters in the next average."""
         self._refuse_swapped(call)
         decay = _decay(self.decay)
-        if _flag(self.warmup):
+        if flag("warmup", self.warmup):
             decay = min(decay, (1 + self.updates) / (10 + self.updates))
         return 1.0 - decay
 
@@ -252,12 +252,6 @@ def _decay(decay: Any) -> float:
     if not 0 <= checked < 1:
         raise ValueError(f"decay must be in [0, 1), got {checked}")
     return checked
-
-
-def _flag(warmup: Any) -> bool:
-    if not isinstance(warmup, bool):
-        raise TypeError(f"warmup must be a bool, got {warmup!r}")
-    return warmup
 
 
 def _updates(updates: Any) -> int:

@@ -228,6 +228,17 @@ def test_a_weight_of_zero_takes_infinity_away() -> None:
     assert np.isnan(NLLLoss(weight)(x, np.array([0, 1])))
 
 
+def test_an_alpha_that_is_set_later_counts() -> None:
+    x, target = inputs(FocalLoss, (7, 10))
+    loss = FocalLoss()
+    value = loss(x, target)
+    loss.alpha = 2
+    assert loss(x, target) == pytest.approx(2 * value, rel=1e-15)
+    loss.alpha = "2"  # type: ignore[assignment]
+    with pytest.raises(TypeError):
+        loss(x, target)
+
+
 @pytest.mark.parametrize("p", [1, 2])
 @pytest.mark.parametrize("classes", [3, 40, 65])
 def test_multi_margin_at_its_kinks(p: int, classes: int) -> None:

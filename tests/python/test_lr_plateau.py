@@ -110,6 +110,17 @@ def test_a_group_added_later() -> None:
         assert opt.param_groups[2]["lr"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("metric", ["1.0", None, [1.0], np.ones(2), 1j])
+def test_a_metric_that_is_no_number(metric: Any) -> None:
+    scheduler = lr_scheduler.ReduceLROnPlateau(mine())
+    before = scheduler.state_dict()
+    with pytest.raises(TypeError, match="metrics"):
+        scheduler.step(metric)
+    assert scheduler.state_dict() == before
+    scheduler.step(np.ones(1))
+    assert scheduler.best == 1
+
+
 def test_a_state_of_pytorch_loads() -> None:
     reference, theirs, ours = pytorch()
     their = reference.ReduceLROnPlateau(theirs, patience=2, min_lr=[0.001, 0.002], cooldown=1)

@@ -55,6 +55,7 @@ def test_the_order_stays_what_it_was() -> None:
         ((10.0, 4), TypeError, "n "),
         ((10, "4"), TypeError, "batch_size"),
         ((10, 4, None), TypeError, "seed"),
+        ((10, 4, 0, "no"), TypeError, "drop_last"),
     ],
 )
 def test_bad_arguments(arguments: tuple[Any, ...], error: type[Exception], name: str) -> None:

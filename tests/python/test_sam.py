@@ -92,5 +92,7 @@ def test_errors_leave_everything_as_it_was() -> None:
 def test_bad_rho(rho: float) -> None:
     with pytest.raises(ValueError, match="rho"):
         fo.SAM(fo.SGD(np.ones(1)), rho=rho)
+    with pytest.raises(TypeError, match="rho"):
+        fo.SAM(fo.SGD(np.ones(1)), rho=str(rho))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="base"):
         fo.SAM(np.ones(1))  # type: ignore[arg-type]

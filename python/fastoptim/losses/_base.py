@@ -227,13 +227,6 @@ def checked_number(
     return x
 
 
-def checked_flag(name: str, value: bool) -> bool:
-    """Check a bool."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be a bool, got {value!r}")
-    return value
-
-
 def checked_weight(name: str, weight: Array | None) -> Array | None:
     """Check that a weight is an array, if it is given; its shape waits for the input's."""
     if weight is not None and not isinstance(weight, np.ndarray):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from fastoptim._arguments import number
+from fastoptim._arguments import flag, number
 from fastoptim.losses._base import (
     Array,
     Elementwise,
     Reduction,
-    checked_flag,
     checked_number,
 )
 
@@ -60,7 +59,7 @@ class KLDivLoss(Elementwise):
             self.reduction = reduction
         else:
             super().__init__(reduction=reduction)
-        self.log_target = checked_flag("log_target", log_target)
+        self.log_target = flag("log_target", log_target)
 
     def _parameters(self) -> tuple[float, ...]:
         return (float(self.log_target),)
@@ -119,7 +118,7 @@ class HingeLoss(Elementwise):
     ) -> None:
         super().__init__(reduction=reduction)
         self.margin = checked_number("margin", margin, least=0.0)
-        self.squared = checked_flag("squared", squared)
+        self.squared = flag("squared", squared)
 
     def _parameters(self) -> tuple[float, ...]:
         return (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
+from fastoptim._arguments import flag
 from fastoptim.losses._base import (
     Elementwise,
     Reduction,
     Vectors,
-    checked_flag,
     checked_number,
     checked_reduction,
 )
@@ -222,8 +222,8 @@ class TripletMarginLoss(Vectors):
             checked_number("p", p, least=0.0, open_end=True)
         self.p = float(p)
         self.eps = checked_number("eps", eps, least=0.0)
-        self.swap = checked_flag("swap", swap)
-        self.squared = checked_flag("squared", squared)
+        self.swap = flag("swap", swap)
+        self.squared = flag("squared", squared)
         if self.squared and self.p != 2.0:
             raise ValueError(f"squared distances are those of p = 2, got p = {p}")
         self.reduction = checked_reduction(reduction)

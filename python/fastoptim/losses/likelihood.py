@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from fastoptim import _core
+from fastoptim._arguments import flag
 from fastoptim.losses._base import (
     Array,
     Elementwise,
     Loss,
     Reduction,
-    checked_flag,
     checked_inputs,
     checked_number,
     checked_reduction,
@@ -62,8 +62,8 @@ class PoissonNLLLoss(Elementwise):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
-        self.log_input = checked_flag("log_input", log_input)
-        self.full = checked_flag("full", full)
+        self.log_input = flag("log_input", log_input)
+        self.full = flag("full", full)
         self.eps = checked_number("eps", eps, least=0.0, open_end=True)
 
     def _parameters(self) -> tuple[float, ...]:
@@ -122,7 +122,7 @@ class GaussianNLLLoss(Loss):
     def __init__(
         self, full: bool = False, eps: float = 1e-6, *, reduction: Reduction = "mean"
     ) -> None:
-        self.full = checked_flag("full", full)
+        self.full = flag("full", full)
         self.eps = checked_number("eps", eps, least=0.0, open_end=True)
         self.reduction: Reduction = checked_reduction(reduction)
 

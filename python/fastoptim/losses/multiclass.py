@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastoptim._arguments import integer
+from fastoptim._arguments import flag, integer
 from fastoptim.losses._base import (
     Array,
     Reduction,
     Rows,
     checked_class_weight,
-    checked_flag,
     checked_number,
     checked_reduction,
 )
@@ -222,7 +221,7 @@ class MultiMarginLoss(Rows):
         self.p = p
         self.margin = checked_number("margin", margin, least=0.0)
         self.weight = checked_class_weight("weight", weight)
-        self.average_classes = checked_flag("average_classes", average_classes)
+        self.average_classes = flag("average_classes", average_classes)
         self.reduction = checked_reduction(reduction)
 
     def _parameters(self) -> tuple[float, ...]:
@@ -303,4 +302,6 @@ class FocalLoss(Rows):
         return self.alpha if isinstance(self.alpha, np.ndarray) else None
 
     def _parameters(self) -> tuple[float, ...]:
-        return (self.gamma, self.alpha if isinstance(self.alpha, float) else 1.0)
+        if self.alpha is None or isinstance(self.alpha, np.ndarray):
+            return (self.gamma, 1.0)
+        return (self.gamma, self.alpha)

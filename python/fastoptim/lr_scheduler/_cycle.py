@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from fastoptim._arguments import flag
 from fastoptim.lr_scheduler._arguments import for_groups
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
 from fastoptim.schedules._base import non_negative
@@ -57,9 +58,7 @@ class Cycle(LRScheduler):
         return Swing(self._shape(), self._ends(), self._momenta())
 
     def _momenta(self) -> list[Momentum]:
-        if not isinstance(self.cycle_momentum, bool):
-            raise TypeError(f"cycle_momentum must be a bool, got {self.cycle_momentum!r}")
-        if not self.cycle_momentum:
+        if not flag("cycle_momentum", self.cycle_momentum):
             return []
         groups = self.optimizer.param_groups
         names = [_driven(index, group) for index, group in enumerate(groups)]

@@ -17,6 +17,7 @@ from fastoptim.lr_scheduler._arguments import (
 )
 from fastoptim.lr_scheduler._groups import check_optimizer, write_rate
 from fastoptim.lr_scheduler._states import checked_state, rates_of
+from fastoptim.objective import number
 from fastoptim.schedules._base import finite, non_negative, one_of
 
 
@@ -144,15 +145,17 @@ class ReduceLROnPlateau:
         Parameters
         ----------
         metrics : float
-            The value; whatever ``float`` takes.
+            The value; also an array or a tensor of one number.
 
         Raises
         ------
+        TypeError
+            If ``metrics`` is no single number.
         ValueError
             If an argument was changed to one that is out of range, or there are more groups than
             there are ``min_lr``. Nothing has changed then.
         """
-        value = float(metrics)
+        value = number("metrics", metrics)
         self._check()
         groups, lows = self.optimizer.param_groups, self._lows()
         self.last_epoch += 1

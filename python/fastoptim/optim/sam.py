@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastoptim import _core
+from fastoptim._arguments import flag, number
 from fastoptim.optim._base import Array, Grads, Optimizer, StepInfo
 
 
@@ -53,14 +54,12 @@ class SAM:
     def __init__(self, base: Optimizer, rho: float = 0.05, adaptive: bool = False) -> None:
         if not isinstance(base, Optimizer):
             raise TypeError(f"base must be an optimizer, got {type(base).__name__}")
-        if not isinstance(adaptive, bool):
-            raise TypeError(f"adaptive must be a bool, got {adaptive!r}")
-        rho = float(rho)
+        rho = number("rho", rho)
         if not (math.isfinite(rho) and rho >= 0):
             raise ValueError(f"rho must be finite and >= 0, got {rho}")
         self.base = base
         self.rho = rho
-        self.adaptive = adaptive
+        self.adaptive = flag("adaptive", adaptive)
         self._saved: list[Array] = []
         self._perturbed = False
 

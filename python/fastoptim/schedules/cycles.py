@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from fastoptim._arguments import flag
 from fastoptim.schedules._base import (
     Schedule,
     Steps,
@@ -255,8 +256,7 @@ class one_cycle(Schedule):
             final_div_factor=positive,
         )
         one_of("anneal_strategy", self.anneal_strategy, ("cos", "linear"))
-        if not isinstance(self.three_phase, bool):
-            raise TypeError(f"three_phase must be a bool, got {self.three_phase!r}")
+        flag("three_phase", self.three_phase)
 
     def _at(self, t: Steps) -> Steps:
         return anneal(self.points(self.first, self.max_lr, self.last), t, self.anneal_strategy)
