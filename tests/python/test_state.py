@@ -91,6 +91,13 @@ def test_a_copy_continues_to_the_bit(cls: Any, arguments: dict[str, Any], how: s
         assert snapshot(other) == snapshot(opt)
 
 
+@pytest.mark.parametrize("how", ["pickle", "deepcopy"])
+def test_a_copy_has_what_has_gone_wrong_too(optimizer: Any, how: str) -> None:
+    opt = made(optimizer, {"lr": 0.1})
+    opt.step([np.full_like(w, np.nan) for w in arrays(opt)])
+    assert snapshot(COPIES[how](opt)) == snapshot(opt)
+
+
 @pytest.mark.parametrize(("cls", "arguments"), VARIANTS)
 def test_a_load_goes_back(cls: Any, arguments: dict[str, Any]) -> None:
     opt = made(cls, arguments)

@@ -294,6 +294,9 @@ class Optimizer:
         CheckpointError
             The dict is not one of this optimizer with these parameters.
         """
+        self._load(state_dict, any_values=False)
+
+    def _load(self, state_dict: Mapping[str, Any], *, any_values: bool) -> None:
         groups = self._loaded_groups(state_dict)
         state = state_dict["state"]
         if not isinstance(state, Mapping):
@@ -309,7 +312,7 @@ class Optimizer:
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"param_groups: {error}") from None
         loaded = [
-            (count, *checked_state(name, entry, count > 0, *known))
+            (count, *checked_state(name, entry, count > 0, *known, any_values))
             for (name, entry), count, known in zip(entries, counts, expected, strict=True)
         ]
         averaged = bool(state_dict.get("averaged", False))
@@ -411,7 +414,7 @@ class Optimizer:
         for group, buffer in zip(state["groups"], state["buffers"], strict=True):
             params = group["params"] if buffer is None else buffer.views
             self._add({**group, "params": params}, buffer)
-        self.load_state_dict(state["state"])
+        self._load(state["state"], any_values=True)
 
 
 def _coefficients(regularizer: Any) -> tuple[float, float]:

@@ -55,9 +55,15 @@ def checked_state(
     stepped: bool,
     numbers: Sequence[tuple[str, float]],
     slots: Sequence[tuple[str, str, list[int], bool]],
+    any_values: bool,
 ) -> tuple[list[float], dict[str, Array]]:
-    """Check the saved numbers and arrays of one parameter against what it may have."""
-    scalars = [_number(f"{key} of {name!r}", entry.get(key, value)) for key, value in numbers]
+    """Check the saved numbers and arrays of one parameter against what it may have.
+
+    With ``any_values`` they may be NaN, as those of an object that is copied may be.
+    """
+    scalars = [
+        _number(f"{key} of {name!r}", entry.get(key, value), any_values) for key, value in numbers
+    ]
     expected = {slot: (dtype, tuple(shape)) for slot, dtype, shape, _ in slots}
     arrays = {}
     for slot, value in entry.items():
@@ -76,7 +82,8 @@ def checked_state(
                 f"expected {dtype} of shape {shape}"
             )
         signed = slot not in _NON_NEGATIVE and not slot.endswith("_scale")
-        if np.isnan(array).any() or (not signed and (array < 0).any()):
+        wrong = np.isnan(array).any() or (not signed and (array < 0).any())
+        if wrong and not any_values:
             raise CheckpointError(f"{slot} of {name!r} has NaN or negative values")
         arrays[slot] = array
     missing = [slot for slot, _, _, needed in slots if stepped and needed and slot not in arrays]
@@ -86,11 +93,11 @@ def checked_state(
     return scalars, arrays
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: Any, any_values: bool) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         raise CheckpointError(f"{name} must be a number, got {value!r}") from None
-    if not np.isfinite(number):
+    if not np.isfinite(number) and not any_values:
         raise CheckpointError(f"{name} must be finite, got {number}")
     return number
