@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import SupportsIndex
 
 from fastoptim._core import (
     get_num_threads,
@@ -18,7 +19,7 @@ __all__ = ["get_num_threads", "num_threads", "set_num_threads"]
 
 
 @contextmanager
-def num_threads(n: int) -> Iterator[None]:
+def num_threads(n: SupportsIndex) -> Iterator[None]:
     """Use ``n`` threads for what the calling thread does in a ``with`` block.
 
     Parameters

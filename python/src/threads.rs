@@ -3,16 +3,17 @@
 use fastoptim::threads;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyInt};
+use pyo3::types::PyBool;
 
 fn checked(n: &Bound<'_, PyAny>) -> PyResult<usize> {
-    if n.is_instance_of::<PyBool>() || !n.is_instance_of::<PyInt>() {
+    let index = n.call_method0("__index__");
+    let (Ok(index), false) = (index, n.is_instance_of::<PyBool>()) else {
         return Err(PyTypeError::new_err(format!(
             "n must be an int, got {}",
             n.repr()?
         )));
-    }
-    match n.extract::<usize>() {
+    };
+    match index.extract::<usize>() {
         Ok(count) if (1..=threads::MOST).contains(&count) => Ok(count),
         _ => Err(PyValueError::new_err(format!(
             "n must be between 1 and {}, got {n}",

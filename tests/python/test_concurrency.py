@@ -300,7 +300,7 @@ def test_the_variable_sets_the_number() -> None:
 @pytest.fixture
 def four_threads() -> Iterator[None]:
     before = fo.get_num_threads()
-    fo.set_num_threads(4)
+    fo.set_num_threads(np.int64(4))
     yield
     fo.set_num_threads(before)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastoptim as fo
+from cases import subclasses
 from fastoptim.losses import CrossEntropyLoss, Loss, MSELoss
 
 LOSSES = [MSELoss(), CrossEntropyLoss(), CrossEntropyLoss(label_smoothing=0.2)]
@@ -349,6 +351,17 @@ def test_bad_loss_scale(loss, scale):
 def test_bad_options(error, arguments):
     with pytest.raises(error):
         CrossEntropyLoss(**arguments)(X, Y)
+
+
+@pytest.mark.parametrize("cls", subclasses(fo.losses, Loss), ids=lambda cls: cls.__name__)
+def test_what_is_set_later_is_checked_as_at_first(cls):
+    loss = cls()
+    for name, value in vars(cls()).items():
+        setattr(loss, name, value)
+        for bad in math.nan, -1.5, object():
+            with pytest.raises((TypeError, ValueError), match=name):
+                setattr(loss, name, bad)
+        assert getattr(loss, name) == value
 
 
 def test_losses_are_plain_objects():

@@ -68,7 +68,21 @@ class Loss(ABC):
         return f"{type(self).__name__}({options})"
 
 
-class Elementwise(Loss):
+class Known(Loss):
+    """A loss of the package: its attributes are the arguments of its constructor.
+
+    They may be changed later, and are checked then as they are at first.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        arguments = vars(self)
+        if name in arguments:
+            # Arguments that do not go together are refused too.
+            value = getattr(type(self)(**{**arguments, name: value}), name)
+        super().__setattr__(name, value)
+
+
+class Elementwise(Known):
     """A loss of one prediction and one target at a time, which the core knows by name."""
 
     _name: ClassVar[str]
@@ -112,7 +126,7 @@ class Elementwise(Loss):
         )
 
 
-class Rows(Loss):
+class Rows(Known):
     """A loss of rows of scores with a target each, which the core knows by name."""
 
     _name: ClassVar[str]
@@ -148,7 +162,7 @@ class Rows(Loss):
         )
 
 
-class Vectors(Loss):
+class Vectors(Known):
     """A loss of several inputs of vectors, one per row, which the core knows by name."""
 
     _name: ClassVar[str]

@@ -9,7 +9,7 @@ from fastoptim._arguments import flag
 from fastoptim.losses._base import (
     Array,
     Elementwise,
-    Loss,
+    Known,
     Reduction,
     checked_inputs,
     checked_number,
@@ -74,7 +74,7 @@ class PoissonNLLLoss(Elementwise):
         )
 
 
-class GaussianNLLLoss(Loss):
+class GaussianNLLLoss(Known):
     r"""Numbers under a normal distribution of predicted mean and variance.
 
     For models that say how sure they are: `MSELoss` is this with one variance for all. It takes
