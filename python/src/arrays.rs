@@ -11,7 +11,8 @@ use fastoptim::storage::{Noise, Rounding};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::array::{Array, Dtype, check_disjoint, floats, with_float};
+use crate::array::{Address, Array, Dtype, check_disjoint, floats, with_float};
+use crate::cells;
 use crate::inflight;
 use crate::pairs::{Dtypes, Pairs, Side};
 
@@ -87,10 +88,7 @@ fn sam_perturb(
         with_float!(p.dtype.arithmetic(), T => {
             // SAFETY: checked, disjoint, alive in this frame, and registered.
             let (p, g) = unsafe {
-                let p = match p.dtype.half() {
-                    Some(half) => Cells::half(half, p.slice_mut(), rounding),
-                    None => Cells::native(p.slice_mut::<T>()),
-                };
+                let p = cells::written::<T>(p.dtype, Address(p.data), p.len, || rounding);
                 (p, read(g))
             };
             py.detach(|| sam::perturb(p, &g, factor, adaptive));
@@ -105,12 +103,7 @@ fn sam_perturb(
 /// As for `Array::slice`, and `T` is what its dtype is computed in.
 unsafe fn read<'a, T: Float>(array: &Array<'_>) -> Cells<'a, T> {
     // SAFETY: the caller's word.
-    unsafe {
-        match array.dtype.half() {
-            Some(half) => Cells::read_half(half, array.slice()),
-            None => Cells::read(array.slice()),
-        }
-    }
+    unsafe { cells::read(array.dtype, Address(array.data), array.len) }
 }
 
 /// Swaps the elements of two sequences of arrays of the same shapes; `label` and `names` are what

@@ -2,6 +2,7 @@
 
 mod array;
 mod arrays;
+mod cells;
 mod clip;
 mod engine;
 mod error;

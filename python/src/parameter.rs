@@ -6,12 +6,13 @@ use fastoptim::cells::Cells;
 use fastoptim::float::Float;
 use fastoptim::optim::{Moment, moment};
 use fastoptim::segment::MAX_SCALARS;
-use fastoptim::storage::{BLOCK, Half, Noise, Rounding};
+use fastoptim::storage::{BLOCK, Noise, Rounding};
 use numpy::PyUntypedArray;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::array::{Address, Dtype, Layout, numbers};
+use crate::cells;
 
 /// How an optimizer keeps its moments, and how it rounds what is kept in fewer bits.
 pub(crate) struct Storage {
@@ -100,9 +101,7 @@ impl Slot {
                 Dtype::F32 => Cells::single(slice_mut(data, len)),
                 Dtype::I8 => Cells::signed(slice_mut(data, len), scales(), rounding()),
                 Dtype::U8 => Cells::squares(slice_mut(data, len), scales(), rounding()),
-                Dtype::F16 => Cells::half(Half::F16, slice_mut(data, len), rounding()),
-                Dtype::BF16 => Cells::half(Half::Bf16, slice_mut(data, len), rounding()),
-                _ => Cells::native(slice_mut(data, len)),
+                dtype => cells::written(dtype, data, len, rounding),
             }
         }
     }
@@ -169,12 +168,7 @@ impl Parameter {
             dtype, data, len, ..
         } = self.layout;
         // SAFETY: the caller's word; the dtype is that of the array.
-        unsafe {
-            match dtype.half() {
-                Some(half) => Cells::half(half, slice_mut(data, len), rounding()),
-                None => Cells::native(slice_mut(data, len)),
-            }
-        }
+        unsafe { cells::written(dtype, data, len, rounding) }
     }
 }
 

@@ -18,8 +18,9 @@ use super::Engine;
 use super::gradients::Gradients;
 use super::targets::Targets;
 use crate::array::{Dtype, Memory};
+use crate::cells;
 use crate::group::Group;
-use crate::parameter::{Parameter, slice_mut};
+use crate::parameter::Parameter;
 
 /// What becomes of a step whose gradients are not all finite.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -328,13 +329,12 @@ unsafe fn gradient<'a, T: Float>(memory: &Memory, written: bool) -> Cells<'a, T>
     let Memory {
         data, len, dtype, ..
     } = *memory;
-    // SAFETY: the caller's word; the dtype was checked. Shared borrows where it is only read.
+    // SAFETY: the caller's word; the dtype was checked.
     unsafe {
-        match (dtype.half(), written) {
-            (Some(half), true) => Cells::half(half, slice_mut(data, len), Rounding::Nearest),
-            (Some(half), false) => Cells::read_half(half, &*slice_mut(data, len)),
-            (None, true) => Cells::native(slice_mut(data, len)),
-            (None, false) => Cells::read(&*slice_mut(data, len)),
+        if written {
+            cells::written(dtype, data, len, || Rounding::Nearest)
+        } else {
+            cells::read(dtype, data, len)
         }
     }
 }

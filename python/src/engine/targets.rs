@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use fastoptim::cells::Cells;
 use fastoptim::finish::Finish;
 use fastoptim::float::Float;
 use fastoptim::storage::Rounding;
@@ -11,8 +10,9 @@ use pyo3::prelude::*;
 
 use super::gradients::Gradients;
 use crate::array::{Dtype, Layout, Memory, check_disjoint, matching};
+use crate::cells;
 use crate::inflight::Ranges;
-use crate::parameter::{Parameter, slice_mut};
+use crate::parameter::Parameter;
 
 /// The arrays that a step writes besides the parameters and their state.
 #[derive(Default)]
@@ -108,23 +108,15 @@ impl Targets {
         iterate: Option<f64>,
     ) -> Finish<'a, T> {
         // SAFETY: the caller's word; the dtypes were checked.
-        unsafe {
-            Finish {
-                average: self.average.as_ref().map(|(arrays, weight)| {
-                    let Memory { data, len, .. } = arrays[index];
-                    (Cells::native(slice_mut(data, len)), *weight)
-                }),
-                copy: self.copy.as_ref().and_then(|arrays| {
-                    let Memory {
-                        data, len, dtype, ..
-                    } = arrays[index];
-                    let numbers = slice_mut(data, len);
-                    let half = dtype.half()?;
-                    Some(Cells::half(half, numbers, Rounding::Nearest))
-                }),
-                iterate,
-                clear_gradient: self.clear_gradients,
-            }
+        let target = |memory: &Memory| unsafe {
+            cells::written(memory.dtype, memory.data, memory.len, || Rounding::Nearest)
+        };
+        let average = self.average.as_ref();
+        Finish {
+            average: average.map(|(arrays, weight)| (target(&arrays[index]), *weight)),
+            copy: self.copy.as_ref().map(|arrays| target(&arrays[index])),
+            iterate,
+            clear_gradient: self.clear_gradients,
         }
     }
 }
