@@ -55,6 +55,7 @@ pub fn total_norm(arrays: &[Array<'_>], norm_type: f64) -> f64 {
     let sum = |terms: Vec<f64>| terms.iter().sum::<f64>();
     if norm_type == 2.0 {
         scaled_root(
+            arrays.iter().all(|array| matches!(array, Array::F32(_))),
             |scale| sum(measure_all(arrays, Squares { scale })),
             || largest(arrays),
         )
@@ -76,12 +77,16 @@ pub fn total_norm(arrays: &[Array<'_>], norm_type: f64) -> f64 {
 }
 
 /// The root of a sum of squares, where `squares` takes the sum with every number multiplied by its
-/// argument first, and no number is larger than `largest`.
-pub(crate) fn scaled_root(squares: impl Fn(f64) -> f64, largest: impl FnOnce() -> f64) -> f64 {
+/// argument first, and no number is larger than `largest`. `single` says that all of them are `f32`.
+pub(crate) fn scaled_root(
+    single: bool,
+    squares: impl Fn(f64) -> f64,
+    largest: impl FnOnce() -> f64,
+) -> f64 {
     let sum = squares(1.0);
-    // Squares between these bounds neither overflowed nor lost anything to underflow; squares of
-    // `f32` always lie between them, or are exactly 0.
-    if sum.is_nan() || (1e-250..1e300).contains(&sum) {
+    // Squares of `f32` neither overflow nor underflow; nor did those whose sum is between these
+    // bounds lose anything.
+    if single || sum.is_nan() || (1e-250..1e300).contains(&sum) {
         return sum.sqrt();
     }
     let largest = largest();

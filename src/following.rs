@@ -59,15 +59,12 @@ impl<T: Float> Work for Following<'_, T> {
         let mut stages = [[T::ZERO; STAGE]; 2];
         for from in (start..end).step_by(STAGE) {
             let n = STAGE.min(end - from);
-            let [a, b] = &mut stages;
-            let (a, b) = (&mut a[..n], &mut b[..n]);
+            let [a, b] = stages.each_mut().map(|stage| &mut stage[..n]);
             // SAFETY: no other chunk has these elements, and none is run twice.
             unsafe {
-                p.load(from, a, tier);
-                if let Some(z) = z {
-                    z.load(from, b, tier);
-                }
-                finish.block(from, a, z.as_ref().map(|_| &*b), tier);
+                let p = p.read_into(from, a, tier);
+                let z = z.as_ref().map(|z| z.read_into(from, b, tier));
+                finish.block(from, p, z, tier);
             }
         }
     }

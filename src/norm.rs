@@ -30,20 +30,13 @@ pub fn norm(groups: &[Group<'_, '_>], check: bool) -> f64 {
         let squares = measure_all(groups, Squares { scale: unit }, check);
         squares.into_iter().sum()
     };
-    // Squares of single precision do not underflow in double: no sum is then no gradient.
-    if groups.iter().all(|group| group.double.is_empty()) {
-        return unscaled(groups, f64::sqrt(sum(1.0)));
-    }
     let largest = || {
         let largest = measure_all(groups, Largest, false);
         largest.into_iter().fold(0.0, f64::max_or_nan)
     };
-    unscaled(groups, scaled_root(sum, largest))
-}
-
-/// The norm after unscaling. What is the same for all gradients comes last: they need not be scaled
-/// one by one.
-fn unscaled(groups: &[Group<'_, '_>], norm: f64) -> f64 {
+    let single = groups.iter().all(|group| group.double.is_empty());
+    let norm = scaled_root(single, sum, largest);
+    // What is the same for all gradients comes last: they need not be scaled one by one.
     match groups.first() {
         Some(Group { prepare, .. }) if prepare.is_scale() => {
             let [a, b] = prepare.scale.parts::<f64>();

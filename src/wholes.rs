@@ -66,14 +66,11 @@ unsafe fn update<T: Float, R: Whole<T>>(
     tier: Tier,
 ) {
     let n = segment.len();
-    let read = |cells: &Cells<'_, T>, from, out: &mut [T]| {
-        // SAFETY: the caller's word; parts do not overlap.
-        unsafe { cells.load(from, out, tier) };
-    };
     let loaded = |cells: &Cells<'_, T>| {
         let mut copy = vec![T::ZERO; cells.len()];
         threads::for_chunks(&mut copy, CHUNK, cells.len() / 2, |from, out| {
-            read(cells, from, out);
+            // SAFETY: the caller's word; parts do not overlap.
+            unsafe { cells.load(from, out, tier) };
         });
         copy
     };
@@ -87,33 +84,34 @@ unsafe fn update<T: Float, R: Whole<T>>(
     // SAFETY: the caller's word; each array is taken once at a time.
     unsafe {
         let lies = "a native array lies where it can be worked on";
-        let g = match &g_copy {
-            Some(copy) => copy,
-            None => segment.g.slice(0, n).expect(lies),
-        };
+        let g = g_copy
+            .as_deref()
+            .or_else(|| segment.g.slice(0, n))
+            .expect(lies);
         let mut prepared = Vec::new();
         let g = if *prepare == Prepare::default() {
             g
         } else {
             prepared.resize(n, T::ZERO);
-            let p = match &p_copy {
-                Some(copy) => copy,
-                None => segment.p.slice(0, n).expect(lies),
-            };
+            let p = p_copy
+                .as_deref()
+                .or_else(|| segment.p.slice(0, n))
+                .expect(lies);
             threads::for_chunks(&mut prepared, CHUNK, n / 2, |from, out| {
                 let to = from + out.len();
                 prepare.write(&p[from..to], &g[from..to], out, tier);
             });
             &prepared
         };
-        let p = match &mut p_copy {
-            Some(copy) => copy,
-            None => segment.p.slice_mut(0, n).expect(lies),
-        };
+        let p = p_copy
+            .as_deref_mut()
+            .or_else(|| segment.p.slice_mut(0, n))
+            .expect(lies);
         let arrays = segment.state().iter().zip(&mut states);
-        let state = arrays.map(|(cells, copy)| match copy {
-            Some(copy) => copy.as_mut_slice(),
-            None => cells.slice_mut(0, cells.len()).expect(lies),
+        let state = arrays.map(|(cells, copy)| {
+            let copy = copy.as_deref_mut();
+            copy.or_else(|| cells.slice_mut(0, cells.len()))
+                .expect(lies)
         });
         rule.update(segment.shape(), p, g, state.collect(), tier);
         let copies = segment.state().iter().zip(&states);
@@ -128,8 +126,7 @@ unsafe fn update<T: Float, R: Whole<T>>(
         let mut stage = [T::ZERO; STAGE];
         for from in (0..n).step_by(STAGE) {
             let to = n.min(from + STAGE);
-            let p = &mut stage[..to - from];
-            segment.p.load(from, p, tier);
+            let p = segment.p.read_into(from, &mut stage[..to - from], tier);
             finish.block(from, p, None, tier);
         }
         if finish.clear_gradient {
