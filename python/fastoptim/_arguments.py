@@ -18,14 +18,16 @@ def number(name: str, x: Any) -> float:
     raise TypeError(f"{name} must be a number, got {x!r}")
 
 
-def integer(name: str, x: Any) -> int:
-    """Return ``x`` as an int that fits 64 bits."""
+def integer(name: str, x: Any, *, least: int | None = None) -> int:
+    """Return ``x`` as an int that fits 64 bits, and is at least ``least``."""
     try:
         n = operator.index(x)
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {x!r}") from None
     if not -(2**63) <= n < 2**63:
         raise ValueError(f"{name} must fit 64 bits, got {n}")
+    if least is not None and n < least:
+        raise ValueError(f"{name} must be >= {least}, got {n}")
     return n
 
 

@@ -270,10 +270,7 @@ class GradScaler:
 
     def set_growth_interval(self, new_interval: int) -> None:
         """Set the growth interval, >= 1."""
-        interval = integer("growth_interval", new_interval)
-        if interval < 1:
-            raise ValueError(f"growth_interval must be >= 1, got {interval}")
-        self._growth_interval = interval
+        self._growth_interval = integer("growth_interval", new_interval, least=1)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state under PyTorch's keys; nothing when disabled. Call it after `update`."""

@@ -80,17 +80,10 @@ def minibatches(
     >>> len(fo.minibatches(10, 4, drop_last=True))
     2
     """
-    count = _integer("n", n, least=0)
-    size = _integer("batch_size", batch_size, least=1)
+    count = integer("n", n, least=0)
+    size = integer("batch_size", batch_size, least=1)
     whole = flag("drop_last", drop_last)
     # Raw bits, sorted: NumPy promises to keep these streams, and not how it shuffles.
-    keys = np.random.PCG64(_integer("seed", seed, least=0)).random_raw(count)
+    keys = np.random.PCG64(integer("seed", seed, least=0)).random_raw(count)
     order = np.argsort(np.atleast_1d(keys), kind="stable").astype(np.int64, copy=False)
     return Minibatches(order, size, whole)
-
-
-def _integer(name: str, value: SupportsIndex, *, least: int) -> int:
-    number = integer(name, value)
-    if number < least:
-        raise ValueError(f"{name} must be >= {least}, got {number}")
-    return number

@@ -196,7 +196,7 @@ class EMA:
             raise CheckpointError(f"the state of an EMA has {sorted(expected)}")
         try:
             decay, warmup = _decay(state_dict["decay"]), flag("warmup", state_dict["warmup"])
-            updates = _updates(state_dict["updates"])
+            updates = integer("updates", state_dict["updates"], least=0)
             values = self._loaded(state_dict["shadow"])
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"the state of an EMA: {error}") from None
@@ -251,11 +251,4 @@ def _decay(decay: Any) -> float:
     checked = number("decay", decay)
     if not 0 <= checked < 1:
         raise ValueError(f"decay must be in [0, 1), got {checked}")
-    return checked
-
-
-def _updates(updates: Any) -> int:
-    checked = integer("updates", updates)
-    if checked < 0:
-        raise ValueError(f"updates must be >= 0, got {checked}")
     return checked

@@ -131,8 +131,7 @@ class LRFinder:
         start, end = number("start_lr", start_lr), number("end_lr", end_lr)
         if not 0 < start < end < math.inf:
             raise ValueError(f"rates must be 0 < start_lr < end_lr, got {start_lr} and {end_lr}")
-        if integer("num_iter", num_iter) < 2:
-            raise ValueError(f"num_iter must be >= 2, got {num_iter}")
+        integer("num_iter", num_iter, least=2)
         lrs = np.geomspace(start, end, num_iter)
         losses: list[float] = []
         mean = best = math.inf

@@ -168,8 +168,7 @@ def _evaluate(
     quiet: bool,
 ) -> Numbers:
     """Give the loss at each point, which has one coordinate per direction."""
-    if integer("workers", workers) < 1:
-        raise ValueError(f"workers must be >= 1, got {workers}")
+    integer("workers", workers, least=1)
     arrays = list(real_arrays("params", params).values())
 
     def value(point: Numbers) -> float:
