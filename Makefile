@@ -11,7 +11,7 @@ CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest ru
 export PYO3_PYTHON := $(abspath $(BIN)/python)
 
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python lint lint-rust lint-python types format bench clean
+.PHONY: help setup quick demo test test-rust test-python lint lint-rust lint-python types format bench clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ $(VENV)/.python:
 $(VENV)/.built: $(VENV)/.python pyproject.toml $(CORE)
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet --extras demo,dev,test
 	@touch $@
+
+quick: $(VENV)/.python ## Build into .venv in seconds, without the optimizations of a release
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile quick --quiet
 
 demo: setup ## Train a network on handwritten digits and draw demo.png
 	$(BIN)/python -m fastoptim demo --output demo.png
