@@ -4,6 +4,7 @@ use crate::cells::Cells;
 use crate::float::Float;
 use crate::isa::{self, Kernel};
 use crate::prepare::STAGE;
+use crate::scratch::Scratch;
 use crate::threads::{self, CHUNK};
 
 /// Moves every average towards its value: `a += weight (x - a)`. A weight of 1 copies.
@@ -33,7 +34,8 @@ pub fn lerp<T: Float>(pairs: Vec<(&mut [T], Cells<'_, T>)>, weight: f64) {
             tier.run(Lerp { a, x, weight });
             return;
         }
-        let mut stage = [T::ZERO; STAGE];
+        let mut scratch = Scratch::<T, 1>::new(STAGE);
+        let [stage] = scratch.arrays();
         for (a, start) in a.chunks_mut(STAGE).zip((from..).step_by(STAGE)) {
             let loaded = &mut stage[..a.len()];
             // SAFETY: as above.

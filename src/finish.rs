@@ -6,6 +6,7 @@ use crate::cells::Cells;
 use crate::float::Float;
 use crate::isa::Tier;
 use crate::prepare::STAGE;
+use crate::scratch::Scratch;
 
 /// What is left to do after an update.
 #[derive(Debug)]
@@ -51,7 +52,8 @@ impl<T: Float> Finish<'_, T> {
         // SAFETY: the caller's word.
         unsafe {
             if let (Some(weight), Some(z)) = (self.iterate, z) {
-                let mut stage = [T::ZERO; STAGE];
+                let mut scratch = Scratch::<T, 1>::new(STAGE);
+                let [stage] = scratch.arrays();
                 let a = &mut stage[..p.len()];
                 a.copy_from_slice(p);
                 let weight = T::from_f64(weight);

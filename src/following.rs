@@ -6,6 +6,7 @@ use crate::finish::Finish;
 use crate::float::Float;
 use crate::isa::Tier;
 use crate::prepare::STAGE;
+use crate::scratch::Scratch;
 use crate::threads::CHUNK;
 use crate::work::Work;
 
@@ -56,7 +57,8 @@ impl<T: Float> Work for Following<'_, T> {
         let (index, start) = self.chunks[chunk];
         let Idle { p, z, finish } = &self.parameters[index];
         let end = p.len().min(start + CHUNK);
-        let mut stages = [[T::ZERO; STAGE]; 2];
+        let mut scratch = Scratch::<T, 2>::new(STAGE);
+        let mut stages = scratch.arrays();
         for from in (start..end).step_by(STAGE) {
             let n = STAGE.min(end - from);
             let [a, b] = stages.each_mut().map(|stage| &mut stage[..n]);

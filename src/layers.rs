@@ -12,6 +12,7 @@ use crate::isa::{Kernel, Tier};
 use crate::prepare::{Prepare, STAGE};
 use crate::reduce::{self, Squares, Sum};
 use crate::rule::Layered;
+use crate::scratch::Scratch;
 use crate::segment::{Clock, MAX_SCALARS, Segment, Slices, rules};
 use crate::stage::{Writes, staged};
 use crate::threads::CHUNK;
@@ -114,14 +115,15 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
             parameter: false,
         };
         let mut index = block;
-        let mut values = [[T::ZERO; BLOCK]; 2];
+        let mut scratch = Scratch::<T, 2>::new(BLOCK);
+        let mut values = scratch.arrays();
         let pass = |scale, slices: Slices<'_, T, S>| {
             let n = slices.p.len();
             tier.run(First {
                 rule,
                 scale,
                 slices,
-                values: &mut values,
+                values: values.each_mut().map(|array| &mut array[..n]),
             });
             for k in 0..2 {
                 let sum = if R::SQUARED {
@@ -224,7 +226,7 @@ struct First<'a, T, R, const S: usize> {
     rule: R,
     scale: T,
     slices: Slices<'a, T, S>,
-    values: &'a mut [[T; BLOCK]; 2],
+    values: [&'a mut [T]; 2],
 }
 
 impl<T: Float, const S: usize, R: Layered<T, S>> Kernel for First<'_, T, R, S> {
@@ -239,7 +241,7 @@ impl<T: Float, const S: usize, R: Layered<T, S>> Kernel for First<'_, T, R, S> {
             values: [a, b],
         } = self;
         let n = p.len();
-        assert!(g.len() == n && n <= BLOCK);
+        assert!(g.len() == n && a.len() == n && b.len() == n);
         for array in &state {
             assert_eq!(array.len(), n);
         }

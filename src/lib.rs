@@ -47,6 +47,7 @@ pub mod regularizer;
 pub mod rowwise;
 pub mod rule;
 pub mod sam;
+mod scratch;
 pub mod segment;
 mod stage;
 pub mod storage;

@@ -9,6 +9,7 @@ use crate::float::Float;
 use crate::isa::{self, Tier};
 use crate::prepare::Prepare;
 use crate::reduce::{self, Largest, Measure, Squares};
+use crate::scratch::Scratch;
 use crate::segment::Segment;
 
 /// The segments of one parameter group, and what is done to their gradients.
@@ -117,14 +118,14 @@ fn block<T: Float>(
 ) -> f64 {
     let Range { start, end } = range;
     let n = end - start;
-    let mut loaded = [T::ZERO; reduce::BLOCK];
+    let mut scratch = Scratch::<T, 3>::new(reduce::BLOCK);
+    let [loaded, held, prepared] = scratch.arrays();
     // SAFETY: inside; nothing is written before the norm is known.
     let g = unsafe { segment.g.read_into(start, &mut loaded[..n], tier) };
     if *prepare == Prepare::default() {
         // A gradient that is not finite shows in what is measured.
         return reduce::block(g, what, tier);
     }
-    let [mut held, mut prepared] = [[T::ZERO; reduce::BLOCK]; 2];
     // SAFETY: as above.
     let p = unsafe { segment.p.read_into(start, &mut held[..n], tier) };
     let out = &mut prepared[..n];

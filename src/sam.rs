@@ -6,6 +6,7 @@ use crate::float::Float;
 use crate::isa::{self, Kernel};
 use crate::prepare::STAGE;
 use crate::reduce::{self, Measure, Squares};
+use crate::scratch::Scratch;
 use crate::threads::{self, CHUNK};
 
 /// The sum of `g^2`, or adaptive of `(p g)^2`, in `f64`.
@@ -19,13 +20,13 @@ pub fn squares<T: Float>(p: &Cells<'_, T>, g: &Cells<'_, T>, adaptive: bool) -> 
     let join = |a, b| what.join(a, b);
     let sums = reduce::blockwise(&[g.len()], g.len() / 2, join, |_, range| {
         let (from, n) = (range.start, range.len());
-        let mut loaded = [T::ZERO; reduce::BLOCK];
+        let mut scratch = Scratch::<T, 3>::new(reduce::BLOCK);
+        let [loaded, held, products] = scratch.arrays();
         // SAFETY: inside; nothing is written while the borrows live.
         let g = unsafe { g.read_into(from, &mut loaded[..n], tier) };
         if !adaptive {
             return reduce::block(g, what, tier);
         }
-        let [mut held, mut products] = [[T::ZERO; reduce::BLOCK]; 2];
         // SAFETY: as above.
         let p = unsafe { p.read_into(from, &mut held[..n], tier) };
         let out = &mut products[..n];
@@ -46,7 +47,8 @@ pub fn perturb<T: Float>(p: Cells<'_, T>, g: &Cells<'_, T>, factor: f64, adaptiv
     let n = p.len();
     let factor = T::from_f64(factor);
     threads::run(n.div_ceil(CHUNK), n / 2, |chunk| {
-        let mut stages = [[T::ZERO; STAGE]; 2];
+        let mut scratch = Scratch::<T, 2>::new(STAGE);
+        let mut stages = scratch.arrays();
         for from in (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).step_by(STAGE) {
             let len = STAGE.min(n - from);
             let [held, loaded] = stages.each_mut().map(|stage| &mut stage[..len]);

@@ -8,6 +8,7 @@ use crate::finish::Finish;
 use crate::float::Float;
 use crate::isa::Tier;
 use crate::prepare::{Prepare, STAGE};
+use crate::scratch::Scratch;
 use crate::segment::{MAX_STATE, Segment, Slices};
 
 /// What a pass over a segment leaves changed.
@@ -18,11 +19,12 @@ pub(crate) struct Writes {
     pub(crate) parameter: bool,
 }
 
-struct Stage<T> {
-    p: [T; STAGE],
-    g: [T; STAGE],
-    prepared: [T; STAGE],
-    state: [[T; STAGE]; MAX_STATE],
+/// Blocks of [`STAGE`] elements.
+struct Stage<'s, T> {
+    p: &'s mut [T],
+    g: &'s mut [T],
+    prepared: &'s mut [T],
+    state: [&'s mut [T]; MAX_STATE],
 }
 
 /// Calls `f` with every block of `block` elements of `from..to`, which starts one, and with the factor
@@ -49,11 +51,13 @@ pub(crate) unsafe fn staged<T: Float, const S: usize>(
         }
         return;
     }
+    let mut scratch = Scratch::<T, { 3 + MAX_STATE }>::new(STAGE);
+    let [p, g, prepared, state @ ..] = scratch.arrays();
     let mut stage = Stage {
-        p: [T::ZERO; STAGE],
-        g: [T::ZERO; STAGE],
-        prepared: [T::ZERO; STAGE],
-        state: [[T::ZERO; STAGE]; MAX_STATE],
+        p,
+        g,
+        prepared,
+        state,
     };
     for at in (from..to).step_by(block) {
         let end = to.min(at + block);
@@ -69,7 +73,7 @@ pub(crate) unsafe fn staged<T: Float, const S: usize>(
     }
 }
 
-impl<T: Float> Stage<T> {
+impl<T: Float> Stage<'_, T> {
     /// Loads what is not where it can be worked on, and prepares the gradient.
     ///
     /// # Safety

@@ -11,7 +11,7 @@ use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::Thread;
+use std::thread::{JoinHandle, Thread};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -29,6 +29,11 @@ pub(crate) const CHUNK: usize = 16 * 1024;
 /// Zen 5 in a virtual machine, where a sleeping worker takes 50 us to run: at 64 Ki serial 11.8 us
 /// and parallel 12.0 (calls 2 ms apart: 15.5 and 14.0), at 1 Mi 193 and 104.
 const SERIAL_BELOW: usize = 64 * 1024;
+
+/// The stack of a worker, whatever `RUST_MIN_STACK` says. Kernels make do with 32 KiB, since a caller
+/// may have no more; the rest is for builds without optimization and for what a panic prints. Pages
+/// that are not touched take no memory.
+const STACK: usize = 512 * 1024;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
@@ -273,9 +278,11 @@ fn share(chunks: usize, count: usize, helpers: usize, f: &(dyn Fn(usize) + Sync)
     let pool = pool(helpers);
     {
         let close = Close(&job);
-        for _ in 0..helpers {
-            let job = Arc::clone(&job);
-            pool.spawn(move || job.help());
+        if let Some(pool) = &pool {
+            for _ in 0..helpers.min(pool.current_num_threads()) {
+                let job = Arc::clone(&job);
+                pool.spawn(move || job.help());
+            }
         }
         close.0.work();
     }
@@ -293,27 +300,82 @@ fn share(chunks: usize, count: usize, helpers: usize, f: &(dyn Fn(usize) + Sync)
 /// trust a lock that another thread may have held.
 struct Process {
     id: u32,
-    pool: Mutex<Option<Arc<ThreadPool>>>,
+    workers: Mutex<Workers>,
 }
 
-/// A pool of at least `workers` threads.
-fn pool(workers: usize) -> Arc<ThreadPool> {
-    // A poisoned lock only says that building a pool panicked: there is then no pool in it.
-    let mut slot = process()
-        .pool
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    match &*slot {
-        Some(pool) if pool.current_num_threads() >= workers => Arc::clone(pool),
-        _ => {
-            let pool = ThreadPoolBuilder::new()
-                .num_threads(workers)
-                .thread_name(|index| format!("fastoptim-{index}"))
-                .build()
-                .expect("the system starts threads");
-            Arc::clone(slot.insert(Arc::new(pool)))
+/// The threads that there are.
+#[derive(Default)]
+struct Workers {
+    pool: Option<Arc<ThreadPool>>,
+    /// For how many calls the system is not asked for more, and for how many after its last refusal.
+    wait: usize,
+    pause: usize,
+}
+
+impl Workers {
+    /// The longest pause: to start a thousand threads in vain takes as long as some thousand calls.
+    const LONGEST: usize = 4096;
+
+    /// A pool of at least `wanted` threads, or of fewer where the system has no more of them, or none.
+    /// `build` is given how many are wanted and how many there are.
+    fn pool(
+        &mut self,
+        wanted: usize,
+        build: impl FnOnce(usize, usize) -> Option<ThreadPool>,
+    ) -> Option<Arc<ThreadPool>> {
+        let count = |pool: &Arc<ThreadPool>| pool.current_num_threads();
+        let have = self.pool.as_ref().map_or(0, count);
+        if have < wanted && self.wait > 0 {
+            self.wait -= 1;
+        } else if have < wanted {
+            if let Some(larger) = build(wanted, have) {
+                self.pool = Some(Arc::new(larger));
+            }
+            if self.pool.as_ref().map_or(0, count) < wanted {
+                self.pause = (2 * self.pause).clamp(1, Self::LONGEST);
+                self.wait = self.pause;
+            } else {
+                self.pause = 0;
+            }
+        }
+        self.pool.clone()
+    }
+}
+
+/// A pool of `wanted` threads, or of as many as the system starts, if that is more than `have`.
+fn build(mut wanted: usize, have: usize) -> Option<ThreadPool> {
+    while wanted > have {
+        let mut started: Vec<JoinHandle<()>> = Vec::with_capacity(wanted);
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(wanted)
+            .spawn_handler(|thread| {
+                let builder = std::thread::Builder::new()
+                    .name(format!("fastoptim-{}", thread.index()))
+                    .stack_size(STACK);
+                started.push(builder.spawn(|| thread.run())?);
+                Ok(())
+            })
+            .build();
+        if let Ok(pool) = pool {
+            return Some(pool);
+        }
+        wanted = started.len().min(wanted - 1);
+        // They end, and only then may others take their place.
+        for thread in started {
+            let _ = thread.join();
         }
     }
+    None
+}
+
+/// A pool of at least `wanted` threads, or of fewer where the system has no more of them, or none.
+fn pool(wanted: usize) -> Option<Arc<ThreadPool>> {
+    // A poisoned lock only says that building a pool panicked: what is there is whole.
+    let mut workers = process()
+        .workers
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    workers.pool(wanted, build)
 }
 
 fn process() -> &'static Process {
@@ -329,7 +391,7 @@ fn process() -> &'static Process {
     // The parent's is left as it is: dropping it would wait for threads that do not exist here.
     let fresh = Box::into_raw(Box::new(Process {
         id,
-        pool: Mutex::new(None),
+        workers: Mutex::default(),
     }));
     match PROCESS.compare_exchange(known, fresh, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: just leaked.
@@ -390,6 +452,55 @@ mod tests {
             assert!(outcome.is_err());
             assert!(hits.into_inner() > 40);
         }
+    }
+
+    #[test]
+    fn a_closed_job_lets_nobody_in() {
+        let hits = AtomicUsize::new(0);
+        // The caller of a job that panicked leaves chunks behind, and what `f` borrows is gone.
+        let f = |_| {
+            hits.fetch_add(1, Ordering::Relaxed);
+        };
+        let f: &(dyn Fn(usize) + Sync) = &f;
+        let job = Job {
+            state: AtomicUsize::new(CLOSED),
+            next: AtomicUsize::new(0),
+            chunks: 3,
+            count: 2,
+            // SAFETY: `job` does not outlive `f`.
+            f: unsafe { std::mem::transmute::<&_, &'static (dyn Fn(usize) + Sync)>(f) },
+            caller: std::thread::current(),
+            panic: Mutex::new(None),
+        };
+        job.help();
+        assert_eq!(job.state.load(Ordering::Relaxed), CLOSED);
+        assert_eq!(hits.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn the_system_is_asked_for_threads_less_and_less_often() {
+        let (mut workers, mut asked) = (Workers::default(), 0);
+        for _ in 0..100_000 {
+            let pool = workers.pool(2, |wanted, have| {
+                assert_eq!((wanted, have), (2, 0));
+                asked += 1;
+                None
+            });
+            assert!(pool.is_none());
+        }
+        assert!((12..50).contains(&asked), "{asked}");
+    }
+
+    #[test]
+    fn what_threads_there_are_stay_until_there_are_more() {
+        let mut workers = Workers::default();
+        let count = |pool: Option<Arc<ThreadPool>>| pool.map_or(0, |p| p.current_num_threads());
+        assert_eq!(count(workers.pool(3, |_, _| build(1, 0))), 1);
+        // Asked again too soon.
+        let never = |_, _| panic!("a call goes by");
+        assert_eq!(count(workers.pool(3, never)), 1);
+        assert_eq!(count(workers.pool(3, |_, have| build(3, have))), 3);
+        assert_eq!(count(workers.pool(2, |_, _| panic!("there are enough"))), 3);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::float::Float;
 use crate::isa::Tier;
 use crate::prepare::{Prepare, STAGE};
 use crate::rule::Whole;
+use crate::scratch::Scratch;
 use crate::segment::{Clock, Segment, rules};
 use crate::threads::{self, CHUNK};
 use crate::work::Work;
@@ -123,7 +124,8 @@ unsafe fn update<T: Float, R: Whole<T>>(
         let Some(finish) = segment.finish() else {
             return;
         };
-        let mut stage = [T::ZERO; STAGE];
+        let mut scratch = Scratch::<T, 1>::new(STAGE);
+        let [stage] = scratch.arrays();
         for from in (0..n).step_by(STAGE) {
             let to = n.min(from + STAGE);
             let p = segment.p.read_into(from, &mut stage[..to - from], tier);

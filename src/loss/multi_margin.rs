@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::float::Float;
 use crate::pointwise;
 use crate::rowwise::{self, GROUP};
+use crate::scratch::Scratch;
 
 /// The hinge of every class against the target's.
 #[derive(Clone, Copy, Debug)]
@@ -112,8 +113,8 @@ impl<T: Float, const SQUARED: bool> Narrow<'_, T, SQUARED> {
 impl<T: Float, const SQUARED: bool> rowwise::Rows for Narrow<'_, T, SQUARED> {
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
-        let mut tile = [[T::ZERO; GROUP]; NARROW];
-        let tile = &mut tile[..self.0.labels.shape[1]];
+        let mut scratch = Scratch::<T, 1>::new(self.0.labels.shape[1] * GROUP);
+        let [tile] = scratch.arrays().map(|array| array.as_chunks_mut().0);
         let mut lanes = [0.0; GROUP];
         let mut first = rows.start;
         while first < rows.end {

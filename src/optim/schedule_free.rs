@@ -15,6 +15,7 @@ use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::isa::{self, Kernel};
 use crate::prepare::STAGE;
 use crate::rule::{Optimizer, Rule, Visitor};
+use crate::scratch::Scratch;
 use crate::segment::{Clock, MAX_SCALARS};
 use crate::threads::{self, CHUNK};
 
@@ -249,10 +250,10 @@ pub fn blend<T: Float>(p: Cells<'_, T>, z: Cells<'_, T>, weight: f64) {
     let n = p.len();
     let weight = T::from_f64(weight);
     threads::run(n.div_ceil(CHUNK), n / 2, |chunk| {
-        let mut stages = [[T::ZERO; STAGE]; 2];
+        let mut scratch = Scratch::<T, 2>::new(STAGE);
+        let [x, y] = scratch.arrays();
         for from in (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).step_by(STAGE) {
             let len = STAGE.min(n - from);
-            let [x, y] = &mut stages;
             let (x, y) = (&mut x[..len], &mut y[..len]);
             // SAFETY: no other chunk has these elements, and none is run twice.
             unsafe {
