@@ -28,38 +28,59 @@ pub trait Kernel {
     fn run(self) -> Self::Output;
 }
 
-/// One instruction set that kernels are compiled for.
+/// Evidence that this processor has an instruction set. Only the check in this module makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked(());
+
+/// One instruction set of this processor that kernels are compiled for.
+///
+/// [`Tier::supported`] and parsing a name check the processor, and there is no other way to a tier
+/// beyond the baseline:
+///
+/// ```
+/// use fastoptim::isa::Tier;
+///
+/// assert_eq!("baseline".parse(), Ok(Tier::Baseline));
+/// let fastest = *Tier::supported().last().expect("the baseline at least");
+/// assert_eq!(fastest.name().parse(), Ok(fastest));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
     /// What every processor of the architecture has (SSE2 on x86-64).
     Baseline,
     /// AVX2 with FMA and F16C: x86-64-v3.
-    Avx2,
+    Avx2(Checked),
     /// AVX-512 F, BW, CD, DQ and VL: x86-64-v4.
-    Avx512,
+    Avx512(Checked),
     /// Advanced SIMD, which every aarch64 processor has.
-    Neon,
+    Neon(Checked),
 }
 
-impl Tier {
-    const ALL: [Self; 4] = [Self::Baseline, Self::Avx2, Self::Avx512, Self::Neon];
+/// All tiers, slowest first, whether this processor has them or not. They stay in this module.
+const ALL: [Tier; 4] = [
+    Tier::Baseline,
+    Tier::Avx2(Checked(())),
+    Tier::Avx512(Checked(())),
+    Tier::Neon(Checked(())),
+];
 
+impl Tier {
     /// The name that `FASTOPTIM_ISA` takes.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Baseline => "baseline",
-            Self::Avx2 => "avx2",
-            Self::Avx512 => "avx512",
-            Self::Neon => "neon",
+            Self::Avx2(_) => "avx2",
+            Self::Avx512(_) => "avx512",
+            Self::Neon(_) => "neon",
         }
     }
 
-    /// Whether this processor has it.
-    pub fn is_supported(self) -> bool {
+    /// Whether this processor has it: the check that stands behind every [`Checked`].
+    fn is_supported(self) -> bool {
         match self {
             Self::Baseline => true,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => {
+            Self::Avx2(_) => {
                 is_x86_feature_detected!("avx2")
                     && is_x86_feature_detected!("fma")
                     && is_x86_feature_detected!("f16c")
@@ -67,8 +88,8 @@ impl Tier {
                     && is_x86_feature_detected!("bmi2")
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => {
-                Self::Avx2.is_supported()
+            Self::Avx512(checked) => {
+                Self::Avx2(checked).is_supported()
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512cd")
@@ -76,7 +97,7 @@ impl Tier {
                     && is_x86_feature_detected!("avx512vl")
             }
             #[cfg(target_arch = "aarch64")]
-            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            Self::Neon(_) => std::arch::is_aarch64_feature_detected!("neon"),
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -87,14 +108,17 @@ impl Tier {
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `check` lets no tier out of this module that the processor lacks.
-            Self::Avx2 => unsafe { avx2(kernel) },
+            // SAFETY: the processor has AVX2, FMA, F16C, BMI1 and BMI2: no `Avx2(Checked)` leaves
+            // this module unless `is_supported` has found them.
+            Self::Avx2(_) => unsafe { avx2(kernel) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Self::Avx512 => unsafe { avx512(kernel) },
+            // SAFETY: the processor has the features of `avx512`: no `Avx512(Checked)` leaves this
+            // module unless `is_supported` has found them.
+            Self::Avx512(_) => unsafe { avx512(kernel) },
             #[cfg(target_arch = "aarch64")]
-            // SAFETY: as above.
-            Self::Neon => unsafe { neon(kernel) },
+            // SAFETY: the processor has Advanced SIMD: no `Neon(Checked)` leaves this module unless
+            // `is_supported` has found it.
+            Self::Neon(_) => unsafe { neon(kernel) },
             _ => kernel.run(),
         }
     }
@@ -127,33 +151,25 @@ fn neon<K: Kernel>(kernel: K) -> K::Output {
 impl Tier {
     /// The tiers of this processor, slowest first.
     pub fn supported() -> Vec<Self> {
-        Self::ALL
-            .into_iter()
-            .filter(|tier| tier.is_supported())
-            .collect()
-    }
-
-    /// The tier itself, or an error where this processor lacks it.
-    fn check(self) -> Result<Self> {
-        if self.is_supported() {
-            Ok(self)
-        } else {
-            Err(Error::Value(format!("this processor has no {self}")))
-        }
+        ALL.into_iter().filter(|tier| tier.is_supported()).collect()
     }
 }
 
 impl FromStr for Tier {
     type Err = Error;
 
+    /// The tier of this name, if this processor has it.
     fn from_str(name: &str) -> Result<Self> {
-        let known = Self::ALL.into_iter().find(|tier| tier.name() == name);
-        known.ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            Error::Value(format!(
-                "unknown instruction set {name:?}; one of {names} is expected"
-            ))
-        })
+        match ALL.into_iter().find(|tier| tier.name() == name) {
+            Some(tier) if tier.is_supported() => Ok(tier),
+            Some(tier) => Err(Error::Value(format!("this processor has no {tier}"))),
+            None => {
+                let names = ALL.map(Self::name).join(", ");
+                Err(Error::Value(format!(
+                    "unknown instruction set {name:?}; one of {names} is expected"
+                )))
+            }
+        }
     }
 }
 
@@ -191,7 +207,6 @@ pub fn choose() -> Result<Tier> {
     let tier = match std::env::var(VARIABLE) {
         Ok(name) if !name.is_empty() => name
             .parse::<Tier>()
-            .and_then(Tier::check)
             .map_err(|error| Error::Value(format!("{VARIABLE}: {error}")))?,
         _ => *Tier::supported()
             .last()
@@ -224,7 +239,7 @@ pub fn with_tier<T>(tier: Tier, f: impl FnOnce() -> T) -> Result<T> {
             FORCED.set(self.0);
         }
     }
-    let _restore = Restore(FORCED.replace(Some(tier.check()?)));
+    let _restore = Restore(FORCED.replace(Some(tier)));
     Ok(f())
 }
 
@@ -233,17 +248,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_round_trip() {
-        for tier in Tier::ALL {
-            assert_eq!(tier.name().parse(), Ok(tier));
+    fn a_name_is_a_tier_where_the_processor_has_it() {
+        let supported = Tier::supported();
+        for tier in ALL {
+            match tier.name().parse::<Tier>() {
+                Ok(parsed) => assert!(parsed == tier && supported.contains(&tier)),
+                Err(error) => {
+                    assert!(!supported.contains(&tier));
+                    assert!(error.to_string().contains("this processor has no"));
+                }
+            }
         }
-        assert!(
-            "sse9"
-                .parse::<Tier>()
-                .unwrap_err()
-                .to_string()
-                .contains("sse9")
-        );
+        // No processor has both AVX-512 and Advanced SIMD.
+        assert!((1..ALL.len()).contains(&supported.len()));
+        let unknown = "sse9".parse::<Tier>().unwrap_err();
+        assert!(unknown.to_string().contains("sse9"));
     }
 
     #[test]
@@ -251,14 +270,5 @@ mod tests {
         let before = current();
         assert_eq!(with_tier(Tier::Baseline, current), Ok(Tier::Baseline));
         assert_eq!(current(), before);
-    }
-
-    #[test]
-    fn an_unsupported_tier_is_refused() {
-        let lacking = Tier::ALL
-            .into_iter()
-            .find(|tier| !tier.is_supported())
-            .expect("one of ALL");
-        assert!(with_tier(lacking, || ()).is_err());
     }
 }
