@@ -11,7 +11,8 @@ use crate::scratch::Scratch;
 /// What is left to do after an update.
 #[derive(Debug)]
 pub struct Finish<'a, T> {
-    /// The moving average of the parameter, and how much of the difference it moves by.
+    /// The moving average of the parameter, kept as it is computed in, and how much of the difference
+    /// it moves by.
     pub average: Option<(Cells<'a, T>, f64)>,
     /// Where a copy goes.
     pub copy: Option<Cells<'a, T>>,
@@ -35,11 +36,16 @@ impl<T> Default for Finish<'_, T> {
 
 impl<T: Float> Finish<'_, T> {
     /// # Panics
-    /// A target has not `len` elements or cannot be written.
+    /// A target has not `len` elements or cannot be written, or the average is kept otherwise than it
+    /// is computed in.
     pub(crate) fn check(&self, len: usize) {
         let average = self.average.iter().map(|(cells, _)| cells);
-        for cells in average.chain(&self.copy) {
-            assert!(cells.len() == len && cells.is_writable());
+        for cells in average.clone().chain(&self.copy) {
+            assert_eq!(cells.len(), len, "a target has the length of its parameter");
+            assert!(cells.is_writable(), "a target can be written");
+        }
+        for cells in average {
+            assert!(cells.is_native(), "an average is kept as it is computed in");
         }
     }
 
@@ -47,9 +53,10 @@ impl<T: Float> Finish<'_, T> {
     /// At most [`STAGE`] elements.
     ///
     /// # Safety
-    /// Nobody else has these elements of the targets meanwhile.
+    /// `check` has passed for at least `from + p.len()` elements, and nobody else has these elements
+    /// of the targets meanwhile.
     pub(crate) unsafe fn block(&self, from: usize, p: &[T], z: Option<&[T]>, tier: Tier) {
-        // SAFETY: the caller's word.
+        // SAFETY: what `follow` asks for is this function's contract, and as many elements are given.
         unsafe {
             if let (Some(weight), Some(z)) = (self.iterate, z) {
                 let mut scratch = Scratch::<T, 1>::new(STAGE);
@@ -68,9 +75,11 @@ impl<T: Float> Finish<'_, T> {
     /// Moves the average towards `x` and copies it.
     ///
     /// # Safety
-    /// As `block`.
+    /// `check` has passed for at least `from + x.len()` elements, and nobody else has these elements
+    /// of the targets meanwhile.
     unsafe fn follow(&self, from: usize, x: &[T], tier: Tier) {
-        // SAFETY: the caller's word.
+        // SAFETY: `check` found the targets writable and long enough, and nobody else has these
+        // elements by this function's contract.
         unsafe {
             if let Some((average, weight)) = &self.average
                 && let Some(a) = average.slice_mut(from, from + x.len())

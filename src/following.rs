@@ -8,7 +8,7 @@ use crate::isa::Tier;
 use crate::prepare::STAGE;
 use crate::scratch::Scratch;
 use crate::threads::CHUNK;
-use crate::work::Work;
+use crate::work::Driver;
 
 /// A parameter that a step leaves alone, and what still follows it.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Idle<'a, T> {
 
 /// The work over parameters that have no gradient.
 #[derive(Debug)]
-pub struct Following<'a, T> {
+pub(crate) struct Following<'a, T> {
     parameters: Vec<Idle<'a, T>>,
     /// Which parameter and from where each chunk is.
     chunks: Vec<(usize, usize)>,
@@ -32,11 +32,16 @@ pub struct Following<'a, T> {
 
 impl<'a, T: Float> Following<'a, T> {
     /// The work over `parameters`.
-    pub fn new(parameters: Vec<Idle<'a, T>>) -> Self {
+    ///
+    /// # Panics
+    /// What follows a parameter, or its first state array, has another length, or cannot be written.
+    pub(crate) fn new(parameters: Vec<Idle<'a, T>>) -> Self {
         let mut chunks = Vec::new();
         let mut elements = 0;
-        for (index, Idle { p, finish, .. }) in parameters.iter().enumerate() {
+        for (index, Idle { p, z, finish }) in parameters.iter().enumerate() {
             finish.check(p.len());
+            let fits = z.as_ref().is_none_or(|z| z.len() == p.len());
+            assert!(fits, "z has the length of p");
             elements += p.len();
             chunks.extend((0..p.len()).step_by(CHUNK).map(|from| (index, from)));
         }
@@ -48,7 +53,7 @@ impl<'a, T: Float> Following<'a, T> {
     }
 }
 
-impl<T: Float> Work for Following<'_, T> {
+impl<T: Float> Driver for Following<'_, T> {
     fn chunks(&self, _phase: usize) -> (usize, usize) {
         (self.chunks.len(), self.elements / 2)
     }
@@ -62,12 +67,30 @@ impl<T: Float> Work for Following<'_, T> {
         for from in (start..end).step_by(STAGE) {
             let n = STAGE.min(end - from);
             let [a, b] = stages.each_mut().map(|stage| &mut stage[..n]);
-            // SAFETY: no other chunk has these elements, and none is run twice.
+            // SAFETY: inside, as `new` compared the lengths. No other chunk has these elements, and by
+            // the contract of `run` no chunk is done twice, so nobody else has them of the targets;
+            // nobody writes `p` and `z`.
             unsafe {
                 let p = p.read_into(from, a, tier);
                 let z = z.as_ref().map(|z| z.read_into(from, b, tier));
                 finish.block(from, p, z, tier);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "z has the length of p")]
+    fn a_shorter_iterate_is_refused() {
+        let (mut p, mut z) = ([0.0_f32; 8], [0.0_f32; 4]);
+        let _ = Following::new(vec![Idle {
+            p: Cells::native(&mut p),
+            z: Some(Cells::native(&mut z)),
+            finish: Finish::default(),
+        }]);
     }
 }

@@ -40,8 +40,8 @@ impl<'a, T: Float> Segment<'a, T> {
     /// A parameter of some shape with its gradient and its state arrays.
     ///
     /// # Panics
-    /// The gradient is not as long as the parameter, the shape is of another size, the parameter
-    /// cannot be written, or there are more than [`MAX_STATE`] state arrays.
+    /// The gradient is not as long as the parameter, the shape is of another size, the parameter or
+    /// a state array cannot be written, or there are more than [`MAX_STATE`] state arrays.
     pub fn new(
         p: Cells<'a, T>,
         g: Cells<'a, T>,
@@ -55,16 +55,21 @@ impl<'a, T: Float> Segment<'a, T> {
             "a gradient has the length of its parameter"
         );
         assert_eq!(
-            p.len(),
-            shape.iter().product(),
+            Some(p.len()),
+            size(shape),
             "a parameter has the size of its shape"
         );
         assert!(p.is_writable(), "a parameter can be written");
-        let (mut cells, mut slots) = (<[Cells<'a, T>; MAX_STATE]>::default(), 0);
-        for array in state {
-            cells[slots] = array;
+        let (mut state, mut slots) = (state.into_iter().fuse(), 0);
+        let cells = std::array::from_fn(|_| {
+            let Some(array) = state.next() else {
+                return Cells::native(&mut []);
+            };
+            assert!(array.is_writable(), "state can be written");
             slots += 1;
-        }
+            array
+        });
+        assert!(state.next().is_none(), "at most {MAX_STATE} state arrays");
         Self {
             p,
             g,
@@ -114,8 +119,10 @@ impl<'a, T: Float> Segment<'a, T> {
     /// before it, so that one loop may run across both where they also touch.
     ///
     /// # Safety
-    /// They do, and the pointers behind the slices that both were made from may reach over the
-    /// whole allocation.
+    /// Each of its arrays (the parameter, the gradient and every state array) is in the same
+    /// allocation as the one of the segment before it, and the pointers that
+    /// [`Cells::from_raw`] was given may reach over the whole of that allocation. Those of a slice
+    /// may not: a segment of [`Segment::native`] follows none.
     #[must_use]
     pub unsafe fn follows(self) -> Self {
         Self {
@@ -191,10 +198,13 @@ impl<'a, T: Float> Segment<'a, T> {
     /// Some of the elements of a bare elementwise segment.
     ///
     /// # Safety
-    /// `from <= to <= len`, and nobody else has any of these elements while the result lives.
+    /// Every state array has the length of the parameter (`check_elementwise`), `from <= to <= len`,
+    /// and nobody else has any of these elements while the result lives.
     pub(crate) unsafe fn slices<const S: usize>(&self, from: usize, to: usize) -> Slices<'_, T, S> {
         let bare = "all arrays lie as they are computed in";
-        // SAFETY: the caller's word.
+        // SAFETY: `from..to` is inside all arrays, which are as long as the parameter, and nobody
+        // else has these elements, both by this function's contract. `new` asked that parameter and
+        // state can be written.
         unsafe {
             Slices {
                 p: self.p.slice_mut(from, to).expect(bare),
@@ -203,6 +213,11 @@ impl<'a, T: Float> Segment<'a, T> {
             }
         }
     }
+}
+
+/// How many elements there are in an array of this shape, if they can be counted.
+pub(crate) fn size(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1, |n: usize, &d| n.checked_mul(d))
 }
 
 /// The rule of each segment; neighbours at the same clock share the making of it.
@@ -225,4 +240,114 @@ pub(crate) struct Slices<'a, T, const S: usize> {
     pub(crate) p: &'a mut [T],
     pub(crate) g: &'a [T],
     pub(crate) state: [&'a mut [T]; S],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cells::Raw;
+    use crate::storage::Rounding;
+
+    #[test]
+    #[should_panic(expected = "state can be written")]
+    fn read_only_state_is_refused() {
+        let (mut p, frozen) = ([1.0_f32; 4], [0.0_f32; 4]);
+        let state = [Cells::read(&frozen)];
+        let (p, g) = (Cells::native(&mut p), Cells::read(&[1.0; 4]));
+        let _ = Segment::new(p, g, &[4], state, Clock::default());
+    }
+
+    #[test]
+    #[should_panic(expected = "at most 4 state arrays")]
+    fn a_fifth_state_array_is_refused() {
+        let state = (0..5).map(|_| &mut [][..]);
+        let _ = Segment::<f32>::native(&mut [], &[], &[0], state, Clock::default());
+    }
+
+    #[test]
+    #[should_panic(expected = "a parameter has the size of its shape")]
+    fn a_shape_whose_size_wraps_is_refused() {
+        let shape = [1 << (usize::BITS - 1), 2];
+        let _ = Segment::<f32>::native(&mut [], &[], &shape, [], Clock::default());
+    }
+
+    /// Where the second of two segments of three elements lies in each array, and its step.
+    #[derive(Clone, Copy)]
+    struct Second {
+        p: usize,
+        g: usize,
+        state: [usize; 2],
+        step: u64,
+        follows: bool,
+    }
+
+    const NEIGHBOUR: Second = Second {
+        p: 3,
+        g: 3,
+        state: [3; 2],
+        step: 7,
+        follows: true,
+    };
+
+    /// Whether the first, which lies at 0 at step 7, takes it in; and writes to all it then has.
+    fn absorbed(second: Second) -> bool {
+        let mut arrays = [[0.0_f64; 8]; 4];
+        let starts = arrays.each_mut().map(|array| array.as_mut_ptr());
+        // SAFETY: inside the arrays, through pointers to all of each; the two parts are apart.
+        let cells = |array: usize, at: usize| unsafe {
+            let part = std::ptr::slice_from_raw_parts_mut(starts[array].add(at), 3);
+            Cells::from_raw(Raw::Native(part), Rounding::Nearest)
+        };
+        let clock = |step| Clock {
+            step,
+            ..Clock::default()
+        };
+        let state = [cells(2, 0), cells(3, 0)];
+        let mut first = Segment::new(cells(0, 0), cells(1, 0), &[3], state, clock(7));
+        let state = [cells(2, second.state[0]), cells(3, second.state[1])];
+        let (p, g) = (cells(0, second.p), cells(1, second.g));
+        let mut next = Segment::new(p, g, &[3], state, clock(second.step));
+        if second.follows {
+            // SAFETY: the arrays are those of the first, whose pointers reach over all of them.
+            next = unsafe { next.follows() };
+        }
+        let absorbed = first.absorb(&next);
+        assert_eq!(first.len(), if absorbed { 6 } else { 3 });
+        first.check_elementwise(2);
+        // SAFETY: inside, and nobody else has any of it any more.
+        let Slices { p, g, state } = unsafe { first.slices::<2>(0, first.len()) };
+        p.fill(1.0);
+        for array in state {
+            array.fill(1.0);
+        }
+        assert!(g.iter().all(|&g| g == 0.0));
+        absorbed
+    }
+
+    #[test]
+    fn a_segment_absorbs_what_continues_all_of_its_arrays_at_its_clock() {
+        assert!(absorbed(NEIGHBOUR));
+        for other in [
+            Second { p: 4, ..NEIGHBOUR },
+            Second { g: 4, ..NEIGHBOUR },
+            Second {
+                state: [4, 3],
+                ..NEIGHBOUR
+            },
+            Second {
+                state: [3, 4],
+                ..NEIGHBOUR
+            },
+            Second {
+                step: 8,
+                ..NEIGHBOUR
+            },
+            Second {
+                follows: false,
+                ..NEIGHBOUR
+            },
+        ] {
+            assert!(!absorbed(other));
+        }
+    }
 }

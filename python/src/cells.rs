@@ -1,11 +1,12 @@
 //! Checked arrays as the core computes on them.
 
-use fastoptim::cells::Cells;
+use std::ptr;
+
+use fastoptim::cells::{Cells, Raw};
 use fastoptim::float::Float;
 use fastoptim::storage::Rounding;
 
 use crate::array::{Address, Dtype};
-use crate::parameter::slice_mut;
 
 /// Numbers that may be written, and are rounded where they are kept in 16 bits.
 ///
@@ -18,13 +19,10 @@ pub(crate) unsafe fn written<'a, T: Float>(
     len: usize,
     rounding: impl FnOnce() -> Rounding,
 ) -> Cells<'a, T> {
-    // SAFETY: the caller's word.
-    unsafe {
-        match dtype.half() {
-            Some(half) => Cells::half(half, slice_mut(data, len), rounding()),
-            None => Cells::native(slice_mut(data, len)),
-        }
-    }
+    let rounding = dtype.half().map_or(Rounding::Nearest, |_| rounding());
+    // SAFETY: by this function's contract the elements are of this dtype, alive for `'a`, aligned,
+    // and had by nobody else.
+    unsafe { Cells::from_raw(raw(dtype, data, len), rounding) }
 }
 
 /// Numbers to be read alone.
@@ -32,21 +30,21 @@ pub(crate) unsafe fn written<'a, T: Float>(
 /// # Safety
 /// As for `written`, but others may read them too.
 pub(crate) unsafe fn read<'a, T: Float>(dtype: Dtype, data: Address, len: usize) -> Cells<'a, T> {
-    // SAFETY: the caller's word.
-    unsafe {
-        match dtype.half() {
-            Some(half) => Cells::read_half(half, slice(data, len)),
-            None => Cells::read(slice(data, len)),
-        }
+    // SAFETY: by this function's contract the elements are of this dtype, alive for `'a`, aligned,
+    // and written by nobody.
+    unsafe { Cells::read_from_raw(raw(dtype, data, len)) }
+}
+
+/// The elements of an array of this dtype, which is computed in `T`.
+fn raw<T: Float>(dtype: Dtype, data: Address, len: usize) -> Raw<T> {
+    match dtype.half() {
+        Some(half) => Raw::Half(half, elements(data, len)),
+        None => Raw::Native(elements(data, len)),
     }
 }
 
-/// # Safety
-/// As for `read`, and `U` is the dtype.
-unsafe fn slice<'a, U>(data: Address, len: usize) -> &'a [U] {
-    if len == 0 {
-        return &[];
-    }
-    // SAFETY: the caller's word.
-    unsafe { std::slice::from_raw_parts(data.0.cast(), len) }
+/// The place of `len` elements: a pointer with the reach of the address, which is that of the whole
+/// allocation where it comes from NumPy.
+pub(crate) fn elements<U>(data: Address, len: usize) -> *mut [U] {
+    ptr::slice_from_raw_parts_mut(data.0.cast(), len)
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use fastoptim::cells::Cells;
+use fastoptim::cells::{Cells, Raw};
 use fastoptim::float::Float;
 use fastoptim::optim::{Moment, moment};
 use fastoptim::segment::MAX_SCALARS;
@@ -12,7 +12,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::array::{Address, Dtype, Layout, numbers};
-use crate::cells;
+use crate::cells::{self, elements};
 
 /// How an optimizer keeps its moments, and how it rounds what is kept in fewer bits.
 pub(crate) struct Storage {
@@ -91,19 +91,22 @@ impl Slot {
             "max_exp_avg_sq" => Rounding::Nearest,
             _ => rounding(),
         };
-        // SAFETY: the caller's word; the dtype is that of the array.
-        unsafe {
-            let scales = || match &self.scales {
-                Some(scales) => slice_mut(scales.data, scales.len),
-                None => &mut [],
-            };
-            match self.dtype {
-                Dtype::F32 => Cells::single(slice_mut(data, len)),
-                Dtype::I8 => Cells::signed(slice_mut(data, len), scales(), rounding()),
-                Dtype::U8 => Cells::squares(slice_mut(data, len), scales(), rounding()),
-                dtype => cells::written(dtype, data, len, rounding),
-            }
-        }
+        let scales = || {
+            let scales = self.scales.as_ref();
+            scales.map_or(elements(data, 0), |scales| {
+                elements(scales.data, scales.len)
+            })
+        };
+        let (raw, rounding) = match self.dtype {
+            Dtype::F32 => (Raw::Single(elements(data, len)), Rounding::Nearest),
+            Dtype::I8 => (Raw::Signed(elements(data, len), scales()), rounding()),
+            Dtype::U8 => (Raw::Squares(elements(data, len), scales()), rounding()),
+            // SAFETY: the dtype is that of the array; that it is alive and nobody else has it is this
+            // function's contract.
+            dtype => return unsafe { cells::written(dtype, data, len, rounding) },
+        };
+        // SAFETY: as for `written`, and the scales are a slot's own as its numbers are.
+        unsafe { Cells::from_raw(raw, rounding) }
     }
 }
 
