@@ -29,7 +29,7 @@ pub fn lerp<T: Float>(pairs: Vec<(&mut [T], Cells<'_, T>)>, weight: f64) {
     }
     // Reads two arrays and writes one, where AdamW has seven streams.
     threads::run_each(pieces, elements / 2, |(a, x, from)| {
-        // SAFETY: inside the borrow, and nothing here writes values.
+        // SAFETY: inside, as the lengths are equal, and nobody writes values that are borrowed.
         if let Some(x) = unsafe { x.slice(from, from + a.len()) } {
             tier.run(Lerp { a, x, weight });
             return;
@@ -38,7 +38,7 @@ pub fn lerp<T: Float>(pairs: Vec<(&mut [T], Cells<'_, T>)>, weight: f64) {
         let [stage] = scratch.arrays();
         for (a, start) in a.chunks_mut(STAGE).zip((from..).step_by(STAGE)) {
             let loaded = &mut stage[..a.len()];
-            // SAFETY: as above.
+            // SAFETY: inside, as the lengths are equal, and nobody writes values that are borrowed.
             unsafe { x.load(start, loaded, tier) };
             tier.run(Lerp {
                 a,

@@ -16,7 +16,7 @@ use crate::scratch::Scratch;
 use crate::segment::{Clock, MAX_SCALARS, Segment, Slices, rules};
 use crate::stage::{Writes, staged};
 use crate::threads::CHUNK;
-use crate::work::{Sums, Work};
+use crate::work::{Driver, Sums};
 
 /// Elements of an array that both passes take at once: 5 arrays of `f32` in 640 KiB.
 const WHOLE: usize = 32 * 1024;
@@ -33,7 +33,7 @@ struct Part {
 }
 
 /// Segments under one type of rule.
-pub struct Layers<'a, T, R, const S: usize> {
+pub(crate) struct Layers<'a, T, R, const S: usize> {
     segments: Vec<Segment<'a, T>>,
     rules: Vec<R>,
     prepare: Prepare,
@@ -52,7 +52,7 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
     ///
     /// # Panics
     /// A segment has not `S` state arrays.
-    pub fn new(
+    pub(crate) fn new(
         segments: Vec<Segment<'a, T>>,
         prepare: Prepare,
         rule_at: impl Fn(Clock) -> R,
@@ -105,7 +105,8 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
     }
 
     /// # Safety
-    /// Nobody else has these elements meanwhile.
+    /// The part is one of `self.parts`, and nobody else has these elements of the segment and of what
+    /// follows it meanwhile.
     unsafe fn first(&self, part: Part, tier: Tier) {
         let rule = self.rules[part.segment];
         let block = self.starts[part.segment] + part.from / BLOCK;
@@ -136,12 +137,14 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
             index += 1;
         };
         let range = (part.from, part.to);
-        // SAFETY: the caller's word.
+        // SAFETY: `new` has passed every segment through `check_elementwise` and made parts inside of
+        // it; that nobody else has the elements is this function's contract.
         unsafe { staged(segment, range, BLOCK, &self.prepare, writes, tier, pass) };
     }
 
     /// # Safety
-    /// Nobody else has these elements meanwhile.
+    /// The part is one of `self.parts`, and nobody else has these elements of the segment and of what
+    /// follows it meanwhile.
     unsafe fn second(&self, part: Part, ratio: f64, tier: Tier) {
         let rule = self.rules[part.segment];
         let ratio = T::from_f64(ratio);
@@ -159,12 +162,13 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
             });
         };
         let range = (part.from, part.to);
-        // SAFETY: the caller's word.
+        // SAFETY: `new` has passed every segment through `check_elementwise` and made parts inside of
+        // it; that nobody else has the elements is this function's contract.
         unsafe { staged(segment, range, BLOCK, &self.prepare, writes, tier, pass) };
     }
 }
 
-impl<T: Float, const S: usize, R: Layered<T, S>> Work for Layers<'_, T, R, S> {
+impl<T: Float, const S: usize, R: Layered<T, S>> Driver for Layers<'_, T, R, S> {
     fn phases(&self) -> usize {
         if self.parts[1].is_empty() { 1 } else { 2 }
     }
@@ -202,7 +206,8 @@ impl<T: Float, const S: usize, R: Layered<T, S>> Work for Layers<'_, T, R, S> {
     unsafe fn run(&self, phase: usize, chunk: usize, tier: Tier) {
         let part = self.parts[phase][chunk];
         let n = self.segments[part.segment].len();
-        // SAFETY: the parts of a phase do not overlap, and each is run once.
+        // SAFETY: the parts of a phase do not overlap, and by the contract of `run` each is done once
+        // and the phases one after the other.
         unsafe {
             if phase == 1 {
                 return self.second(part, self.ratios[part.segment], tier);

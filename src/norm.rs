@@ -120,13 +120,14 @@ fn block<T: Float>(
     let n = end - start;
     let mut scratch = Scratch::<T, 3>::new(reduce::BLOCK);
     let [loaded, held, prepared] = scratch.arrays();
-    // SAFETY: inside; nothing is written before the norm is known.
+    // SAFETY: the range is inside the segment, whose gradient is as long as its parameter, and while
+    // it is borrowed as shared nobody writes it: a step takes it by value.
     let g = unsafe { segment.g.read_into(start, &mut loaded[..n], tier) };
     if *prepare == Prepare::default() {
         // A gradient that is not finite shows in what is measured.
         return reduce::block(g, what, tier);
     }
-    // SAFETY: as above.
+    // SAFETY: as for the gradient, the range is inside and nobody writes a borrowed segment.
     let p = unsafe { segment.p.read_into(start, &mut held[..n], tier) };
     let out = &mut prepared[..n];
     prepare.write(p, g, out, tier);

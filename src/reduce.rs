@@ -11,7 +11,7 @@ use crate::isa::{self, Kernel, Tier};
 use crate::threads;
 
 /// Elements per block: 16 KiB of `f32`, half an L1 cache.
-pub const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 
 /// 32 `f64` lanes fill four AVX-512 or eight AVX2 registers; other counts vectorize by luck.
 const LANES: usize = 32;
@@ -23,7 +23,7 @@ pub(crate) const VECTOR: usize = 8;
 const CHUNK: usize = 8;
 
 /// What is summed, or maximized, over the elements.
-pub trait Measure: Copy + Send + Sync {
+pub(crate) trait Measure: Copy + Send + Sync {
     /// The lane after one more element.
     fn add(self, lane: f64, x: f64) -> f64;
     /// Two lanes as one.
@@ -32,26 +32,26 @@ pub trait Measure: Copy + Send + Sync {
 
 /// `sum(x)`
 #[derive(Clone, Copy, Debug)]
-pub struct Sum;
+pub(crate) struct Sum;
 /// `sum(abs(x))`
 #[derive(Clone, Copy, Debug)]
-pub struct Absolute;
+pub(crate) struct Absolute;
 /// `sum((x scale)^2)`, with a power of two as scale.
 #[derive(Clone, Copy, Debug)]
-pub struct Squares {
+pub(crate) struct Squares {
     /// 1, or what keeps the squares of `f64` from overflow and underflow.
-    pub scale: f64,
+    pub(crate) scale: f64,
 }
 /// `max(abs(x))`, NaN where one is.
 #[derive(Clone, Copy, Debug)]
-pub struct Largest;
+pub(crate) struct Largest;
 /// `sum(abs(x / unit)^power)`
 #[derive(Clone, Copy, Debug)]
-pub struct Powers {
+pub(crate) struct Powers {
     /// The exponent.
-    pub power: f64,
+    pub(crate) power: f64,
     /// What the elements are divided by first.
-    pub unit: f64,
+    pub(crate) unit: f64,
 }
 
 impl Measure for Sum {
@@ -157,7 +157,7 @@ pub(crate) fn block<T: Float, M: Measure>(elements: &[T], measure: M, tier: Tier
 }
 
 /// Measures each slice by itself. All of them share one fork-join.
-pub fn measure<T: Float, M: Measure>(slices: &[&[T]], measure: M) -> Vec<f64> {
+pub(crate) fn measure<T: Float, M: Measure>(slices: &[&[T]], measure: M) -> Vec<f64> {
     let tier = isa::current();
     let lengths: Vec<usize> = slices.iter().map(|slice| slice.len()).collect();
     // Reading and squaring costs about a quarter of an AdamW step.
@@ -216,7 +216,7 @@ impl Slot {
 }
 
 /// The sum by a balanced tree whose form depends on the number of terms alone; 0 for none.
-pub fn tree(terms: &[f64]) -> f64 {
+pub(crate) fn tree(terms: &[f64]) -> f64 {
     fold(terms, &|a, b| a + b)
 }
 

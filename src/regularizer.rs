@@ -107,7 +107,7 @@ impl Apply for Gradient<'_, '_> {
             .unzip();
         // Reads two arrays and writes one, where AdamW has seven streams.
         let cost = lengths.iter().sum::<usize>() / 2;
-        // SAFETY: `blockwise` comes to each block once.
+        // SAFETY: `blockwise` comes to each block once, so no two threads are in one.
         let block = |owner: usize, block| unsafe { tasks[owner].run(block) };
         let join = |a, b| reduce::Measure::join(terms, a, b);
         total(&reduce::blockwise(&lengths, cost, join, block))
@@ -151,7 +151,7 @@ struct Penalized<'a, T, const L1: bool, const L2: bool> {
 
 impl<T: Float, const L1: bool, const L2: bool> Task for Penalized<'_, T, L1, L2> {
     unsafe fn run(&self, block: Range<usize>) -> f64 {
-        // SAFETY: the caller has the block alone.
+        // SAFETY: no other thread is in the block, by the contract of `Task::run`.
         let g = unsafe { self.g.slice_mut(block.start, block.end) };
         let w = &self.w[block];
         self.tier.run(AddGradient::<T, L1, L2> {

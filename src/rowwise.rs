@@ -16,10 +16,10 @@ const BLOCK: usize = 4096;
 const CHUNK: usize = 8 * BLOCK;
 
 /// Block lengths are a multiple of this, so that a kernel may take as many rows at once.
-pub const GROUP: usize = 32;
+pub(crate) const GROUP: usize = 32;
 
 /// A loss of rows.
-pub trait Rows: Copy + Send + Sync {
+pub(crate) trait Rows: Copy + Send + Sync {
     /// The sum of the values of some rows. `#[inline(always)]`, as in a [`Kernel`].
     fn sum(self, rows: Range<usize>) -> f64;
 }
@@ -49,7 +49,7 @@ fn rows_per_block(classes: usize) -> usize {
 }
 
 /// The sum of the values of all rows.
-pub fn sum<R: Rows>(loss: R, rows: usize, classes: usize) -> f64 {
+pub(crate) fn sum<R: Rows>(loss: R, rows: usize, classes: usize) -> f64 {
     let tier = isa::current();
     let length = rows_per_block(classes);
     let blocks = rows.div_ceil(length);

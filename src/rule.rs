@@ -8,7 +8,7 @@ use crate::segment::{Clock, MAX_SCALARS};
 use crate::work::Sums;
 
 /// What an optimizer does to one element: values in, values out, no branch.
-pub trait Rule<T, const S: usize>: Copy + Send + Sync {
+pub(crate) trait Rule<T, const S: usize>: Copy + Send + Sync {
     /// PyTorch's names of the state arrays.
     const STATE: [&'static str; S];
 
@@ -17,7 +17,7 @@ pub trait Rule<T, const S: usize>: Copy + Send + Sync {
 }
 
 /// What an optimizer does to an array in two passes, with two sums over the array in between.
-pub trait Layered<T, const S: usize>: Copy + Send + Sync {
+pub(crate) trait Layered<T, const S: usize>: Copy + Send + Sync {
     /// PyTorch's names of the state arrays.
     const STATE: [&'static str; S];
 
@@ -46,7 +46,7 @@ pub trait Layered<T, const S: usize>: Copy + Send + Sync {
 }
 
 /// What an optimizer does to an array as a whole, by its shape.
-pub trait Whole<T>: Copy + Send + Sync {
+pub(crate) trait Whole<T>: Copy + Send + Sync {
     /// PyTorch's names of the state arrays of a parameter with this many dimensions.
     fn state(rank: usize) -> &'static [&'static str];
 
@@ -58,7 +58,7 @@ pub trait Whole<T>: Copy + Send + Sync {
 }
 
 /// Hyperparameters that know their rules.
-pub trait Optimizer: Hyper {
+pub(crate) trait Optimizer: Hyper {
     /// The names of the state arrays that only some hyperparameters ask for. They stay when those
     /// change.
     const OPTIONAL: &'static [&'static str] = &[];
@@ -98,7 +98,7 @@ pub trait Optimizer: Hyper {
 }
 
 /// What is done with the rule that an optimizer selects, whatever its number of states.
-pub trait Visitor<T: Float>: Sized {
+pub(crate) trait Visitor<T: Float>: Sized {
     /// What comes of it.
     type Output;
     /// Takes an elementwise rule.

@@ -22,12 +22,12 @@ pub fn squares<T: Float>(p: &Cells<'_, T>, g: &Cells<'_, T>, adaptive: bool) -> 
         let (from, n) = (range.start, range.len());
         let mut scratch = Scratch::<T, 3>::new(reduce::BLOCK);
         let [loaded, held, products] = scratch.arrays();
-        // SAFETY: inside; nothing is written while the borrows live.
+        // SAFETY: blocks are inside, and nobody writes cells that are borrowed as shared.
         let g = unsafe { g.read_into(from, &mut loaded[..n], tier) };
         if !adaptive {
             return reduce::block(g, what, tier);
         }
-        // SAFETY: as above.
+        // SAFETY: as for `g`, which is as long.
         let p = unsafe { p.read_into(from, &mut held[..n], tier) };
         let out = &mut products[..n];
         tier.run(Products { p, g, out });
@@ -52,7 +52,8 @@ pub fn perturb<T: Float>(p: Cells<'_, T>, g: &Cells<'_, T>, factor: f64, adaptiv
         for from in (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).step_by(STAGE) {
             let len = STAGE.min(n - from);
             let [held, loaded] = stages.each_mut().map(|stage| &mut stage[..len]);
-            // SAFETY: no other chunk has these elements, and none is run twice.
+            // SAFETY: inside, as both are as long, and `p` can be written. No other chunk has these
+            // elements of `p`, which is here by value, and no chunk is run twice; nobody writes `g`.
             unsafe {
                 p.load(from, held, tier);
                 tier.run(Perturb {
@@ -84,7 +85,7 @@ pub fn exchange<T: Send>(a: &mut [T], b: &mut [T]) {
     assert_eq!(n, b.len(), "both have one length");
     let b = threads::Shared::new(b);
     threads::for_chunks(a, CHUNK, n / 2, |from, a| {
-        // SAFETY: chunks do not overlap, and each comes once.
+        // SAFETY: chunks of `a`, and so these of `b`, do not overlap, and each comes once.
         a.swap_with_slice(unsafe { b.slice_mut(from, from + a.len()) });
     });
 }

@@ -32,7 +32,8 @@ struct Stage<'s, T> {
 /// and no longer than [`STAGE`].
 ///
 /// # Safety
-/// The elements are inside, and nobody else has any of them meanwhile.
+/// `check_elementwise` has passed for `S` states, `from <= to <= len`, and nobody else has any of
+/// these elements of the segment and of what follows it meanwhile.
 pub(crate) unsafe fn staged<T: Float, const S: usize>(
     segment: &Segment<'_, T>,
     (from, to): (usize, usize),
@@ -46,7 +47,7 @@ pub(crate) unsafe fn staged<T: Float, const S: usize>(
     let plain = prepare.plain::<T>();
     if let (Some(scale), true) = (plain, segment.is_bare()) {
         for at in (from..to).step_by(block) {
-            // SAFETY: the caller's word.
+            // SAFETY: what `slices` asks for is this function's contract, for each block of it.
             f(scale, unsafe { segment.slices(at, to.min(at + block)) });
         }
         return;
@@ -61,7 +62,8 @@ pub(crate) unsafe fn staged<T: Float, const S: usize>(
     };
     for at in (from..to).step_by(block) {
         let end = to.min(at + block);
-        // SAFETY: the caller's word, for each block.
+        // SAFETY: what all of them ask for is this function's contract, for each block of it, and
+        // the slices are gone before anything is stored.
         unsafe {
             let scale = stage.fill(segment, at, end, plain, prepare, tier);
             f(scale, stage.slices(segment, at, end, plain.is_none()));
@@ -77,7 +79,7 @@ impl<T: Float> Stage<'_, T> {
     /// Loads what is not where it can be worked on, and prepares the gradient.
     ///
     /// # Safety
-    /// As `staged`.
+    /// `at <= end <= len` of all arrays of the segment, and nobody writes these elements meanwhile.
     unsafe fn fill(
         &mut self,
         segment: &Segment<'_, T>,
@@ -88,7 +90,7 @@ impl<T: Float> Stage<'_, T> {
         tier: Tier,
     ) -> T {
         let n = end - at;
-        // SAFETY: the caller's word.
+        // SAFETY: by this function's contract the elements are inside and nobody writes them.
         unsafe {
             if !segment.p.is_native() {
                 segment.p.load(at, &mut self.p[..n], tier);
@@ -111,8 +113,11 @@ impl<T: Float> Stage<'_, T> {
         }
     }
 
+    /// The elements where they lie, or as `fill` has loaded them.
+    ///
     /// # Safety
-    /// As `staged`.
+    /// `at <= end <= len` of all arrays of the segment, and nobody else has these elements while the
+    /// result lives.
     unsafe fn slices<'a, const S: usize>(
         &'a mut self,
         segment: &'a Segment<'_, T>,
@@ -122,7 +127,8 @@ impl<T: Float> Stage<'_, T> {
     ) -> Slices<'a, T, S> {
         let n = end - at;
         let mut blocks = self.state.iter_mut();
-        // SAFETY: the caller's word.
+        // SAFETY: by this function's contract the elements are inside and nobody else has them;
+        // `Segment::new` asked that parameter and state can be written.
         unsafe {
             Slices {
                 p: segment.p.slice_mut(at, end).unwrap_or(&mut self.p[..n]),
@@ -140,8 +146,10 @@ impl<T: Float> Stage<'_, T> {
         }
     }
 
+    /// Writes back what was loaded.
+    ///
     /// # Safety
-    /// As `staged`.
+    /// `at <= end <= len` of all arrays of the segment, and nobody else has these elements meanwhile.
     unsafe fn store(
         &self,
         segment: &Segment<'_, T>,
@@ -151,7 +159,8 @@ impl<T: Float> Stage<'_, T> {
         tier: Tier,
     ) {
         let n = end - at;
-        // SAFETY: the caller's word.
+        // SAFETY: by this function's contract the elements are inside and nobody else has them;
+        // `Segment::new` asked that parameter and state can be written.
         unsafe {
             if writes.state {
                 for (cells, block) in segment.state().iter().zip(&self.state) {
@@ -166,8 +175,11 @@ impl<T: Float> Stage<'_, T> {
         }
     }
 
+    /// Does what follows the update.
+    ///
     /// # Safety
-    /// As `staged`.
+    /// `at <= end <= len` of all arrays of the segment, `finish` is the segment's, and nobody else has
+    /// these elements of either meanwhile.
     unsafe fn finish(
         &mut self,
         segment: &Segment<'_, T>,
@@ -176,7 +188,9 @@ impl<T: Float> Stage<'_, T> {
         tier: Tier,
     ) {
         let n = end - at;
-        // SAFETY: the caller's word.
+        // SAFETY: by this function's contract the elements are inside and nobody else has them;
+        // `Segment::finishing` asked that the targets are as long and can be written, and the
+        // gradient where it is cleared, which is after the last use of `p` and `z`.
         unsafe {
             // What follows sees the parameter as it is kept.
             if !segment.p.is_native() {

@@ -29,12 +29,12 @@ pub fn stream(p: &mut [f32], g: &[f32], others: Vec<&mut [f32]>) {
     let count = others.len();
     let segment = vec![Segment::native(p, g, &shape, others, Clock::default())];
     let prepare = Prepare::default();
-    let work: Box<dyn Work + '_> = match count {
-        0 => Box::new(Sweep::<_, _, 0>::new(segment, prepare, |_| Add)),
-        1 => Box::new(Sweep::<_, _, 1>::new(segment, prepare, |_| Add)),
-        2 => Box::new(Sweep::<_, _, 2>::new(segment, prepare, |_| Add)),
-        3 => Box::new(Sweep::<_, _, 3>::new(segment, prepare, |_| Add)),
-        _ => Box::new(Sweep::<_, _, 4>::new(segment, prepare, |_| Add)),
+    let work = match count {
+        0 => Work::new(Sweep::<_, _, 0>::new(segment, prepare, |_| Add)),
+        1 => Work::new(Sweep::<_, _, 1>::new(segment, prepare, |_| Add)),
+        2 => Work::new(Sweep::<_, _, 2>::new(segment, prepare, |_| Add)),
+        3 => Work::new(Sweep::<_, _, 3>::new(segment, prepare, |_| Add)),
+        _ => Work::new(Sweep::<_, _, 4>::new(segment, prepare, |_| Add)),
     };
     work::run(vec![work]);
 }

@@ -11,7 +11,7 @@ use crate::rule::Rule;
 use crate::segment::{Clock, Segment, Slices, rules};
 use crate::stage::{Writes, staged};
 use crate::threads::CHUNK;
-use crate::work::Work;
+use crate::work::Driver;
 
 /// Elements that are loaded, updated, stored and followed up together where the arrays are in a
 /// cache, and where they are not and memory must not wait for arithmetic. AdamW with bfloat16 moments
@@ -24,7 +24,7 @@ const BLOCK: [usize; 2] = [STAGE, 256];
 const LARGE: usize = 1 << 20;
 
 /// Segments under one type of rule.
-pub struct Sweep<'a, T, R, const S: usize> {
+pub(crate) struct Sweep<'a, T, R, const S: usize> {
     segments: Vec<Segment<'a, T>>,
     /// Where each segment ends when all are laid end to end; segments that go through blocks begin
     /// on one.
@@ -38,7 +38,7 @@ impl<'a, T: Float, const S: usize, R: Rule<T, S>> Sweep<'a, T, R, S> {
     ///
     /// # Panics
     /// A segment has not `S` state arrays.
-    pub fn new(
+    pub(crate) fn new(
         mut segments: Vec<Segment<'a, T>>,
         prepare: Prepare,
         rule_at: impl Fn(Clock) -> R,
@@ -70,7 +70,7 @@ impl<'a, T: Float, const S: usize, R: Rule<T, S>> Sweep<'a, T, R, S> {
     }
 }
 
-impl<T: Float, const S: usize, R: Rule<T, S>> Work for Sweep<'_, T, R, S> {
+impl<T: Float, const S: usize, R: Rule<T, S>> Driver for Sweep<'_, T, R, S> {
     fn chunks(&self, _phase: usize) -> (usize, usize) {
         let elements = self.ends.last().copied().unwrap_or(0);
         (elements.div_ceil(CHUNK), elements)
@@ -89,8 +89,8 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Work for Sweep<'_, T, R, S> {
                 _ => self.ends[index - 1],
             };
             let part = (at - start, (end - start).min(segment.len()));
-            // SAFETY: inside the segment; no other chunk holds these elements and no chunk is run
-            // twice.
+            // SAFETY: inside the segment; no other chunk has these elements, and by the contract of
+            // `run` no chunk is done twice.
             unsafe { self.part(index, part, tier) };
             at = end;
             index += 1;
@@ -100,7 +100,8 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Work for Sweep<'_, T, R, S> {
 
 impl<T: Float, const S: usize, R: Rule<T, S>> Sweep<'_, T, R, S> {
     /// # Safety
-    /// Nobody else has these elements of the segment meanwhile.
+    /// `from <= to <= len`, and nobody else has these elements of the segment and of what follows it
+    /// meanwhile.
     unsafe fn part(&self, index: usize, (from, to): (usize, usize), tier: Tier) {
         let segment = &self.segments[index];
         let rule = self.rules[index];
@@ -117,7 +118,8 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Sweep<'_, T, R, S> {
         };
         let elements = self.ends.last().copied().unwrap_or(0);
         let block = BLOCK[usize::from(elements > LARGE)];
-        // SAFETY: the caller's word.
+        // SAFETY: `new` has passed every segment through `check_elementwise`; the rest is this
+        // function's contract.
         unsafe {
             match self.prepare.plain() {
                 Some(scale) if segment.is_bare() => piece(scale, segment.slices(from, to)),

@@ -8,14 +8,14 @@ use crate::isa::Tier;
 use crate::prepare::{Prepare, STAGE};
 use crate::rule::Whole;
 use crate::scratch::Scratch;
-use crate::segment::{Clock, Segment, rules};
+use crate::segment::{Clock, Segment, rules, size};
 use crate::threads::{self, CHUNK};
-use crate::work::Work;
+use crate::work::Driver;
 
 type Task<'a, T, R> = Mutex<Option<(Segment<'a, T>, R)>>;
 
 /// Segments under one type of rule.
-pub struct Wholes<'a, T, R> {
+pub(crate) struct Wholes<'a, T, R> {
     /// Each with its rule, until it is done.
     tasks: Vec<Task<'a, T, R>>,
     elements: usize,
@@ -24,11 +24,26 @@ pub struct Wholes<'a, T, R> {
 
 impl<'a, T: Float, R: Whole<T>> Wholes<'a, T, R> {
     /// The work over `segments` by the rule that each one's clock gives.
-    pub fn new(
+    ///
+    /// # Panics
+    /// A segment has not the state arrays of the rule, each of its own size.
+    pub(crate) fn new(
         segments: Vec<Segment<'a, T>>,
         prepare: Prepare,
         rule_at: impl Fn(Clock) -> R,
     ) -> Self {
+        for segment in &segments {
+            let (shape, state) = (segment.shape(), segment.state());
+            let names = R::state(shape.len());
+            assert_eq!(state.len(), names.len(), "one array per state of the rule");
+            for (name, array) in names.iter().zip(state) {
+                assert_eq!(
+                    Some(array.len()),
+                    size(&R::state_shape(name, shape)),
+                    "{name} has the size that the rule gives it"
+                );
+            }
+        }
         let rules = rules(&segments, rule_at);
         Self {
             elements: segments.iter().map(Segment::len).sum(),
@@ -42,7 +57,7 @@ impl<'a, T: Float, R: Whole<T>> Wholes<'a, T, R> {
     }
 }
 
-impl<T: Float, R: Whole<T>> Work for Wholes<'_, T, R> {
+impl<T: Float, R: Whole<T>> Driver for Wholes<'_, T, R> {
     fn chunks(&self, _phase: usize) -> (usize, usize) {
         (self.tasks.len(), self.elements)
     }
@@ -53,13 +68,13 @@ impl<T: Float, R: Whole<T>> Work for Wholes<'_, T, R> {
             .ok()
             .and_then(|mut task| task.take());
         let (segment, rule) = task.expect("each chunk is done once");
-        // SAFETY: the segment is taken from its place: nobody else has it.
+        // SAFETY: the segment was taken from its place, so nobody else has it.
         unsafe { update(segment, rule, &self.prepare, tier) }
     }
 }
 
 /// # Safety
-/// Nobody else has the segment's elements.
+/// Nobody else has the segment's elements, nor those of what follows it.
 unsafe fn update<T: Float, R: Whole<T>>(
     segment: Segment<'_, T>,
     rule: R,
@@ -70,7 +85,8 @@ unsafe fn update<T: Float, R: Whole<T>>(
     let loaded = |cells: &Cells<'_, T>| {
         let mut copy = vec![T::ZERO; cells.len()];
         threads::for_chunks(&mut copy, CHUNK, cells.len() / 2, |from, out| {
-            // SAFETY: the caller's word; parts do not overlap.
+            // SAFETY: `copy`, of which `out` is a chunk from `from` on, is as long as the cells; nobody
+            // else has them by this function's contract, and here they are only read.
             unsafe { cells.load(from, out, tier) };
         });
         copy
@@ -82,7 +98,10 @@ unsafe fn update<T: Float, R: Whole<T>>(
         .collect();
     let mut p_copy = (!segment.p.is_native()).then(|| loaded(&segment.p));
     let g_copy = (!segment.g.is_native()).then(|| loaded(&segment.g));
-    // SAFETY: the caller's word; each array is taken once at a time.
+    // SAFETY: whole arrays and parts of them are inside. Nobody else has them by this function's
+    // contract, and here each is borrowed once at a time: gradients that lie where they are read are
+    // last used by the rule. `Segment::new` asked that parameter and state can be written, and
+    // `Segment::finishing` that the targets can and are as long, and the gradient where it is cleared.
     unsafe {
         let lies = "a native array lies where it can be worked on";
         let g = g_copy

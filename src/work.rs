@@ -1,14 +1,16 @@
 //! A step's work, cut into chunks that any thread may take.
 
+use crate::float::Float;
+use crate::following::{Following, Idle};
 use crate::isa::{self, Tier};
 use crate::segment::MAX_SCALARS;
 use crate::threads;
 
 /// Two sums over all parameters, for rules that need them between their passes.
-pub type Sums = [f64; 2];
+pub(crate) type Sums = [f64; 2];
 
-/// Some of a step's work. All of a step's works are done together, one fork-join per phase.
-pub trait Work: Send + Sync {
+/// What does some of a step's work, in one or two phases of chunks.
+pub(crate) trait Driver: Send + Sync {
     /// How often the threads meet: 1, or 2 where something is summed over many chunks first.
     fn phases(&self) -> usize {
         1
@@ -25,10 +27,13 @@ pub trait Work: Send + Sync {
     /// How many chunks one of its phases has, and how many elements in all.
     fn chunks(&self, phase: usize) -> (usize, usize);
 
-    /// Does one chunk. Every chunk of every phase must be done exactly once.
+    /// Does one chunk. The chunks of one phase touch different elements, those of different phases
+    /// the same ones.
     ///
     /// # Safety
-    /// No chunk is done twice: two threads in one chunk would write the same memory.
+    /// `phase` is below `phases()` and `chunk` below the number of `chunks(phase)`. No chunk of a
+    /// phase is done twice, and a phase is begun only when all of the phase before it has ended: two
+    /// calls at once would write the same elements.
     unsafe fn run(&self, phase: usize, chunk: usize, tier: Tier);
 
     /// The numbers in the state of all parameters after the step, where the step itself finds them.
@@ -37,30 +42,50 @@ pub trait Work: Send + Sync {
     }
 }
 
-/// Does all the work, and returns the works for what they have found.
-pub fn run(mut works: Vec<Box<dyn Work + '_>>) -> Vec<Box<dyn Work + '_>> {
-    let tier = isa::current();
-    let phases = works.iter().map(|work| work.phases()).max().unwrap_or(0);
-    for phase in 0..phases {
-        if phase == 1 {
-            let add = |a: Sums, b: Sums| [a[0] + b[0], a[1] + b[1]];
-            let totals = works.iter().map(|work| work.sums()).fold([0.0; 2], add);
-            for work in &mut works {
-                work.resolve(totals);
-            }
-        }
-        fork_join(&works, phase, tier);
+/// Some of a step's work, which [`run`] does.
+pub struct Work<'a>(Box<dyn Driver + 'a>);
+
+impl<'a> Work<'a> {
+    pub(crate) fn new(driver: impl Driver + 'a) -> Self {
+        Self(Box::new(driver))
     }
-    works
+
+    /// What a step does about parameters that have no gradient: averages and copies follow them.
+    ///
+    /// # Panics
+    /// What follows a parameter, or its first state array, has another length, or cannot be written.
+    pub fn following<T: Float>(parameters: Vec<Idle<'a, T>>) -> Self {
+        Self::new(Following::new(parameters))
+    }
 }
 
-fn fork_join(works: &[Box<dyn Work + '_>], phase: usize, tier: Tier) {
-    let mut ends = Vec::with_capacity(works.len());
+/// Does all the work of a step together, one fork-join per phase. Gives what each work has found:
+/// the numbers in the state of all its parameters after the step, where the step itself finds them.
+pub fn run(works: Vec<Work<'_>>) -> Vec<Option<[f64; MAX_SCALARS]>> {
+    let mut drivers: Vec<_> = works.into_iter().map(|work| work.0).collect();
+    let tier = isa::current();
+    let phases = drivers.iter().map(|driver| driver.phases()).max();
+    for phase in 0..phases.unwrap_or(0) {
+        if phase == 1 {
+            let add = |a: Sums, b: Sums| [a[0] + b[0], a[1] + b[1]];
+            let sums = drivers.iter().map(|driver| driver.sums());
+            let totals = sums.fold([0.0; 2], add);
+            for driver in &mut drivers {
+                driver.resolve(totals);
+            }
+        }
+        fork_join(&drivers, phase, tier);
+    }
+    drivers.iter().map(|driver| driver.scalars()).collect()
+}
+
+fn fork_join(drivers: &[Box<dyn Driver + '_>], phase: usize, tier: Tier) {
+    let mut ends = Vec::with_capacity(drivers.len());
     let (mut chunks, mut elements) = (0, 0);
-    for work in works {
+    for driver in drivers {
         // Others may have phases that this one lacks.
-        let (more, size) = if phase < work.phases() {
-            work.chunks(phase)
+        let (more, size) = if phase < driver.phases() {
+            driver.chunks(phase)
         } else {
             (0, 0)
         };
@@ -71,8 +96,10 @@ fn fork_join(works: &[Box<dyn Work + '_>], phase: usize, tier: Tier) {
     threads::run(chunks, elements, |chunk| {
         let owner = ends.partition_point(|&end| end <= chunk);
         let first = if owner == 0 { 0 } else { ends[owner - 1] };
-        // SAFETY: `threads::run` calls each index once, and each phase comes once.
-        unsafe { works[owner].run(phase, chunk - first, tier) }
+        // SAFETY: the chunk is below `ends[owner]`, so the driver has it, and it has the phase, as it
+        // has no chunks in others. `threads::run` calls each index once and returns when all calls
+        // have ended; `run`, which alone comes here, asks for each phase once and in order.
+        unsafe { drivers[owner].run(phase, chunk - first, tier) }
     });
 }
 
@@ -87,7 +114,7 @@ mod tests {
         runs: &'a AtomicUsize,
     }
 
-    impl Work for Counted<'_> {
+    impl Driver for Counted<'_> {
         fn phases(&self) -> usize {
             self.phases
         }
@@ -104,9 +131,9 @@ mod tests {
     #[test]
     fn a_work_of_one_phase_is_done_once_beside_one_of_two() {
         let runs = [const { AtomicUsize::new(0) }; 2];
-        let work = |phases: usize| -> Box<dyn Work + '_> {
+        let work = |phases: usize| {
             let runs = &runs[phases - 1];
-            Box::new(Counted { phases, runs })
+            Work::new(Counted { phases, runs })
         };
         run(vec![work(1), work(2)]);
         assert_eq!(runs.map(AtomicUsize::into_inner), [3, 6]);

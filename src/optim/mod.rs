@@ -91,24 +91,24 @@ struct Plan<'a, T> {
 }
 
 impl<'a, T: Float> Visitor<T> for Plan<'a, T> {
-    type Output = Box<dyn Work + 'a>;
+    type Output = Work<'a>;
 
     fn elementwise<const S: usize, R: Rule<T, S> + 'static>(
         self,
         rule_at: impl Fn(Clock) -> R,
     ) -> Self::Output {
-        Box::new(Sweep::new(self.segments, self.prepare, rule_at))
+        Work::new(Sweep::new(self.segments, self.prepare, rule_at))
     }
 
     fn layered<const S: usize, R: Layered<T, S> + 'static>(
         self,
         rule_at: impl Fn(Clock) -> R,
     ) -> Self::Output {
-        Box::new(Layers::new(self.segments, self.prepare, rule_at))
+        Work::new(Layers::new(self.segments, self.prepare, rule_at))
     }
 
     fn whole<R: Whole<T> + 'static>(self, rule_at: impl Fn(Clock) -> R) -> Self::Output {
-        Box::new(Wholes::new(self.segments, self.prepare, rule_at))
+        Work::new(Wholes::new(self.segments, self.prepare, rule_at))
     }
 }
 
@@ -191,14 +191,22 @@ macro_rules! optimizers {
             }
 
             /// The work of one step over `segments`, each with one array per name in
-            /// [`Method::state`].
+            /// [`Method::state`]. [`work::run`](crate::work::run) does it.
+            ///
+            /// # Panics
+            /// A segment has other state arrays, or a shape that [`Method::check_shape`] refuses.
             pub fn plan<'a, T: Float>(
                 &self,
                 segments: Vec<Segment<'a, T>>,
                 prepare: Prepare,
-            ) -> Box<dyn Work + 'a> {
+            ) -> Work<'a> {
                 match self {
                     $(Self::$name(hyper) => {
+                        for segment in &segments {
+                            if let Err(error) = hyper.check_shape(segment.shape()) {
+                                panic!("{error}");
+                            }
+                        }
                         let weight_decay = hyper.coupled_decay();
                         let prepare = Prepare { weight_decay, ..prepare };
                         hyper.visit(Plan { segments, prepare })

@@ -255,7 +255,8 @@ pub fn blend<T: Float>(p: Cells<'_, T>, z: Cells<'_, T>, weight: f64) {
         for from in (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).step_by(STAGE) {
             let len = STAGE.min(n - from);
             let (x, y) = (&mut x[..len], &mut y[..len]);
-            // SAFETY: no other chunk has these elements, and none is run twice.
+            // SAFETY: inside, as both are as long, and `p` can be written. No other chunk has these
+            // elements of the two, which are here by value, and no chunk is run twice.
             unsafe {
                 p.load(from, x, tier);
                 z.load(from, y, tier);

@@ -123,8 +123,8 @@ pub(crate) fn run<T: Float>(method: &Method, lengths: &[usize], prepare: Prepare
             segments.push(Segment::native(p_head, g_head, shape, state, clock));
             (p_rest, g_rest) = (p_tail, g_tail);
         }
-        let works = work::run(vec![method.plan(segments, prepare)]);
-        scalars = works[0].scalars().unwrap_or_else(|| method.advance(clock));
+        let found = work::run(vec![method.plan(segments, prepare)]);
+        scalars = found[0].unwrap_or_else(|| method.advance(clock));
     }
     [vec![p], states.concat()].concat()
 }

@@ -87,8 +87,8 @@ pub(crate) fn run(method: &Method, n: usize, prepare: Prepare) -> Vec<u32> {
             iterate: method.averaging().map(|beta| 1.0 - 1.0 / beta),
             clear_gradient: step == 3,
         });
-        let works = work::run(vec![method.plan(vec![segment], prepare)]);
-        scalars = works[0].scalars().unwrap_or_else(|| method.advance(clock));
+        let found = work::run(vec![method.plan(vec![segment], prepare)]);
+        scalars = found[0].unwrap_or_else(|| method.advance(clock));
     }
     assert!(g.iter().all(|&g| g == 0));
     let halves = p.into_iter().chain(copy).map(u32::from);

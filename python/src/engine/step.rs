@@ -4,7 +4,7 @@ use fastoptim::cells::Cells;
 use fastoptim::clip;
 use fastoptim::factor::Factor;
 use fastoptim::float::Float;
-use fastoptim::following::{Following, Idle};
+use fastoptim::following::Idle;
 use fastoptim::norm;
 use fastoptim::prepare::Prepare;
 use fastoptim::regularizer::Regularizer;
@@ -178,7 +178,7 @@ pub(super) fn execute(groups: &[Group], members: Vec<Members<'_>>, options: &Opt
         (Some(norm), Some(max_norm)) => clip::coefficient(norm, max_norm),
         _ => Factor::ONE,
     };
-    let mut works: Vec<Box<dyn Work + '_>> = Vec::with_capacity(groups.len());
+    let mut works: Vec<Work<'_>> = Vec::with_capacity(groups.len());
     for (group, members) in groups.iter().zip(members) {
         let prepare = Prepare {
             coefficient,
@@ -191,13 +191,13 @@ pub(super) fn execute(groups: &[Group], members: Vec<Members<'_>>, options: &Opt
             works.push(group.method.plan(members.double, prepare));
         }
         if !members.idle_single.is_empty() {
-            works.push(Box::new(Following::new(members.idle_single)));
+            works.push(Work::following(members.idle_single));
         }
         if !members.idle_double.is_empty() {
-            works.push(Box::new(Following::new(members.idle_double)));
+            works.push(Work::following(members.idle_double));
         }
     }
-    let scalars = work::run(works).iter().find_map(|work| work.scalars());
+    let scalars = work::run(works).into_iter().flatten().next();
     Found {
         norm,
         infinite: None,
@@ -311,7 +311,8 @@ impl Engine {
             slabs.extend(slots().map(|slot| slot.numbers.slab));
             segments.push(if gradients.flat && same && !segments.is_empty() {
                 // SAFETY: parameters and gradients are each views of one buffer, and so are the
-                // state arrays of each name; the pointers came from NumPy, not from slices.
+                // state arrays of each name; the pointers are NumPy's, which reach over all of an
+                // allocation, and `cells` makes no slices on the way.
                 unsafe { segment.follows() }
             } else {
                 segment
