@@ -19,7 +19,7 @@ use crate::threads::CHUNK;
 use crate::work::{Driver, Sums};
 
 /// Elements of an array that both passes take at once: 5 arrays of `f32` in 640 KiB.
-const WHOLE: usize = 32 * 1024;
+const WHOLE: usize = 2 * CHUNK;
 
 /// Elements whose sums are kept as one.
 const BLOCK: usize = STAGE;

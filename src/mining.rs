@@ -262,6 +262,9 @@ mod tests {
             [67, 33, 5],
             [130, 16, 30],
         ] {
+            if cfg!(miri) && rows > 5 {
+                continue;
+            }
             // Small whole numbers: sums are exact, and there are ties.
             let x: Vec<f64> = (0..rows * length)
                 .map(|i| f64::from((i * i * 7 % 31) as u8 % 5))

@@ -59,8 +59,9 @@ impl<T: Float, L: Pointwise<T>> Piecewise<T> for Each<L> {
     }
 }
 
-/// Elements per block: input, target and gradient in `f32` fit L1.
-const BLOCK: usize = 4096;
+/// Elements per block: input, target and gradient in `f32` fit L1. Under Miri small arrays have
+/// several, as with [`threads::CHUNK`].
+const BLOCK: usize = if cfg!(miri) { 64 } else { 4096 };
 
 /// Elements per piece, and the lanes of its sum: 32 `f64` fill four AVX-512 or eight AVX2 registers.
 pub(crate) const LANES: usize = 32;
@@ -197,7 +198,9 @@ mod tests {
     use crate::loss::mse::Mse;
 
     fn check<T: Float>() {
-        for n in (0..70).chain([BLOCK - 1, BLOCK, BLOCK + 1, 300_001]) {
+        let small = if cfg!(miri) { 2 } else { 70 };
+        let large = if cfg!(miri) { 601 } else { 300_001 };
+        for n in (0..small).chain([BLOCK - 1, BLOCK, BLOCK + 1, large]) {
             let x: Vec<T> = (0..n).map(|i| T::from_f64((i % 97) as f64 / 7.0)).collect();
             let y: Vec<T> = (0..n).map(|i| T::from_f64((i % 89) as f64 / 9.0)).collect();
             let run = |in_place: bool| {

@@ -5,8 +5,9 @@ use crate::float::Float;
 use crate::isa::{Kernel, Tier};
 use crate::regularizer::Regularizer;
 
-/// Elements prepared at a time: 4 KiB of `f32`, which leaves room for the rule's arrays in L1.
-pub(crate) const STAGE: usize = 1024;
+/// Elements prepared at a time: 4 KiB of `f32`, which leaves room for the rule's arrays in L1. Under
+/// Miri small arrays have several, as with [`CHUNK`](crate::threads::CHUNK).
+pub(crate) const STAGE: usize = if cfg!(miri) { 256 } else { 1024 };
 
 /// `coefficient * clamp(scale * g + l1 sign(p) + 2 l2 p, clip_value) + weight_decay * p`.
 #[derive(Clone, Copy, Debug, PartialEq)]

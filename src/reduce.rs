@@ -10,8 +10,9 @@ use crate::float::Float;
 use crate::isa::{self, Kernel, Tier};
 use crate::threads;
 
-/// Elements per block: 16 KiB of `f32`, half an L1 cache.
-pub(crate) const BLOCK: usize = 4096;
+/// Elements per block: 16 KiB of `f32`, half an L1 cache. Under Miri small arrays have several, as
+/// with [`threads::CHUNK`].
+pub(crate) const BLOCK: usize = if cfg!(miri) { 256 } else { 4096 };
 
 /// 32 `f64` lanes fill four AVX-512 or eight AVX2 registers; other counts vectorize by luck.
 const LANES: usize = 32;

@@ -7,7 +7,8 @@ use fastoptim::factor::Factor;
 use fastoptim::optim::Method;
 use fastoptim::prepare::Prepare;
 
-const N: usize = 1000;
+/// Miri is slow.
+const N: usize = if cfg!(miri) { 40 } else { 1000 };
 
 /// Three steps of one element on gradients `g`, from the formulas in the papers.
 fn paper(method: &Method, mut p: f64, g: [f64; 3]) -> Option<f64> {

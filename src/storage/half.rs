@@ -279,6 +279,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn every_half_is_loaded_and_stored_again() {
         let all: Vec<u16> = (0..=u16::MAX).collect();
         for tier in Tier::supported() {
@@ -309,6 +310,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn single_precision_is_rounded_to_nearest_even() {
         let x = patterns();
         for tier in Tier::supported() {
@@ -322,6 +324,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn double_precision_is_rounded_once() {
         for (format, finite) in [(Half::F16, 0x7BFF), (Half::Bf16, 0x7F7F)] {
             let all: Vec<u16> = (0..=finite).collect();
@@ -365,6 +368,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn stochastic_rounding_is_right_on_average() {
         let of_f16: &[f32] = &[
             1.0 + 1.0 / 3072.0,
@@ -392,6 +396,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn stochastic_rounding_beyond_the_largest_number_is_to_nearest() {
         let noise = Noise::new(1, 2, 3, 4);
         let special = [f32::INFINITY, f32::NAN, f32::MAX];
@@ -413,6 +418,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn tiers_and_cuts_give_the_same_bits() {
         fn check<T: Float>(x: &[T]) {
             let rounding = Rounding::Stochastic(Noise::new(9, 8, 7, 6)).skip(300);

@@ -129,6 +129,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn numbers_are_uniform_and_independent() {
         let noise = Noise::new(1, 2, 3, 4);
         let x = numbers(noise, N);
@@ -157,6 +158,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn every_part_of_the_key_counts() {
         let mut streams = vec![numbers(Noise::new(0, 0, 0, 0), N)];
         for shift in [0, 1, 31, 32, 63] {

@@ -62,6 +62,10 @@ pub(crate) fn methods() -> Vec<Method> {
                 .filter_map(|values| kind.method(values).ok()),
         );
         assert!(methods.len() > before, "{} takes none", kind.name());
+        // Miri is slow: two of each, which have no choice in common.
+        if cfg!(miri) && methods.len() > before + 2 {
+            methods.drain(before + 1..methods.len() - 1);
+        }
     }
     methods
 }

@@ -59,6 +59,9 @@ const SHAPES: [[usize; 2]; 10] = [
 #[test]
 fn agrees_with_the_definition() {
     for [rows, classes] in SHAPES {
+        if cfg!(miri) && rows * classes > 330 {
+            continue;
+        }
         let x = logits::<f64>(rows * classes);
         let weight: Vec<f64> = (0..classes).map(|j| 0.5 + (j % 3) as f64).collect();
         let targets: Vec<i64> = (0..rows).map(|row| (row * 7 % classes) as i64).collect();
@@ -109,10 +112,14 @@ fn agrees_with_the_definition() {
 #[test]
 fn tiers_threads_and_places_give_the_same_bits() {
     fn check<T: Math>() {
-        for [rows, classes] in SHAPES
-            .into_iter()
-            .chain([[700, 10], [9000, 12], [130, 1000]])
+        for [rows, classes] in
+            SHAPES
+                .into_iter()
+                .chain([[100, 3], [700, 10], [9000, 12], [130, 1000]])
         {
+            if cfg!(miri) && rows * classes > 330 {
+                continue;
+            }
             let x = logits::<T>(rows * classes);
             let targets: Vec<i32> = (0..rows).map(|row| (row % classes) as i32).collect();
             for (soft, smoothing) in [(false, 0.0), (false, 0.1), (true, 0.0)] {

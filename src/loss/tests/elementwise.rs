@@ -64,10 +64,21 @@ fn check<T: Math>(name: &str, parameters: &[f64], n: usize, weighted: [bool; 2])
 
 #[test]
 fn tiers_threads_and_places_give_the_same_bits() {
-    for n in [0, 1, 31, 32, 33, 257, 100_003] {
+    let sizes = if cfg!(miri) {
+        &[0, 33, 601][..]
+    } else {
+        &[0, 1, 31, 32, 33, 257, 100_003]
+    };
+    for &n in sizes {
         for &(name, parameters) in CASES {
+            if cfg!(miri) && n > 33 && name != "mse" {
+                continue;
+            }
             check::<f32>(name, parameters, n, [false; 2]);
             check::<f64>(name, parameters, n, [false; 2]);
+        }
+        if cfg!(miri) && n > 33 {
+            continue;
         }
         for weighted in [[true, false], [false, true], [true, true]] {
             check::<f32>("bce_with_logits", &[], n, weighted);
