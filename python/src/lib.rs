@@ -8,6 +8,7 @@ mod engine;
 mod error;
 mod group;
 mod inflight;
+mod items;
 mod loss;
 mod pairs;
 mod parameter;
