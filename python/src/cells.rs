@@ -18,7 +18,8 @@ pub(crate) unsafe fn written<'a, T: Float>(
     len: usize,
     rounding: impl FnOnce() -> Rounding,
 ) -> Cells<'a, T> {
-    // SAFETY: the caller's word.
+    // SAFETY: by this function's contract the elements are of this dtype (16-bit formats as their
+    // bits), alive for `'a`, aligned, and had by nobody else.
     unsafe {
         match dtype.half() {
             Some(half) => Cells::half(half, slice_mut(data, len), rounding()),
@@ -32,7 +33,7 @@ pub(crate) unsafe fn written<'a, T: Float>(
 /// # Safety
 /// As for `written`, but others may read them too.
 pub(crate) unsafe fn read<'a, T: Float>(dtype: Dtype, data: Address, len: usize) -> Cells<'a, T> {
-    // SAFETY: the caller's word.
+    // SAFETY: as in `written`, but others may read the elements too: nobody writes them.
     unsafe {
         match dtype.half() {
             Some(half) => Cells::read_half(half, slice(data, len)),
@@ -47,6 +48,7 @@ unsafe fn slice<'a, U>(data: Address, len: usize) -> &'a [U] {
     if len == 0 {
         return &[];
     }
-    // SAFETY: the caller's word.
+    // SAFETY: by this function's contract `len` elements of `U` are alive at `data` for `'a`,
+    // aligned, and nobody writes them.
     unsafe { std::slice::from_raw_parts(data.0.cast(), len) }
 }

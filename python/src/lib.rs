@@ -6,6 +6,7 @@ mod cells;
 mod clip;
 mod engine;
 mod error;
+mod exclusive;
 mod group;
 mod inflight;
 mod items;
@@ -14,6 +15,7 @@ mod pairs;
 mod parameter;
 mod process;
 mod regularizer;
+mod slab;
 mod threads;
 
 use fastoptim::isa::{self, Tier};
@@ -47,5 +49,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     engine::register(module)?;
     arrays::register(module)?;
     regularizer::register(module)?;
+    slab::register(module)?;
     threads::register(module)
 }
