@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from typing import Any, SupportsIndex, final
 
+import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
@@ -8,6 +9,7 @@ __all__ = [
     "__version__",
     "add_normal",
     "add_penalty",
+    "aligned_zeros",
     "clamp",
     "elementwise_loss",
     "exchange",
@@ -35,15 +37,19 @@ __version__: str
 
 @final
 class Engine:
-    flat: bool
     @property
     def steps(self) -> int: ...
     @property
     def averaged(self) -> bool: ...
     def __new__(cls, kind: str, state_dtype: str | None, rounding: str, seed: int) -> Engine: ...
     def add_group(
-        self, group: dict[str, Any], names: list[str], arrays: list[NDArray[Any]]
+        self,
+        group: dict[str, Any],
+        names: Sequence[str],
+        arrays: Sequence[NDArray[Any]],
+        flat: bool,
     ) -> None: ...
+    def check_groups(self, groups: list[dict[str, Any]]) -> None: ...
     def step(
         self,
         groups: list[dict[str, Any]],
@@ -77,6 +83,7 @@ class Engine:
     def zero_grad(self, grads: Any) -> None: ...
 
 def add_normal(params: list[NDArray[Any]], scale: float, seed: int, draw: int) -> None: ...
+def aligned_zeros(size: int, dtype: np.dtype[Any]) -> NDArray[Any]: ...
 def add_penalty(
     names: list[str], params: list[NDArray[Any]], grads: list[Any], l1: float, l2: float
 ) -> float: ...

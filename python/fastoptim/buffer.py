@@ -11,15 +11,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-ALIGNMENT = 64
-"""Bytes in a cache line, and in the widest vector register."""
-
-
-def aligned_zeros(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return ``size`` zeros that start on a cache line."""
-    raw = np.zeros(size * dtype.itemsize + ALIGNMENT, dtype=np.uint8)
-    start = -raw.__array_interface__["data"][0] % ALIGNMENT
-    return raw[start : start + size * dtype.itemsize].view(dtype)
+from fastoptim._core import aligned_zeros
 
 
 def _dtype(dtype: DTypeLike) -> np.dtype[Any]:

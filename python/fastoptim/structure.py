@@ -112,8 +112,9 @@ def by_name(
 ) -> list[Array | None]:
     """Return the gradients in the order of the parameters' names, which must be theirs."""
     if len(grads) != len(names) or any(name not in grads for name in names):
+        known = set(names)
         missing = [name for name in names if name not in grads]
-        extra = [name for name in grads if name not in set(names)]
+        extra = [name for name in grads if name not in known]
         raise ValueError(f"{called}: missing names {missing}, unexpected names {extra}")
     return [grads[name] for name in names]
 

@@ -27,6 +27,32 @@ pub(crate) enum Dtype {
 }
 
 impl Dtype {
+    /// What a dtype of NumPy is here, if it is one of these and of native byte order.
+    pub(crate) fn of(descr: &Bound<'_, PyArrayDescr>) -> Option<Self> {
+        let dtype = match (descr.kind(), descr.itemsize()) {
+            (b'f', 2) => Self::F16,
+            (b'f', 4) => Self::F32,
+            (b'f', 8) => Self::F64,
+            (b'i', 4) => Self::I32,
+            (b'i', 8) => Self::I64,
+            (b'i', 1) => Self::I8,
+            (b'u', 1) => Self::U8,
+            (b'V', 2) if is_bfloat16(descr) => Self::BF16,
+            _ => return None,
+        };
+        // Single bytes have no order.
+        descr.is_native_byteorder().unwrap_or(true).then_some(dtype)
+    }
+
+    /// The dtype of NumPy, or of ml_dtypes, which is imported for it.
+    pub(crate) fn descr(self, py: Python<'_>) -> PyResult<Bound<'_, PyArrayDescr>> {
+        if self == Self::BF16 {
+            let kind = py.import("ml_dtypes")?.getattr("bfloat16")?;
+            return PyArrayDescr::new(py, kind);
+        }
+        PyArrayDescr::new(py, self.to_string())
+    }
+
     pub(crate) fn size(self) -> usize {
         match self {
             Self::I8 | Self::U8 => 1,
@@ -92,28 +118,12 @@ impl<'py> Array<'py> {
         })?;
         check_class(name, object)?;
         let descr = array.dtype();
-        let dtype = match (descr.kind(), descr.itemsize()) {
-            (b'f', 2) => Some(Dtype::F16),
-            (b'f', 4) => Some(Dtype::F32),
-            (b'f', 8) => Some(Dtype::F64),
-            (b'i', 4) => Some(Dtype::I32),
-            (b'i', 8) => Some(Dtype::I64),
-            (b'i', 1) => Some(Dtype::I8),
-            (b'u', 1) => Some(Dtype::U8),
-            (b'V', 2) if is_bfloat16(&descr) => Some(Dtype::BF16),
-            _ => None,
-        };
-        // Single bytes have no order.
-        let native = descr.is_native_byteorder().unwrap_or(true);
-        let dtype = match (dtype, native) {
-            (Some(dtype), true) => dtype,
-            _ => {
-                return Err(PyTypeError::new_err(format!(
-                    "{name} must be float32 or float64 (class indices int32 or int64) of native \
-                     byte order, got {descr}"
-                )));
-            }
-        };
+        let dtype = Dtype::of(&descr).ok_or_else(|| {
+            PyTypeError::new_err(format!(
+                "{name} must be float32 or float64 (class indices int32 or int64) of native byte \
+                 order, got {descr}"
+            ))
+        })?;
         // SAFETY: the object is an ndarray, and the interpreter is attached.
         let raw: &PyArrayObject = unsafe { &*array.as_array_ptr() };
         if raw.fields.flags & NPY_ARRAY_C_CONTIGUOUS == 0 {
@@ -180,7 +190,8 @@ impl<'py> Array<'py> {
         if self.len == 0 {
             return &[];
         }
-        // SAFETY: contiguous and aligned by `new`; the rest is the caller's word.
+        // SAFETY: `new` found `len` elements of `dtype` here, contiguous and aligned. By this
+        // function's contract `T` is that type, they outlive `'a`, and nobody writes them.
         unsafe { std::slice::from_raw_parts(self.data.cast(), self.len) }
     }
 
@@ -193,7 +204,8 @@ impl<'py> Array<'py> {
         if self.len == 0 {
             return &mut [];
         }
-        // SAFETY: contiguous and aligned by `new`; the rest is the caller's word.
+        // SAFETY: `new` found `len` elements of `dtype` here, contiguous and aligned. By this
+        // function's contract `T` is that type, they outlive `'a`, and nobody else has them.
         unsafe { std::slice::from_raw_parts_mut(self.data.cast(), self.len) }
     }
 }
@@ -314,35 +326,49 @@ fn recognize(object: &Bound<'_, PyAny>, dtype: Dtype, shape: &[usize]) -> Option
     fits.then_some((data, raw.flags & NPY_ARRAY_WRITEABLE != 0))
 }
 
-/// Memory that was checked.
-#[derive(Clone, Copy)]
-pub(crate) struct Memory {
+/// Memory that was checked. It holds the array that it belongs to, and so is alive as long as this.
+#[derive(Clone)]
+pub(crate) struct Memory<'py> {
+    /// Held, not used.
+    _array: Bound<'py, PyAny>,
     pub(crate) data: Address,
     pub(crate) len: usize,
     pub(crate) dtype: Dtype,
     pub(crate) writable: bool,
 }
 
-impl Memory {
+impl Memory<'_> {
     /// The addresses of its bytes.
     pub(crate) fn range(&self) -> Range<usize> {
         let start = self.data.0.addr();
         start..start + self.len * self.dtype.size()
     }
+
+    /// The `len` elements from `start` on, if there are so many.
+    pub(crate) fn piece(&self, start: usize, len: usize) -> Option<Self> {
+        let end = start.checked_add(len)?;
+        let data = self.data.0.wrapping_add(start * self.dtype.size());
+        (end <= self.len).then(|| Self {
+            data: Address(data),
+            len,
+            ..self.clone()
+        })
+    }
 }
 
 /// The memory of an array that must have this shape and one of these dtypes, the first of which is
 /// the parameter's. The name is only made for an error.
-pub(crate) fn matching(
+pub(crate) fn matching<'py>(
     name: impl FnOnce() -> String,
-    object: &Bound<'_, PyAny>,
+    object: &Bound<'py, PyAny>,
     dtypes: &[Dtype],
     shape: &[usize],
-) -> PyResult<Memory> {
+) -> PyResult<Memory<'py>> {
     let len = shape.iter().product();
     for &dtype in dtypes {
         if let Some((data, writable)) = recognize(object, dtype, shape) {
             return Ok(Memory {
+                _array: object.clone(),
                 data: Address(data),
                 len,
                 dtype,
@@ -359,6 +385,7 @@ pub(crate) fn matching(
     };
     array.require_match(&name, dtype, shape)?;
     Ok(Memory {
+        _array: object.clone(),
         data: Address(array.data),
         len,
         dtype,

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use crate::array::{Address, Array, Dtype, check_disjoint, floats, with_float};
 use crate::cells;
 use crate::inflight;
+use crate::items::Items;
 use crate::pairs::{Dtypes, Pairs, Side};
 
 /// Parameters that are written, each with a gradient that is read.
@@ -47,8 +48,8 @@ fn perturbed_by<'py>(
 #[pyfunction]
 fn sam_norm(
     py: Python<'_>,
-    params: Vec<Bound<'_, PyAny>>,
-    grads: Vec<Bound<'_, PyAny>>,
+    params: Items<Bound<'_, PyAny>>,
+    grads: Items<Bound<'_, PyAny>>,
     adaptive: bool,
 ) -> PyResult<f64> {
     let pairs = perturbed_by(&params, &grads)?;
@@ -70,9 +71,9 @@ fn sam_norm(
 #[pyo3(signature = (params, grads, factors, adaptive, noise=None))]
 fn sam_perturb(
     py: Python<'_>,
-    params: Vec<Bound<'_, PyAny>>,
-    grads: Vec<Bound<'_, PyAny>>,
-    factors: Vec<f64>,
+    params: Items<Bound<'_, PyAny>>,
+    grads: Items<Bound<'_, PyAny>>,
+    factors: Items<f64>,
     adaptive: bool,
     noise: Option<(u64, u64)>,
 ) -> PyResult<()> {
@@ -80,7 +81,17 @@ fn sam_perturb(
     const BUFFER: u64 = MAX_STATE as u64 + 1;
     let pairs = perturbed_by(&params, &grads)?;
     let _guard = pairs.enter()?;
-    let moved = factors.iter().zip(&grads).filter(|(_, g)| !g.is_none());
+    if factors.len() != params.len() {
+        return Err(PyValueError::new_err(format!(
+            "factors has {} numbers for {} parameters",
+            factors.len(),
+            params.len()
+        )));
+    }
+    let moved = factors
+        .iter()
+        .zip(grads.iter())
+        .filter(|(_, g)| !g.is_none());
     for (index, ((p, g), (&factor, _))) in (0..).zip(pairs.arrays.iter().zip(moved)) {
         let rounding = noise.map_or(Rounding::Nearest, |(seed, step)| {
             Rounding::Stochastic(Noise::new(seed, index, BUFFER, step))
@@ -102,7 +113,8 @@ fn sam_perturb(
 /// # Safety
 /// As for `Array::slice`, and `T` is what its dtype is computed in.
 unsafe fn read<'a, T: Float>(array: &Array<'_>) -> Cells<'a, T> {
-    // SAFETY: the caller's word.
+    // SAFETY: `Array::new` checked the layout; by this function's contract `T` is the type that it
+    // is computed in, the array outlives `'a`, and nobody writes it.
     unsafe { cells::read(array.dtype, Address(array.data), array.len) }
 }
 
@@ -112,14 +124,14 @@ unsafe fn read<'a, T: Float>(array: &Array<'_>) -> Cells<'a, T> {
 #[pyo3(signature = (arrays, others, label="others", names=None))]
 fn exchange(
     py: Python<'_>,
-    arrays: Vec<Bound<'_, PyAny>>,
-    others: Vec<Bound<'_, PyAny>>,
+    arrays: Items<Bound<'_, PyAny>>,
+    others: Items<Bound<'_, PyAny>>,
     label: &str,
-    names: Option<Vec<String>>,
+    names: Option<Items<String>>,
 ) -> PyResult<()> {
     let pairs = Pairs::new(
         Dtypes::Any,
-        names.as_deref(),
+        names.as_ref().map(|names| names.as_slice()),
         Side::written("arrays", &arrays),
         Side::written(label, &others),
     )?;
@@ -138,9 +150,10 @@ fn exchange(
 }
 
 /// # Safety
-/// As for `Array::slice_mut`, of both.
+/// As for `Array::slice_mut`, of both, with integers of the elements' size as `T`.
 unsafe fn swap<T: Send>(py: Python<'_>, a: &Array<'_>, b: &Array<'_>) {
-    // SAFETY: the caller's word.
+    // SAFETY: by this function's contract `T` is as large as the elements, which are aligned to
+    // their size, both arrays are alive for this call, and nobody else has them.
     let (a, b) = unsafe { (a.slice_mut::<T>(), b.slice_mut::<T>()) };
     py.detach(|| sam::exchange(a, b));
 }
@@ -150,11 +163,11 @@ unsafe fn swap<T: Send>(py: Python<'_>, a: &Array<'_>, b: &Array<'_>) {
 #[pyfunction]
 fn lerp(
     py: Python<'_>,
-    averages: Vec<Bound<'_, PyAny>>,
-    values: Vec<Bound<'_, PyAny>>,
+    averages: Items<Bound<'_, PyAny>>,
+    values: Items<Bound<'_, PyAny>>,
     weight: f64,
     label: &str,
-    names: Vec<String>,
+    names: Items<String>,
 ) -> PyResult<()> {
     let pairs = Pairs::new(
         Dtypes::Narrower,
@@ -179,7 +192,7 @@ fn lerp(
 #[pyfunction]
 fn add_normal(
     py: Python<'_>,
-    params: Vec<Bound<'_, PyAny>>,
+    params: Items<Bound<'_, PyAny>>,
     scale: f64,
     seed: u64,
     draw: u64,
@@ -206,7 +219,11 @@ fn add_normal(
 
 /// Adds `grad` to all of the float32 arrays in one pass: the ceiling of what a step can reach.
 #[pyfunction]
-fn stream(py: Python<'_>, arrays: Vec<Bound<'_, PyAny>>, grad: &Bound<'_, PyAny>) -> PyResult<()> {
+fn stream(
+    py: Python<'_>,
+    arrays: Items<Bound<'_, PyAny>>,
+    grad: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let pairs = moved_by(&arrays, &vec![grad.clone(); arrays.len()])?;
     if !(1..=5).contains(&pairs.arrays.len()) || pairs.arrays[0].0.dtype != Dtype::F32 {
         return Err(PyValueError::new_err("arrays must be 1 to 5 of float32"));

@@ -8,6 +8,7 @@ use pyo3::types::PyList;
 
 use crate::array::{Array, Dtype, check_disjoint, floats};
 use crate::inflight;
+use crate::items::Items;
 use crate::pairs::{Dtypes, Pairs, Side};
 
 /// The arrays that are there, named in errors by `names` or by their place.
@@ -74,7 +75,7 @@ fn writable<'a>(arrays: &[Array<'_>]) -> Vec<Write<'a>> {
 #[pyfunction]
 fn total_norm(
     py: Python<'_>,
-    grads: Vec<Option<Bound<'_, PyAny>>>,
+    grads: Items<Option<Bound<'_, PyAny>>>,
     names: Option<&Bound<'_, PyList>>,
     norm_type: f64,
 ) -> PyResult<f64> {
@@ -93,7 +94,7 @@ fn total_norm(
 #[pyfunction]
 fn scale_to_norm(
     py: Python<'_>,
-    grads: Vec<Option<Bound<'_, PyAny>>>,
+    grads: Items<Option<Bound<'_, PyAny>>>,
     names: Option<&Bound<'_, PyList>>,
     max_norm: f64,
     norm: f64,
@@ -114,7 +115,7 @@ fn scale_to_norm(
 #[pyfunction]
 fn clamp(
     py: Python<'_>,
-    grads: Vec<Option<Bound<'_, PyAny>>>,
+    grads: Items<Option<Bound<'_, PyAny>>>,
     names: Option<&Bound<'_, PyList>>,
     clip_value: f64,
 ) -> PyResult<()> {
@@ -134,9 +135,9 @@ fn clamp(
 #[pyfunction]
 fn unscale(
     py: Python<'_>,
-    names: Vec<String>,
-    params: Vec<Bound<'_, PyAny>>,
-    grads: Vec<Bound<'_, PyAny>>,
+    names: Items<String>,
+    params: Items<Bound<'_, PyAny>>,
+    grads: Items<Bound<'_, PyAny>>,
     scale: f64,
 ) -> PyResult<bool> {
     let pairs = Pairs::new(

@@ -1,6 +1,7 @@
 //! The engine behind every optimizer class: parameters, state, and one call per step.
 
 mod gradients;
+mod groups;
 mod state;
 mod step;
 mod targets;
@@ -10,61 +11,69 @@ use std::sync::OnceLock;
 use fastoptim::optim::Kind;
 use fastoptim::optim::schedule_free::blend;
 use fastoptim::storage::Rounding;
-use pyo3::exceptions::{PyFloatingPointError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyFloatingPointError, PyIndexError, PyRuntimeError, PyTypeError, PyValueError,
+};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use self::state::{Expected, Restored, Saved};
 use self::step::{Options, Policy, execute, real, towards_average};
 use self::targets::Targets;
-use crate::array::{Dtype, Layout, check_disjoint, numbers, with_float};
-use crate::error::to_py;
+use crate::array::{Dtype, Memory, with_float};
+use crate::exclusive::{Busy, Exclusive, Held};
 use crate::group::{Group, Keys};
 use crate::inflight::{self, Ranges};
+use crate::items::Items;
 use crate::parameter::{Parameter, Storage, slice_mut};
 
 /// Parameters in groups, with their state, under one kind of optimizer.
-#[pyclass(module = "fastoptim._core")]
-pub(crate) struct Engine {
+///
+/// Calls do not wait for each other: one that comes while another is in progress is refused. In a
+/// process that is forked off during a step of another thread, that step is as if it had been
+/// killed: its parameters and their state are partly written, and count no step for it.
+#[pyclass(module = "fastoptim._core", frozen)]
+pub(crate) struct Engine(Exclusive<Inner>);
+
+pub(crate) struct Inner {
     keys: Keys,
     storage: Storage,
     groups: Vec<Group>,
     parameters: Vec<Parameter>,
-    /// Whether the parameters are the views of one buffer, in order, without gaps.
-    #[pyo3(get, set)]
+    /// Whether the parameters are the pieces of one buffer, in order, without gaps.
     flat: bool,
     /// Whether schedule-free parameters are at their averaged iterate.
-    #[pyo3(get)]
     averaged: bool,
     /// All memory that a step may write, sorted; made anew when there is more.
     written: OnceLock<Ranges>,
     /// Steps applied so far: what hyperparameters that are functions are called with.
-    #[pyo3(get)]
     steps: u64,
 }
 
+impl Inner {
+    fn parameter(&self, index: usize) -> PyResult<&Parameter> {
+        self.parameters.get(index).ok_or_else(|| {
+            PyIndexError::new_err(format!(
+                "parameter {index} of {} parameters",
+                self.parameters.len()
+            ))
+        })
+    }
+}
+
 impl Engine {
-    /// Reads the groups anew, as far as they have changed.
-    fn read_groups(&mut self, groups: &Bound<'_, PyList>) -> PyResult<()> {
-        let refuse =
-            || PyValueError::new_err("the params of param_groups changed: use add_param_group");
-        if groups.len() != self.groups.len() {
-            return Err(refuse());
-        }
-        let mut changed = Vec::new();
-        for (index, group) in groups.iter().enumerate() {
-            if !self.keys.is_current(&self.groups[index], &group)? {
-                let read = self.keys.read(&group, self.steps)?;
-                if !read.params.is(&self.groups[index].params) {
-                    return Err(refuse());
+    /// What the engine has, for one call alone.
+    fn lock(&self) -> PyResult<Held<'_, Inner>> {
+        self.0.lock().map_err(|busy| {
+            PyRuntimeError::new_err(match busy {
+                Busy::SameThread => {
+                    "the optimizer was called from within one of its own calls: by a function \
+                     among its hyperparameters, or by the gradients that it was given"
                 }
-                changed.push((index, read));
-            }
-        }
-        for (index, group) in changed {
-            self.groups[index] = group;
-        }
-        Ok(())
+                Busy::OtherThread => "another thread is in a call of this optimizer",
+            })
+        })
     }
 }
 
@@ -111,7 +120,7 @@ impl Engine {
         if moments == Some(Dtype::BF16) {
             py.import("ml_dtypes")?;
         }
-        Ok(Self {
+        Ok(Self(Exclusive::new(Inner {
             keys: Keys::new(py, kind),
             storage: Storage {
                 moments,
@@ -124,84 +133,53 @@ impl Engine {
             averaged: false,
             written: OnceLock::new(),
             steps: 0,
-        })
+        })))
     }
 
-    /// Adds a group and allocates its state; nothing is added where anything is wrong.
+    /// Whether schedule-free parameters are at their averaged iterate.
+    #[getter]
+    fn averaged(&self) -> PyResult<bool> {
+        Ok(self.lock()?.averaged)
+    }
+
+    /// Steps applied so far.
+    #[getter]
+    fn steps(&self) -> PyResult<u64> {
+        Ok(self.lock()?.steps)
+    }
+
+    /// Refuses groups that are not those that were added.
+    fn check_groups(&self, groups: &Bound<'_, PyList>) -> PyResult<()> {
+        self.lock()?.check_groups(groups.iter())
+    }
+
+    /// Adds a group and allocates its state; nothing is added where anything is wrong. `flat` says
+    /// that the arrays are those of one buffer.
     fn add_group(
-        &mut self,
+        &self,
         py: Python<'_>,
         group: &Bound<'_, PyDict>,
-        names: Vec<String>,
-        arrays: Vec<Bound<'_, PyAny>>,
+        names: Items<String>,
+        arrays: Items<Bound<'_, PyAny>>,
+        flat: bool,
     ) -> PyResult<()> {
-        let read = self.keys.read(group, self.steps)?;
-        if arrays.is_empty() {
-            return Err(PyValueError::new_err("params is empty"));
-        }
-        let mut new = Vec::with_capacity(arrays.len());
-        for (name, object) in names.iter().zip(&arrays) {
-            let argument = format!("params[{name:?}]");
-            if self.parameters.iter().any(|p| p.name == *name) {
-                return Err(PyValueError::new_err(format!(
-                    "{argument} is there already"
-                )));
-            }
-            let array = numbers(&argument, object)?;
-            array.require_writable(&argument)?;
-            read.method.check_shape(&array.shape).map_err(to_py)?;
-            new.push(Layout::of(&array));
-        }
-        let known = self
-            .parameters
-            .iter()
-            .map(|p| (p.name.as_str(), p.layout.range()));
-        let added = names.iter().zip(&new).map(|(n, l)| (n.as_str(), l.range()));
-        check_disjoint(&known.chain(added).collect::<Vec<_>>(), &[])?;
-
-        let before = self.parameters.len();
-        let initial = read.method.scalars();
-        let scalars = std::array::from_fn(|i| initial.get(i).map_or(0.0, |(_, x)| *x));
-        for ((name, object), layout) in names.into_iter().zip(&arrays).zip(new) {
-            self.parameters.push(Parameter {
-                name,
-                array: object.clone().unbind(),
-                layout,
-                group: self.groups.len(),
-                step: 0,
-                scalars,
-                slots: Vec::new(),
-            });
-        }
-        self.groups.push(read);
-        if let Err(error) = self.allocate(py) {
-            self.parameters.truncate(before);
-            self.groups.pop();
-            return Err(error);
-        }
-        self.flat = false;
-        self.written = OnceLock::new();
-        Ok(())
+        self.lock()?.add_group(py, group, names, &arrays, flat)
     }
 
     /// Moves the parameters of schedule-free groups from where gradients are taken to the averaged
     /// iterate, or back.
-    fn average(
-        &mut self,
-        py: Python<'_>,
-        groups: &Bound<'_, PyList>,
-        averaged: bool,
-    ) -> PyResult<()> {
-        if averaged == self.averaged {
+    fn average(&self, py: Python<'_>, groups: &Bound<'_, PyList>, averaged: bool) -> PyResult<()> {
+        let inner = &mut *self.lock()?;
+        if averaged == inner.averaged {
             return Ok(());
         }
-        self.read_groups(groups)?;
-        for parameter in &self.parameters {
+        inner.read_groups(groups)?;
+        for parameter in &inner.parameters {
             parameter.check(py)?;
         }
-        let _guard = inflight::register(self.written(), Vec::new().into())?;
-        for parameter in &self.parameters {
-            let beta = self.groups[parameter.group].method.averaging();
+        let _guard = inflight::register(inner.written(), Vec::new().into())?;
+        for parameter in &inner.parameters {
+            let beta = inner.groups[parameter.group].method.averaging();
             let (Some(beta), Some(z)) = (beta, parameter.slot("z")) else {
                 continue;
             };
@@ -214,14 +192,15 @@ impl Engine {
                 1.0 - beta
             };
             with_float!(parameter.layout.dtype.arithmetic(), T => {
-                // SAFETY: checked, disjoint, alive and registered.
+                // SAFETY: checked just now, and held by `inner`; parameters and state share no memory,
+                // and `_guard` keeps other calls from theirs.
                 let (p, z) = unsafe {
                     (parameter.cells::<T>(|| Rounding::Nearest), z.cells(|| Rounding::Nearest))
                 };
                 py.detach(|| blend(p, z, weight));
             });
         }
-        self.averaged = averaged;
+        inner.averaged = averaged;
         Ok(())
     }
 
@@ -229,7 +208,7 @@ impl Engine {
     /// where it was and no norm was asked for.
     #[expect(clippy::too_many_arguments)]
     fn step(
-        &mut self,
+        &self,
         py: Python<'_>,
         groups: &Bound<'_, PyList>,
         grads: &Bound<'_, PyAny>,
@@ -238,33 +217,34 @@ impl Engine {
         #[pyo3(from_py_with = real)] clip_value: Option<f64>,
         nonfinite: &str,
         regularizer: Option<(f64, f64)>,
-        average: Option<(Vec<Bound<'_, PyAny>>, f64)>,
-        copy: Option<Vec<Bound<'_, PyAny>>>,
+        average: Option<(Items<Bound<'_, PyAny>>, f64)>,
+        copy: Option<Items<Bound<'_, PyAny>>>,
         zero_grad: bool,
     ) -> PyResult<Option<(bool, Option<f64>)>> {
         let options = Options::new(loss_scale, max_norm, clip_value, nonfinite, regularizer)?;
-        if self.averaged {
+        let inner = &mut *self.lock()?;
+        if inner.averaged {
             return Err(PyRuntimeError::new_err(
                 "the parameters are at their average for evaluation: call train() before step()",
             ));
         }
-        self.read_groups(groups)?;
-        let gradients = self.gradients(grads)?;
+        inner.read_groups(groups)?;
+        let gradients = inner.gradients(grads)?;
         let targets = Targets::new(
-            &self.parameters,
+            &inner.parameters,
             average.as_ref(),
-            copy.as_deref(),
+            copy.as_ref().map(|arrays| arrays.as_slice()),
             zero_grad,
         )?;
-        let written = self.written();
+        let written = inner.written();
         let [written, read] = if targets.is_nothing() {
-            let read = self.read(&gradients, &written)?;
+            let read = inner.read(&gradients, &written)?;
             [written, read.into()]
         } else {
             if zero_grad {
-                self.require_writable(&gradients)?;
+                inner.require_writable(&gradients)?;
             }
-            for parameter in &self.parameters {
+            for parameter in &inner.parameters {
                 parameter.check(py)?;
             }
             targets.disjoint(&written, &gradients)?
@@ -272,17 +252,18 @@ impl Engine {
         let guard = inflight::register(written, read)?;
         // Only now that nothing can be refused any more but the allocation itself. What it brings
         // is nobody else's yet.
-        let grown = self.allocate(py)?;
+        let grown = inner.allocate(py)?;
 
-        // SAFETY: checked above; the engine and the caller's frame keep all arrays alive, and
-        // `guard` has their memory registered.
-        let members = unsafe { self.members(&gradients, &targets) };
-        let methods = &self.groups;
+        // SAFETY: `gradients` has checked every parameter that has one, and with targets all were;
+        // what is written shares no memory with anything else of this step, as was checked, and
+        // `guard` keeps other calls from all of it.
+        let members = unsafe { inner.members(&gradients, &targets) };
+        let methods = &inner.groups;
         let found = py.detach(|| execute(methods, members, &options));
         drop(guard);
         if let Some(index) = found.infinite {
-            self.retract(&grown);
-            let name = &self.parameters[index].name;
+            inner.retract(&grown);
+            let name = &inner.parameters[index].name;
             return match options.nonfinite {
                 Policy::Raise => Err(PyFloatingPointError::new_err(format!(
                     "grads[{name:?}] has elements that are not finite"
@@ -295,9 +276,9 @@ impl Engine {
             if gradient.is_none() {
                 continue;
             }
-            let clock = self.clock(&self.parameters[index]);
-            let parameter = &mut self.parameters[index];
-            let method = &self.groups[parameter.group].method;
+            let clock = inner.clock(&inner.parameters[index]);
+            let parameter = &mut inner.parameters[index];
+            let method = &inner.groups[parameter.group].method;
             parameter.step = clock.step;
             parameter.scalars = method.advance(clock);
             let names = method.state(parameter.layout.shape.len());
@@ -307,38 +288,42 @@ impl Engine {
         }
         // What a step finds over all parameters holds for all of them.
         if let Some(scalars) = found.scalars {
-            for parameter in &mut self.parameters {
+            for parameter in &mut inner.parameters {
                 parameter.scalars = scalars;
             }
         }
-        self.steps = self.steps.saturating_add(1);
+        inner.steps = inner.steps.saturating_add(1);
         Ok(found.norm.map(|norm| (true, Some(norm))))
     }
 
     /// Sets every gradient to 0.
     fn zero_grad(&self, py: Python<'_>, grads: &Bound<'_, PyAny>) -> PyResult<()> {
-        let gradients = self.gradients(grads)?;
-        self.require_writable(&gradients)?;
-        let zeroed = self.read(&gradients, &self.written())?;
+        let inner = self.lock()?;
+        let gradients = inner.gradients(grads)?;
+        inner.require_writable(&gradients)?;
+        let zeroed = inner.read(&gradients, &inner.written())?;
         let _guard = inflight::enter(zeroed, Vec::new())?;
+        let bytes = |memory: &Memory<'_>| (memory.data, memory.len * memory.dtype.size());
+        let all: Vec<_> = gradients.arrays.iter().flatten().map(bytes).collect();
         py.detach(|| {
-            for memory in gradients.arrays.iter().flatten() {
-                let bytes = memory.len * memory.dtype.size();
-                // SAFETY: checked, alive in the caller's frame, and registered; all bits 0 is 0.
-                unsafe { slice_mut::<u8>(memory.data, bytes) }.fill(0);
+            for (data, len) in all {
+                // SAFETY: `gradients` holds the arrays, which can be written, and `_guard` keeps
+                // other calls from them; those that share memory are written one after the other.
+                unsafe { slice_mut::<u8>(data, len) }.fill(0);
             }
         });
         Ok(())
     }
 
     /// The steps of one parameter.
-    fn parameter_step(&self, index: usize) -> u64 {
-        self.parameters[index].step
+    fn parameter_step(&self, index: usize) -> PyResult<u64> {
+        Ok(self.lock()?.parameter(index)?.step)
     }
 
     /// The numbers in the state of one parameter beside its step.
-    fn scalars(&self, index: usize) -> Vec<(&'static str, f64)> {
-        self.numbers(index)
+    fn scalars(&self, index: usize) -> PyResult<Vec<(&'static str, f64)>> {
+        let inner = self.lock()?;
+        Ok(inner.numbers(inner.parameter(index)?))
     }
 
     /// Views of the state arrays of one parameter by name, each with whether it holds anything yet.
@@ -347,34 +332,75 @@ impl Engine {
         py: Python<'py>,
         index: usize,
     ) -> PyResult<Vec<(String, Bound<'py, PyAny>, bool)>> {
-        self.views(py, index)
+        Inner::views(py, self.lock()?.parameter(index)?)
     }
 
     /// A copy of the state of all parameters at one moment; none of one that no step has touched.
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Vec<Option<Saved<'py>>>> {
-        self.copies(py)
+        // Copies are made of views, and without the engine, which other threads may then read, too.
+        let (mut saved, _guard) = {
+            let inner = self.lock()?;
+            let guard = inflight::register(Vec::new().into(), inner.written())?;
+            (inner.saved(py)?, guard)
+        };
+        for (_, _, arrays) in saved.iter_mut().flatten() {
+            for (_, array) in arrays {
+                *array = array.call_method0("copy")?;
+            }
+        }
+        Ok(saved)
     }
 
     /// What the state of each parameter may be under other groups after `steps` steps.
-    fn expected(&self, groups: Vec<Bound<'_, PyAny>>, steps: u64) -> PyResult<Vec<Expected>> {
-        let read = |group| self.keys.read(group, steps);
+    fn expected(&self, groups: Items<Bound<'_, PyAny>>, steps: u64) -> PyResult<Vec<Expected>> {
+        let inner = self.lock()?;
+        inner.check_groups(groups.iter().cloned())?;
+        let read = |group| inner.keys.read(group, steps);
         let groups: Vec<Group> = groups.iter().map(read).collect::<PyResult<_>>()?;
-        Ok(self.expect(&groups))
+        Ok(inner.expect(&groups))
     }
 
     /// Takes over groups and state that are what `expected` asks for. State arrays that are not
     /// given hold nothing.
     fn restore(
-        &mut self,
+        &self,
         py: Python<'_>,
         groups: &Bound<'_, PyList>,
-        state: Vec<Restored<'_>>,
+        state: Items<Restored<'_>>,
         steps: u64,
         averaged: bool,
     ) -> PyResult<()> {
-        self.take_over(py, groups, state, steps)?;
-        self.averaged = averaged;
+        let inner = &mut *self.lock()?;
+        inner.take_over(py, groups, &state, steps)?;
+        inner.averaged = averaged;
         Ok(())
+    }
+
+    /// Shows the garbage collector what this holds; nothing while a call is in progress, which
+    /// makes it keep all of it.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(inner) = self.0.lock() else {
+            return Ok(());
+        };
+        for group in &inner.groups {
+            group.traverse(&visit)?;
+        }
+        for parameter in &inner.parameters {
+            visit.call(&parameter.array)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let Ok(mut inner) = self.0.lock() else {
+            return;
+        };
+        let groups = std::mem::take(&mut inner.groups);
+        let parameters = std::mem::take(&mut inner.parameters);
+        inner.written = OnceLock::new();
+        // What ends with them may run code of Python, which finds the engine empty and free.
+        drop(inner);
+        drop((groups, parameters));
     }
 }
 

@@ -3,10 +3,12 @@
 use fastoptim::hyper::{self, Spec, Value};
 use fastoptim::optim::{Kind, Method};
 use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString, PyTuple};
 
 use crate::error::to_py;
+use crate::items::Items;
 
 /// What every optimizer has beside its own hyperparameters.
 const MAXIMIZE: Spec = Spec {
@@ -56,6 +58,11 @@ impl Keys {
         })
     }
 
+    /// What stands under "params" of a group.
+    pub(crate) fn params<'py>(&self, group: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        required(group.cast::<PyDict>()?, self.params.bind(group.py()))
+    }
+
     /// Whether reading the group again would give the same.
     pub(crate) fn is_current(&self, known: &Group, group: &Bound<'_, PyAny>) -> PyResult<bool> {
         if !known.constant {
@@ -83,6 +90,16 @@ pub(crate) struct Group {
     /// The values it held. The same objects mean the same again where all are immutable.
     objects: Vec<Py<PyAny>>,
     constant: bool,
+}
+
+impl Group {
+    /// Shows the garbage collector what this holds.
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.params)?;
+        self.objects
+            .iter()
+            .try_for_each(|object| visit.call(object))
+    }
 }
 
 fn required<'py>(
@@ -137,7 +154,7 @@ fn value(spec: &Spec, object: &Bound<'_, PyAny>, steps: u64) -> PyResult<Value> 
             number(item).map(Some)
         }
     };
-    let items = |expected: &str| -> PyResult<Vec<Bound<'_, PyAny>>> {
+    let items = |expected: &str| -> PyResult<Items<Bound<'_, PyAny>>> {
         object.extract().map_err(|_| wrong(expected))
     };
     Ok(match spec.kind {
@@ -156,8 +173,11 @@ fn value(spec: &Spec, object: &Bound<'_, PyAny>, steps: u64) -> PyResult<Value> 
         }
         hyper::Kind::OptionalFirst(_) => {
             let expected = "a pair of numbers, the first of them perhaps None";
-            let [a, b] = items(expected)?.try_into().map_err(|_| wrong(expected))?;
-            Value::OptionalFirst(optional(&a)?, number(&b)?)
+            let items = items(expected)?;
+            let [a, b] = items.as_slice() else {
+                return Err(wrong(expected));
+            };
+            Value::OptionalFirst(optional(a)?, number(b)?)
         }
         hyper::Kind::Flag => Value::Flag(
             object

@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use crate::process;
+
 /// Ranges of addresses, in any order.
 pub(crate) type Ranges = Arc<[Range<usize>]>;
 
 struct Call {
     id: u64,
-    process: u32,
+    /// The number of the thread that makes it.
+    thread: u64,
     written: Ranges,
     read: Ranges,
 }
@@ -21,8 +24,8 @@ struct Table {
     calls: Vec<Call>,
 }
 
-/// The lock is only ever held with the interpreter attached and for a few instructions, so a forked
-/// child (which forks with the interpreter attached) never inherits it locked.
+/// The lock is only ever held with the interpreter attached, and only one thread is attached (the
+/// module says that it needs that): a thread that forks finds it free, and so does its child.
 static TABLE: Mutex<Table> = Mutex::new(Table {
     next: 0,
     calls: Vec::new(),
@@ -72,10 +75,9 @@ pub(crate) fn enter(written: Vec<Range<usize>>, read: Vec<Range<usize>>) -> PyRe
 
 /// Registers a call whose ranges are kept between calls.
 pub(crate) fn register(written: Ranges, read: Ranges) -> PyResult<Guard> {
-    let process = std::process::id();
     let mut table = table();
-    // The calls of a parent do not run in a forked child.
-    table.calls.retain(|call| call.process == process);
+    // The calls of a parent's other threads do not run in a forked child.
+    table.calls.retain(|call| process::is_here(call.thread));
     for call in &table.calls {
         if meet(&written, &call.written) || meet(&written, &call.read) || meet(&read, &call.written)
         {
@@ -88,7 +90,7 @@ pub(crate) fn register(written: Ranges, read: Ranges) -> PyResult<Guard> {
     let id = table.next;
     table.calls.push(Call {
         id,
-        process,
+        thread: process::thread(),
         written,
         read,
     });

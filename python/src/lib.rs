@@ -6,12 +6,16 @@ mod cells;
 mod clip;
 mod engine;
 mod error;
+mod exclusive;
 mod group;
 mod inflight;
+mod items;
 mod loss;
 mod pairs;
 mod parameter;
+mod process;
 mod regularizer;
+mod slab;
 mod threads;
 
 use fastoptim::isa::{self, Tier};
@@ -30,9 +34,13 @@ fn tiers() -> Vec<&'static str> {
     Tier::supported().into_iter().map(Tier::name).collect()
 }
 
-#[pymodule]
+// The interpreter's lock is needed: a fork is only safe for what other threads of the parent are in
+// the middle of where none of them is changing an object of ours. With the lock only the forking
+// thread is attached, and objects change, and `inflight`'s table is locked, only while attached.
+#[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     isa::choose().map_err(|error| PyImportError::new_err(error.to_string()))?;
+    process::watch_forks()?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(tier, module)?)?;
     module.add_function(wrap_pyfunction!(tiers, module)?)?;
@@ -41,5 +49,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     engine::register(module)?;
     arrays::register(module)?;
     regularizer::register(module)?;
+    slab::register(module)?;
     threads::register(module)
 }

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 use crate::array::{Address, Dtype, Layout, numbers};
 use crate::cells::{self, elements};
+use crate::slab::Slab;
 
 /// How an optimizer keeps its moments, and how it rounds what is kept in fewer bits.
 pub(crate) struct Storage {
@@ -44,19 +45,54 @@ impl Storage {
     }
 }
 
-/// One allocation, or a piece of one.
+/// A piece of an allocation, as the memory of one array.
 pub(crate) struct Piece {
-    pub(crate) array: Py<PyUntypedArray>,
+    slab: Py<Slab>,
+    offset: usize,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
     pub(crate) data: Address,
     pub(crate) len: usize,
+}
+
+impl Piece {
+    /// The array of this dtype and shape that starts at a byte of `slab`.
+    pub(crate) fn new(
+        slab: &Bound<'_, Slab>,
+        offset: usize,
+        dtype: Dtype,
+        shape: &[usize],
+    ) -> Self {
+        Self {
+            slab: slab.clone().unbind(),
+            offset,
+            dtype,
+            shape: shape.to_vec(),
+            data: slab.get().at(offset),
+            len: shape.iter().product(),
+        }
+    }
+
+    /// It as an array of NumPy, which holds the allocation and can be written.
+    pub(crate) fn view<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyUntypedArray>> {
+        Slab::view(self.slab.bind(py), self.offset, self.dtype, &self.shape)
+    }
+
     /// Which allocation it is a piece of.
-    pub(crate) slab: usize,
+    pub(crate) fn allocation(&self) -> usize {
+        self.slab.as_ptr().addr()
+    }
+
+    /// The addresses of its bytes.
+    pub(crate) fn range(&self) -> Range<usize> {
+        let start = self.data.0.addr();
+        start..start + self.len * self.dtype.size()
+    }
 }
 
 /// One state array of a parameter.
 pub(crate) struct Slot {
     pub(crate) name: &'static str,
-    pub(crate) dtype: Dtype,
     pub(crate) numbers: Piece,
     /// One scale per block, where it is kept in 8 bits.
     pub(crate) scales: Option<Piece>,
@@ -67,14 +103,8 @@ pub(crate) struct Slot {
 impl Slot {
     /// The addresses of its bytes.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
-        let range = |piece: &Piece, size: usize| {
-            let start = piece.data.0.addr();
-            start..start + piece.len * size
-        };
-        let scales = self.scales.iter().map(move |scales| range(scales, 4));
-        [range(&self.numbers, self.dtype.size())]
-            .into_iter()
-            .chain(scales)
+        let scales = self.scales.iter().map(Piece::range);
+        [self.numbers.range()].into_iter().chain(scales)
     }
 
     /// Its numbers as a rule sees them.
@@ -85,7 +115,9 @@ impl Slot {
         &self,
         rounding: impl FnOnce() -> Rounding,
     ) -> Cells<'a, T> {
-        let Piece { data, len, .. } = self.numbers;
+        let Piece {
+            data, len, dtype, ..
+        } = self.numbers;
         // AMSGrad's largest never falls, and so must not rise at random.
         let rounding = || match self.name {
             "max_exp_avg_sq" => Rounding::Nearest,
@@ -97,7 +129,7 @@ impl Slot {
                 elements(scales.data, scales.len)
             })
         };
-        let (raw, rounding) = match self.dtype {
+        let (raw, rounding) = match dtype {
             Dtype::F32 => (Raw::Single(elements(data, len)), Rounding::Nearest),
             Dtype::I8 => (Raw::Signed(elements(data, len), scales()), rounding()),
             Dtype::U8 => (Raw::Squares(elements(data, len), scales()), rounding()),
@@ -162,7 +194,7 @@ impl Parameter {
     /// Its numbers as a rule sees them.
     ///
     /// # Safety
-    /// It is alive for `'a`, and nobody else has it.
+    /// `check` has passed in this call, its array is alive for `'a`, and nobody else has it.
     pub(crate) unsafe fn cells<'a, T: Float>(
         &self,
         rounding: impl FnOnce() -> Rounding,
@@ -170,22 +202,11 @@ impl Parameter {
         let Layout {
             dtype, data, len, ..
         } = self.layout;
-        // SAFETY: the caller's word; the dtype is that of the array.
+        // SAFETY: the layout is what `check` found the array to have still, so `len` elements of
+        // `dtype` are at `data`, aligned; that they are alive for `'a` and nobody else has them is
+        // this function's contract.
         unsafe { cells::written(dtype, data, len, rounding) }
     }
-}
-
-/// Zeros in one allocation, that starts on a cache line.
-pub(crate) fn slab<'py>(py: Python<'py>, len: usize, dtype: Dtype) -> PyResult<Bound<'py, PyAny>> {
-    let dtype = if dtype == Dtype::BF16 {
-        py.import("ml_dtypes")?.getattr("bfloat16")?
-    } else {
-        pyo3::types::PyString::new(py, &dtype.to_string()).into_any()
-    };
-    let dtype = py.import("numpy")?.getattr("dtype")?.call1((dtype,))?;
-    py.import("fastoptim.buffer")?
-        .getattr("aligned_zeros")?
-        .call1((len, dtype))
 }
 
 /// # Safety
@@ -194,6 +215,6 @@ pub(crate) unsafe fn slice_mut<'a, T>(data: Address, len: usize) -> &'a mut [T] 
     if len == 0 {
         return &mut [];
     }
-    // SAFETY: the caller's word.
+    // SAFETY: this function's contract is that of the slice, and an empty one was dealt with.
     unsafe { std::slice::from_raw_parts_mut(data.0.cast(), len) }
 }

@@ -2,23 +2,32 @@
 
 use fastoptim::clip::Array as Read;
 use fastoptim::regularizer::{Pair, Regularizer};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, floats};
 use crate::inflight;
+use crate::items::Items;
 use crate::pairs::{Dtypes, Pairs, Side};
 
 /// The penalty on the arrays.
 #[pyfunction]
 fn penalty(
     py: Python<'_>,
-    names: Vec<String>,
-    params: Vec<Bound<'_, PyAny>>,
+    names: Items<String>,
+    params: Items<Bound<'_, PyAny>>,
     l1: f64,
     l2: f64,
 ) -> PyResult<f64> {
+    if names.len() != params.len() {
+        return Err(PyValueError::new_err(format!(
+            "params has {} arrays for {} names",
+            params.len(),
+            names.len()
+        )));
+    }
     let mut arrays = Vec::with_capacity(params.len());
-    for (name, p) in names.iter().zip(&params) {
+    for (name, p) in names.iter().zip(params.iter()) {
         arrays.push(floats(&format!("params[{name:?}]"), p)?);
     }
     let _guard = inflight::enter(Vec::new(), arrays.iter().map(Array::range).collect())?;
@@ -38,9 +47,9 @@ fn penalty(
 #[pyfunction]
 fn add_penalty(
     py: Python<'_>,
-    names: Vec<String>,
-    params: Vec<Bound<'_, PyAny>>,
-    grads: Vec<Bound<'_, PyAny>>,
+    names: Items<String>,
+    params: Items<Bound<'_, PyAny>>,
+    grads: Items<Bound<'_, PyAny>>,
     l1: f64,
     l2: f64,
 ) -> PyResult<f64> {

@@ -56,7 +56,9 @@ class Optimizer:
     param_groups : list of dict
         One dict per group, with ``"params"`` (a tuple of arrays), ``"param_names"`` and every
         hyperparameter. Hyperparameters are read anew at each step; each may be a function of the
-        number of steps applied so far.
+        number of steps applied so far, which must not call the optimizer. Groups are added by
+        `add_param_group`; removing or reordering them, or giving one other parameters, is an error
+        in the next call.
     """
 
     _kind: ClassVar[str]
@@ -113,10 +115,10 @@ class Optimizer:
 
     def _add(self, group: dict[str, Any], buffer: FlatBuffer | None) -> None:
         names = list(group["param_names"])
-        self._engine.add_group(group, names, list(group["params"]))
+        self._engine.check_groups(self.param_groups)
+        self._engine.add_group(group, names, list(group["params"]), buffer is not None)
         self._names += names
         self._buffers.append(buffer)
-        self._engine.flat = self._flat is not None
         self._single = self._single and not self.param_groups
         self.param_groups.append(group)
 
@@ -129,8 +131,9 @@ class Optimizer:
         if self._flat is not None:
             return self._flat
         arrays = [array for group in self.param_groups for array in group["params"]]
-        if self._names != [str(index) for index in range(len(arrays))]:
-            return dict(zip(self._names, arrays, strict=True))
+        names = [name for group in self.param_groups for name in group["param_names"]]
+        if names != [str(index) for index in range(len(arrays))]:
+            return dict(zip(names, arrays, strict=True))
         return arrays[0] if self._single else arrays
 
     def step(
@@ -191,7 +194,8 @@ class Optimizer:
         FloatingPointError
             A gradient is not finite, and ``nonfinite`` is "raise".
         RuntimeError
-            Another thread is working on the same memory.
+            Another thread is working on the same memory or in a call of this optimizer, or a
+            function among the hyperparameters called it.
 
         Nothing has changed then, targets included.
 
@@ -264,6 +268,7 @@ class Optimizer:
         Parameters are numbered in order; ``param_names`` in each group has their names. A
         hyperparameter that is a function is saved as its current value.
         """
+        self._engine.check_groups(self.param_groups)
         state = {}
         for index, entry in enumerate(self._engine.snapshot()):
             if entry is not None:
@@ -297,6 +302,7 @@ class Optimizer:
         self._load(state_dict, any_values=False)
 
     def _load(self, state_dict: Mapping[str, Any], *, any_values: bool) -> None:
+        self._engine.check_groups(self.param_groups)
         groups = self._loaded_groups(state_dict)
         state = state_dict["state"]
         if not isinstance(state, Mapping):
@@ -377,6 +383,7 @@ class Optimizer:
 
     def in_order(self, grads: Grads) -> list[Array | None]:
         """Return the gradients as one list over all groups."""
+        self._engine.check_groups(self.param_groups)
         given = self._given(grads)
         if self._flat is not None and isinstance(given, np.ndarray):
             return pieces(self._flat, given)
@@ -390,6 +397,7 @@ class Optimizer:
         return "\n".join([*lines, ")"])
 
     def __getstate__(self) -> dict[str, Any]:
+        state = self.state_dict()
         groups = [
             group if buffer is None else {**group, "params": None}
             for group, buffer in zip(self.param_groups, self._buffers, strict=True)
@@ -400,7 +408,7 @@ class Optimizer:
             "groups": groups,
             "buffers": self._buffers,
             "single": self._single,
-            "state": self.state_dict(),
+            "state": state,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -6,13 +6,14 @@ use numpy::PyUntypedArray;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::Engine;
-use crate::array::{Address, Dtype, Layout, Memory, matching};
+use super::Inner;
+use crate::array::{Dtype, Layout, Memory, matching};
+use crate::items::Items;
 use crate::parameter::Parameter;
 
 /// The gradients in the order of the parameters.
-pub(super) struct Gradients {
-    pub(super) arrays: Vec<Option<Memory>>,
+pub(super) struct Gradients<'py> {
+    pub(super) arrays: Vec<Option<Memory<'py>>>,
     /// Whether they are one array.
     pub(super) flat: bool,
 }
@@ -27,45 +28,33 @@ fn dtypes(parameter: Dtype) -> &'static [Dtype] {
     }
 }
 
-impl Engine {
-    /// The gradients, each checked against its own parameter.
-    pub(super) fn gradients(&self, grads: &Bound<'_, PyAny>) -> PyResult<Gradients> {
-        let py = grads.py();
+impl Inner {
+    /// The gradients, each checked against its own parameter and held by what is returned.
+    pub(super) fn gradients<'py>(&self, grads: &Bound<'py, PyAny>) -> PyResult<Gradients<'py>> {
         if self.flat
             && let Some(first) = self.parameters.first()
-            && let Ok(array) = grads.cast::<PyUntypedArray>()
+            && grads.is_instance_of::<PyUntypedArray>()
         {
-            let len = self.parameters.iter().map(|p| p.layout.len).sum();
-            let dtypes = dtypes(first.layout.dtype);
-            let whole = matching(|| "grads".into(), array, dtypes, &[len])?;
-            let mut offset = 0;
-            let place = |parameter: &Parameter| {
-                parameter.check(py)?;
-                let data = Address(whole.data.0.wrapping_add(offset));
-                let len = parameter.layout.len;
-                offset += len * whole.dtype.size();
-                Ok(Some(Memory { data, len, ..whole }))
-            };
-            let places = self.parameters.iter().map(place);
-            return Ok(Gradients {
-                arrays: places.collect::<PyResult<_>>()?,
-                flat: true,
-            });
+            return self.pieces(grads, first.layout.dtype);
         }
-        let grads: Vec<Bound<'_, PyAny>> = grads.extract()?;
-        if grads.len() != self.parameters.len() {
-            return Err(PyValueError::new_err(format!(
-                "grads has {} arrays for {} parameters",
-                grads.len(),
-                self.parameters.len()
-            )));
+        let count = self.parameters.len();
+        let wrong = |found: usize| {
+            Err(PyValueError::new_err(format!(
+                "grads has {found} arrays for {count} parameters"
+            )))
+        };
+        // Nothing is taken out of a sequence of another length: it may go on for ever.
+        match grads.len() {
+            Ok(said) if said != count => return wrong(said),
+            _ => {}
         }
-        let pairs = self.parameters.iter().zip(&grads);
+        let grads: Items<Bound<'py, PyAny>> = grads.extract()?;
+        let pairs = self.parameters.iter().zip(grads.iter());
         let gradients = pairs.map(|(parameter, grad)| {
             if grad.is_none() {
                 return Ok(None);
             }
-            parameter.check(py)?;
+            parameter.check(grad.py())?;
             let name = || format!("grads[{:?}]", parameter.name);
             let Layout { dtype, shape, .. } = &parameter.layout;
             matching(name, grad, dtypes(*dtype), shape).map(Some)
@@ -76,10 +65,28 @@ impl Engine {
         })
     }
 
+    /// The gradients of parameters of this dtype that are one buffer, as pieces of one array.
+    fn pieces<'py>(&self, grads: &Bound<'py, PyAny>, dtype: Dtype) -> PyResult<Gradients<'py>> {
+        let len = self.parameters.iter().map(|p| p.layout.len).sum();
+        let whole = matching(|| "grads".into(), grads, dtypes(dtype), &[len])?;
+        let mut start = 0;
+        let piece = |parameter: &Parameter| {
+            parameter.check(grads.py())?;
+            let piece = whole.piece(start, parameter.layout.len);
+            start += parameter.layout.len;
+            Ok(piece)
+        };
+        let pieces = self.parameters.iter().map(piece);
+        Ok(Gradients {
+            arrays: pieces.collect::<PyResult<_>>()?,
+            flat: true,
+        })
+    }
+
     /// The memory of the gradients, none of which is written.
     pub(super) fn read(
         &self,
-        gradients: &Gradients,
+        gradients: &Gradients<'_>,
         written: &[Range<usize>],
     ) -> PyResult<Vec<Range<usize>>> {
         let mut read: Vec<Range<usize>> = Vec::new();
@@ -100,9 +107,9 @@ impl Engine {
     }
 
     /// Refuses gradients that are to be written and cannot be.
-    pub(super) fn require_writable(&self, gradients: &Gradients) -> PyResult<()> {
+    pub(super) fn require_writable(&self, gradients: &Gradients<'_>) -> PyResult<()> {
         for (parameter, memory) in self.parameters.iter().zip(&gradients.arrays) {
-            if memory.is_some_and(|memory| !memory.writable) {
+            if memory.as_ref().is_some_and(|memory| !memory.writable) {
                 return Err(PyValueError::new_err(if gradients.flat {
                     "grads is read-only".to_owned()
                 } else {
@@ -114,7 +121,12 @@ impl Engine {
     }
 
     /// The error that names what shares memory.
-    fn shared(&self, written: &Range<usize>, read: &Range<usize>, gradients: &Gradients) -> PyErr {
+    fn shared(
+        &self,
+        written: &Range<usize>,
+        read: &Range<usize>,
+        gradients: &Gradients<'_>,
+    ) -> PyErr {
         let start = written.start.max(read.start);
         let owner = self.parameters.iter().find_map(|p| {
             if p.layout.range().contains(&start) {
@@ -127,7 +139,7 @@ impl Engine {
         });
         let pairs = self.parameters.iter().zip(&gradients.arrays);
         let grad = pairs.into_iter().find_map(|(p, memory)| {
-            let held = (*memory)?.range();
+            let held = memory.as_ref()?.range();
             held.contains(&start)
                 .then(|| format!("grads[{:?}]", p.name))
         });

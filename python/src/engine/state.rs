@@ -4,15 +4,18 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use pyo3::exceptions::PyValueError;
+use numpy::{PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PySlice, PyTuple};
+use pyo3::types::PyList;
 
-use super::Engine;
-use crate::array::{Address, Array, Dtype};
+use super::Inner;
+use crate::array::Dtype;
 use crate::group::Group;
 use crate::inflight::{self, Ranges};
-use crate::parameter::{Parameter, Piece, Slot, scale_count, slab};
+use crate::items::Items;
+use crate::parameter::{Parameter, Piece, Slot, scale_count};
+use crate::slab::Slab;
 
 /// The state of one parameter as a copy: its steps, its numbers and its arrays by name.
 pub(super) type Saved<'py> = (
@@ -29,7 +32,7 @@ pub(super) type Expected = (
 );
 
 /// The state of one parameter to take over.
-pub(super) type Restored<'py> = (u64, Vec<f64>, HashMap<String, Bound<'py, PyAny>>);
+pub(super) type Restored<'py> = (u64, Items<f64>, HashMap<String, Bound<'py, PyAny>>);
 
 /// The name under which the scales of a state array stand.
 fn scale_name(name: &str) -> String {
@@ -43,6 +46,14 @@ struct Wanted {
     shape: Vec<usize>,
 }
 
+impl Wanted {
+    fn bytes(&self) -> Option<usize> {
+        let dims = self.shape.iter();
+        dims.copied()
+            .try_fold(self.dtype.size(), usize::checked_mul)
+    }
+}
+
 /// Allocates zeros.
 fn allocate(py: Python<'_>, wanted: &[Wanted]) -> PyResult<Vec<Piece>> {
     let key = |index: usize| (&wanted[index].label, wanted[index].dtype.to_string());
@@ -51,29 +62,23 @@ fn allocate(py: Python<'_>, wanted: &[Wanted]) -> PyResult<Vec<Piece>> {
     order.sort_by_key(|&index| key(index));
     let mut pieces: Vec<Option<Piece>> = wanted.iter().map(|_| None).collect();
     for run in order.chunk_by(|&a, &b| key(a) == key(b)) {
-        let size = |index: usize| wanted[index].shape.iter().product::<usize>();
-        let total = run.iter().map(|&index| size(index)).sum();
-        let slab = slab(py, total, wanted[run[0]].dtype)?;
-        let mut start = 0;
-        for &index in run {
-            let end = start + size(index);
-            let piece = slab.get_item(PySlice::new(py, start as isize, end as isize, 1))?;
-            let shape = PyTuple::new(py, &wanted[index].shape)?;
-            let view = piece.call_method1("reshape", (shape,))?;
-            let array = Array::new(&wanted[index].label, &view)?;
-            pieces[index] = Some(Piece {
-                data: Address(array.data),
-                len: array.len,
-                slab: slab.as_ptr().addr(),
-                array: array.object.unbind(),
-            });
-            start = end;
+        let refuse = || PyMemoryError::new_err(format!("cannot allocate {}", wanted[run[0]].label));
+        let mut offsets = vec![0];
+        for (&index, place) in run.iter().zip(0..) {
+            let bytes = wanted[index].bytes();
+            let end = bytes.and_then(|bytes| bytes.checked_add(offsets[place]));
+            offsets.push(end.ok_or_else(refuse)?);
+        }
+        let slab = Bound::new(py, Slab::zeros(offsets[run.len()])?)?;
+        for (&index, offset) in run.iter().zip(offsets) {
+            let Wanted { dtype, shape, .. } = &wanted[index];
+            pieces[index] = Some(Piece::new(&slab, offset, *dtype, shape));
         }
     }
     Ok(pieces.into_iter().flatten().collect())
 }
 
-impl Engine {
+impl Inner {
     /// Allocates what the hyperparameters ask for and the parameters lack, all or nothing, and says
     /// what that was. Most state cannot start late: AMSGrad's maximum would have missed the past.
     pub(super) fn allocate(&mut self, py: Python<'_>) -> PyResult<Vec<(usize, &'static str)>> {
@@ -134,20 +139,18 @@ impl Engine {
                 });
             }
         }
-        let dtypes: Vec<Dtype> = wanted.iter().map(|wanted| wanted.dtype).collect();
-        let mut pieces = allocate(py, &wanted)?.into_iter().zip(dtypes);
+        let mut pieces = allocate(py, &wanted)?.into_iter();
         for &(index, name) in lacking {
-            let Some((numbers, dtype)) = pieces.next() else {
+            let Some(numbers) = pieces.next() else {
                 break;
             };
-            let scales = if is_scaled(dtype) {
-                pieces.next().map(|(scales, _)| scales)
+            let scales = if is_scaled(numbers.dtype) {
+                pieces.next()
             } else {
                 None
             };
             self.parameters[index].slots.push(Slot {
                 name,
-                dtype,
                 numbers,
                 scales,
                 started: false,
@@ -197,43 +200,42 @@ impl Engine {
 
     /// Views of the state arrays of one parameter by name, each with whether it holds anything yet.
     pub(super) fn views<'py>(
-        &self,
         py: Python<'py>,
-        index: usize,
+        parameter: &Parameter,
     ) -> PyResult<Vec<(String, Bound<'py, PyAny>, bool)>> {
         let mut views = Vec::new();
-        for slot in &self.parameters[index].slots {
-            let view = |piece: &Piece| piece.array.bind(py).call_method0("view");
-            views.push((slot.name.to_owned(), view(&slot.numbers)?, slot.started));
+        for slot in &parameter.slots {
+            let mut add = |name, piece: &Piece| {
+                views.push((name, piece.view(py)?.into_any(), slot.started));
+                Ok::<_, PyErr>(())
+            };
+            add(slot.name.to_owned(), &slot.numbers)?;
             if let Some(scales) = &slot.scales {
-                views.push((scale_name(slot.name), view(scales)?, slot.started));
+                add(scale_name(slot.name), scales)?;
             }
         }
         Ok(views)
     }
 
     /// The numbers in the state of one parameter beside its step.
-    pub(super) fn numbers(&self, index: usize) -> Vec<(&'static str, f64)> {
-        let parameter = &self.parameters[index];
+    pub(super) fn numbers(&self, parameter: &Parameter) -> Vec<(&'static str, f64)> {
         let names = self.groups[parameter.group].method.scalars();
         let pairs = names.iter().zip(parameter.scalars);
         pairs.map(|((name, _), x)| (*name, x)).collect()
     }
 
-    /// A copy of the state of all parameters at one moment; none of one that no step has touched.
-    pub(super) fn copies<'py>(&self, py: Python<'py>) -> PyResult<Vec<Option<Saved<'py>>>> {
-        let _guard = inflight::register(Vec::new().into(), self.written())?;
-        let copy = |(index, parameter): (usize, &Parameter)| {
-            let started = self.views(py, index)?.into_iter().filter(|slot| slot.2);
-            let arrays: Vec<_> = started
-                .map(|(name, view, _)| Ok((name, view.call_method0("copy")?)))
-                .collect::<PyResult<_>>()?;
-            let scalars = self.numbers(index);
+    /// The state of all parameters with views of its arrays; none of one that no step has touched.
+    pub(super) fn saved<'py>(&self, py: Python<'py>) -> PyResult<Vec<Option<Saved<'py>>>> {
+        let save = |parameter: &Parameter| {
+            let views = Self::views(py, parameter)?.into_iter();
+            let started = views.filter(|(.., started)| *started);
+            let arrays: Vec<_> = started.map(|(name, view, _)| (name, view)).collect();
+            let scalars = self.numbers(parameter);
             let initial = self.groups[parameter.group].method.scalars();
             let touched = parameter.step > 0 || !arrays.is_empty() || scalars != initial;
             Ok(touched.then_some((parameter.step, scalars, arrays)))
         };
-        self.parameters.iter().enumerate().map(copy).collect()
+        self.parameters.iter().map(save).collect()
     }
 
     /// What the state of each parameter may be under other groups.
@@ -269,40 +271,86 @@ impl Engine {
         &mut self,
         py: Python<'_>,
         groups: &Bound<'_, PyList>,
-        state: Vec<Restored<'_>>,
+        state: &[Restored<'_>],
         steps: u64,
     ) -> PyResult<()> {
+        if state.len() != self.parameters.len() {
+            return Err(PyValueError::new_err(format!(
+                "state of {} parameters for {}",
+                state.len(),
+                self.parameters.len()
+            )));
+        }
         let _guard = inflight::register(self.written(), Vec::new().into())?;
         let before = std::mem::replace(&mut self.steps, steps);
         let ready = self
             .read_groups(groups)
-            .and_then(|()| self.make_room(py, &state));
-        if let Err(error) = ready {
-            self.steps = before;
-            return Err(error);
-        }
+            .and_then(|()| self.make_room(py, state))
+            .and_then(|()| self.assignments(py, state));
+        let assignments = match ready {
+            Ok(assignments) => assignments,
+            Err(error) => {
+                self.steps = before;
+                return Err(error);
+            }
+        };
         for (parameter, (step, scalars, arrays)) in self.parameters.iter_mut().zip(state) {
-            parameter.step = step;
-            for (own, new) in parameter.scalars.iter_mut().zip(scalars) {
-                *own = new;
+            parameter.step = *step;
+            for (own, new) in parameter.scalars.iter_mut().zip(scalars.iter()) {
+                *own = *new;
             }
             for slot in &mut parameter.slots {
                 slot.started = arrays.contains_key(slot.name);
-                let set = |piece: &Piece, name: &str| {
-                    let array = piece.array.bind(py);
-                    match arrays.get(name) {
-                        Some(given) => array.set_item(py.Ellipsis(), given),
-                        None => array.set_item(py.Ellipsis(), 0),
-                    }
-                };
-                set(&slot.numbers, slot.name)?;
-                if let Some(scales) = &slot.scales {
-                    set(scales, &scale_name(slot.name))?;
-                }
             }
+        }
+        for (view, value) in assignments {
+            view.set_item(py.Ellipsis(), value)?;
         }
         Ok(())
     }
+
+    /// Views of all state arrays, each with the array that a restored state has for it, or 0.
+    fn assignments<'py>(
+        &self,
+        py: Python<'py>,
+        state: &[Restored<'py>],
+    ) -> PyResult<Vec<(Bound<'py, PyUntypedArray>, Bound<'py, PyAny>)>> {
+        let mut assignments = Vec::new();
+        for (parameter, (_, _, arrays)) in self.parameters.iter().zip(state) {
+            for slot in &parameter.slots {
+                let numbers = (slot.name.to_owned(), &slot.numbers);
+                let scales = slot.scales.iter();
+                let scales = scales.map(|piece| (scale_name(slot.name), piece));
+                for (name, piece) in std::iter::once(numbers).chain(scales) {
+                    let value = match arrays.get(&name) {
+                        Some(given) => fitting(piece, &name, given)?.clone(),
+                        None => 0u8.into_pyobject(py)?.into_any(),
+                    };
+                    assignments.push((piece.view(py)?, value));
+                }
+            }
+        }
+        Ok(assignments)
+    }
+}
+
+/// The array that is to be copied into a piece, if it has its dtype and shape.
+fn fitting<'a, 'py>(
+    piece: &Piece,
+    name: &str,
+    given: &'a Bound<'py, PyAny>,
+) -> PyResult<&'a Bound<'py, PyAny>> {
+    let array = given.cast::<PyUntypedArray>()?;
+    if Dtype::of(&array.dtype()) == Some(piece.dtype) && array.shape() == piece.shape {
+        return Ok(given);
+    }
+    Err(PyValueError::new_err(format!(
+        "{name} must be {} of shape {:?}, got {} of shape {:?}",
+        piece.dtype,
+        piece.shape,
+        array.dtype(),
+        array.shape()
+    )))
 }
 
 fn is_scaled(dtype: Dtype) -> bool {

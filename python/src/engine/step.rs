@@ -1,5 +1,7 @@
 //! One step: its options, checked, and the work that it is.
 
+use std::ops::Range;
+
 use fastoptim::cells::Cells;
 use fastoptim::clip;
 use fastoptim::factor::Factor;
@@ -14,7 +16,7 @@ use fastoptim::work::{self, Work};
 use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 
-use super::Engine;
+use super::Inner;
 use super::gradients::Gradients;
 use super::targets::Targets;
 use crate::array::{Dtype, Memory};
@@ -205,7 +207,7 @@ pub(super) fn execute(groups: &[Group], members: Vec<Members<'_>>, options: &Opt
     }
 }
 
-impl Engine {
+impl Inner {
     /// The clock of a parameter in this step.
     pub(super) fn clock(&self, parameter: &Parameter) -> Clock {
         let names = self.groups[parameter.group]
@@ -222,47 +224,60 @@ impl Engine {
     /// The parameters of every group as the core works on them.
     ///
     /// # Safety
-    /// Everything is checked, and its memory is alive and registered while the result lives.
-    pub(super) unsafe fn members(
-        &self,
-        gradients: &Gradients,
-        targets: &Targets,
-    ) -> Vec<Members<'_>> {
+    /// `check` has passed for every parameter that has a gradient, and for all of them where there
+    /// are targets. `gradients` and `targets` are of these parameters, and nobody else has the
+    /// memory of all of them and the state, gradients that are only read excepted, while the result
+    /// lives.
+    pub(super) unsafe fn members<'a>(
+        &'a self,
+        gradients: &'a Gradients<'_>,
+        targets: &'a Targets<'_>,
+    ) -> Vec<Members<'a>> {
+        // Groups are added one after the other, so the parameters of each are neighbours.
+        let mut end = 0;
         let member = |group| {
+            let start = end;
+            end += self.parameters[start..]
+                .iter()
+                .take_while(|parameter| parameter.group == group)
+                .count();
             let mut members = Members::default();
-            // SAFETY: the caller's word.
+            // SAFETY: as this function's contract has it, of which `segments` asks nothing more.
             unsafe {
                 (members.single, members.idle_single) =
-                    self.segments(group, Dtype::F32, gradients, targets);
+                    self.segments(start..end, Dtype::F32, gradients, targets);
                 (members.double, members.idle_double) =
-                    self.segments(group, Dtype::F64, gradients, targets);
+                    self.segments(start..end, Dtype::F64, gradients, targets);
             }
             members
         };
         (0..self.groups.len()).map(member).collect()
     }
 
-    /// The segments of one group that are computed in one type, and its parameters without gradient
-    /// that something follows.
+    /// The segments of a group's parameters that are computed in one type, and those without
+    /// gradient that something follows.
     ///
     /// # Safety
     /// As `members`.
-    unsafe fn segments<T: Float>(
-        &self,
-        group: usize,
+    unsafe fn segments<'a, T: Float>(
+        &'a self,
+        parameters: Range<usize>,
         arithmetic: Dtype,
-        gradients: &Gradients,
-        targets: &Targets,
-    ) -> (Vec<Segment<'_, T>>, Vec<Idle<'_, T>>) {
-        let belongs = |p: &Parameter| p.group == group && p.layout.dtype.arithmetic() == arithmetic;
-        let count = self.parameters.iter().filter(|p| belongs(p)).count();
-        if count == 0 {
+        gradients: &'a Gradients<'_>,
+        targets: &'a Targets<'_>,
+    ) -> (Vec<Segment<'a, T>>, Vec<Idle<'a, T>>) {
+        let belongs = |p: &Parameter| p.layout.dtype.arithmetic() == arithmetic;
+        let members = &self.parameters[parameters.clone()];
+        let count = members.iter().filter(|p| belongs(p)).count();
+        let Some(Parameter { group, .. }) = members.first().filter(|_| count > 0) else {
             return (Vec::new(), Vec::new());
-        }
+        };
+        let group = &self.groups[*group];
         let (mut segments, mut idle) = (Vec::with_capacity(count), Vec::new());
         let mut slabs: Vec<usize> = Vec::new();
-        let iterate = self.groups[group].method.averaging().map(towards_average);
-        for (index, (parameter, g)) in self.parameters.iter().zip(&gradients.arrays).enumerate() {
+        let iterate = group.method.averaging().map(towards_average);
+        let pairs = members.iter().zip(&gradients.arrays[parameters.clone()]);
+        for (index, (parameter, g)) in parameters.zip(pairs) {
             let layout = &parameter.layout;
             if !belongs(parameter) {
                 continue;
@@ -276,7 +291,8 @@ impl Engine {
                 let z = parameter
                     .slot("z")
                     .filter(|z| z.started && iterate.is_some());
-                // SAFETY: the caller's word.
+                // SAFETY: there are targets, so `check` has passed for every parameter; that nobody
+                // else has the memory is this function's contract.
                 idle.push(unsafe {
                     Idle {
                         p: parameter.cells(|| Rounding::Nearest),
@@ -286,9 +302,10 @@ impl Engine {
                 });
                 continue;
             };
-            let names = self.groups[group].method.state(layout.shape.len());
+            let names = group.method.state(layout.shape.len());
             let slots = || names.iter().filter_map(|name| parameter.slot(name));
-            // SAFETY: the caller's word; the lengths are the arrays' own.
+            // SAFETY: there is a gradient, so `check` has passed for the parameter; that nobody
+            // else has the memory is this function's contract.
             let mut segment = unsafe {
                 let state = slots().zip(1..);
                 Segment::new(
@@ -301,18 +318,20 @@ impl Engine {
                 .numbered(index)
             };
             if !targets.is_nothing() {
-                // SAFETY: the caller's word.
+                // SAFETY: `targets` outlives `'a`, and nobody else has its memory, by this
+                // function's contract.
                 segment = segment.finishing(unsafe { targets.finish(index, iterate) });
             }
             let same = slots()
-                .map(|slot| slot.numbers.slab)
+                .map(|slot| slot.numbers.allocation())
                 .eq(slabs.iter().copied());
             slabs.clear();
-            slabs.extend(slots().map(|slot| slot.numbers.slab));
+            slabs.extend(slots().map(|slot| slot.numbers.allocation()));
             segments.push(if gradients.flat && same && !segments.is_empty() {
-                // SAFETY: parameters and gradients are each views of one buffer, and so are the
-                // state arrays of each name; the pointers are NumPy's, which reach over all of an
-                // allocation, and `cells` makes no slices on the way.
+                // SAFETY: gradients are flat only where `add_group` found the parameters to be
+                // pieces of one buffer; then the gradients are pieces of one array, and the state
+                // arrays were just seen to be pieces of the same slabs as those before. The pointers
+                // reach over all of an allocation, as no slice is made on the way.
                 unsafe { segment.follows() }
             } else {
                 segment
@@ -325,12 +344,13 @@ impl Engine {
 /// A gradient as a rule sees it.
 ///
 /// # Safety
-/// It is alive for `'a`, and nobody writes it, or nobody else has it where it is `written`.
-unsafe fn gradient<'a, T: Float>(memory: &Memory, written: bool) -> Cells<'a, T> {
-    let Memory {
+/// Nobody writes it while the result lives; nobody else has it where it is `written`.
+unsafe fn gradient<'a, T: Float>(memory: &'a Memory<'_>, written: bool) -> Cells<'a, T> {
+    let &Memory {
         data, len, dtype, ..
-    } = *memory;
-    // SAFETY: the caller's word; the dtype was checked.
+    } = memory;
+    // SAFETY: `matching` found `len` elements of this dtype, aligned, and `memory` holds their array
+    // for `'a`; who else has them is this function's contract.
     unsafe {
         if written {
             cells::written(dtype, data, len, || Rounding::Nearest)

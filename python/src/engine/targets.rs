@@ -12,25 +12,25 @@ use super::gradients::Gradients;
 use crate::array::{Dtype, Layout, Memory, check_disjoint, matching};
 use crate::cells;
 use crate::inflight::Ranges;
+use crate::items::Items;
 use crate::parameter::Parameter;
 
 /// The arrays that a step writes besides the parameters and their state.
-#[derive(Default)]
-pub(super) struct Targets {
+pub(super) struct Targets<'py> {
     /// The moving averages, and how much of the difference they move by.
-    average: Option<(Vec<Memory>, f64)>,
-    copy: Option<Vec<Memory>>,
+    average: Option<(Vec<Memory<'py>>, f64)>,
+    copy: Option<Vec<Memory<'py>>>,
     pub(super) clear_gradients: bool,
 }
 
-impl Targets {
+impl<'py> Targets<'py> {
     pub(super) fn new(
         parameters: &[Parameter],
-        average: Option<&(Vec<Bound<'_, PyAny>>, f64)>,
-        copy: Option<&[Bound<'_, PyAny>]>,
+        average: Option<&(Items<Bound<'py, PyAny>>, f64)>,
+        copy: Option<&[Bound<'py, PyAny>]>,
         clear_gradients: bool,
     ) -> PyResult<Self> {
-        let all = |what: &str, arrays: &[Bound<'_, PyAny>], dtypes: fn(Dtype) -> Vec<Dtype>| {
+        let all = |what: &str, arrays: &[Bound<'py, PyAny>], dtypes: fn(Dtype) -> Vec<Dtype>| {
             if arrays.len() != parameters.len() {
                 return Err(PyValueError::new_err(format!(
                     "{what} has {} arrays for {} parameters",
@@ -38,7 +38,7 @@ impl Targets {
                     parameters.len()
                 )));
             }
-            let target = |(parameter, array): (&Parameter, &Bound<'_, PyAny>)| {
+            let target = |(parameter, array): (&Parameter, &Bound<'py, PyAny>)| {
                 let name = || format!("{what}[{:?}]", parameter.name);
                 let Layout { dtype, shape, .. } = &parameter.layout;
                 let memory = matching(name, array, &dtypes(*dtype), shape)?;
@@ -75,7 +75,7 @@ impl Targets {
     pub(super) fn disjoint(
         &self,
         written: &[Range<usize>],
-        gradients: &Gradients,
+        gradients: &Gradients<'_>,
     ) -> PyResult<[Ranges; 2]> {
         let mut writes: Vec<(&str, Range<usize>)> = Vec::new();
         writes.extend(written.iter().map(|range| ("params", range.clone())));
@@ -101,14 +101,15 @@ impl Targets {
     /// schedule-free parameters is followed.
     ///
     /// # Safety
-    /// The targets are alive for `'a`, and nobody else has them.
+    /// This outlives `'a`, and nobody else has the targets meanwhile.
     pub(super) unsafe fn finish<'a, T: Float>(
         &self,
         index: usize,
         iterate: Option<f64>,
     ) -> Finish<'a, T> {
-        // SAFETY: the caller's word; the dtypes were checked.
-        let target = |memory: &Memory| unsafe {
+        // SAFETY: `matching` found elements of this dtype, aligned, and `memory` holds their array;
+        // that this outlives `'a` and nobody else has them is this function's contract.
+        let target = |memory: &Memory<'_>| unsafe {
             cells::written(memory.dtype, memory.data, memory.len, || Rounding::Nearest)
         };
         let average = self.average.as_ref();
