@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::array::{Array, Dtype, check_disjoint, floats};
+use crate::commit::Then;
 use crate::inflight;
 use crate::pairs::{Dtypes, Pairs, Side};
 
@@ -130,15 +131,17 @@ fn clamp(
     Ok(())
 }
 
-/// Divides gradients by `scale`, and tells whether all of them were finite.
+/// Divides gradients by `scale`.
 #[pyfunction]
+#[pyo3(signature = (names, params, grads, scale, then=None))]
 fn unscale(
     py: Python<'_>,
     names: Vec<String>,
     params: Vec<Bound<'_, PyAny>>,
     grads: Vec<Bound<'_, PyAny>>,
     scale: f64,
-) -> PyResult<bool> {
+    then: Option<Then<'_>>,
+) -> PyResult<()> {
     let pairs = Pairs::new(
         Dtypes::Full,
         Some(&names),
@@ -147,11 +150,9 @@ fn unscale(
     )?;
     let _guard = pairs.enter()?;
     let arrays: Vec<_> = pairs.arrays.into_iter().map(|(_, g)| g).collect();
-    let read = readable(&arrays);
-    let largest = py.detach(|| clip::total_norm(&read, f64::INFINITY));
     let mut write = writable(&arrays);
     py.detach(|| clip::scale(&mut write, Factor::quotient(1.0, scale)));
-    Ok(largest.is_finite())
+    then.map_or(Ok(()), |then| then.run())
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

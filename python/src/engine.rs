@@ -18,6 +18,7 @@ use self::state::{Expected, Restored, Saved};
 use self::step::{Options, Policy, execute, real, towards_average};
 use self::targets::Targets;
 use crate::array::{Dtype, Layout, check_disjoint, numbers, with_float};
+use crate::commit::Then;
 use crate::error::to_py;
 use crate::group::{Group, Keys};
 use crate::inflight::{self, Ranges};
@@ -128,12 +129,14 @@ impl Engine {
     }
 
     /// Adds a group and allocates its state; nothing is added where anything is wrong.
+    #[pyo3(signature = (group, names, arrays, then=None))]
     fn add_group(
         &mut self,
         py: Python<'_>,
         group: &Bound<'_, PyDict>,
         names: Vec<String>,
         arrays: Vec<Bound<'_, PyAny>>,
+        then: Option<Then<'_>>,
     ) -> PyResult<()> {
         let read = self.keys.read(group, self.steps)?;
         if arrays.is_empty() {
@@ -181,7 +184,7 @@ impl Engine {
         }
         self.flat = false;
         self.written = OnceLock::new();
-        Ok(())
+        then.map_or(Ok(()), |then| then.run())
     }
 
     /// Moves the parameters of schedule-free groups from where gradients are taken to the averaged
@@ -226,7 +229,7 @@ impl Engine {
     }
 
     /// One step over all groups: whether it was applied, and the norm that clipping used; nothing
-    /// where it was and no norm was asked for.
+    /// where it was and no norm was asked for. The calls of `then` are made where it was applied.
     #[expect(clippy::too_many_arguments)]
     fn step(
         &mut self,
@@ -241,6 +244,7 @@ impl Engine {
         average: Option<(Vec<Bound<'_, PyAny>>, f64)>,
         copy: Option<Vec<Bound<'_, PyAny>>>,
         zero_grad: bool,
+        then: Option<Then<'_>>,
     ) -> PyResult<Option<(bool, Option<f64>)>> {
         let options = Options::new(loss_scale, max_norm, clip_value, nonfinite, regularizer)?;
         if self.averaged {
@@ -312,6 +316,9 @@ impl Engine {
             }
         }
         self.steps = self.steps.saturating_add(1);
+        if let Some(then) = then {
+            then.run()?;
+        }
         Ok(found.norm.map(|norm| (true, Some(norm))))
     }
 
@@ -364,6 +371,7 @@ impl Engine {
 
     /// Takes over groups and state that are what `expected` asks for. State arrays that are not
     /// given hold nothing.
+    #[pyo3(signature = (groups, state, steps, averaged, then=None))]
     fn restore(
         &mut self,
         py: Python<'_>,
@@ -371,10 +379,11 @@ impl Engine {
         state: Vec<Restored<'_>>,
         steps: u64,
         averaged: bool,
+        then: Option<Then<'_>>,
     ) -> PyResult<()> {
         self.take_over(py, groups, state, steps)?;
         self.averaged = averaged;
-        Ok(())
+        then.map_or(Ok(()), |then| then.run())
     }
 }
 

@@ -4,6 +4,7 @@ mod array;
 mod arrays;
 mod cells;
 mod clip;
+mod commit;
 mod engine;
 mod error;
 mod group;
@@ -37,6 +38,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(tier, module)?)?;
     module.add_function(wrap_pyfunction!(tiers, module)?)?;
     clip::register(module)?;
+    commit::register(module)?;
     loss::register(module)?;
     engine::register(module)?;
     arrays::register(module)?;
