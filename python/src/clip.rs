@@ -20,8 +20,10 @@ fn arrays<'py>(
     let mut arrays = Vec::with_capacity(grads.len());
     for (index, grad) in grads.iter().enumerate() {
         let Some(grad) = grad else { continue };
-        let name = match names.and_then(|names| names.get_item(index).ok()) {
-            Some(name) => format!("grads[{:?}]", name.to_string()),
+        // Not `str()` of it, which would handle a signal, and lose the exception that it raises.
+        let name = names.and_then(|names| names.get_item(index).ok()?.extract::<String>().ok());
+        let name = match name {
+            Some(name) => format!("grads[{name:?}]"),
             None => format!("grads[{index}]"),
         };
         let array = floats(&name, grad)?;
