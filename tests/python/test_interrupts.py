@@ -359,7 +359,7 @@ def picture(thing: Any) -> Any:
         return thing.__qualname__ if inspect.isroutine(thing) else repr(thing)
     held = {k: picture(v) for k, v in vars(thing).items() if k not in SCRATCH | {"_progress"}}
     if isinstance(thing, fo.optim.Optimizer):
-        held["state"] = picture([thing.state, thing.state_dict(), thing._engine.flat])
+        held["state"] = picture([thing.state, thing.state_dict()])
     if isinstance(thing, fo.SAM) and thing._perturbed:
         held["saved"] = picture(thing._saved)
     if hasattr(thing, "optimizer"):
