@@ -1,5 +1,5 @@
-from collections.abc import Sequence
-from typing import Any, SupportsIndex, final
+from collections.abc import Callable, Sequence
+from typing import Any, SupportsIndex, TypeAlias, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,8 @@ __all__ = [
     "add_normal",
     "add_penalty",
     "aligned_zeros",
+    "attempt",
+    "call_all",
     "clamp",
     "elementwise_loss",
     "exchange",
@@ -35,6 +37,10 @@ __all__ = [
 
 __version__: str
 
+# A function and its arguments.
+_Call: TypeAlias = tuple[Callable[..., object], *tuple[Any, ...]]
+_T = TypeVar("_T")
+
 @final
 class Engine:
     @property
@@ -48,6 +54,7 @@ class Engine:
         names: Sequence[str],
         arrays: Sequence[NDArray[Any]],
         flat: bool,
+        then: Sequence[_Call] | None = None,
     ) -> None: ...
     def check_groups(self, groups: list[dict[str, Any]]) -> None: ...
     def step(
@@ -62,6 +69,7 @@ class Engine:
         average: tuple[list[NDArray[Any]], float] | None,
         copy: Sequence[NDArray[Any] | None] | None,
         zero_grad: bool,
+        then: Sequence[_Call] | None,
     ) -> tuple[bool, float | None] | None: ...
     def average(self, groups: list[dict[str, Any]], averaged: bool) -> None: ...
     def parameter_step(self, index: int) -> int: ...
@@ -79,6 +87,7 @@ class Engine:
         state: list[tuple[int, list[float], dict[str, NDArray[Any]]]],
         steps: int,
         averaged: bool,
+        then: Sequence[_Call] | None = None,
     ) -> None: ...
     def zero_grad(self, grads: Any) -> None: ...
 
@@ -92,6 +101,7 @@ def exchange(
     others: Sequence[NDArray[Any]],
     label: str = "others",
     names: Sequence[str] | None = None,
+    then: Sequence[_Call] | None = None,
 ) -> None: ...
 def lerp(
     averages: Sequence[NDArray[Any]],
@@ -99,6 +109,7 @@ def lerp(
     weight: float,
     label: str,
     names: Sequence[str],
+    then: Sequence[_Call] | None = None,
 ) -> None: ...
 def sam_norm(params: list[NDArray[Any]], grads: list[Any], adaptive: bool) -> float: ...
 def sam_perturb(
@@ -107,7 +118,10 @@ def sam_perturb(
     factors: list[float],
     adaptive: bool,
     noise: tuple[int, int] | None = None,
+    then: Sequence[_Call] | None = None,
 ) -> None: ...
+def attempt(action: Callable[[], _T], settle: Callable[[], object]) -> _T: ...
+def call_all(calls: Sequence[_Call]) -> None: ...
 def clamp(grads: list[NDArray[Any] | None], names: list[str] | None, clip_value: float) -> None: ...
 def get_num_threads() -> int: ...
 def is_thread_count(text: str) -> bool: ...
@@ -124,8 +138,12 @@ def total_norm(
     grads: list[NDArray[Any] | None], names: list[str] | None, norm_type: float
 ) -> float: ...
 def unscale(
-    names: list[str], params: list[NDArray[Any]], grads: list[Any], scale: float
-) -> bool: ...
+    names: list[str],
+    params: list[NDArray[Any]],
+    grads: list[Any],
+    scale: float,
+    then: Sequence[_Call] | None = None,
+) -> None: ...
 def elementwise_loss(
     name: str,
     parameters: Sequence[float],

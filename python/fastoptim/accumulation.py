@@ -9,6 +9,7 @@ import numpy as np
 
 from fastoptim import _core
 from fastoptim._arguments import number
+from fastoptim._commit import setting
 from fastoptim.buffer import FlatBuffer
 from fastoptim.structure import Grads, Params, all_arrays, averaged, in_order
 
@@ -62,6 +63,10 @@ class GradAccumulator:
     >>> accumulator.reset()
     """
 
+    weight: float
+    # Which parameters have had a gradient.
+    _present: dict[str, bool]
+
     def __init__(self, params: Params) -> None:
         names, arrays = all_arrays(params)
         self._mean = averaged(names, arrays)
@@ -71,9 +76,9 @@ class GradAccumulator:
 
     def reset(self) -> None:
         """Forget all gradients, for the next batch."""
-        self._mean.flat[...] = 0
-        self._present = dict.fromkeys(self._mean, False)
-        self.weight = 0.0
+        nothing = setting(self, _present=dict.fromkeys(self._mean, False), weight=0.0)
+        mean = self._mean.flat
+        _core.lerp([mean], [np.zeros_like(mean)], 1.0, "zeros", ["mean"], [nothing])
 
     def add(self, grads: Grads, weight: float) -> None:
         """Take the gradients of one more micro-batch into the mean.
@@ -113,8 +118,8 @@ class GradAccumulator:
             for name, array in zip(self._mean, given, strict=True)
             if present[name]
         ]
-        _core.lerp(means, values, weight / total, "grads", names)
-        self._present, self.weight = present, total
+        added = [setting(self, _present=present, weight=total)]
+        _core.lerp(means, values, weight / total, "grads", names, added)
 
     @property
     def grads(self) -> FlatBuffer | dict[str, Any]:

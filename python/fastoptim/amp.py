@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from fastoptim.structure import Grads
 __all__ = ["GradScaler"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Progress:
     """What one optimizer has done since the last update. It keeps its id from being given anew."""
 
@@ -161,9 +161,9 @@ class GradScaler:
                     f"grads[{name!r}] is {array.dtype}, which would lose what the scale has saved; "
                     "step takes it as it is"
                 )
-        finite = _core.unscale(names, params, ordered, self._scale)
-        progress.unscaled, progress.found_inf = True, not finite
-        self._progress[id(opt)] = progress
+        finite = math.isfinite(_core.total_norm(ordered, names, math.inf))
+        unscaled = {id(opt): replace(progress, unscaled=True, found_inf=not finite)}
+        _core.unscale(names, params, ordered, self._scale, [(self._progress.update, unscaled)])
 
     def step(self, opt: Optimizer, grads: Grads, **options: Any) -> StepInfo:
         """Make a step by gradients that are scaled, or were until `unscale_`.
@@ -195,15 +195,27 @@ class GradScaler:
         progress = self._of(opt)
         if progress.stepped:
             raise RuntimeError("step was called for this optimizer since the last update")
-        if progress.found_inf and math.isfinite(get_total_norm(opt.in_order(grads), math.inf)):
-            # What unscale_ found was mended, or zeroed. It was not the gradient of the loss.
-            info = StepInfo(False, None)
-        else:
-            scale = 1.0 if progress.unscaled else self._scale
-            info = opt.step(grads, loss_scale=scale, nonfinite="skip", **options)
-        progress.stepped, progress.found_inf = True, not info.applied
-        self._progress[id(opt)] = progress
-        return info
+        steps = opt._engine.steps
+
+        def action() -> StepInfo:
+            if progress.found_inf and math.isfinite(get_total_norm(opt.in_order(grads), math.inf)):
+                # What unscale_ found was mended, or zeroed. It was not the gradient of the loss.
+                info = StepInfo(False, None)
+            else:
+                scale = 1.0 if progress.unscaled else self._scale
+                info = opt.step(grads, loss_scale=scale, nonfinite="skip", **options)
+            note(info.applied)
+            return info
+
+        def note(applied: bool) -> None:
+            done = replace(progress, stepped=True, found_inf=not applied)
+            self._progress[id(opt)] = done
+
+        def settle() -> None:
+            if opt._engine.steps != steps:
+                note(True)
+
+        return _core.attempt(action, settle)
 
     def update(self, new_scale: float | None = None) -> None:
         """Adapt the scale to what the steps since the last update have found.
@@ -220,19 +232,18 @@ class GradScaler:
         """
         if not self._enabled:
             return
+        scale, tracker = self._scale, self._growth_tracker
         if new_scale is not None:
-            self._scale = _checked_scale("new_scale", new_scale)
+            scale = _checked_scale("new_scale", new_scale)
         elif not self._progress:
             raise RuntimeError("update comes after step: nothing was checked since the last update")
         elif any(progress.found_inf for progress in self._progress.values()):
-            self._multiply(self._backoff_factor)
-            self._growth_tracker = 0
+            scale, tracker = _multiplied(scale, self._backoff_factor), 0
         else:
-            self._growth_tracker += 1
-            if self._growth_tracker >= self._growth_interval:
-                self._multiply(self._growth_factor)
-                self._growth_tracker = 0
-        self._progress = {}
+            tracker += 1
+            if tracker >= self._growth_interval:
+                scale, tracker = _multiplied(scale, self._growth_factor), 0
+        vars(self).update(_scale=scale, _growth_tracker=tracker, _progress={})
 
     def get_scale(self) -> float:
         """Return the scale."""
@@ -318,12 +329,6 @@ class GradScaler:
             raise TypeError(f"opt must be an optimizer, got {type(opt).__name__}")
         return self._progress.get(id(opt), _Progress(opt))
 
-    def _multiply(self, factor: float) -> None:
-        """Change the scale, unless the new one would be 0 or infinite, or lose digits."""
-        scale = _single(self._scale * factor)
-        if _is_normal(scale):
-            self._scale = scale
-
     def __getstate__(self) -> dict[str, Any]:
         if self._progress:
             raise RuntimeError("a scaler can be copied or pickled after update, not before")
@@ -339,6 +344,12 @@ def _checked_scale(name: str, scale: Any) -> float:
     if not _is_normal(rounded):
         raise ValueError(f"{name} must be > 0 and a normal number of float32, got {scale!r}")
     return rounded
+
+
+def _multiplied(scale: float, factor: float) -> float:
+    """Return a new scale, or the same where that would be 0 or infinite, or lose digits."""
+    multiplied = _single(scale * factor)
+    return multiplied if _is_normal(multiplied) else scale
 
 
 def _single(x: float) -> float:

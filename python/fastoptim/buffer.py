@@ -11,6 +11,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastoptim import _core
 from fastoptim._core import aligned_zeros
 
 
@@ -162,10 +163,11 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
         checked = [a.copy() if np.may_share_memory(a, self._flat) else a for a in checked]
         if not all(view.flags.writeable for view in self._views):
             raise ValueError("the buffer is read-only")
-        # A warning that is an error must not come between two writes.
+        pairs = zip(self._views, checked, strict=True)
+        writes = [(view.__setitem__, ..., array) for view, array in pairs]
+        # Neither a warning that is an error nor an interrupt may come between two writes.
         with np.errstate(all="ignore"):
-            for view, array in zip(self._views, checked, strict=True):
-                view[...] = array
+            _core.call_all(writes)
 
     def _checked(self, name: str, value: ArrayLike) -> NDArray[Any]:
         array = _real(name, value)

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastoptim import _core
 from fastoptim._arguments import flag, integer, number
+from fastoptim._commit import Call, setting
 from fastoptim.buffer import FlatBuffer
 from fastoptim.errors import CheckpointError
 from fastoptim.structure import Array, Params, all_arrays, averaged, in_order, is_groups
@@ -113,8 +114,8 @@ class EMA:
         """
         weight = self._weight("update")
         ordered = self._in_order(params)
-        _core.lerp(self.shadow.views, ordered, weight, "params", self.shadow.names)
-        self.advance()
+        counted = [setting(self, updates=self.updates + 1)]
+        _core.lerp(self.shadow.views, ordered, weight, "params", self.shadow.names, counted)
 
     def swap(self, params: Params) -> None:
         """Exchange the parameters and the average; once more brings both back, to the bit.
@@ -138,8 +139,8 @@ class EMA:
             mine if other is None else other
             for mine, other in zip(self.shadow.views, kept, strict=True)
         ]
-        _core.exchange(views, ordered, "params", self.shadow.names)
-        self._kept = kept if self._kept is None else None
+        exchanged = [setting(self, _kept=kept if self._kept is None else None)]
+        _core.exchange(views, ordered, "params", self.shadow.names, exchanged)
 
     def _rounded(self) -> list[Array | None]:
         """Return the average of those parameters that have another dtype, in theirs."""
@@ -149,8 +150,15 @@ class EMA:
                 for array, dtype in zip(self.shadow.views, self._dtypes, strict=True)
             ]
 
-    def begin(self) -> tuple[list[Array], float]:
-        """Return the arrays of the average and the weight of its next update, for a step to make.
+    def begin(self) -> tuple[tuple[list[Array], float], list[Call]]:
+        """Return what a step needs to make the next update, and to count it.
+
+        Returns
+        -------
+        tuple
+            The arrays of the average and the weight of the parameters in it.
+        list of calls
+            What the step calls when it is done.
 
         Raises
         ------
@@ -158,11 +166,7 @@ class EMA:
             The average is swapped in.
         """
         weight = self._weight("step")
-        return list(self.shadow.views), weight
-
-    def advance(self) -> None:
-        """Count an update that a step has made."""
-        self.updates += 1
+        return (list(self.shadow.views), weight), [setting(self, updates=self.updates + 1)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the average, with the count and the arguments.
@@ -200,8 +204,8 @@ class EMA:
             values = self._loaded(state_dict["shadow"])
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"the state of an EMA: {error}") from None
-        _core.lerp(self.shadow.views, values, 1.0, "shadow", self.shadow.names)
-        self.decay, self.warmup, self.updates = decay, warmup, updates
+        loaded = [setting(self, decay=decay, warmup=warmup, updates=updates)]
+        _core.lerp(self.shadow.views, values, 1.0, "shadow", self.shadow.names, loaded)
 
     def _loaded(self, shadow: Any) -> list[Array]:
         """Check the saved arrays against those of the average."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim import _arguments
+from fastoptim._commit import T, restored
 from fastoptim.objective import number
 from fastoptim.progress import progress
 from fastoptim.structure import Array, Arrays, in_form, matched, real_arrays
@@ -49,15 +49,15 @@ class _Probe:
         # Each element, by its array and its place there.
         self.places = [(i, k) for i, array in enumerate(self.own) for k in range(array.size)]
 
-    @contextmanager
-    def restored(self) -> Iterator[None]:
-        """Bring ``x`` back in the end, to the byte."""
+    def restored(self, action: Callable[[], T]) -> T:
+        """Return what ``action`` does, and bring ``x`` back in any case, to the byte."""
         saved = [array.copy() for array in self.own]
-        try:
-            yield
-        finally:
+
+        def restore() -> None:
             for array, copy in zip(self.own, saved, strict=True):
                 array[...] = copy
+
+        return restored(action, restore)
 
     def slope(self, place: tuple[int, int], h: float) -> tuple[float, float]:
         """Give the central difference by one element, and what rounding may have added to it."""
@@ -173,8 +173,7 @@ def numerical_gradient(
     array([ 3., 12.])
     """
     probe = _Probe(fn, x, eps)
-    with probe.restored():
-        slopes = probe.slopes(quiet)
+    slopes = probe.restored(lambda: probe.slopes(quiet))
     ends = np.cumsum([array.size for array in probe.own])[:-1]
     parts = np.split(slopes, ends) if probe.own else []
     shaped = [part.reshape(array.shape) for part, array in zip(parts, probe.own, strict=True)]
@@ -269,12 +268,15 @@ def check_grad(
     if not (math.isfinite(tol) and tol >= 0):
         raise ValueError(f"tol must be finite and >= 0, got {tol}")
     probe = _Probe(fn, x, eps)
-    with probe.restored():
+
+    def action() -> GradCheck:
         claimed = matched("grad", grad(probe.argument) if callable(grad) else grad, x)
         parts = [np.array(part, np.float64).reshape(-1) for part in claimed]
         analytic = np.concatenate([np.empty(0), *parts])
         numerical = probe.slopes(quiet)
         return _verdict(probe, analytic, numerical, tol)
+
+    return probe.restored(action)
 
 
 def _verdict(probe: _Probe, analytic: Array, numerical: Array, tol: float) -> GradCheck:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim import _core
+from fastoptim._commit import Call, setting
 from fastoptim.clip import Gradients, get_total_norm
 from fastoptim.objective import number
 
@@ -78,10 +80,15 @@ class History(Mapping[str, NDArray[np.float64]]):
         found |= _norms(grads) if grads is not None else {}
         for name, value in values.items():
             found[name] = number(name, value)
+        recorded: list[Call] = [setting(self, _count=self._count + 1)]
         for name, value in found.items():
-            self._values.setdefault(name, []).append(value)
-            self._steps.setdefault(name, []).append(self._count)
-        self._count += 1
+            for lists, item in (self._values, value), (self._steps, self._count):
+                known: list[Any] | None = lists.get(name)
+                if known is None:
+                    recorded.append((lists.update, {name: [item]}))
+                else:
+                    recorded.append((known.append, item))
+        _core.call_all(recorded)
 
     def steps(self, name: str) -> NDArray[np.int64]:
         """Return the numbers of the steps, from 0, at which ``name`` was recorded."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim._arguments import integer, number
+from fastoptim._commit import restored
 from fastoptim.objective import loss_and_grads
 from fastoptim.optim import SAM, Optimizer
 from fastoptim.progress import progress
@@ -133,23 +133,28 @@ class LRFinder:
             raise ValueError(f"rates must be 0 < start_lr < end_lr, got {start_lr} and {end_lr}")
         integer("num_iter", num_iter, least=2)
         lrs = np.geomspace(start, end, num_iter)
-        losses: list[float] = []
-        mean = best = math.inf
-        with _restored(_base(self.opt)):
-            for lr in progress(lrs, len(lrs), "learning rates", quiet=quiet):
-                loss = self._step(float(lr))
-                if not math.isfinite(loss):
-                    break
-                mean = mean + _WEIGHT * (loss - mean) if losses else loss
-                best = min(mean, best)
-                losses.append(loss)
-                if mean > best + (_DIVERGED - 1) * abs(best):
-                    break
-        if not losses:
-            raise ValueError(f"the first loss must be finite, got {loss}")
+        rates = progress(lrs, len(lrs), "learning rates", quiet=quiet)
+        losses = restored(lambda: self._sweep(rates), _restoring(_base(self.opt)))
         lrs = lrs[: len(losses)]
         smoothed = _smoothed(np.array(losses), reach=max(1, round(_REACH * num_iter)))
         return LRFinderResult(lrs, np.array(losses), smoothed, _steepest(lrs, smoothed))
+
+    def _sweep(self, lrs: Iterable[np.float64]) -> list[float]:
+        """Step at one rate after the other until the loss diverges, and give the losses."""
+        losses: list[float] = []
+        mean = best = math.inf
+        for lr in lrs:
+            loss = self._step(float(lr))
+            if not math.isfinite(loss):
+                break
+            mean = mean + _WEIGHT * (loss - mean) if losses else loss
+            best = min(mean, best)
+            losses.append(loss)
+            if mean > best + (_DIVERGED - 1) * abs(best):
+                break
+        if not losses:
+            raise ValueError(f"the first loss must be finite, got {loss}")
+        return losses
 
     def _step(self, lr: float) -> float:
         """Make a step at a rate, and give the loss before it."""
@@ -172,9 +177,8 @@ def _base(opt: Optimizer | SAM) -> Optimizer:
     return opt.base if isinstance(opt, SAM) else opt
 
 
-@contextmanager
-def _restored(opt: Optimizer) -> Iterator[None]:
-    """Bring an optimizer and its parameters back in the end."""
+def _restoring(opt: Optimizer) -> Callable[[], None]:
+    """Return the function that brings an optimizer and its parameters back to where they are."""
     arrays = [array for group in opt.param_groups for array in group["params"]]
     saved = [array.copy() for array in arrays]
     groups = [dict(group) for group in opt.param_groups]
@@ -186,15 +190,16 @@ def _restored(opt: Optimizer) -> Iterator[None]:
         else (0, [value for _, value in engine.scalars(index)], {})
         for index, entry in enumerate(engine.snapshot())
     ]
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for array, copy in zip(arrays, saved, strict=True):
             array[...] = copy
         for group, items in zip(opt.param_groups, groups, strict=True):
             group.clear()
             group.update(items)
         engine.restore(opt.param_groups, states, steps, averaged)
+
+    return restore
 
 
 def _smoothed(losses: Numbers, reach: int) -> Numbers:

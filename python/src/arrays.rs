@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 use crate::array::{Address, Array, Dtype, check_disjoint, floats, with_float};
 use crate::cells;
+use crate::commit::Then;
 use crate::inflight;
 use crate::items::Items;
 use crate::pairs::{Dtypes, Pairs, Side};
@@ -68,7 +69,7 @@ fn sam_norm(
 /// Moves each parameter by its factor times its gradient. Those in 16 bits are rounded at random
 /// where `noise` has a seed and a step for it.
 #[pyfunction]
-#[pyo3(signature = (params, grads, factors, adaptive, noise=None))]
+#[pyo3(signature = (params, grads, factors, adaptive, noise=None, then=None))]
 fn sam_perturb(
     py: Python<'_>,
     params: Items<Bound<'_, PyAny>>,
@@ -76,6 +77,7 @@ fn sam_perturb(
     factors: Items<f64>,
     adaptive: bool,
     noise: Option<(u64, u64)>,
+    then: Option<Then<'_>>,
 ) -> PyResult<()> {
     /// The buffers of a parameter in a step are itself and its state; this is one more.
     const BUFFER: u64 = MAX_STATE as u64 + 1;
@@ -105,7 +107,7 @@ fn sam_perturb(
             py.detach(|| sam::perturb(p, &g, factor, adaptive));
         });
     }
-    Ok(())
+    then.map_or(Ok(()), |then| then.run())
 }
 
 /// The numbers of an array, to be read alone.
@@ -121,13 +123,14 @@ unsafe fn read<'a, T: Float>(array: &Array<'_>) -> Cells<'a, T> {
 /// Swaps the elements of two sequences of arrays of the same shapes; `label` and `names` are what
 /// errors call those of the second.
 #[pyfunction]
-#[pyo3(signature = (arrays, others, label="others", names=None))]
+#[pyo3(signature = (arrays, others, label="others", names=None, then=None))]
 fn exchange(
     py: Python<'_>,
     arrays: Items<Bound<'_, PyAny>>,
     others: Items<Bound<'_, PyAny>>,
     label: &str,
     names: Option<Items<String>>,
+    then: Option<Then<'_>>,
 ) -> PyResult<()> {
     let pairs = Pairs::new(
         Dtypes::Any,
@@ -146,7 +149,7 @@ fn exchange(
             }
         }
     }
-    Ok(())
+    then.map_or(Ok(()), |then| then.run())
 }
 
 /// # Safety
@@ -161,6 +164,7 @@ unsafe fn swap<T: Send>(py: Python<'_>, a: &Array<'_>, b: &Array<'_>) {
 /// Moves averages towards values: `average += weight (value - average)`, and a weight of 1 copies.
 /// `label` and `names` are what errors call the values.
 #[pyfunction]
+#[pyo3(signature = (averages, values, weight, label, names, then=None))]
 fn lerp(
     py: Python<'_>,
     averages: Items<Bound<'_, PyAny>>,
@@ -168,6 +172,7 @@ fn lerp(
     weight: f64,
     label: &str,
     names: Items<String>,
+    then: Option<Then<'_>>,
 ) -> PyResult<()> {
     let pairs = Pairs::new(
         Dtypes::Narrower,
@@ -185,7 +190,7 @@ fn lerp(
             py.detach(|| average::lerp(cells, weight));
         });
     }
-    Ok(())
+    then.map_or(Ok(()), |then| then.run())
 }
 
 /// Adds `scale` times normal numbers to all elements: those of draw `draw` under `seed`.

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::array::{Array, Dtype, check_disjoint, floats};
+use crate::commit::Then;
 use crate::inflight;
 use crate::items::Items;
 use crate::pairs::{Dtypes, Pairs, Side};
@@ -20,8 +21,10 @@ fn arrays<'py>(
     let mut arrays = Vec::with_capacity(grads.len());
     for (index, grad) in grads.iter().enumerate() {
         let Some(grad) = grad else { continue };
-        let name = match names.and_then(|names| names.get_item(index).ok()) {
-            Some(name) => format!("grads[{:?}]", name.to_string()),
+        // Not `str()` of it, which would handle a signal, and lose the exception that it raises.
+        let name = names.and_then(|names| names.get_item(index).ok()?.extract::<String>().ok());
+        let name = match name {
+            Some(name) => format!("grads[{name:?}]"),
             None => format!("grads[{index}]"),
         };
         let array = floats(&name, grad)?;
@@ -131,15 +134,17 @@ fn clamp(
     Ok(())
 }
 
-/// Divides gradients by `scale`, and tells whether all of them were finite.
+/// Divides gradients by `scale`.
 #[pyfunction]
+#[pyo3(signature = (names, params, grads, scale, then=None))]
 fn unscale(
     py: Python<'_>,
     names: Items<String>,
     params: Items<Bound<'_, PyAny>>,
     grads: Items<Bound<'_, PyAny>>,
     scale: f64,
-) -> PyResult<bool> {
+    then: Option<Then<'_>>,
+) -> PyResult<()> {
     let pairs = Pairs::new(
         Dtypes::Full,
         Some(&names),
@@ -148,11 +153,9 @@ fn unscale(
     )?;
     let _guard = pairs.enter()?;
     let arrays: Vec<_> = pairs.arrays.into_iter().map(|(_, g)| g).collect();
-    let read = readable(&arrays);
-    let largest = py.detach(|| clip::total_norm(&read, f64::INFINITY));
     let mut write = writable(&arrays);
     py.detach(|| clip::scale(&mut write, Factor::quotient(1.0, scale)));
-    Ok(largest.is_finite())
+    then.map_or(Ok(()), |then| then.run())
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -22,6 +22,7 @@ use self::state::{Expected, Restored, Saved};
 use self::step::{Options, Policy, execute, real, towards_average};
 use self::targets::Targets;
 use crate::array::{Dtype, Memory, with_float};
+use crate::commit::Then;
 use crate::exclusive::{Busy, Exclusive, Held};
 use crate::group::{Group, Keys};
 use crate::inflight::{self, Ranges};
@@ -154,7 +155,8 @@ impl Engine {
     }
 
     /// Adds a group and allocates its state; nothing is added where anything is wrong. `flat` says
-    /// that the arrays are those of one buffer.
+    /// that the arrays are those of one buffer. The calls of `then` are made where it was added.
+    #[pyo3(signature = (group, names, arrays, flat, then=None))]
     fn add_group(
         &self,
         py: Python<'_>,
@@ -162,8 +164,11 @@ impl Engine {
         names: Items<String>,
         arrays: Items<Bound<'_, PyAny>>,
         flat: bool,
+        then: Option<Then<'_>>,
     ) -> PyResult<()> {
-        self.lock()?.add_group(py, group, names, &arrays, flat)
+        let inner = &mut *self.lock()?;
+        inner.add_group(py, group, names, &arrays, flat)?;
+        then.map_or(Ok(()), |then| then.run())
     }
 
     /// Moves the parameters of schedule-free groups from where gradients are taken to the averaged
@@ -205,7 +210,7 @@ impl Engine {
     }
 
     /// One step over all groups: whether it was applied, and the norm that clipping used; nothing
-    /// where it was and no norm was asked for.
+    /// where it was and no norm was asked for. The calls of `then` are made where it was applied.
     #[expect(clippy::too_many_arguments)]
     fn step(
         &self,
@@ -220,6 +225,7 @@ impl Engine {
         average: Option<(Items<Bound<'_, PyAny>>, f64)>,
         copy: Option<Items<Bound<'_, PyAny>>>,
         zero_grad: bool,
+        then: Option<Then<'_>>,
     ) -> PyResult<Option<(bool, Option<f64>)>> {
         let options = Options::new(loss_scale, max_norm, clip_value, nonfinite, regularizer)?;
         let inner = &mut *self.lock()?;
@@ -293,6 +299,9 @@ impl Engine {
             }
         }
         inner.steps = inner.steps.saturating_add(1);
+        if let Some(then) = then {
+            then.run()?;
+        }
         Ok(found.norm.map(|norm| (true, Some(norm))))
     }
 
@@ -362,6 +371,7 @@ impl Engine {
 
     /// Takes over groups and state that are what `expected` asks for. State arrays that are not
     /// given hold nothing.
+    #[pyo3(signature = (groups, state, steps, averaged, then=None))]
     fn restore(
         &self,
         py: Python<'_>,
@@ -369,11 +379,12 @@ impl Engine {
         state: Items<Restored<'_>>,
         steps: u64,
         averaged: bool,
+        then: Option<Then<'_>>,
     ) -> PyResult<()> {
         let inner = &mut *self.lock()?;
         inner.take_over(py, groups, &state, steps)?;
         inner.averaged = averaged;
-        Ok(())
+        then.map_or(Ok(()), |then| then.run())
     }
 
     /// Shows the garbage collector what this holds; nothing while a call is in progress, which

@@ -4,6 +4,7 @@ mod array;
 mod arrays;
 mod cells;
 mod clip;
+mod commit;
 mod engine;
 mod error;
 mod exclusive;
@@ -45,6 +46,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(tier, module)?)?;
     module.add_function(wrap_pyfunction!(tiers, module)?)?;
     clip::register(module)?;
+    commit::register(module)?;
     loss::register(module)?;
     engine::register(module)?;
     arrays::register(module)?;

@@ -8,13 +8,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
+from fastoptim import _core
+from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
 from fastoptim.lr_scheduler._arguments import integer, plain
 from fastoptim.lr_scheduler._groups import (
     base_rate,
     check_optimizer,
-    note_base_rate,
-    write_rate,
+    noting_base_rate,
+    writing_rate,
+    written_rate,
 )
 from fastoptim.lr_scheduler._states import checked_state, rates_of
 from fastoptim.schedules._base import finite, non_negative
@@ -195,8 +198,12 @@ class LRScheduler(ABC):
         phase: float | None = None,
         anew: bool = False,
         held: list[Any] | None = None,
+        **position: Any,
     ) -> None:
-        """Move to an epoch, by default the next: compute every rate, then write them all."""
+        """Move to an epoch, by default the next: compute every rate, then write all at once.
+
+        ``position`` has what else changes in the scheduler.
+        """
         groups = self.optimizer.param_groups
         base_lrs, old = self.base_lrs, self._place
         if len(groups) != len(base_lrs):
@@ -212,17 +219,18 @@ class LRScheduler(ABC):
         if act:
             held = [group["lr"] for group in groups] if held is None else held
             rates, more = self._next(held, old, new), self._more(groups, new)
+        writes: list[Call] = []
         if base_lrs is not self.base_lrs:
-            for group, base_lr in zip(groups, base_lrs, strict=True):
-                note_base_rate(group, base_lr)
-            self.base_lrs = base_lrs
-        for group, rate in zip(groups, rates, strict=False):
-            write_rate(group, rate)
+            writes += map(noting_base_rate, groups, base_lrs)
+        if act:
+            writes += map(writing_rate, groups, rates)
+            last_lr = list(map(written_rate, groups, rates))
+        else:
+            last_lr = [float(group["lr"]) for group in groups]
         for group, (name, item) in zip(groups, more, strict=False):
-            group[name] = item
-        self.last_epoch = epoch
-        self._last_lr = [float(group["lr"]) for group in groups]
-        self._place = new
+            writes.append((group.__setitem__, name, item))
+        moved = {"base_lrs": base_lrs, "last_epoch": epoch, "_last_lr": last_lr, "_place": new}
+        _core.call_all([*writes, setting(self, **moved, **position)])
 
     def _next(self, held: list[Any], old: Place, new: Place) -> list[float]:
         """Give the rate of each group after what it held: on the curve, if it was there before."""

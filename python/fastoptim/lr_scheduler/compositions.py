@@ -91,10 +91,15 @@ class Composition(ABC):
             raise CheckpointError(f"the state of a {type(self).__name__}: {error}") from error
         # All or none: copies, which share the optimizer, take it first.
         trial = copy.deepcopy(self._schedulers, {id(self.optimizer): self.optimizer})
-        for schedulers in (trial, self._schedulers):
-            for scheduler, part in zip(schedulers, states, strict=True):
+        for scheduler, part in zip(trial, states, strict=True):
+            scheduler.load_state_dict(part)
+
+        def action() -> None:
+            for scheduler, part in zip(self._schedulers, states, strict=True):
                 scheduler.load_state_dict(part)
-        self.__dict__.update(own)
+            self.__dict__.update(own)
+
+        all_or_nothing(action, [], [self, *self._parts()])
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         """Give a state of PyTorch under our names; one of ours as it is."""
@@ -199,9 +204,13 @@ class SequentialLR(Composition):
     def _move(self, epoch: int, move: Callable[[Part], None]) -> None:
         """Move the scheduler whose turn it is at an epoch."""
         scheduler = self._schedulers[bisect_right(self.milestones, epoch)]
-        move(scheduler)
-        self.last_epoch = epoch
-        self._last_lr = scheduler.get_last_lr()
+
+        def action() -> None:
+            move(scheduler)
+            self.last_epoch = epoch
+            self._last_lr = scheduler.get_last_lr()
+
+        all_or_nothing(action, self.optimizer.param_groups, [self, *self._parts()])
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         return {"milestones" if key == "_milestones" else key: state[key] for key in state}
@@ -266,7 +275,10 @@ class ChainedScheduler(Composition):
 
     def _move(self, *moves: Callable[[], None]) -> None:
         """Make one move after another, and undo them if one cannot be made."""
-        with all_or_nothing(self.optimizer.param_groups, self._parts()):
+
+        def action() -> None:
             for move in moves:
                 move()
-        self._note()
+            self._note()
+
+        all_or_nothing(action, self.optimizer.param_groups, [self, *self._parts()])

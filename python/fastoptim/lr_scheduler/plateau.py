@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fastoptim import _core
+from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
 from fastoptim.lr_scheduler._arguments import (
     for_groups,
@@ -15,7 +17,7 @@ from fastoptim.lr_scheduler._arguments import (
     one_or_listed,
     plain,
 )
-from fastoptim.lr_scheduler._groups import check_optimizer, write_rate
+from fastoptim.lr_scheduler._groups import check_optimizer, writing_rate, written_rate
 from fastoptim.lr_scheduler._states import checked_state, rates_of
 from fastoptim.objective import number
 from fastoptim.schedules._base import finite, non_negative, one_of
@@ -158,24 +160,24 @@ class ReduceLROnPlateau:
         value = number("metrics", metrics)
         self._check()
         groups, lows = self.optimizer.param_groups, self._lows()
-        self.last_epoch += 1
+        best, bad, cooldown = self.best, self.num_bad_epochs + 1, self.cooldown_counter
         if self.is_better(value):
-            self.best = value
-            self.num_bad_epochs = 0
-        else:
-            self.num_bad_epochs += 1
+            best, bad = value, 0
         if self.in_cooldown:
-            self.cooldown_counter -= 1
-            self.num_bad_epochs = 0
-        if self.num_bad_epochs > self.patience:
-            for group, low in zip(groups, lows, strict=True):
-                old = float(group["lr"])
-                new = max(old * float(self.factor), low)
-                if old - new > self.eps:
-                    write_rate(group, new)
-            self.cooldown_counter = self.cooldown
-            self.num_bad_epochs = 0
-        self._last_lr = [float(group["lr"]) for group in groups]
+            bad, cooldown = 0, cooldown - 1
+        last_lr = [float(group["lr"]) for group in groups]
+        writes: list[Call] = []
+        if bad > self.patience:
+            bad, cooldown = 0, self.cooldown
+            for index, (group, low) in enumerate(zip(groups, lows, strict=True)):
+                new = max(last_lr[index] * float(self.factor), low)
+                if last_lr[index] - new > self.eps:
+                    writes.append(writing_rate(group, new))
+                    last_lr[index] = written_rate(group, new)
+        counts = {"num_bad_epochs": bad, "cooldown_counter": cooldown}
+        epoch = self.last_epoch + 1
+        moved = setting(self, last_epoch=epoch, best=best, **counts, _last_lr=last_lr)
+        _core.call_all([*writes, moved])
 
     def get_last_lr(self) -> list[float]:
         """Give the rate of each group as this scheduler last left it."""

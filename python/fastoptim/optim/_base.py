@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from fastoptim import _core
+from fastoptim._commit import Call, setting
 from fastoptim.buffer import FlatBuffer
 from fastoptim.ema import EMA
 from fastoptim.errors import CheckpointError
@@ -115,12 +116,15 @@ class Optimizer:
 
     def _add(self, group: dict[str, Any], buffer: FlatBuffer | None) -> None:
         names = list(group["param_names"])
+        added: list[Call] = [
+            (self._names.extend, names),
+            (self._buffers.append, buffer),
+            setting(self, _single=self._single and not self.param_groups),
+            (self.param_groups.append, group),
+        ]
         self._engine.check_groups(self.param_groups)
-        self._engine.add_group(group, names, list(group["params"]), buffer is not None)
-        self._names += names
-        self._buffers.append(buffer)
-        self._single = self._single and not self.param_groups
-        self.param_groups.append(group)
+        arrays = list(group["params"])
+        self._engine.add_group(group, names, arrays, buffer is not None, added)
 
     @property
     def params(self) -> Any:
@@ -210,6 +214,7 @@ class Optimizer:
         >>> w.round(3).tolist(), average.shadow.flat.round(3).tolist(), g.tolist()
         ([0.7, 0.6], [0.85, 0.8], [0.0, 0.0])
         """
+        average, then = (None, None) if ema is None else _checked(ema).begin()
         done = self._engine.step(
             self.param_groups,
             self._given(grads),
@@ -218,14 +223,12 @@ class Optimizer:
             clip_value,
             nonfinite,
             None if regularizer is None else _coefficients(regularizer),
-            None if ema is None else _average(ema).begin(),
+            average,
             None if copy_to is None else self._targets(copy_to),
             zero_grad,
+            then,
         )
-        info = _APPLIED if done is None else StepInfo(*done)
-        if ema is not None and info.applied:
-            ema.advance()
-        return info
+        return _APPLIED if done is None else StepInfo(*done)
 
     def _targets(self, arrays: Arrays) -> Sequence[Array | None]:
         """Return arrays in the structure of the parameters in their order."""
@@ -322,9 +325,8 @@ class Optimizer:
             for (name, entry), count, known in zip(entries, counts, expected, strict=True)
         ]
         averaged = bool(state_dict.get("averaged", False))
-        self._engine.restore(groups, loaded, steps, averaged)
-        for mine, new in zip(self.param_groups, groups, strict=True):
-            mine.update(new)
+        then = [(mine.update, new) for mine, new in zip(self.param_groups, groups, strict=True)]
+        self._engine.restore(groups, loaded, steps, averaged, then)
 
     def _loaded_groups(self, state_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
         try:
@@ -431,7 +433,7 @@ def _coefficients(regularizer: Any) -> tuple[float, float]:
     return regularizer.l1, regularizer.l2
 
 
-def _average(ema: Any) -> EMA:
+def _checked(ema: Any) -> EMA:
     if not isinstance(ema, EMA):
         raise TypeError(f"ema must be a fastoptim.EMA, got {type(ema).__name__}")
     return ema
