@@ -204,8 +204,10 @@ pub fn choose() -> Result<Tier> {
     if let Some(&tier) = CHOSEN.get() {
         return Ok(tier);
     }
-    let tier = match std::env::var(VARIABLE) {
-        Ok(name) if !name.is_empty() => name
+    let tier = match std::env::var_os(VARIABLE) {
+        // What is not text is no name either: the error shows it with marks in its place.
+        Some(name) if !name.is_empty() => name
+            .to_string_lossy()
             .parse::<Tier>()
             .map_err(|error| Error::Value(format!("{VARIABLE}: {error}")))?,
         _ => *Tier::supported()

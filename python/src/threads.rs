@@ -1,5 +1,7 @@
 //! The number of threads.
 
+use std::ffi::OsString;
+
 use fastoptim::threads;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -42,10 +44,11 @@ fn set_own_threads(n: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
     Ok((before != 0).then_some(before))
 }
 
-/// Whether `text` is a number of threads as the environment variable takes it.
+/// Whether `text` is a number of threads as the environment variable takes it. It may hold what is
+/// not Unicode, as anything in the environment may.
 #[pyfunction]
-fn is_thread_count(text: &str) -> bool {
-    threads::parse(text).is_some()
+fn is_thread_count(text: OsString) -> bool {
+    text.to_str().and_then(threads::parse).is_some()
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
