@@ -222,6 +222,50 @@ mod tests {
     }
 
     #[test]
+    fn a_norm_whose_squares_lose_digits_is_scaled() {
+        // Squares near 1e-320 are multiples of 5e-324.
+        let x = [3e-160, 4e-160];
+        let norm = total_norm(&[Array::F64(&x)], 2.0);
+        assert!((norm / 5e-160 - 1.0).abs() < 1e-15, "{norm}");
+        let x = [1.3e-160; 1000];
+        let norm = total_norm(&[Array::F64(&x)], 2.0);
+        assert!((norm / (1.3e-160 * 1000_f64.sqrt()) - 1.0).abs() < 1e-15);
+        let x = [1.3e160; 1000];
+        let norm = total_norm(&[Array::F64(&x)], 2.0);
+        assert!((norm / (1.3e160 * 1000_f64.sqrt()) - 1.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn any_norm_of_what_is_not_finite_says_so() {
+        for norm_type in [0.5, 1.0, 2.0, 3.0, f64::INFINITY] {
+            let norm = |x: [f64; 2]| total_norm(&[Array::F64(&x)], norm_type);
+            assert_eq!(norm([1.0, -f64::INFINITY]), f64::INFINITY, "{norm_type}");
+            assert!(norm([1.0, f64::NAN]).is_nan(), "{norm_type}");
+            assert!(norm([f64::INFINITY, f64::NAN]).is_nan(), "{norm_type}");
+            assert_eq!(norm([0.0, 0.0]), 0.0, "{norm_type}");
+        }
+    }
+
+    #[test]
+    fn a_coefficient_is_that_of_pytorch() {
+        for (norm, max_norm) in [(1.0, 1.0), (1.0, 1.0 + 5e-7), (2.0, 1.0), (1e-7, 1e-7)] {
+            let expected = Factor::quotient(max_norm, norm + 1e-6);
+            assert_eq!(coefficient(norm, max_norm), expected);
+            assert!(expected.to_f64() < 1.0);
+        }
+        let sufficient = [
+            (0.5, 1.0),
+            (1.0, 1.0 + 1e-6),
+            (0.0, 1.0),
+            (1.0, f64::INFINITY),
+        ];
+        let not_finite = [f64::INFINITY, f64::NAN].map(|norm| (norm, 1.0));
+        for (norm, max_norm) in sufficient.into_iter().chain(not_finite) {
+            assert_eq!(coefficient(norm, max_norm), Factor::ONE, "{norm}");
+        }
+    }
+
+    #[test]
     fn a_tiny_coefficient_keeps_its_digits() {
         let mut x = [1e38_f32; 4];
         scale(&mut [ArrayMut::F32(&mut x)], coefficient(2e38, 1e-6));

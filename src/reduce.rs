@@ -245,6 +245,55 @@ mod tests {
     }
 
     #[test]
+    fn a_tree_of_n_terms_has_one_shape() {
+        // Neither commutative nor associative, and exact.
+        let join = |a: f64, b: f64| 2.0 * a + 3.0 * b + 1.0;
+        let [a, b, c, d, e, f, g] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+        let (ab, cd, ef) = (join(a, b), join(c, d), join(e, f));
+        for (terms, expected) in [
+            (vec![], 0.0),
+            (vec![a], a),
+            (vec![a, b], ab),
+            (vec![a, b, c], join(ab, c)),
+            (vec![a, b, c, d], join(ab, cd)),
+            (vec![a, b, c, d, e], join(join(ab, cd), e)),
+            (vec![a, b, c, d, e, f], join(join(ab, cd), ef)),
+            (vec![a, b, c, d, e, f, g], join(join(ab, cd), join(ef, g))),
+        ] {
+            assert_eq!(fold(&terms, &join), expected, "{terms:?}");
+        }
+    }
+
+    #[test]
+    fn sums_are_the_bits_that_they_were() {
+        // Whole blocks, a last one that is not, and a row of lanes that is not.
+        let x: Vec<f64> = (0..2 * BLOCK + 45)
+            .map(|i| 1.0 / (i as f64 + 1.5))
+            .collect();
+        let single: Vec<f32> = x.iter().map(|&x| x as f32).collect();
+        let bits = |found: Vec<f64>| found[0].to_bits();
+        for tier in isa::Tier::supported() {
+            let found = isa::with_tier(tier, || {
+                [
+                    bits(measure(&[&x], Sum)),
+                    bits(measure(&[&x], Squares { scale: 1.0 })),
+                    bits(measure(&[&single], Sum)),
+                    bits(measure(&[&x[..77]], Sum)),
+                ]
+            });
+            assert_eq!(
+                found.expect("supported"),
+                [
+                    0x4021_f5c5_8fcf_ad08,
+                    0x3fed_e8e7_bbe4_2863,
+                    0x4021_f5c5_9204_5000,
+                    0x4011_47e9_3f05_e27c
+                ]
+            );
+        }
+    }
+
+    #[test]
     fn slices_are_measured_by_themselves() {
         let ones = vec![1.0_f32; 3 * BLOCK + 5];
         let slices: [&[f32]; 3] = [&ones, &[], &ones[..7]];

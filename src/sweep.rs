@@ -164,3 +164,47 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Kernel for Piece<'_, T, R, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Copy)]
+    struct Keep;
+
+    impl Rule<f32, 1> for Keep {
+        const STATE: [&'static str; 1] = ["kept"];
+
+        #[inline(always)]
+        fn update(&self, p: f32, _g: f32, state: [f32; 1]) -> (f32, [f32; 1]) {
+            (p, state)
+        }
+    }
+
+    #[test]
+    fn segments_that_touch_are_swept_as_one() {
+        let [mut p, mut g, mut state] = [[0.0; 12]; 3];
+        let arrays = [&mut p, &mut g, &mut state].map(|array| array.as_mut_ptr());
+        let segment = |from: usize| {
+            // SAFETY: inside the arrays, apart, and not used while the segments live.
+            let [p, g, state] =
+                arrays.map(|array| unsafe { std::slice::from_raw_parts_mut(array.add(from), 4) });
+            Segment::native(p, g, &[4], [state], Clock::default())
+        };
+        // SAFETY: made from pointers to the whole arrays.
+        let follows = |from| unsafe { segment(from).follows() };
+        let rule = |_| Keep;
+        let sweep = Sweep::new(
+            vec![segment(0), follows(4), follows(8)],
+            Prepare::default(),
+            rule,
+        );
+        assert_eq!(sweep.ends, [12]);
+        let sweep = Sweep::new(
+            vec![segment(0), follows(4), segment(8)],
+            Prepare::default(),
+            rule,
+        );
+        assert_eq!(sweep.ends, [8, 12]);
+    }
+}

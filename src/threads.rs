@@ -8,12 +8,13 @@ use std::any::Any;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::{JoinHandle, Thread};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::thread::Thread;
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
 
 /// The variable with the number of threads.
 pub const VARIABLE: &str = "FASTOPTIM_NUM_THREADS";
@@ -278,13 +279,14 @@ fn share(chunks: usize, count: usize, helpers: usize, f: &(dyn Fn(usize) + Sync)
     });
     #[cfg(not(miri))]
     {
-        let pool = pool(helpers);
+        let pools = pools(helpers);
         let close = Close(&job);
-        if let Some(pool) = &pool {
-            for _ in 0..helpers.min(pool.current_num_threads()) {
-                let job = Arc::clone(&job);
-                pool.spawn(move || job.help());
-            }
+        let workers = pools
+            .iter()
+            .flat_map(|pool| std::iter::repeat_n(pool, pool.current_num_threads()));
+        for pool in workers.take(helpers) {
+            let job = Arc::clone(&job);
+            pool.spawn(move || job.help());
         }
         close.0.work();
     }
@@ -315,80 +317,86 @@ struct Process {
     workers: Mutex<Workers>,
 }
 
-/// The threads that there are.
+/// The threads that there are. They are added to, and stay until the process ends.
 #[derive(Default)]
 struct Workers {
-    pool: Option<Arc<ThreadPool>>,
+    pools: Vec<Arc<ThreadPool>>,
     /// For how many calls the system is not asked for more, and for how many after its last refusal.
     wait: usize,
     pause: usize,
 }
 
 impl Workers {
-    /// The longest pause: to start a thousand threads in vain takes as long as some thousand calls.
+    /// The longest pause, so that threads that may be started again are found.
     const LONGEST: usize = 4096;
 
-    /// A pool of at least `wanted` threads, or of fewer where the system has no more of them, or none.
-    /// `build` is given how many are wanted and how many there are.
-    fn pool(
+    fn count(&self) -> usize {
+        self.pools
+            .iter()
+            .map(|pool| pool.current_num_threads())
+            .sum()
+    }
+
+    /// At least `wanted` threads, or fewer where the system has no more of them, or none. `start` is
+    /// given the range of their numbers that are missing.
+    fn pools(
         &mut self,
         wanted: usize,
-        build: impl FnOnce(usize, usize) -> Option<ThreadPool>,
-    ) -> Option<Arc<ThreadPool>> {
-        let count = |pool: &Arc<ThreadPool>| pool.current_num_threads();
-        let have = self.pool.as_ref().map_or(0, count);
+        start: impl FnOnce(Range<usize>) -> Option<ThreadPool>,
+    ) -> Vec<Arc<ThreadPool>> {
+        let have = self.count();
         if have < wanted && self.wait > 0 {
             self.wait -= 1;
         } else if have < wanted {
-            if let Some(larger) = build(wanted, have) {
-                self.pool = Some(Arc::new(larger));
-            }
-            if self.pool.as_ref().map_or(0, count) < wanted {
-                self.pause = (2 * self.pause).clamp(1, Self::LONGEST);
-                self.wait = self.pause;
+            self.pools.extend(start(have..wanted).map(Arc::new));
+            self.pause = if self.count() < wanted {
+                (2 * self.pause).clamp(1, Self::LONGEST)
             } else {
-                self.pause = 0;
-            }
+                0
+            };
+            self.wait = self.pause;
         }
-        self.pool.clone()
+        self.pools.clone()
     }
 }
 
-/// A pool of `wanted` threads, or of as many as the system starts, if that is more than `have`.
-fn build(mut wanted: usize, have: usize) -> Option<ThreadPool> {
-    while wanted > have {
-        let mut started: Vec<JoinHandle<()>> = Vec::with_capacity(wanted);
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(wanted)
-            .spawn_handler(|thread| {
-                let builder = std::thread::Builder::new()
-                    .name(format!("fastoptim-{}", thread.index()))
-                    .stack_size(STACK);
-                started.push(builder.spawn(|| thread.run())?);
-                Ok(())
-            })
-            .build();
-        if let Ok(pool) = pool {
-            return Some(pool);
+/// A pool of threads with these numbers, or of as many of them as the system starts.
+fn start(numbers: Range<usize>) -> Option<ThreadPool> {
+    // Rayon ends all threads of a pool of which one does not start, so they start without one.
+    let mut started = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let (sender, receiver) = mpsc::channel::<ThreadBuilder>();
+        let thread = std::thread::Builder::new()
+            .name(format!("fastoptim-{number}"))
+            .stack_size(STACK)
+            .spawn(move || receiver.recv().into_iter().for_each(ThreadBuilder::run));
+        if thread.is_err() {
+            break;
         }
-        wanted = started.len().min(wanted - 1);
-        // They end, and only then may others take their place.
-        for thread in started {
-            let _ = thread.join();
-        }
+        started.push(sender);
     }
-    None
+    if started.is_empty() {
+        return None; // 0 threads would be as many as there are processors
+    }
+    ThreadPoolBuilder::new()
+        .num_threads(started.len())
+        .spawn_handler(|thread| {
+            let sent = started[thread.index()].send(thread);
+            sent.map_err(|_| std::io::Error::other("the thread has ended"))
+        })
+        .build()
+        .ok()
 }
 
-/// A pool of at least `wanted` threads, or of fewer where the system has no more of them, or none.
+/// At least `wanted` threads, or fewer where the system has no more of them, or none.
 #[cfg_attr(miri, expect(dead_code))]
-fn pool(wanted: usize) -> Option<Arc<ThreadPool>> {
-    // A poisoned lock only says that building a pool panicked: what is there is whole.
+fn pools(wanted: usize) -> Vec<Arc<ThreadPool>> {
+    // A poisoned lock only says that starting threads panicked: those that are there work.
     let mut workers = process()
         .workers
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
-    workers.pool(wanted, build)
+    workers.pools(wanted, start)
 }
 
 fn process() -> &'static Process {
@@ -421,6 +429,8 @@ fn process() -> &'static Process {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     #[test]
@@ -497,27 +507,40 @@ mod tests {
     fn the_system_is_asked_for_threads_less_and_less_often() {
         let (mut workers, mut asked) = (Workers::default(), 0);
         for _ in 0..100_000 {
-            let pool = workers.pool(2, |wanted, have| {
-                assert_eq!((wanted, have), (2, 0));
+            let pools = workers.pools(2, |missing| {
+                assert_eq!(missing, 0..2);
                 asked += 1;
                 None
             });
-            assert!(pool.is_none());
+            assert!(pools.is_empty());
         }
-        assert!((12..50).contains(&asked), "{asked}");
+        let rarest = 100_000 / Workers::LONGEST;
+        assert!((rarest..=rarest + 12).contains(&asked), "{asked}");
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "there is no pool")]
-    fn what_threads_there_are_stay_until_there_are_more() {
+    fn threads_are_added_to_those_there_are() {
         let mut workers = Workers::default();
-        let count = |pool: Option<Arc<ThreadPool>>| pool.map_or(0, |p| p.current_num_threads());
-        assert_eq!(count(workers.pool(3, |_, _| build(1, 0))), 1);
-        // Asked again too soon.
-        let never = |_, _| panic!("a call goes by");
-        assert_eq!(count(workers.pool(3, never)), 1);
-        assert_eq!(count(workers.pool(3, |_, have| build(3, have))), 3);
-        assert_eq!(count(workers.pool(2, |_, _| panic!("there are enough"))), 3);
+        workers.pools(3, |_| start(0..1));
+        assert_eq!(workers.count(), 1);
+        workers.pools(3, |_| panic!("a call goes by"));
+        workers.pools(1, |_| panic!("there are enough"));
+        workers.pools(3, start);
+        assert_eq!(workers.count(), 3);
+        workers.pools(4, start);
+        assert_eq!(workers.count(), 4);
+        // All of them are there at once.
+        let all = Arc::new(Barrier::new(4 + 1));
+        for pool in &workers.pools {
+            pool.spawn_broadcast({
+                let all = Arc::clone(&all);
+                move |_| {
+                    all.wait();
+                }
+            });
+        }
+        all.wait();
     }
 
     #[test]

@@ -7,6 +7,7 @@ use fastoptim::clip::{Array, total_norm};
 use fastoptim::factor::Factor;
 use fastoptim::float::Float;
 use fastoptim::isa::{Tier, with_tier};
+use fastoptim::optim::Method;
 use fastoptim::prepare::Prepare;
 use fastoptim::threads::with_threads;
 
@@ -110,12 +111,31 @@ fn tiers_and_threads_agree_on_what_is_kept_in_fewer_bits() {
             .iter()
             .flat_map(|&n| preparations().map(|prepare| (n, prepare)))
         {
-            let run = || kept::run(&method, n, prepare);
+            let run = || kept::run(&method, &[(0, n)], prepare);
             let expected =
                 with_threads(1, || with_tier(Tier::Baseline, run)).expect("always there");
             for tier in Tier::supported() {
                 let got = with_threads(3, || with_tier(tier, run)).expect("supported");
                 assert!(got == expected, "{method:?} differs at {n} on {tier}");
+            }
+        }
+    }
+}
+
+/// Blocks of 256 elements share a scale: one that two chunks have a part of would have two.
+#[test]
+fn neighbours_change_nothing_in_what_is_kept_in_fewer_bits() {
+    let parameters: Vec<_> = [300, 20_000, 7, 17_000].into_iter().enumerate().collect();
+    // Prodigy's step size is one for all parameters.
+    for method in cases::methods() {
+        if matches!(method, Method::Prodigy(_)) {
+            continue;
+        }
+        for prepare in preparations() {
+            let together = with_threads(2, || kept::run(&method, &parameters, prepare));
+            for (&parameter, found) in parameters.iter().zip(together) {
+                let alone = kept::run(&method, &[parameter], prepare);
+                assert!(alone == [found], "{method:?} differs at {parameter:?}");
             }
         }
     }
