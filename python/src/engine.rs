@@ -211,6 +211,10 @@ impl Engine {
 
     /// One step over all groups: whether it was applied, and the norm that clipping used; nothing
     /// where it was and no norm was asked for. The calls of `then` are made where it was applied.
+    #[pyo3(signature = (
+        groups, grads, loss_scale, max_norm, clip_value, nonfinite, regularizer, average, copy,
+        zero_grad, then=None
+    ))]
     #[expect(clippy::too_many_arguments)]
     fn step(
         &self,
