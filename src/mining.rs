@@ -5,8 +5,9 @@ use std::sync::OnceLock;
 use crate::error::{Error, Result};
 use crate::float::Float;
 use crate::isa::{self, Kernel};
-use crate::loss::piece;
+use crate::loss::{piece, require_len};
 use crate::pointwise;
+use crate::rowwise;
 use crate::threads;
 
 /// Which triplets are chosen.
@@ -158,7 +159,7 @@ impl View<'_> {
 
 /// The rows of anchors, positives and negatives, in this order.
 ///
-/// # Panics
+/// # Errors
 /// `x` has not `length` elements per label.
 pub fn mine<T: Float>(
     x: &[T],
@@ -166,12 +167,12 @@ pub fn mine<T: Float>(
     labels: &[i64],
     kind: Kind,
     margin: f64,
-) -> [Vec<i64>; 3] {
+) -> Result<[Vec<i64>; 3]> {
     let rows = labels.len();
-    assert_eq!(x.len(), rows * length, "one row per label");
+    require_len("embeddings", x.len(), rowwise::elements([rows, length])?)?;
     let tier = isa::current();
     let found: Vec<OnceLock<Vec<[usize; 2]>>> = (0..rows).map(|_| OnceLock::new()).collect();
-    let work = rows * rows * (length + 8) / 8;
+    let work = rows.saturating_mul(rows).saturating_mul(length / 8 + 1);
     threads::run(rows.div_ceil(ANCHORS), work, |chunk| {
         let first = chunk * ANCHORS;
         // Anchors beyond the last row are the last row again.
@@ -203,7 +204,7 @@ pub fn mine<T: Float>(
             }
         }
     }
-    triplets
+    Ok(triplets)
 }
 
 #[cfg(test)]
@@ -258,10 +259,14 @@ mod tests {
             [1, 3, 1],
             [5, 2, 1],
             [5, 0, 2],
+            [7, 17, 3],
             [40, 3, 4],
             [67, 33, 5],
             [130, 16, 30],
         ] {
+            if cfg!(miri) && rows > 7 {
+                continue;
+            }
             // Small whole numbers: sums are exact, and there are ties.
             let x: Vec<f64> = (0..rows * length)
                 .map(|i| f64::from((i * i * 7 % 31) as u8 % 5))
@@ -273,7 +278,8 @@ mod tests {
                     for count in [1, 3] {
                         let call = || mine(&x, length, &labels, kind, 0.5);
                         let call = || with_threads(count, call);
-                        let [a, p, n] = isa::with_tier(tier, call).expect("supported");
+                        let found = isa::with_tier(tier, call).expect("supported");
+                        let [a, p, n] = found.expect("good arguments");
                         let found: Vec<[i64; 3]> =
                             (0..a.len()).map(|i| [a[i], p[i], n[i]]).collect();
                         assert_eq!(found, expected, "{kind:?} {rows} x {length}");
@@ -287,7 +293,8 @@ mod tests {
     fn what_is_not_a_number_is_not_chosen() {
         let x = [0.0, f64::NAN, 1.0, f64::NAN, 3.0];
         let labels = [0, 0, 0, 1, 1];
-        let [a, p, n] = mine(&x, 1, &labels, Kind::Hard, 0.5);
+        let found = mine(&x, 1, &labels, Kind::Hard, 0.5);
+        let [a, p, n] = found.expect("good arguments");
         assert_eq!((a, p, n), (vec![0, 2], vec![2, 0], vec![4, 4]));
     }
 }

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::error::{Error, Result};
 use crate::isa::{self, Kernel};
 use crate::loss::Partials;
 use crate::threads;
@@ -22,6 +23,23 @@ pub const GROUP: usize = 32;
 pub trait Rows: Copy + Send + Sync {
     /// The sum of the values of some rows. `#[inline(always)]`, as in a [`Kernel`].
     fn sum(self, rows: Range<usize>) -> f64;
+}
+
+/// The most rows of no elements: all that stands between them and a loop without end, because there
+/// is no memory that bounds their number.
+const EMPTY_ROWS: usize = 1 << 24;
+
+/// How many elements a number of rows of some length have.
+///
+/// # Errors
+/// More than can be counted, or more than [`EMPTY_ROWS`] rows of none.
+pub(crate) fn elements([rows, length]: [usize; 2]) -> Result<usize> {
+    match rows.checked_mul(length) {
+        Some(elements) if length > 0 || rows <= EMPTY_ROWS => Ok(elements),
+        _ => Err(Error::Value(format!(
+            "{rows} rows of {length} elements are too many"
+        ))),
+    }
 }
 
 struct Block<R> {
@@ -63,7 +81,8 @@ pub fn sum<R: Rows>(loss: R, rows: usize, classes: usize) -> f64 {
     let partials = Partials::new(blocks);
     // An exponential costs about as much as an AdamW step of one element.
     let per_chunk = (CHUNK / (length * classes).max(1)).max(1);
-    threads::run(blocks.div_ceil(per_chunk), rows * classes, |chunk| {
+    let work = rows.saturating_mul(classes);
+    threads::run(blocks.div_ceil(per_chunk), work, |chunk| {
         for index in chunk * per_chunk..((chunk + 1) * per_chunk).min(blocks) {
             partials.set(index, block(index));
         }
@@ -82,6 +101,20 @@ mod tests {
         #[inline(always)]
         fn sum(self, rows: Range<usize>) -> f64 {
             rows.len() as f64
+        }
+    }
+
+    #[test]
+    fn elements_that_cannot_be_counted_are_refused() {
+        assert_eq!(elements([0, usize::MAX]), Ok(0));
+        assert_eq!(elements([EMPTY_ROWS, 0]), Ok(0));
+        assert_eq!(elements([usize::MAX, 1]), Ok(usize::MAX));
+        for shape in [
+            [EMPTY_ROWS + 1, 0],
+            [usize::MAX / 2 + 1, 2],
+            [1 << 33, 1 << 33],
+        ] {
+            assert!(matches!(elements(shape), Err(Error::Value(_))), "{shape:?}");
         }
     }
 

@@ -6,8 +6,9 @@
 
 use std::ops::Range;
 
+use crate::error::Result;
 use crate::float::Float;
-use crate::loss::{Buffers, Input, Reduction};
+use crate::loss::{Buffers, Input, Reduction, several};
 use crate::rowwise;
 
 /// What the terms of a row add up to.
@@ -60,11 +61,14 @@ struct Rows<'a, T, L, const G: usize, const K: usize> {
 }
 
 impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> Rows<'_, T, L, G, K> {
+    /// # Safety
+    /// `n <= LANES` elements from `start` are in bounds of every buffer.
     #[inline(always)]
-    fn read(&self, start: usize, n: usize) -> [[f64; LANES]; G] {
+    unsafe fn read(&self, start: usize, n: usize) -> [[f64; LANES]; G] {
         let mut wide = [[0.0; LANES]; G];
         for g in 0..G {
-            let x: [T; LANES] = self.buffers[g].read(start, n, T::ZERO);
+            // SAFETY: n <= LANES elements from `start` are in bounds by this function's own contract.
+            let x: [T; LANES] = unsafe { self.buffers[g].read_unchecked(start, n, T::ZERO) };
             for i in 0..LANES {
                 wide[g][i] = x[i].to_f64();
             }
@@ -72,9 +76,12 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> Rows<'_, T, L, 
         wide
     }
 
+    /// # Safety
+    /// `n <= LANES` elements from `start` are in bounds of every buffer.
     #[inline(always)]
-    fn add(&self, start: usize, n: usize, lanes: &mut [[L::Total; LANES]; K]) {
-        let x = self.read(start, n);
+    unsafe fn add(&self, start: usize, n: usize, lanes: &mut [[L::Total; LANES]; K]) {
+        // SAFETY: n <= LANES elements from `start` are in bounds by this function's own contract.
+        let x = unsafe { self.read(start, n) };
         let mut terms = [[0.0; LANES]; K];
         for i in 0..LANES {
             let mut element = [0.0; G];
@@ -100,9 +107,12 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> Rows<'_, T, L, 
         }
     }
 
+    /// # Safety
+    /// `n <= LANES` elements from `start` are in bounds of every buffer.
     #[inline(always)]
-    fn write(&self, start: usize, n: usize, slope: L::Slope) {
-        let x = self.read(start, n);
+    unsafe fn write(&self, start: usize, n: usize, slope: L::Slope) {
+        // SAFETY: n <= LANES elements from `start` are in bounds by this function's own contract.
+        let x = unsafe { self.read(start, n) };
         let mut gradients = [[T::ZERO; LANES]; G];
         for i in 0..LANES {
             let mut element = [0.0; G];
@@ -115,23 +125,29 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> Rows<'_, T, L, 
             }
         }
         for g in 0..G {
-            self.buffers[g].write(start, n, &gradients[g]);
+            // SAFETY: n <= LANES elements from `start` are in bounds by this function's own contract.
+            unsafe { self.buffers[g].write_unchecked(start, n, &gradients[g]) };
         }
     }
 
     #[inline(always)]
     fn row(&self, row: usize) -> f64 {
         let start = row * self.length;
+        // Once for all pieces, which are short: a check of each costs a tenth of the time. All buffers
+        // have the same length, as `compute` made them.
+        self.buffers[0].check(start, self.length);
         let whole = self.length - self.length % LANES;
         let rest = self.length - whole;
         let mut lanes = [[L::Total::ZERO; LANES]; K];
         let mut j = 0;
         while j < whole {
-            self.add(start + j, LANES, &mut lanes);
+            // SAFETY: the piece lies in the row, which is in bounds, and has LANES elements.
+            unsafe { self.add(start + j, LANES, &mut lanes) };
             j += LANES;
         }
         if rest > 0 {
-            self.add(start + whole, rest, &mut lanes);
+            // SAFETY: the piece lies in the row, which is in bounds, and has rest < LANES elements.
+            unsafe { self.add(start + whole, rest, &mut lanes) };
         }
         let mut totals = [L::Total::ZERO; K];
         for k in 0..K {
@@ -141,11 +157,13 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> Rows<'_, T, L, 
         if self.buffers[0].has_gradient() {
             let mut j = 0;
             while j < whole {
-                self.write(start + j, LANES, slope);
+                // SAFETY: the piece lies in the row, which is in bounds, and has LANES elements.
+                unsafe { self.write(start + j, LANES, slope) };
                 j += LANES;
             }
             if rest > 0 {
-                self.write(start + whole, rest, slope);
+                // SAFETY: the piece lies in the row, which is in bounds, and has rest < LANES elements.
+                unsafe { self.write(start + whole, rest, slope) };
             }
         }
         value
@@ -183,7 +201,7 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> rowwise::Rows
 /// The value of a loss under `reduction` (0 for [`Reduction::None`]), and its gradients times
 /// `loss_scale`.
 ///
-/// # Panics
+/// # Errors
 /// Lengths differ.
 pub fn compute<T: Float, L: Vectors<G, K>, const G: usize, const K: usize>(
     loss: L,
@@ -191,24 +209,25 @@ pub fn compute<T: Float, L: Vectors<G, K>, const G: usize, const K: usize>(
     [rows, length]: [usize; 2],
     mut reduction: Reduction<'_, T>,
     loss_scale: f64,
-) -> f64 {
+) -> Result<f64> {
+    let len = rowwise::elements([rows, length])?;
     let [count, scale] = reduction.scales(rows as f64, loss_scale);
     let mut values = Some(&mut reduction);
-    // SAFETY: blocks of rows do not overlap.
-    let buffers = inputs.map(|input| unsafe {
-        match values.take() {
-            Some(reduction) => Buffers::new(input, reduction, rows),
-            None => Buffers::further(input),
-        }
-    });
-    for buffer in &buffers {
-        assert_eq!(buffer.len(), rows * length, "one vector per row");
+    let mut buffers = Vec::with_capacity(G);
+    for input in inputs {
+        // SAFETY: each task of `rowwise` has rows of its own, and a row elements of its own.
+        buffers.push(unsafe {
+            match values.take() {
+                Some(reduction) => Buffers::new(input, len, reduction, rows),
+                None => Buffers::further(input, len),
+            }
+        }?);
     }
     let rows_of = Rows {
         loss,
-        buffers,
+        buffers: several(buffers)?,
         length,
         scale,
     };
-    rowwise::sum(rows_of, rows, length) / count
+    Ok(rowwise::sum(rows_of, rows, length) / count)
 }

@@ -1,5 +1,6 @@
 //! Binary cross-entropy: `-(y ln(p) + (1 - y) ln(1 - p))`, of probabilities and of logits.
 
+use super::changed;
 use super::logistic::Logistic;
 use crate::error::{Error, Result};
 use crate::float::Float;
@@ -49,8 +50,12 @@ pub(super) fn check<T: Float>(input: &[T], target: &[T]) -> Result<()> {
     for (name, slice, count) in [("input", input, counts[0]), ("target", target, counts[1])] {
         if count > 0.0 {
             let outside = |x: &T| *x < T::ZERO || *x > T::ONE;
-            let index = slice.iter().position(outside).expect("one was counted");
-            let x = slice[index];
+            let mut found = slice
+                .iter()
+                .copied()
+                .enumerate()
+                .filter(|(_, x)| outside(x));
+            let (index, x) = found.next().ok_or_else(|| changed(name))?;
             return Err(Error::Value(format!(
                 "{name} must be in [0, 1], got {x:?} as {name}.flat[{index}]"
             )));

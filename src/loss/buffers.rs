@@ -2,6 +2,8 @@
 
 use std::marker::PhantomData;
 
+use super::require_len;
+use crate::error::Result;
 use crate::float::Float;
 use crate::isa;
 
@@ -51,6 +53,8 @@ impl<T> Reduction<'_, T> {
 
 /// [`Input`] and [`Reduction`] as the tasks of one call share them: by pointers, because in place
 /// the gradient and the input are one. A kernel reads a piece, computes, and writes it.
+///
+/// Bounds are checked once per piece, which costs next to nothing beside computing it.
 #[derive(Clone, Copy)]
 pub(crate) struct Buffers<'a, T> {
     x: *const T,
@@ -61,68 +65,71 @@ pub(crate) struct Buffers<'a, T> {
     lifetime: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the pointers stand for borrows that could be sent; `new` asks that tasks write apart.
-unsafe impl<T: Send> Send for Buffers<'_, T> {}
-// SAFETY: as above.
-unsafe impl<T: Sync> Sync for Buffers<'_, T> {}
+// SAFETY: the pointers stand for a shared and for mutable borrows of elements that are `Send` and
+// `Sync`, all of which can be sent.
+unsafe impl<T: Send + Sync> Send for Buffers<'_, T> {}
+// SAFETY: who calls `new` promises that no two tasks touch the same element, so that sharing the
+// pointers makes no race.
+unsafe impl<T: Send + Sync> Sync for Buffers<'_, T> {}
 
 impl<'a, T: Float> Buffers<'a, T> {
-    /// # Safety
-    /// While tasks run in parallel, no index is touched by two of them.
+    /// An input of `len` elements, and the values of `items` where they stay apart.
     ///
-    /// # Panics
-    /// The gradient or the values have the wrong length.
+    /// # Safety
+    /// While tasks run in parallel, no element and no value is touched by two of them.
+    ///
+    /// # Errors
+    /// The input, the gradient or the values have another length.
     pub(crate) unsafe fn new(
         input: Input<'a, T>,
+        len: usize,
         reduction: &'a mut Reduction<'_, T>,
         items: usize,
-    ) -> Self {
+    ) -> Result<Self> {
         let values = match reduction {
             Reduction::None(values) => {
-                assert_eq!(values.len(), items, "one value per item");
+                require_len("the values", values.len(), items)?;
                 Some(values.as_mut_ptr())
             }
             Reduction::Mean | Reduction::Sum => None,
         };
-        Self {
+        // SAFETY: the caller promises for all elements what `further` asks for those of its input.
+        let buffers = unsafe { Self::further(input, len) }?;
+        Ok(Self {
             values,
             items,
-            // SAFETY: the caller's promise.
-            ..unsafe { Self::further(input) }
-        }
+            ..buffers
+        })
     }
 
     /// One more input of a loss whose values go with another.
     ///
     /// # Safety
-    /// As [`new`](Self::new).
+    /// While tasks run in parallel, no element is touched by two of them.
     ///
-    /// # Panics
-    /// The gradient has the wrong length.
-    pub(crate) unsafe fn further(input: Input<'a, T>) -> Self {
-        let (x, gradient, len) = match input {
-            Input::Value(x) => (x.as_ptr(), None, x.len()),
+    /// # Errors
+    /// The input or the gradient has another length.
+    pub(crate) unsafe fn further(input: Input<'a, T>, len: usize) -> Result<Self> {
+        require_len("the input", input.elements().len(), len)?;
+        let (x, gradient) = match input {
+            Input::Value(x) => (x.as_ptr(), None),
             Input::Gradient(x, gradient) => {
-                assert_eq!(x.len(), gradient.len(), "one gradient per element");
-                (x.as_ptr(), Some(gradient.as_mut_ptr()), x.len())
+                require_len("the gradient", gradient.len(), len)?;
+                (x.as_ptr(), Some(gradient.as_mut_ptr()))
             }
             Input::InPlace(x) => {
                 let pointer = x.as_mut_ptr();
-                (pointer.cast_const(), Some(pointer), x.len())
+                (pointer.cast_const(), Some(pointer))
             }
         };
-        Self {
+        Ok(Self {
             x,
             gradient,
             len,
             values: None,
             items: 0,
             lifetime: PhantomData,
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.len
+        })
     }
 
     /// Whether a gradient is wanted.
@@ -131,11 +138,37 @@ impl<'a, T: Float> Buffers<'a, T> {
         self.gradient.is_some()
     }
 
+    /// Checks that `n` elements from `start` are in bounds.
+    ///
+    /// # Panics
+    /// They are not.
+    #[inline(always)]
+    pub(crate) fn check(&self, start: usize, n: usize) {
+        check_bounds(start, n, self.len);
+    }
+
     /// `n` elements from `start`, and `pad` for the rest.
     #[inline(always)]
     pub(crate) fn read<const N: usize>(&self, start: usize, n: usize, pad: T) -> [T; N] {
-        debug_assert!(n <= N && start + n <= self.len);
-        // SAFETY: the drivers cut `0..len` into pieces of at most N.
+        self.check(start, n);
+        assert!(n <= N, "a piece holds N elements");
+        // SAFETY: n <= N elements from `start` are in bounds.
+        unsafe { self.read_unchecked(start, n, pad) }
+    }
+
+    /// [`read`](Self::read) for kernels that check the bounds of many pieces at once.
+    ///
+    /// # Safety
+    /// `n <= N` elements from `start` are in bounds.
+    #[inline(always)]
+    pub(crate) unsafe fn read_unchecked<const N: usize>(
+        &self,
+        start: usize,
+        n: usize,
+        pad: T,
+    ) -> [T; N] {
+        // SAFETY: n <= N elements from `start` are in bounds by this function's own contract, and no
+        // other task writes them, as the caller of `new` promised.
         unsafe { load(self.x.add(start), n, pad) }
     }
 
@@ -154,17 +187,23 @@ impl<'a, T: Float> Buffers<'a, T> {
     /// One element.
     #[inline(always)]
     pub(crate) fn read_one(&self, index: usize) -> T {
-        self.read::<1>(index, 1, T::ZERO)[0]
+        assert!(index < self.len, "an element is in bounds");
+        // SAFETY: in bounds, and no other task writes it, as the caller of `new` promised.
+        unsafe { self.x.add(index).read() }
     }
 
     /// Up to a group of short rows, turned: `tile[j][r]` belongs to class `j` of row `first + r`.
     #[inline(always)]
     pub(crate) fn read_turned<const N: usize>(&self, first: usize, n: usize, tile: &mut [[T; N]]) {
         let classes = tile.len();
+        assert!(n <= N, "a tile holds N rows");
+        self.check(first * classes, n * classes);
         for r in 0..n {
             let start = (first + r) * classes;
             for j in 0..classes {
-                tile[j][r] = self.read_one(start + j);
+                // SAFETY: `n * classes` elements from `first * classes` are in bounds, and no other
+                // task writes them, as the caller of `new` promised.
+                tile[j][r] = unsafe { self.x.add(start + j).read() };
             }
         }
     }
@@ -174,7 +213,8 @@ impl<'a, T: Float> Buffers<'a, T> {
     pub(crate) fn write_turned<const N: usize>(&self, first: usize, n: usize, tile: &[[T; N]]) {
         let classes = tile.len();
         if self.has_gradient() {
-            let gradient = self.gradient(first * classes, n * classes);
+            // SAFETY: nothing else is read or written before `gradient` is dropped.
+            let gradient = unsafe { self.gradient(first * classes, n * classes) };
             for r in 0..n {
                 for j in 0..classes {
                     gradient[r * classes + j] = tile[j][r];
@@ -186,20 +226,42 @@ impl<'a, T: Float> Buffers<'a, T> {
     /// The gradient of `n` elements from `start`, where one is wanted.
     #[inline(always)]
     pub(crate) fn write<const N: usize>(&self, start: usize, n: usize, piece: &[T; N]) {
-        debug_assert!(n <= N && start + n <= self.len);
+        self.check(start, n);
+        assert!(n <= N, "a piece holds N elements");
+        // SAFETY: n <= N elements from `start` are in bounds.
+        unsafe { self.write_unchecked(start, n, piece) }
+    }
+
+    /// [`write`](Self::write) for kernels that check the bounds of many pieces at once.
+    ///
+    /// # Safety
+    /// `n <= N` elements from `start` are in bounds.
+    #[inline(always)]
+    pub(crate) unsafe fn write_unchecked<const N: usize>(
+        &self,
+        start: usize,
+        n: usize,
+        piece: &[T; N],
+    ) {
         if let Some(gradient) = self.gradient {
-            // SAFETY: in bounds as in `read`; `new` was promised that no other task is here.
+            // SAFETY: n <= N elements from `start` are in bounds by this function's own contract, and
+            // no other task touches them, as the caller of `new` promised.
             unsafe { store(gradient.add(start), n, piece) }
         }
     }
 
     /// The gradient of `n` elements from `start`; empty where none is wanted.
+    ///
+    /// # Safety
+    /// While the result lives, nothing else reads or writes these elements of the gradient, nor of
+    /// an input that is in the same place.
     #[inline(always)]
     #[expect(clippy::mut_from_ref)]
-    pub(crate) fn gradient(&self, start: usize, n: usize) -> &mut [T] {
-        debug_assert!(start + n <= self.len);
+    pub(crate) unsafe fn gradient(&self, start: usize, n: usize) -> &mut [T] {
+        self.check(start, n);
         match self.gradient {
-            // SAFETY: as in `write`; a kernel does not read or write elsewise while it holds this.
+            // SAFETY: in bounds, and the caller has these elements alone: in this task by its own
+            // promise, among all tasks by that to `new`.
             Some(gradient) => unsafe { std::slice::from_raw_parts_mut(gradient.add(start), n) },
             None => &mut [],
         }
@@ -213,14 +275,22 @@ impl<'a, T: Float> Buffers<'a, T> {
         n: usize,
         piece: &[V; N],
     ) {
-        debug_assert!(n <= N && start + n <= self.items);
         if let Some(values) = self.values {
+            check_bounds(start, n, self.items);
             for (i, &value) in piece[..n].iter().enumerate() {
-                // SAFETY: as in `write`.
+                // SAFETY: `start + i` is in bounds, and no other task writes this value, as the
+                // caller of `new` promised.
                 unsafe { values.add(start + i).write(T::from_f64(value.to_f64())) }
             }
         }
     }
+}
+
+/// # Panics
+/// `n` elements from `start` are not all among the first `len`.
+#[inline(always)]
+fn check_bounds(start: usize, n: usize, len: usize) {
+    assert!(n <= len && start <= len - n, "a piece is in bounds");
 }
 
 /// The first `n` of a piece, and `pad` for the rest. A whole piece is a copy of constant size,
@@ -231,11 +301,11 @@ impl<'a, T: Float> Buffers<'a, T> {
 #[inline(always)]
 unsafe fn load<T: Copy, const N: usize>(from: *const T, n: usize, pad: T) -> [T; N] {
     if n == N {
-        // SAFETY: the caller's promise; an array is as aligned as its elements.
+        // SAFETY: `n = N` elements can be read; an array is as aligned as its elements.
         return unsafe { from.cast::<[T; N]>().read() };
     }
     let mut piece = [pad; N];
-    // SAFETY: the caller's promise; `piece` is fresh.
+    // SAFETY: n elements can be read, and `piece`, which is new, holds N >= n.
     unsafe { std::ptr::copy_nonoverlapping(from, piece.as_mut_ptr(), n) };
     piece
 }
@@ -245,10 +315,11 @@ unsafe fn load<T: Copy, const N: usize>(from: *const T, n: usize, pad: T) -> [T;
 #[inline(always)]
 unsafe fn store<T: Copy, const N: usize>(to: *mut T, n: usize, piece: &[T; N]) {
     if n == N {
-        // SAFETY: the caller's promise.
+        // SAFETY: `n = N` elements can be written; an array is as aligned as its elements.
         unsafe { to.cast::<[T; N]>().write(*piece) }
     } else {
-        // SAFETY: the caller's promise; `piece` is a reference, so it does not overlap.
+        // SAFETY: n elements can be written, `piece` holds N >= n, and what a shared reference points
+        // to is not written, so the two do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), to, n) }
     }
 }

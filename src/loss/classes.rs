@@ -1,8 +1,10 @@
 //! What rows of scores should predict, checked before anything is written.
 
+use super::{changed, require_len};
 use crate::error::{Error, Result};
 use crate::float::Float;
 use crate::isa::{self, Kernel};
+use crate::rowwise;
 
 /// An integer type of class indices.
 pub(crate) trait Index: Copy + Send + Sync + std::fmt::Display {
@@ -79,10 +81,8 @@ impl<T: Float> Labels<'_, T> {
     /// sum of the weights of their targets.
     ///
     /// # Errors
-    /// A weight too few or too many, or the first row whose target is neither a class nor ignored.
-    ///
-    /// # Panics
-    /// The target does not fit the rows.
+    /// A weight or a target too few or too many, or the first row whose target is neither a class
+    /// nor ignored.
     pub(crate) fn check(&self, by_weight: bool) -> Result<f64> {
         let [rows, classes] = self.shape;
         if let Some(weight) = self.weight
@@ -93,11 +93,11 @@ impl<T: Float> Labels<'_, T> {
                 "weight must have one element per class: {found} for {classes} classes"
             )));
         }
-        let each = match self.target {
-            Target::I32(_) | Target::I64(_) => 1,
-            Target::Numbers(_) => classes,
+        let expected = match self.target {
+            Target::I32(_) | Target::I64(_) => rows,
+            Target::Numbers(_) => rowwise::elements(self.shape)?,
         };
-        assert_eq!(self.target.len(), rows * each, "the target fits the rows");
+        require_len("target", self.target.len(), expected)?;
         let weight = self.weight.filter(|_| by_weight);
         match self.target {
             Target::I32(target) => check(target, classes, self.ignore_index, weight),
@@ -173,7 +173,7 @@ fn check<T: Float, I: Index>(
     ignore_index: Option<i64>,
     weight: Option<&[T]>,
 ) -> Result<f64> {
-    let bound = i64::try_from(classes).expect("an array has at most isize::MAX elements");
+    let bound = i64::try_from(classes).unwrap_or(i64::MAX);
     let (good, count) = isa::current().run(Check {
         targets,
         classes: bound,
@@ -185,8 +185,8 @@ fn check<T: Float, I: Index>(
             let target = target.wide();
             Some(target) != ignore_index && !(0..bound).contains(&target)
         };
-        let row = targets.iter().position(bad).expect("the kernel found one");
-        let target = targets[row];
+        let mut found = targets.iter().enumerate().filter(|(_, target)| bad(target));
+        let (row, target) = found.next().ok_or_else(|| changed("target"))?;
         return Err(Error::Index(format!(
             "target[{row}] is {target}, which is not one of {classes} classes"
         )));

@@ -4,7 +4,7 @@ use fastoptim::loss::{self, Labels};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::{Found, Written, reduction, require_dtype, require_shape, target_of};
+use super::{Found, Integers, Written, reduction, require_dtype, require_shape, target_of};
 use crate::array::{Array, Dtype, floats, with_float};
 use crate::error::to_py;
 
@@ -61,13 +61,15 @@ pub(super) fn row_loss<'py>(
     let values = mean.is_none().then_some(&input.shape[..1]);
     let inputs = std::slice::from_ref(&input);
     let written = Written::new(py, inputs, &read, out, gradient, values)?;
+    let integers = Integers::of(&target);
     let value = with_float!(input.dtype, T => {
-        // SAFETY: the type is the one that was found; all arrays are held here.
+        // SAFETY: all arrays have this type, this frame holds them until the call ends, and `written`
+        // registered them, so that no other call writes them.
         let (scores, reduction, target, weight) = unsafe {
             (
                 written.input::<T>(&input),
                 written.reduction(mean == Some(true)),
-                target_of(&target),
+                target_of(&target, integers.as_ref()),
                 weight.as_ref().map(|weight| weight.slice()),
             )
         };

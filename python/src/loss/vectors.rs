@@ -5,7 +5,7 @@ use fastoptim::loss::gaussian::Gaussian;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::{Found, Written, reduction, require_dtype, require_shape, target_of};
+use super::{Found, Integers, Written, reduction, require_dtype, require_shape, target_of};
 use crate::array::{Array, Dtype, floats, with_float};
 use crate::error::to_py;
 
@@ -66,12 +66,14 @@ pub(super) fn vector_loss<'py>(
     };
     let values = mean.is_none().then_some(&shape[..1]);
     let written = Written::new(py, &inputs, &read, out, gradient, values)?;
+    let integers = target.as_ref().and_then(Integers::of);
     let value = with_float!(inputs[0].dtype, T => {
-        // SAFETY: the type is the one that was found; all arrays are held here.
+        // SAFETY: all arrays have this type, this frame holds them until the call ends, and `written`
+        // registered them, so that no other call writes them.
         let (vectors, target, reduction) = unsafe {
             (
                 written.inputs::<T>(&inputs),
-                target.as_ref().map(|target| target_of(target)),
+                target.as_ref().map(|target| target_of(target, integers.as_ref())),
                 written.reduction(mean == Some(true)),
             )
         };
@@ -105,7 +107,8 @@ pub(super) fn gaussian_loss<'py>(
     let read = [("target", target.range())];
     let written = Written::new(py, &inputs, &read, out, gradient, values)?;
     let value = with_float!(target.dtype, T => {
-        // SAFETY: the type is the one that was found; all arrays are held here.
+        // SAFETY: all arrays have this type, this frame holds them until the call ends, and `written`
+        // registered them, so that no other call writes them.
         let (inputs, target, reduction) = unsafe {
             (
                 written.inputs::<T>(&inputs),

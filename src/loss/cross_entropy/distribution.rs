@@ -59,7 +59,7 @@ impl<T: Float, I: Index, const SMOOTH: bool> Distribution<T> for Class<'_, T, I,
     #[inline(always)]
     fn pivot(&self, row: usize) -> Pivot {
         let target = self.targets[row].wide();
-        // In range, or ignored: that was checked.
+        // In range, or ignored: that was checked, and nobody writes what is borrowed.
         if Some(target) == self.ignore_index {
             Pivot::Ignored
         } else {

@@ -182,7 +182,8 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
         let start = row * classes;
         let pivot = distribution.pivot(row);
         if pivot == Pivot::Ignored {
-            buffers.gradient(start, classes).fill(T::ZERO);
+            // SAFETY: nothing else is read or written before the slice is dropped.
+            unsafe { buffers.gradient(start, classes) }.fill(T::ZERO);
             return 0.0;
         }
         let max = self.largest(start);
@@ -241,7 +242,8 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
 
         if buffers.has_gradient() {
             let share = T::from_f64(scale * mass / total);
-            let gradient = buffers.gradient(start, classes);
+            // SAFETY: nothing else is read or written before `gradient` is dropped.
+            let gradient = unsafe { buffers.gradient(start, classes) };
             if D::DENSE {
                 let scale = T::from_f64(scale);
                 let (pieces, tail) = gradient.as_chunks_mut::<LANES>();
