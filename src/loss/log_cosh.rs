@@ -37,6 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri gives tanh and ln_1p random errors of some units")]
     fn relative_accuracy_everywhere() {
         for i in -300..130 {
             let a = 1.1_f64.powi(i);
