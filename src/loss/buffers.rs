@@ -196,6 +196,7 @@ impl<'a, T: Float> Buffers<'a, T> {
     #[inline(always)]
     pub(crate) fn read_turned<const N: usize>(&self, first: usize, n: usize, tile: &mut [[T; N]]) {
         let classes = tile.len();
+        assert!(n <= N, "a tile holds N rows");
         self.check(first * classes, n * classes);
         for r in 0..n {
             let start = (first + r) * classes;

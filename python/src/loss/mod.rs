@@ -82,7 +82,7 @@ impl Integers {
 }
 
 /// The elements of an array, each read once: whatever another thread writes afterwards, what was
-/// checked is what is used. Copying them takes less than checking them.
+/// checked is what is used.
 ///
 /// # Safety
 /// `I` is an integer, and the type of the elements.
