@@ -4,18 +4,18 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fastoptim::clip::{Array, ArrayMut, clamp, scale, total_norm};
-use fastoptim::factor::Factor;
-use fastoptim::hyper::Value::{Flag, Number, Numbers, Word};
 use fastoptim::loss::cross_entropy::CrossEntropy;
+use fastoptim::loss::driver::pointwise;
 use fastoptim::loss::mse::Mse;
 use fastoptim::loss::{Input, Labels, Reduction, Target};
+use fastoptim::numeric::scale::Factor;
+use fastoptim::ops::clip::{Array, ArrayMut, clamp, scale, total_norm};
+use fastoptim::optim::hyper::Value::{Flag, Number, Numbers, Word};
 use fastoptim::optim::{Kind, Method};
-use fastoptim::pointwise;
-use fastoptim::prepare::Prepare;
-use fastoptim::segment::{Clock, Segment};
-use fastoptim::stream::stream;
-use fastoptim::work;
+use fastoptim::sweep::prologue::Prepare;
+use fastoptim::sweep::segment::{Clock, Segment};
+use fastoptim::sweep::stream::stream;
+use fastoptim::sweep::task;
 
 /// Elements: L1, L2, last-level cache, and four times a cache of 32 MiB.
 const SIZES: [usize; 4] = [1 << 10, 1 << 15, 1 << 20, 1 << 25];
@@ -79,7 +79,7 @@ fn optimizers(c: &mut Criterion) {
                         ..Clock::default()
                     };
                     let segment = Segment::native(&mut p, &g, &shape, state, clock);
-                    work::run(vec![method.plan(vec![segment], Prepare::default())]);
+                    task::run(vec![method.plan(vec![segment], Prepare::default())]);
                 });
             });
         }

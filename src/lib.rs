@@ -28,12 +28,12 @@
 //! norm of 1 as it is read:
 //!
 //! ```
-//! use fastoptim::clip::{self, Array};
+//! use fastoptim::ops::clip::{self, Array};
 //! use fastoptim::loss::{self, Input, Reduction, Weights};
 //! use fastoptim::optim::{Method, adam::Adam};
-//! use fastoptim::prepare::Prepare;
-//! use fastoptim::segment::{Clock, Segment};
-//! use fastoptim::work;
+//! use fastoptim::sweep::prologue::Prepare;
+//! use fastoptim::sweep::segment::{Clock, Segment};
+//! use fastoptim::sweep::task;
 //!
 //! let target = [0.0_f32, 0.0, 0.0, 5.0];
 //! let mut w = [1.0_f32, 2.0, -3.0, 4.0];
@@ -64,7 +64,7 @@
 //! let clock = Clock { step: 1, fresh: true, ..Clock::default() };
 //! let state = state.iter_mut().map(|array| &mut array[..]);
 //! let segment = Segment::native(&mut w, &g, &shape, state, clock);
-//! work::run(vec![adamw.plan(vec![segment], prepare)]);
+//! task::run(vec![adamw.plan(vec![segment], prepare)]);
 //!
 //! assert!(mse(&w, &mut g)? < before);
 //! assert!((w[0] - (1.0 - 0.1 * 0.01 - 0.1)).abs() < 1e-6);
@@ -78,38 +78,12 @@
 //! because the memory is another language's: [`Cells::from_raw`](cells::Cells::from_raw) (and
 //! [`read_from_raw`](cells::Cells::read_from_raw)) and [`Segment::follows`](segment::Segment::follows).
 
-pub mod average;
-pub mod cells;
-pub mod clip;
 pub mod error;
-pub mod factor;
-pub mod finish;
-pub mod float;
-pub mod following;
-pub mod hyper;
-pub mod isa;
-mod layers;
+pub mod exec;
 pub mod loss;
-pub mod math;
-pub mod mining;
-pub mod norm;
+pub mod numeric;
+pub mod ops;
 pub mod optim;
-pub mod pointwise;
-pub mod prepare;
-mod product;
-pub mod random;
 mod reduce;
-pub mod regularizer;
-mod rowwise;
-mod rule;
-pub mod sam;
-mod scratch;
-pub mod segment;
-mod stage;
 pub mod storage;
-pub mod stream;
-mod sweep;
-pub mod threads;
-pub mod vectorwise;
-mod wholes;
-pub mod work;
+pub mod sweep;

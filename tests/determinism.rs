@@ -3,13 +3,13 @@
 mod cases;
 mod kept;
 
-use fastoptim::clip::{Array, total_norm};
-use fastoptim::factor::Factor;
-use fastoptim::float::Float;
-use fastoptim::isa::{Tier, with_tier};
+use fastoptim::exec::isa::{Tier, with_tier};
+use fastoptim::exec::pool::with_threads;
+use fastoptim::numeric::float::Float;
+use fastoptim::numeric::scale::Factor;
+use fastoptim::ops::clip::{Array, total_norm};
 use fastoptim::optim::Method;
-use fastoptim::prepare::Prepare;
-use fastoptim::threads::with_threads;
+use fastoptim::sweep::prologue::Prepare;
 
 fn bits<T: Float>(arrays: &[Vec<T>]) -> Vec<u64> {
     arrays

@@ -3,9 +3,9 @@
 
 mod cases;
 
-use fastoptim::factor::Factor;
+use fastoptim::numeric::scale::Factor;
 use fastoptim::optim::Method;
-use fastoptim::prepare::Prepare;
+use fastoptim::sweep::prologue::Prepare;
 
 /// Miri is slow.
 const N: usize = if cfg!(miri) { 40 } else { 1000 };

@@ -4,9 +4,9 @@
 mod cases;
 
 use fastoptim::optim::Method;
-use fastoptim::prepare::Prepare;
-use fastoptim::segment::{Clock, Segment};
-use fastoptim::work;
+use fastoptim::sweep::prologue::Prepare;
+use fastoptim::sweep::segment::{Clock, Segment};
+use fastoptim::sweep::task;
 
 /// Elements of one segment, and of a gap.
 const N: usize = 40;
@@ -55,7 +55,7 @@ fn step(method: &Method, gaps: &[bool], clocks: [Clock; 2], follows: bool) -> Ve
         // SAFETY: `Array::segments` makes both from one pointer to the whole allocation.
         segments.push(unsafe { last.follows() });
     }
-    drop(work::run(vec![method.plan(segments, Prepare::default())]));
+    drop(task::run(vec![method.plan(segments, Prepare::default())]));
     arrays.into_iter().map(|array| array.numbers).collect()
 }
 

@@ -7,14 +7,14 @@ mod cases;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fastoptim::clip::{Array, total_norm};
-use fastoptim::factor::Factor;
-use fastoptim::float::Float;
+use fastoptim::exec::pool::{self, with_threads};
 use fastoptim::loss::cross_entropy::CrossEntropy;
 use fastoptim::loss::{Input, Labels, Reduction, Target};
+use fastoptim::numeric::float::Float;
+use fastoptim::numeric::scale::Factor;
+use fastoptim::ops::clip::{Array, total_norm};
 use fastoptim::optim::{Kind, Method};
-use fastoptim::prepare::Prepare;
-use fastoptim::threads::{self, with_threads};
+use fastoptim::sweep::prologue::Prepare;
 
 /// Threads that call at once.
 const CALLERS: usize = 4;
@@ -120,7 +120,7 @@ fn callers_at_once_compute_what_one_alone_does() {
                 if done.load(Ordering::Relaxed) {
                     break;
                 }
-                threads::set_count(n);
+                pool::set_count(n);
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
         });
@@ -154,7 +154,7 @@ fn callers_at_once_compute_what_one_alone_does() {
 fn nested(call: &(dyn Fn() -> u64 + Sync)) -> u64 {
     let found: Vec<_> = (0..3).map(|_| std::sync::OnceLock::new()).collect();
     with_threads(3, || {
-        threads::run(found.len(), usize::MAX, |index| {
+        pool::run(found.len(), usize::MAX, |index| {
             found[index].set(call()).expect("each index comes once");
         });
     });

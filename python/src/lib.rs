@@ -1,25 +1,13 @@
 //! `fastoptim._core`: checks arrays and calls the core. No arithmetic lives here.
 
-mod array;
-mod arrays;
-mod cells;
-mod clip;
-mod commit;
-mod engine;
 mod error;
-mod exclusive;
-mod group;
-mod inflight;
-mod items;
 mod loss;
-mod pairs;
-mod parameter;
-mod process;
-mod regularizer;
-mod slab;
-mod threads;
+mod memory;
+mod ops;
+mod optim;
+mod runtime;
 
-use fastoptim::isa::{self, Tier};
+use fastoptim::exec::isa::{self, Tier};
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
@@ -41,16 +29,16 @@ fn tiers() -> Vec<&'static str> {
 #[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     isa::choose().map_err(|error| PyImportError::new_err(error.to_string()))?;
-    process::watch_forks()?;
+    runtime::process::watch_forks()?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(tier, module)?)?;
     module.add_function(wrap_pyfunction!(tiers, module)?)?;
-    clip::register(module)?;
-    commit::register(module)?;
+    ops::clip::register(module)?;
+    runtime::commit::register(module)?;
     loss::register(module)?;
-    engine::register(module)?;
-    arrays::register(module)?;
-    regularizer::register(module)?;
-    slab::register(module)?;
-    threads::register(module)
+    optim::engine::register(module)?;
+    ops::arrays::register(module)?;
+    ops::penalty::register(module)?;
+    memory::slab::register(module)?;
+    runtime::threads::register(module)
 }

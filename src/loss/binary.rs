@@ -3,9 +3,9 @@
 use super::changed;
 use super::logistic::Logistic;
 use crate::error::{Error, Result};
-use crate::float::Float;
-use crate::math::Math;
-use crate::pointwise::{LANES, Piecewise, Pointwise};
+use crate::loss::driver::pointwise::{LANES, Piecewise, Pointwise};
+use crate::numeric::float::Float;
+use crate::numeric::math::Math;
 use crate::reduce::{self, Measure};
 
 /// The cross-entropy of a probability, each logarithm at least -100 as in PyTorch.

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use super::{Buffers, Input, Reduction, changed, check_loss_scale, piece};
 use crate::error::{Error, Result};
-use crate::float::Float;
-use crate::math::Math;
-use crate::pointwise;
-use crate::rowwise;
+use crate::loss::driver::pointwise;
+use crate::loss::driver::rowwise;
+use crate::numeric::float::Float;
+use crate::numeric::math::Math;
 
 /// The likelihood of `y`, with gradients by the mean and by the variance.
 #[derive(Clone, Copy, Debug)]

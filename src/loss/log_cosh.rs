@@ -1,7 +1,7 @@
 //! The logarithm of the hyperbolic cosine: `ln(cosh(x - y))`.
 
-use crate::math::Math;
-use crate::pointwise::Pointwise;
+use crate::loss::driver::pointwise::Pointwise;
+use crate::numeric::math::Math;
 
 /// Squared error over 2 near 0, absolute error less `ln(2)` far out, and smooth everywhere.
 #[derive(Clone, Copy, Debug)]

@@ -1,19 +1,19 @@
 //! The losses: one file each, and the drivers' view of what they read and write.
 //!
-//! A loss of one element at a time implements [`Pointwise`](crate::pointwise::Pointwise) and has a
+//! A loss of one element at a time implements [`Pointwise`](crate::loss::driver::pointwise::Pointwise) and has a
 //! line in the list below, by which the bindings find it. Losses of rows of scores stand on
-//! [`rowwise`](crate::rowwise), losses of vectors on [`vectorwise`].
+//! [`rowwise`](crate::loss::driver::rowwise), losses of vectors on [`vectorwise`].
 
 pub mod absolute;
 pub mod binary;
-mod buffers;
-mod classes;
 pub mod contrastive;
 pub mod cosine_embedding;
 pub mod cross_entropy;
 mod distance;
+pub mod driver;
 pub mod focal;
 pub mod gaussian;
+mod labels;
 pub mod likelihood;
 pub mod log_cosh;
 mod logistic;
@@ -23,17 +23,18 @@ pub mod multi_margin;
 pub mod nll;
 pub mod sigmoid_focal;
 pub mod triplet_margin;
+pub mod triplets;
 mod weights;
 
-pub(crate) use buffers::{Buffers, Partials, piece};
-pub use buffers::{Input, Reduction};
-pub(crate) use classes::weigh;
-pub use classes::{Labels, Target};
+pub(crate) use driver::buffers::{Buffers, Partials, piece};
+pub use driver::buffers::{Input, Reduction};
+pub(crate) use labels::weigh;
+pub use labels::{Labels, Target};
 pub use weights::Weights;
 
 use crate::error::{Error, Result};
-use crate::math::Math;
-use crate::{pointwise, vectorwise};
+use crate::numeric::math::Math;
+use driver::{pointwise, vectorwise};
 
 /// The list: the name of each elementwise loss, and how its parameters make it. Where a number is
 /// given for a parameter, the loss is one of its own.

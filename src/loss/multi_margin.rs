@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use super::{Buffers, Input, Labels, Reduction};
 use crate::error::{Error, Result};
-use crate::float::Float;
-use crate::pointwise;
-use crate::rowwise::{self, GROUP};
-use crate::scratch::Scratch;
+use crate::exec::scratch::Scratch;
+use crate::loss::driver::pointwise;
+use crate::loss::driver::rowwise::{self, GROUP};
+use crate::numeric::float::Float;
 
 /// The hinge of every class against the target's.
 #[derive(Clone, Copy, Debug)]

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::{Buffers, Input, Labels, Reduction};
 use crate::error::Result;
-use crate::float::Float;
-use crate::pointwise;
-use crate::rowwise::{self, GROUP};
+use crate::loss::driver::pointwise;
+use crate::loss::driver::rowwise::{self, GROUP};
+use crate::numeric::float::Float;
 
 /// The likelihood of classes, given its logarithms.
 #[derive(Clone, Copy, Debug)]

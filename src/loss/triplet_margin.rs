@@ -4,8 +4,8 @@
 use super::distance::{Chebyshev, Distance, Euclid, Power, Squared, Taxicab};
 use super::{Input, Reduction};
 use crate::error::Result;
-use crate::float::Float;
-use crate::vectorwise::{self, Vectors};
+use crate::loss::driver::vectorwise::{self, Vectors};
+use crate::numeric::float::Float;
 
 /// An anchor nearer to its positive than to its negative, by `margin`.
 #[derive(Clone, Copy, Debug)]

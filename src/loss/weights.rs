@@ -3,9 +3,9 @@
 use super::binary::{Bce, BceWithLogits, WithPositives};
 use super::{Input, Reduction, piece, require_len};
 use crate::error::{Error, Result};
-use crate::float::Float;
-use crate::math::Math;
-use crate::pointwise::{Each, LANES, Piecewise, compute_pieces};
+use crate::loss::driver::pointwise::{Each, LANES, Piecewise, compute_pieces};
+use crate::numeric::float::Float;
+use crate::numeric::math::Math;
 
 /// The weights that a caller may give to a binary cross-entropy.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,8 +1,8 @@
 //! Adagrad (Duchi, Hazan and Singer, 2011).
 
-use crate::float::Float;
-use crate::hyper::{NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text

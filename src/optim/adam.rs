@@ -2,10 +2,10 @@
 
 use super::cautious::{Cautious, Directed};
 use super::moments::{Moments, correction};
-use crate::float::Float;
-use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
-use crate::segment::Clock;
+use crate::numeric::float::Float;
+use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::Clock;
 
 hyper! {
     /// ```text

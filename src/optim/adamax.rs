@@ -1,9 +1,9 @@
 //! Adamax (Kingma and Ba, 2015).
 
 use super::moments::correction;
-use crate::float::Float;
-use crate::hyper::{BETAS, NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{BETAS, NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text

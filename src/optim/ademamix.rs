@@ -1,9 +1,9 @@
 //! AdEMAMix (Pagliardini, Ablin and Grangier, 2024).
 
 use super::moments::{Moments, correction};
-use crate::float::Float;
-use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text

@@ -1,9 +1,9 @@
 //! Averaged stochastic gradient descent (Polyak and Juditsky, 1992).
 
-use crate::float::Float;
-use crate::hyper::{NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
-use crate::segment::{Clock, MAX_SCALARS};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::{Clock, MAX_SCALARS};
 
 hyper! {
     /// ```text

@@ -1,9 +1,9 @@
 //! The cautious mask (Liang et al., 2024): a step keeps only the elements whose sign the gradient
 //! shares, and grows by what it has lost.
 
-use crate::float::Float;
-use crate::rule::{Layered, Rule};
-use crate::work::Sums;
+use crate::numeric::float::Float;
+use crate::sweep::rule::{Layered, Rule};
+use crate::sweep::task::Sums;
 
 /// A rule whose step can be masked: `p = keep * p - u`.
 pub(super) trait Directed<T, const S: usize>: Rule<T, S> {

@@ -1,10 +1,10 @@
 //! LAMB (You et al., 2020).
 
 use super::moments::{Moments, correction};
-use crate::float::Float;
-use crate::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
-use crate::rule::{Layered, Optimizer, Visitor};
-use crate::work::Sums;
+use crate::numeric::float::Float;
+use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
+use crate::sweep::rule::{Layered, Optimizer, Visitor};
+use crate::sweep::task::Sums;
 
 hyper! {
     /// ```text

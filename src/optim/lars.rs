@@ -1,10 +1,10 @@
 //! LARS (You, Gitman and Ginsburg, 2017).
 
 use crate::error::{Error, Result};
-use crate::float::Float;
-use crate::hyper::{Kind, NON_NEGATIVE, hyper};
-use crate::rule::{Layered, Optimizer, Visitor};
-use crate::work::Sums;
+use crate::numeric::float::Float;
+use crate::optim::hyper::{Kind, NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Layered, Optimizer, Visitor};
+use crate::sweep::task::Sums;
 
 hyper! {
     /// ```text

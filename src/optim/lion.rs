@@ -1,9 +1,9 @@
 //! Lion (Chen et al., 2023).
 
 use super::cautious::{Cautious, Directed};
-use crate::float::Float;
-use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text

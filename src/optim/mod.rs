@@ -8,6 +8,7 @@ pub mod adamax;
 pub mod ademamix;
 pub mod asgd;
 mod cautious;
+pub mod hyper;
 pub mod lamb;
 pub mod lars;
 pub mod lion;
@@ -24,15 +25,15 @@ pub mod sgd;
 pub use moments::{Moment, moment};
 
 use crate::error::Result;
-use crate::float::Float;
-use crate::hyper::{Hyper, Spec, Value};
-use crate::layers::Layers;
-use crate::prepare::Prepare;
-use crate::rule::{Layered, Optimizer, Rule, Visitor, Whole};
-use crate::segment::{Clock, MAX_SCALARS, Segment};
-use crate::sweep::Sweep;
-use crate::wholes::Wholes;
-use crate::work::Work;
+use crate::numeric::float::Float;
+use crate::optim::hyper::{Hyper, Spec, Value};
+use crate::sweep::elementwise::Sweep;
+use crate::sweep::prologue::Prepare;
+use crate::sweep::rule::{Layered, Optimizer, Rule, Visitor, Whole};
+use crate::sweep::segment::{Clock, MAX_SCALARS, Segment};
+use crate::sweep::task::Work;
+use crate::sweep::tensorwise::Wholes;
+use crate::sweep::two_pass::Layers;
 
 /// The state arrays of a parameter of this many dimensions.
 struct StateNames(usize);
@@ -191,7 +192,7 @@ macro_rules! optimizers {
             }
 
             /// The work of one step over `segments`, each with one array per name in
-            /// [`Method::state`]. [`work::run`](crate::work::run) does it.
+            /// [`Method::state`]. [`work::run`](crate::sweep::task::run) does it.
             ///
             /// # Panics
             /// A segment has other state arrays, or a shape that [`Method::check_shape`] refuses.

@@ -1,13 +1,13 @@
 //! Muon (Jordan et al., 2024): momentum whose singular values are brought near 1.
 
 use crate::error::{Error, Result};
-use crate::float::Float;
-use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
-use crate::isa::{Kernel, Tier};
-use crate::product::{Affine, Factor, multiply, transpose};
+use crate::exec::isa::{Kernel, Tier};
+use crate::exec::pool::{self, CHUNK};
+use crate::numeric::float::Float;
+use crate::ops::matmul::{Affine, Factor, multiply, transpose};
+use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::reduce::{self, Squares};
-use crate::rule::{Optimizer, Visitor, Whole};
-use crate::threads::{self, CHUNK};
+use crate::sweep::rule::{Optimizer, Visitor, Whole};
 
 hyper! {
     /// ```text
@@ -96,7 +96,7 @@ impl<T: Float> Whole<T> for Step<T> {
             return;
         }
         let n = p.len();
-        threads::for_chunks(m, CHUNK, n / 2, |from, m| {
+        pool::for_chunks(m, CHUNK, n / 2, |from, m| {
             let g = &g[from..from + m.len()];
             tier.run(Mix {
                 m,
@@ -107,7 +107,7 @@ impl<T: Float> Whole<T> for Step<T> {
         });
         let mut x = m.to_vec();
         if self.nesterov {
-            threads::for_chunks(&mut x, CHUNK, n / 2, |from, m| {
+            pool::for_chunks(&mut x, CHUNK, n / 2, |from, m| {
                 let g = &g[from..from + m.len()];
                 tier.run(Mix {
                     m,
@@ -119,7 +119,7 @@ impl<T: Float> Whole<T> for Step<T> {
         }
         let norm = reduce::measure(&[&x], Squares { scale: 1.0 })[0].sqrt();
         let scale = T::from_f64(1.0 / norm.max(self.eps));
-        threads::for_chunks(&mut x, CHUNK, n / 4, |_, x| tier.run(Scale { x, scale }));
+        pool::for_chunks(&mut x, CHUNK, n / 4, |_, x| tier.run(Scale { x, scale }));
         let x = self.orthogonalize(x, [rows, cols], tier);
 
         let (height, width) = (rows as f64, cols as f64);
@@ -129,7 +129,7 @@ impl<T: Float> Whole<T> for Step<T> {
             (height / width).max(1.0).sqrt()
         };
         let lr = T::from_f64(self.lr * ratio);
-        threads::for_chunks(p, CHUNK, n / 2, |from, p| {
+        pool::for_chunks(p, CHUNK, n / 2, |from, p| {
             let x = &x[from..from + p.len()];
             tier.run(Apply {
                 p,

@@ -1,10 +1,10 @@
 //! NAdam (Dozat, 2016).
 
 use super::moments::{Moments, correction};
-use crate::float::Float;
-use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
-use crate::segment::{Clock, MAX_SCALARS};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::{Clock, MAX_SCALARS};
 
 hyper! {
     /// ```text

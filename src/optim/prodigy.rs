@@ -1,11 +1,11 @@
 //! Prodigy (Mishchenko and Defazio, 2023): Adam that estimates its own learning rate d.
 
 use super::moments::correction;
-use crate::float::Float;
-use crate::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
-use crate::rule::{Layered, Optimizer, Visitor};
-use crate::segment::{Clock, MAX_SCALARS};
-use crate::work::Sums;
+use crate::numeric::float::Float;
+use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
+use crate::sweep::rule::{Layered, Optimizer, Visitor};
+use crate::sweep::segment::{Clock, MAX_SCALARS};
+use crate::sweep::task::Sums;
 
 hyper! {
     /// ```text

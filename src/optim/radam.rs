@@ -1,9 +1,9 @@
 //! RAdam (Liu et al., 2020).
 
 use super::moments::{Moments, correction};
-use crate::float::Float;
-use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text

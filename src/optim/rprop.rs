@@ -1,8 +1,8 @@
 //! Rprop (Riedmiller and Braun, 1993), in the form that forgets a gradient whose sign has turned.
 
-use crate::float::Float;
-use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text

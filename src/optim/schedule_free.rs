@@ -9,15 +9,15 @@
 //! `x = (p - (1 - b1) z) / b1`: [`blend`] goes from one to the other.
 
 use super::moments::correction;
-use crate::cells::Cells;
-use crate::float::Float;
-use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
-use crate::isa::{self, Kernel};
-use crate::prepare::STAGE;
-use crate::rule::{Optimizer, Rule, Visitor};
-use crate::scratch::Scratch;
-use crate::segment::{Clock, MAX_SCALARS};
-use crate::threads::{self, CHUNK};
+use crate::exec::isa::{self, Kernel};
+use crate::exec::pool::{self, CHUNK};
+use crate::exec::scratch::Scratch;
+use crate::numeric::float::Float;
+use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
+use crate::storage::view::Cells;
+use crate::sweep::prologue::STAGE;
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::{Clock, MAX_SCALARS};
 
 /// What both have beside the direction u.
 struct Schedule {
@@ -249,7 +249,7 @@ pub fn blend<T: Float>(p: Cells<'_, T>, z: Cells<'_, T>, weight: f64) {
     let tier = isa::current();
     let n = p.len();
     let weight = T::from_f64(weight);
-    threads::run(n.div_ceil(CHUNK), n / 2, |chunk| {
+    pool::run(n.div_ceil(CHUNK), n / 2, |chunk| {
         let mut scratch = Scratch::<T, 2>::new(STAGE);
         let [x, y] = scratch.arrays();
         for from in (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).step_by(STAGE) {

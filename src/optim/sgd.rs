@@ -1,10 +1,10 @@
 //! Stochastic gradient descent with momentum (Polyak, 1964; Sutskever et al., 2013).
 
 use crate::error::{Error, Result};
-use crate::float::Float;
-use crate::hyper::{Kind, NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
-use crate::segment::Clock;
+use crate::numeric::float::Float;
+use crate::optim::hyper::{Kind, NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::Clock;
 
 hyper! {
     /// ```text

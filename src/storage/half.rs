@@ -1,8 +1,8 @@
 //! Numbers in 16 bits, by integer arithmetic on the bits of `f32`.
 
 use super::Rounding;
-use crate::float::Float;
-use crate::isa::{Kernel, Tier};
+use crate::exec::isa::{Kernel, Tier};
+use crate::numeric::float::Float;
 
 /// A 16-bit format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,11 +5,12 @@
 //! step to the next is smaller than half a unit of the format, rounding to nearest loses it every
 //! time; stochastic rounding keeps it on average.
 
-mod blocks;
 mod half;
+mod int8;
+pub mod view;
 
-pub use blocks::{BLOCK, load_signed, load_squares, store_signed, store_squares};
 pub use half::{Half, load_half, store_half};
+pub use int8::{BLOCK, load_signed, load_squares, store_signed, store_squares};
 
 /// How numbers are rounded that do not fit.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,11 +1,11 @@
 //! Configurations of every optimizer and arrays to run them on.
 
-use fastoptim::float::Float;
-use fastoptim::hyper::{self, Spec, Value};
+use fastoptim::numeric::float::Float;
+use fastoptim::optim::hyper::{self, Spec, Value};
 use fastoptim::optim::{Kind, Method};
-use fastoptim::prepare::Prepare;
-use fastoptim::segment::{Clock, Segment};
-use fastoptim::work;
+use fastoptim::sweep::prologue::Prepare;
+use fastoptim::sweep::segment::{Clock, Segment};
+use fastoptim::sweep::task;
 
 /// The values of one hyperparameter that select rules of their own.
 fn choices(spec: &Spec) -> Vec<Value> {
@@ -127,7 +127,7 @@ pub(crate) fn run<T: Float>(method: &Method, lengths: &[usize], prepare: Prepare
             segments.push(Segment::native(p_head, g_head, shape, state, clock));
             (p_rest, g_rest) = (p_tail, g_tail);
         }
-        let found = work::run(vec![method.plan(segments, prepare)]);
+        let found = task::run(vec![method.plan(segments, prepare)]);
         scalars = found[0].unwrap_or_else(|| method.advance(clock));
     }
     [vec![p], states.concat()].concat()

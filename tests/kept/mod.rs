@@ -1,12 +1,12 @@
 //! Parameters in 16 bits, with moments in 8, and all that may follow a step.
 
-use fastoptim::cells::Cells;
-use fastoptim::finish::Finish;
 use fastoptim::optim::{Method, Moment, moment};
-use fastoptim::prepare::Prepare;
-use fastoptim::segment::{Clock, MAX_SCALARS, Segment};
+use fastoptim::storage::view::Cells;
 use fastoptim::storage::{BLOCK, Half, Noise, Rounding};
-use fastoptim::work;
+use fastoptim::sweep::epilogue::Finish;
+use fastoptim::sweep::prologue::Prepare;
+use fastoptim::sweep::segment::{Clock, MAX_SCALARS, Segment};
+use fastoptim::sweep::task;
 
 use crate::cases::{numbers, shape};
 
@@ -134,7 +134,7 @@ pub(crate) fn run(
         .collect();
     for step in 1..=3 {
         let segments = parameters.iter_mut().map(|one| one.segment(method, step));
-        let found = work::run(vec![method.plan(segments.collect(), prepare)])[0];
+        let found = task::run(vec![method.plan(segments.collect(), prepare)])[0];
         for one in &mut parameters {
             one.scalars = found.unwrap_or_else(|| method.advance(one.clock(step)));
         }

@@ -1,14 +1,14 @@
 //! The choice of triplets.
 
-use fastoptim::mining::{self, Kind};
+use fastoptim::loss::triplets::{self, Kind};
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::{Integers, require_shape};
-use crate::array::{Array, floats, with_float};
 use crate::error::to_py;
-use crate::inflight;
+use crate::memory::inflight;
+use crate::memory::numpy::{Array, floats, with_float};
 
 type Rows<'py> = Bound<'py, PyArray1<i64>>;
 
@@ -43,7 +43,7 @@ pub(super) fn mine_triplets<'py>(
         // SAFETY: the elements have this type, this frame holds the array until the call ends, and it
         // is registered, so that no other call writes it.
         let x = unsafe { embeddings.slice::<T>() };
-        py.detach(|| mining::mine(x, length, &labels, kind, margin))
+        py.detach(|| triplets::mine(x, length, &labels, kind, margin))
     })
     .map_err(to_py)?;
     Ok((a.into_pyarray(py), p.into_pyarray(py), n.into_pyarray(py)))

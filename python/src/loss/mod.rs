@@ -11,16 +11,16 @@ mod vectors;
 use std::ops::Range;
 
 use fastoptim::loss::{self, Input, Reduction, Target, Weights};
-use fastoptim::math::Math;
+use fastoptim::numeric::math::Math;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyFloat, PyTuple};
 
-use crate::array::{Array, Dtype, check_disjoint, floats};
 use crate::error::to_py;
-use crate::inflight;
-use crate::items::Items;
+use crate::memory::inflight;
+use crate::memory::items::Items;
+use crate::memory::numpy::{Array, Dtype, check_disjoint, floats};
 
 /// The value, and the gradient or a tuple of them where asked for.
 type Found<'py> = (Bound<'py, PyAny>, Option<Bound<'py, PyAny>>);

@@ -5,9 +5,9 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::{Found, Integers, Written, reduction, require_dtype, require_shape, target_of};
-use crate::array::{Array, Dtype, floats, with_float};
 use crate::error::to_py;
-use crate::items::Items;
+use crate::memory::items::Items;
+use crate::memory::numpy::{Array, Dtype, floats, with_float};
 
 /// A loss of rows by name.
 #[pyfunction]

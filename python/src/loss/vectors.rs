@@ -6,9 +6,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::{Found, Integers, Written, reduction, require_dtype, require_shape, target_of};
-use crate::array::{Array, Dtype, floats, with_float};
 use crate::error::to_py;
-use crate::items::Items;
+use crate::memory::items::Items;
+use crate::memory::numpy::{Array, Dtype, floats, with_float};
 
 /// Arrays of the first one's type and shape.
 fn alike<'py>(named: &[(&str, &Bound<'py, PyAny>)]) -> PyResult<Vec<Array<'py>>> {

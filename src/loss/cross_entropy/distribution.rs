@@ -1,8 +1,8 @@
 //! What a row should predict: `q_j` for each class `j`.
 
-use crate::float::Float;
 use crate::loss::Labels;
-use crate::loss::classes::Index;
+use crate::loss::labels::Index;
+use crate::numeric::float::Float;
 
 /// The class of a row that stands apart.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -11,11 +11,11 @@ mod wide;
 
 use distribution::{Class, Distribution, Probabilities};
 
-use super::classes::Index;
+use super::labels::Index;
 use super::{Buffers, Input, Labels, Reduction, Target};
 use crate::error::{Error, Result};
-use crate::math::Math;
-use crate::rowwise;
+use crate::loss::driver::rowwise;
+use crate::numeric::math::Math;
 
 /// Cross-entropy with PyTorch's options.
 #[derive(Clone, Copy, Debug)]

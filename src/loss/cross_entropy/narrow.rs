@@ -6,11 +6,11 @@ use std::ops::Range;
 use super::distribution::{Distribution, Pivot};
 use super::wide::{log_of_sum, pivot_gradient};
 use super::{Focus, Rows};
+use crate::exec::scratch::Scratch;
+use crate::loss::driver::pointwise;
+use crate::loss::driver::rowwise::{self, GROUP};
 use crate::loss::weigh;
-use crate::math::Math;
-use crate::pointwise;
-use crate::rowwise::{self, GROUP};
-use crate::scratch::Scratch;
+use crate::numeric::math::Math;
 
 #[derive(Clone, Copy)]
 pub(super) struct Narrow<'a, T, D, F>(pub(super) Rows<'a, T, D, F>);

@@ -1,6 +1,6 @@
 use super::*;
-use crate::isa::{self, Tier};
-use crate::threads;
+use crate::exec::isa::{self, Tier};
+use crate::exec::pool;
 
 /// Reproducible logits between -4 and 4.
 fn logits<T: Math>(n: usize) -> Vec<T> {
@@ -144,7 +144,7 @@ fn tiers_threads_and_places_give_the_same_bits() {
                 assert!(expected.0.is_finite());
                 for tier in Tier::supported() {
                     for count in [1, 2, 3] {
-                        let call = || threads::with_threads(count, || run(count == 3));
+                        let call = || pool::with_threads(count, || run(count == 3));
                         assert!(isa::with_tier(tier, call).expect("supported") == expected);
                     }
                 }

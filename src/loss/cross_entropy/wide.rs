@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::distribution::{Distribution, Pivot};
 use super::{Focus, Rows};
+use crate::loss::driver::{pointwise, rowwise};
 use crate::loss::weigh;
-use crate::math::Math;
-use crate::{pointwise, rowwise};
+use crate::numeric::math::Math;
 
 /// 64 lanes of `f32` fill four AVX-512 registers.
 pub(super) const LANES: usize = 64;

@@ -1,8 +1,8 @@
 //! The elementwise losses: the same bits on every tier, for any number of threads and in place.
 
 use super::*;
-use crate::isa::{self, Tier};
-use crate::threads;
+use crate::exec::isa::{self, Tier};
+use crate::exec::pool;
 
 const CASES: &[(&str, &[f64])] = &[
     ("mse", &[]),
@@ -60,7 +60,7 @@ fn check<T: Math>(name: &str, parameters: &[f64], n: usize, weighted: [bool; 2])
     let expected = isa::with_tier(Tier::Baseline, run).expect("supported");
     for tier in Tier::supported() {
         for count in [1, 3] {
-            let found = isa::with_tier(tier, || threads::with_threads(count, run));
+            let found = isa::with_tier(tier, || pool::with_threads(count, run));
             assert!(
                 found.expect("supported") == expected,
                 "{name} {n} {tier} {count}"

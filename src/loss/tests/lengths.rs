@@ -1,7 +1,7 @@
 //! Lengths that do not fit together, or whose product wraps, are refused before anything is written.
 
 use super::*;
-use crate::mining::{self, Kind};
+use crate::loss::triplets::{self, Kind};
 
 const NAMES: [(&str, &[f64]); 5] = [
     ("cross_entropy", &[0.0]),
@@ -63,7 +63,7 @@ fn vectors_whose_elements_cannot_be_counted() {
             assert!(is_refused(&found), "{name} {shape:?}");
         }
     }
-    let found = mining::mine::<f32>(&[], HALF, &[0, 1], Kind::Hard, 0.2);
+    let found = triplets::mine::<f32>(&[], HALF, &[0, 1], Kind::Hard, 0.2);
     assert!(is_refused(&found));
 }
 
@@ -152,6 +152,6 @@ fn arrays_of_another_length() {
         1.0,
     );
     assert!(is_refused(&found));
-    assert!(is_refused(&mining::mine(&x, 4, &[0, 1], Kind::Hard, 0.2)));
+    assert!(is_refused(&triplets::mine(&x, 4, &[0, 1], Kind::Hard, 0.2)));
     assert_eq!(g, [7.0; 6]);
 }

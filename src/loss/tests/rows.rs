@@ -1,8 +1,8 @@
 //! The losses of rows and of vectors: the same bits on every tier and for any number of threads.
 
 use super::*;
-use crate::isa::{self, Tier};
-use crate::threads;
+use crate::exec::isa::{self, Tier};
+use crate::exec::pool;
 
 /// Numbers in (0, 1) without a pattern.
 fn numbers<T: Math>(n: usize, seed: u64) -> Vec<T> {
@@ -36,7 +36,7 @@ fn check<T: Math>(
     assert!(expected.0.is_finite(), "{what}");
     for tier in Tier::supported() {
         for count in [1, 2, 3] {
-            let call = || threads::with_threads(count, run);
+            let call = || pool::with_threads(count, run);
             let found = isa::with_tier(tier, call).expect("supported");
             assert!(found == expected, "{what}, {tier}, {count}");
         }
