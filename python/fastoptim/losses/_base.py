@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastoptim import _core
-from fastoptim._arguments import number
+from fastoptim._checks import number
 
 Array = npt.NDArray[Any]
 Reduction = Literal["mean", "sum", "none"]

@@ -19,8 +19,8 @@ from fastoptim.lr_scheduler._arguments import (
 )
 from fastoptim.lr_scheduler._groups import check_optimizer, writing_rate, written_rate
 from fastoptim.lr_scheduler._states import checked_state, rates_of
-from fastoptim.objective import number
 from fastoptim.schedules._base import finite, non_negative, one_of
+from fastoptim.tools.objective import number
 
 
 class ReduceLROnPlateau:

@@ -10,13 +10,13 @@ import numpy as np
 
 from fastoptim import _core
 from fastoptim._commit import Call, setting
-from fastoptim.buffer import FlatBuffer
-from fastoptim.ema import EMA
 from fastoptim.errors import CheckpointError
 from fastoptim.optim._checkpoint import checked_state, count, entry_of
 from fastoptim.optim._storage import Storage
-from fastoptim.regularizers import Regularizer
-from fastoptim.structure import (
+from fastoptim.params.ema import EMA
+from fastoptim.params.flat_buffer import FlatBuffer
+from fastoptim.params.regularizers import Regularizer
+from fastoptim.params.structure import (
     Array,
     Arrays,
     Grads,

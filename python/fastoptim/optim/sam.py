@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastoptim import _core
-from fastoptim._arguments import flag, number
+from fastoptim._checks import flag, number
 from fastoptim._commit import setting
 from fastoptim.optim._base import Array, Grads, Optimizer, StepInfo
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from fastoptim import _core
-from fastoptim.buffer import FlatBuffer
-from fastoptim.structure import Array, Arrays, named_arrays
+from fastoptim.params.flat_buffer import FlatBuffer
+from fastoptim.params.structure import Array, Arrays, named_arrays
 
 
 class _Search:

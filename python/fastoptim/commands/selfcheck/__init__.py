@@ -11,7 +11,8 @@ import sys
 from collections.abc import Mapping
 
 import fastoptim as fo
-from fastoptim import _core, _selfcheck
+from fastoptim import _core
+from fastoptim.commands.selfcheck import hashes as hashing
 
 ABOUT = "compare the bits of every optimizer and loss on this machine with the published ones"
 DESCRIPTION = f"""{ABOUT[0].upper()}{ABOUT[1:]}, for each instruction set and several numbers of
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the published hashes, each with what differs from it, and the count for each tier."""
-    published: Hashes = json.loads(_selfcheck.PUBLISHED.read_text(encoding="utf-8"))
+    published: Hashes = json.loads(hashing.PUBLISHED.read_text(encoding="utf-8"))
     print(f"fastoptim {fo.__version__} on {platform.machine()}, {platform.system()}")
     found: dict[str, Hashes] = {}
     for tier in _core.tiers():
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
 def hashes_of(tier: str) -> subprocess.CompletedProcess[str]:
     """Run everything in another process, with an instruction set forced."""
-    command = [sys.executable, "-m", "fastoptim._selfcheck", *map(str, THREADS)]
+    command = [sys.executable, "-m", "fastoptim.commands.selfcheck.hashes", *map(str, THREADS)]
     return subprocess.run(
         command,
         env=os.environ | {"FASTOPTIM_ISA": tier},

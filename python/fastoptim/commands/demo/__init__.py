@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     reason = obstacle(output, {"sklearn": "scikit-learn"}, extra="demo")
     if reason is not None:
         return refuse("demo", reason)
-    from fastoptim import _demo
+    from fastoptim.commands.demo import training
 
-    _demo.run(options.epochs, options.seed, output)
+    training.run(options.epochs, options.seed, output)
     return 0

@@ -44,10 +44,10 @@ def run(options: argparse.Namespace) -> int:
             reason = f"--threads: {error}"
     if reason is not None:
         return refuse("bench", reason)
-    from fastoptim import _bench
+    from fastoptim.commands.bench import cases
 
     try:
-        _bench.run(options.threads, options.rounds, options.output, full=options.full)
+        cases.run(options.threads, options.rounds, options.output, full=options.full)
     except AssertionError as error:
         print(f"python -m fastoptim bench: {error}", file=sys.stderr)
         return 1

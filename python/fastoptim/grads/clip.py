@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim import _core
-from fastoptim._arguments import number
-from fastoptim.buffer import FlatBuffer
+from fastoptim._checks import number
+from fastoptim.params.flat_buffer import FlatBuffer
 
 Gradients: TypeAlias = (
     FlatBuffer

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 import fastoptim as fo
-from fastoptim._demo import NumPyAdamW, numpy_cross_entropy
-from fastoptim._harness import Array, Contestant, torch_answer, torch_parameters
+from fastoptim.commands.bench.harness import Array, Contestant, torch_answer, torch_parameters
+from fastoptim.commands.demo.training import NumPyAdamW, numpy_cross_entropy
 
 Labels = npt.NDArray[np.int64]
 
@@ -22,12 +22,14 @@ LR, WEIGHT_DECAY = 1e-3, 1e-2
 
 
 def our_adamw(params: list[Array], grads: list[Array]) -> Contestant:
+    """Step fastoptim's AdamW."""
     params = [p.copy() for p in params]
     opt = fo.AdamW(params, lr=LR, weight_decay=WEIGHT_DECAY)
     return Contestant(lambda: opt.step(grads), lambda: params)
 
 
 def numpy_adamw(params: list[Array], grads: list[Array]) -> Contestant:
+    """Step AdamW written in NumPy, in place."""
     params = [p.copy() for p in params]
     optimizers = [NumPyAdamW(p.size, LR, WEIGHT_DECAY) for p in params]
 
@@ -39,6 +41,7 @@ def numpy_adamw(params: list[Array], grads: list[Array]) -> Contestant:
 
 
 def torch_adamw(params: list[Array], grads: list[Array], *, fused: bool | None) -> Contestant:
+    """Step PyTorch's AdamW."""
     import torch
 
     parameters = torch_parameters(params, grads)
@@ -47,6 +50,7 @@ def torch_adamw(params: list[Array], grads: list[Array], *, fused: bool | None) 
 
 
 def optax_adamw(params: list[Array], grads: list[Array]) -> Contestant:
+    """Step optax's AdamW under jit."""
     import jax
     import optax
 
@@ -69,6 +73,7 @@ def optax_adamw(params: list[Array], grads: list[Array]) -> Contestant:
 
 
 def our_loss(loss: Any, x: Array, target: Array | Labels) -> Contestant:
+    """Compute a loss of fastoptim with its gradient."""
     out = np.empty_like(x)
     return Contestant(
         lambda: loss.value_and_grad(x, target, out=out),
@@ -79,6 +84,7 @@ def our_loss(loss: Any, x: Array, target: Array | Labels) -> Contestant:
 def torch_loss(
     loss: str | Callable[..., Any], x: Array, target: Array | Labels, **arguments: float
 ) -> Contestant:
+    """Compute a loss of PyTorch with its gradient."""
     import torch
 
     function = getattr(torch.nn.functional, loss) if isinstance(loss, str) else loss
@@ -94,6 +100,7 @@ def torch_loss(
 
 
 def optax_cross_entropy(x: Array, target: Labels) -> Contestant:
+    """Compute optax's cross-entropy with its gradient under jit."""
     import jax
     import optax
 
@@ -107,6 +114,7 @@ def optax_cross_entropy(x: Array, target: Labels) -> Contestant:
 
 
 def numpy_loss_of_classes(x: Array, target: Labels) -> Contestant:
+    """Compute the cross-entropy with its gradient in NumPy."""
     out = np.empty_like(x)
     found: list[float] = []
 

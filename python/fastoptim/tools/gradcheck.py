@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim import _arguments
+from fastoptim import _checks
 from fastoptim._commit import T, restored
-from fastoptim.objective import number
-from fastoptim.progress import progress
-from fastoptim.structure import Array, Arrays, in_form, matched, real_arrays
+from fastoptim.params.structure import Array, Arrays, in_form, matched, real_arrays
+from fastoptim.tools.objective import number
+from fastoptim.tools.progress import progress
 
 __all__ = ["GradCheck", "check_grad", "numerical_gradient"]
 
@@ -32,7 +32,7 @@ class _Probe:
     """
 
     def __init__(self, fn: Callable[[Any], float], x: Arrays, eps: float) -> None:
-        eps = _arguments.number("eps", eps)
+        eps = _checks.number("eps", eps)
         if not (math.isfinite(eps) and eps > 0):
             raise ValueError(f"eps must be finite and > 0, got {eps}")
         self.fn, self.eps = fn, eps
@@ -264,7 +264,7 @@ def check_grad(
     >>> bool(check), check.worst_index
     (False, (1, 1))
     """
-    tol = _arguments.number("tol", tol)
+    tol = _checks.number("tol", tol)
     if not (math.isfinite(tol) and tol >= 0):
         raise ValueError(f"tol must be finite and >= 0, got {tol}")
     probe = _Probe(fn, x, eps)

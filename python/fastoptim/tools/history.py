@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from fastoptim import _core
 from fastoptim._commit import Call, setting
-from fastoptim.clip import Gradients, get_total_norm
-from fastoptim.objective import number
+from fastoptim.grads.clip import Gradients, get_total_norm
+from fastoptim.tools.objective import number
 
 __all__ = ["History"]
 

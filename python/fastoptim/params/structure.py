@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim import _core
-from fastoptim.buffer import FlatBuffer
+from fastoptim.params.flat_buffer import FlatBuffer
 
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = FlatBuffer | Array | Sequence[Array] | Mapping[str, Array]

@@ -15,7 +15,7 @@ import numpy as np
 
 import fastoptim as fo
 from fastoptim import _core
-from fastoptim._contestants import (
+from fastoptim.commands.bench.contestants import (
     numpy_adamw,
     numpy_loss_of_classes,
     optax_adamw,
@@ -25,7 +25,7 @@ from fastoptim._contestants import (
     torch_adamw,
     torch_loss,
 )
-from fastoptim._harness import (
+from fastoptim.commands.bench.harness import (
     HAS_OPTAX,
     HAS_TORCH,
     Contestant,

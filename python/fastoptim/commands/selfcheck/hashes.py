@@ -1,8 +1,8 @@
 """Fixed runs of every optimizer and loss, as hashes of the bits that come out.
 
-``python -m fastoptim._selfcheck`` prints the hashes on this machine, which are published in
-``selfcheck.json``, and with numbers of threads after it, those for each. Inputs are made from
-integers: no library of anyone's has a part in them.
+``python -m fastoptim.commands.selfcheck.hashes`` prints the hashes on this machine; with numbers of
+threads as arguments, those for each number. The published hashes are in ``selfcheck.json``. Inputs
+are made from integers, so that they depend on no library.
 """
 
 from __future__ import annotations

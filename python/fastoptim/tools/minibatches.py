@@ -8,7 +8,7 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim._arguments import flag, integer
+from fastoptim._checks import flag, integer
 
 __all__ = ["Minibatches", "minibatches"]
 

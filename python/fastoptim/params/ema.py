@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from fastoptim import _core
-from fastoptim._arguments import flag, integer, number
+from fastoptim._checks import flag, integer, number
 from fastoptim._commit import Call, setting
-from fastoptim.buffer import FlatBuffer
 from fastoptim.errors import CheckpointError
-from fastoptim.structure import Array, Params, all_arrays, averaged, in_order, is_groups
+from fastoptim.params.flat_buffer import FlatBuffer
+from fastoptim.params.structure import Array, Params, all_arrays, averaged, in_order, is_groups
 
 __all__ = ["EMA"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from fastoptim import _core
-from fastoptim._arguments import number
+from fastoptim._checks import number
 from fastoptim._commit import setting
-from fastoptim.buffer import FlatBuffer
-from fastoptim.structure import Grads, Params, all_arrays, averaged, in_order
+from fastoptim.params.flat_buffer import FlatBuffer
+from fastoptim.params.structure import Grads, Params, all_arrays, averaged, in_order
 
 __all__ = ["GradAccumulator"]
 

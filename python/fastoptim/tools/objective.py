@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fastoptim import _arguments
+from fastoptim import _checks
 
 
 def number(name: str, found: Any) -> float:
@@ -18,7 +18,7 @@ def number(name: str, found: Any) -> float:
     """
     if math.prod(getattr(found, "shape", ())) != 1:
         raise TypeError(f"{name} must be a number, got an array of shape {found.shape}")
-    return _arguments.number(name, found.item() if hasattr(found, "item") else found)
+    return _checks.number(name, found.item() if hasattr(found, "item") else found)
 
 
 def loss_and_grads(name: str, found: Any) -> tuple[float, Any]:

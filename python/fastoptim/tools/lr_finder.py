@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim._arguments import integer, number
+from fastoptim._checks import integer, number
 from fastoptim._commit import restored
-from fastoptim.objective import loss_and_grads
 from fastoptim.optim import SAM, Optimizer
-from fastoptim.progress import progress
+from fastoptim.tools.objective import loss_and_grads
+from fastoptim.tools.progress import progress
 
 __all__ = ["LRFinder", "LRFinderResult"]
 
