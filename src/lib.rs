@@ -9,11 +9,11 @@
 //! | segment | one named array inside a flat buffer |
 //!
 //! - [`optim`] lists the optimizers: a [`Method`](optim::Method) plans the work of a step on
-//!   [`segment`]s, which are made of [`cells`]: arrays, perhaps in fewer bits ([`storage`]).
+//!   [`segment`]s, which are made of [`view`]: arrays, perhaps in fewer bits ([`storage`]).
 //!   [`work`] does all of a step's work together.
-//! - [`prepare`] is what becomes of gradients before their rule sees them, with factors ([`factor`])
+//! - [`prologue`] is what becomes of gradients before their rule sees them, with factors ([`factor`])
 //!   and bounds that come from [`clip`] or [`norm`] and with the penalties of a [`regularizer`];
-//!   [`finish`] is what follows the update, and [`following`] where there is none.
+//!   [`epilogue`] is what follows the update, and [`following`] where there is none.
 //! - [`loss`] has the losses; [`pointwise`] and [`vectorwise`] make one of a formula.
 //! - [`sam`], [`average`] and [`random`] serve what is built around an optimizer, [`mining`] what
 //!   feeds a loss; [`stream`] is the ceiling.
@@ -31,8 +31,8 @@
 //! use fastoptim::ops::clip::{self, Array};
 //! use fastoptim::loss::{self, Input, Reduction, Weights};
 //! use fastoptim::optim::{Method, adam::Adam};
-//! use fastoptim::sweep::prologue::Prepare;
-//! use fastoptim::sweep::segment::{Clock, Segment};
+//! use fastoptim::sweep::prologue::Prologue;
+//! use fastoptim::sweep::segment::{StepContext, Segment};
 //! use fastoptim::sweep::task;
 //!
 //! let target = [0.0_f32, 0.0, 0.0, 5.0];
@@ -57,14 +57,14 @@
 //! let mut state = vec![[0.0_f32; 4]; adamw.state(shape.len()).len()];
 //!
 //! let norm = clip::total_norm(&[Array::F32(&g)], 2.0);
-//! let prepare = Prepare {
+//! let prologue = Prologue {
 //!     coefficient: clip::coefficient(norm, 1.0),
-//!     ..Prepare::default()
+//!     ..Prologue::default()
 //! };
-//! let clock = Clock { step: 1, fresh: true, ..Clock::default() };
+//! let context = StepContext { step: 1, fresh: true, ..StepContext::default() };
 //! let state = state.iter_mut().map(|array| &mut array[..]);
-//! let segment = Segment::native(&mut w, &g, &shape, state, clock);
-//! task::run(vec![adamw.plan(vec![segment], prepare)]);
+//! let segment = Segment::native(&mut w, &g, &shape, state, context);
+//! task::run(vec![adamw.plan(vec![segment], prologue)]);
 //!
 //! assert!(mse(&w, &mut g)? < before);
 //! assert!((w[0] - (1.0 - 0.1 * 0.01 - 0.1)).abs() < 1e-6);
@@ -75,8 +75,8 @@
 //!
 //! All of it can be used without `unsafe`: memory is borrowed as slices, and what goes together is
 //! checked when it is put together. Two functions are for callers that have no slices to borrow,
-//! because the memory is another language's: [`Cells::from_raw`](cells::Cells::from_raw) (and
-//! [`read_from_raw`](cells::Cells::read_from_raw)) and [`Segment::follows`](segment::Segment::follows).
+//! because the memory is another language's: [`StorageView::from_raw`](view::StorageView::from_raw) (and
+//! [`read_from_raw`](view::StorageView::read_from_raw)) and [`Segment::follows`](segment::Segment::follows).
 
 pub mod error;
 pub mod exec;

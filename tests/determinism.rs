@@ -6,10 +6,10 @@ mod kept;
 use fastoptim::exec::isa::{Tier, with_tier};
 use fastoptim::exec::pool::with_threads;
 use fastoptim::numeric::float::Float;
-use fastoptim::numeric::scale::Factor;
+use fastoptim::numeric::scale::ScaleFactor;
 use fastoptim::ops::clip::{Array, total_norm};
 use fastoptim::optim::Method;
-use fastoptim::sweep::prologue::Prepare;
+use fastoptim::sweep::prologue::Prologue;
 
 fn bits<T: Float>(arrays: &[Vec<T>]) -> Vec<u64> {
     arrays
@@ -28,20 +28,20 @@ fn lengths() -> Vec<usize> {
     (0..=257).chain((9..=15).flat_map(around)).collect()
 }
 
-fn preparations() -> [Prepare; 2] {
-    let clipped = Prepare {
-        scale: Factor::quotient(1.0, 2.0),
+fn preparations() -> [Prologue; 2] {
+    let clipped = Prologue {
+        scale: ScaleFactor::quotient(1.0, 2.0),
         clip_value: 0.3,
-        coefficient: Factor::quotient(7.0, 10.0),
-        ..Prepare::default()
+        coefficient: ScaleFactor::quotient(7.0, 10.0),
+        ..Prologue::default()
     };
-    [Prepare::default(), clipped]
+    [Prologue::default(), clipped]
 }
 
-fn tiers_agree<T: Float>(prepare: Prepare, lengths: &[usize]) {
+fn tiers_agree<T: Float>(prologue: Prologue, lengths: &[usize]) {
     for method in cases::methods() {
         for &n in lengths {
-            let run = || bits(&cases::run::<T>(&method, &[n], prepare));
+            let run = || bits(&cases::run::<T>(&method, &[n], prologue));
             let expected = with_tier(Tier::Baseline, run).expect("always there");
             for tier in Tier::supported() {
                 let got = with_tier(tier, run).expect("supported");
@@ -53,7 +53,7 @@ fn tiers_agree<T: Float>(prepare: Prepare, lengths: &[usize]) {
 
 #[test]
 fn tiers_agree_on_f32() {
-    tiers_agree::<f32>(Prepare::default(), &lengths());
+    tiers_agree::<f32>(Prologue::default(), &lengths());
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn tiers_agree_on_f64() {
     } else {
         (0..=67).chain([1023, 1025, 33_000]).collect()
     };
-    tiers_agree::<f64>(Prepare::default(), &lengths);
+    tiers_agree::<f64>(Prologue::default(), &lengths);
 }
 
 #[test]
@@ -84,8 +84,8 @@ fn threads_and_segments_agree() {
         (300_001, [1, 0, 9_999, 200_001], &[1, 2, 3, 64][..])
     };
     for method in cases::methods() {
-        for prepare in preparations() {
-            let run = |lengths: &[usize]| bits(&cases::run::<f32>(&method, lengths, prepare));
+        for prologue in preparations() {
+            let run = |lengths: &[usize]| bits(&cases::run::<f32>(&method, lengths, prologue));
             let expected = with_threads(1, || run(&[n]));
             for &threads in counts {
                 assert!(
@@ -107,11 +107,11 @@ fn tiers_and_threads_agree_on_what_is_kept_in_fewer_bits() {
         } else {
             &[1, 255, 257, 1025, 40_001]
         };
-        for (n, prepare) in lengths
+        for (n, prologue) in lengths
             .iter()
-            .flat_map(|&n| preparations().map(|prepare| (n, prepare)))
+            .flat_map(|&n| preparations().map(|prologue| (n, prologue)))
         {
-            let run = || kept::run(&method, &[(0, n)], prepare);
+            let run = || kept::run(&method, &[(0, n)], prologue);
             let expected =
                 with_threads(1, || with_tier(Tier::Baseline, run)).expect("always there");
             for tier in Tier::supported() {
@@ -131,10 +131,10 @@ fn neighbours_change_nothing_in_what_is_kept_in_fewer_bits() {
         if matches!(method, Method::Prodigy(_)) {
             continue;
         }
-        for prepare in preparations() {
-            let together = with_threads(2, || kept::run(&method, &parameters, prepare));
+        for prologue in preparations() {
+            let together = with_threads(2, || kept::run(&method, &parameters, prologue));
             for (&parameter, found) in parameters.iter().zip(together) {
-                let alone = kept::run(&method, &[parameter], prepare);
+                let alone = kept::run(&method, &[parameter], prologue);
                 assert!(alone == [found], "{method:?} differs at {parameter:?}");
             }
         }

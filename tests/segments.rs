@@ -4,8 +4,8 @@
 mod cases;
 
 use fastoptim::optim::Method;
-use fastoptim::sweep::prologue::Prepare;
-use fastoptim::sweep::segment::{Clock, Segment};
+use fastoptim::sweep::prologue::Prologue;
+use fastoptim::sweep::segment::{Segment, StepContext};
 use fastoptim::sweep::task;
 
 /// Elements of one segment, and of a gap.
@@ -37,7 +37,12 @@ impl Array {
 
 /// What a step leaves in the parameters and the states, where the arrays in `gaps` have one: the
 /// parameters, the gradients, the states.
-fn step(method: &Method, gaps: &[bool], clocks: [Clock; 2], follows: bool) -> Vec<Vec<f32>> {
+fn step(
+    method: &Method,
+    gaps: &[bool],
+    contexts: [StepContext; 2],
+    follows: bool,
+) -> Vec<Vec<f32>> {
     let mut arrays: Vec<_> = (1..)
         .zip(gaps)
         .map(|(seed, &gap)| Array::new(seed, gap))
@@ -45,23 +50,23 @@ fn step(method: &Method, gaps: &[bool], clocks: [Clock; 2], follows: bool) -> Ve
     let halves = arrays.iter_mut().map(|array| array.segments().into());
     let (first, second): (Vec<_>, Vec<_>) = halves.unzip();
     let mut segments = Vec::new();
-    for (arrays, clock) in [(first, clocks[0]), (second, clocks[1])] {
+    for (arrays, context) in [(first, contexts[0]), (second, contexts[1])] {
         let mut arrays = arrays.into_iter();
         let (p, g) = (arrays.next().expect("p"), arrays.next().expect("g"));
-        segments.push(Segment::native(p, g, &[N], arrays, clock));
+        segments.push(Segment::native(p, g, &[N], arrays, context));
     }
     if follows {
         let last = segments.pop().expect("there are two");
         // SAFETY: `Array::segments` makes both from one pointer to the whole allocation.
         segments.push(unsafe { last.follows() });
     }
-    drop(task::run(vec![method.plan(segments, Prepare::default())]));
+    drop(task::run(vec![method.plan(segments, Prologue::default())]));
     arrays.into_iter().map(|array| array.numbers).collect()
 }
 
-fn clock(method: &Method, step: u64, fresh: bool) -> Clock {
+fn context(method: &Method, step: u64, fresh: bool) -> StepContext {
     let initial = method.scalars();
-    Clock {
+    StepContext {
         step,
         fresh,
         scalars: std::array::from_fn(|i| initial.get(i).map_or(0.0, |(_, x)| *x)),
@@ -82,12 +87,12 @@ fn a_loop_runs_across_segments_only_where_all_of_them_go_on() {
             layouts.push((0..arrays).map(|array| array == gap).collect());
         }
         for gaps in layouts {
-            let first = clock(&method, 3, false);
+            let first = context(&method, 3, false);
             for (t, fresh) in [(3, false), (9, false), (3, true)] {
-                let clocks = [first, clock(&method, t, fresh)];
+                let contexts = [first, context(&method, t, fresh)];
                 assert!(
-                    step(&method, &gaps, clocks, true) == step(&method, &gaps, clocks, false),
-                    "{method:?} with gaps {gaps:?} at {clocks:?}"
+                    step(&method, &gaps, contexts, true) == step(&method, &gaps, contexts, false),
+                    "{method:?} with gaps {gaps:?} at {contexts:?}"
                 );
             }
         }

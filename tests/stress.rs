@@ -11,10 +11,10 @@ use fastoptim::exec::pool::{self, with_threads};
 use fastoptim::loss::cross_entropy::CrossEntropy;
 use fastoptim::loss::{Input, Labels, Reduction, Target};
 use fastoptim::numeric::float::Float;
-use fastoptim::numeric::scale::Factor;
+use fastoptim::numeric::scale::ScaleFactor;
 use fastoptim::ops::clip::{Array, total_norm};
 use fastoptim::optim::{Kind, Method};
-use fastoptim::sweep::prologue::Prepare;
+use fastoptim::sweep::prologue::Prologue;
 
 /// Threads that call at once.
 const CALLERS: usize = 4;
@@ -41,9 +41,9 @@ fn methods() -> Vec<Method> {
     methods
 }
 
-fn optimizer<T: Float>(method: &Method, prepare: Prepare) -> u64 {
+fn optimizer<T: Float>(method: &Method, prologue: Prologue) -> u64 {
     hash(
-        cases::run::<T>(method, &LENGTHS, prepare)
+        cases::run::<T>(method, &LENGTHS, prologue)
             .concat()
             .iter()
             .map(|x| x.to_f64()),
@@ -91,18 +91,18 @@ fn hash(numbers: impl Iterator<Item = f64>) -> u64 {
 
 /// Everything that is done, as calls that give a hash of what they have computed.
 fn calls() -> Vec<Box<dyn Fn() -> u64 + Sync>> {
-    let clipped = Prepare {
-        scale: Factor::quotient(1.0, 2.0),
+    let clipped = Prologue {
+        scale: ScaleFactor::quotient(1.0, 2.0),
         clip_value: 0.3,
-        ..Prepare::default()
+        ..Prologue::default()
     };
     let mut calls: Vec<Box<dyn Fn() -> u64 + Sync>> = vec![Box::new(loss), Box::new(norm)];
     for (index, method) in methods().into_iter().enumerate() {
-        let prepare = [Prepare::default(), clipped][index % 2];
+        let prologue = [Prologue::default(), clipped][index % 2];
         if index % 3 == 0 {
-            calls.push(Box::new(move || optimizer::<f64>(&method, prepare)));
+            calls.push(Box::new(move || optimizer::<f64>(&method, prologue)));
         } else {
-            calls.push(Box::new(move || optimizer::<f32>(&method, prepare)));
+            calls.push(Box::new(move || optimizer::<f32>(&method, prologue)));
         }
     }
     calls

@@ -11,12 +11,12 @@ const FAR: f64 = f64::from_bits((1023 + 512) << 52);
 
 /// `value * power`, where `power` is a power of two.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Factor {
+pub struct ScaleFactor {
     value: f64,
     power: f64,
 }
 
-impl Factor {
+impl ScaleFactor {
     /// 1.
     pub const ONE: Self = Self {
         value: 1.0,
@@ -75,19 +75,22 @@ mod tests {
 
     #[test]
     fn factors_beyond_the_normal_numbers_keep_their_digits() {
-        let [a, b] = Factor::quotient(1e-6, 2e38).parts::<f32>();
+        let [a, b] = ScaleFactor::quotient(1e-6, 2e38).parts::<f32>();
         assert!((f64::from(1e38_f32 * a * b) / 0.5e-6 - 1.0).abs() < 1e-6);
-        let [a, b] = Factor::quotient(1.0, 1e-40).parts::<f32>();
+        let [a, b] = ScaleFactor::quotient(1.0, 1e-40).parts::<f32>();
         assert!((f64::from(1e-38_f32 * a * b) / 1e2 - 1.0).abs() < 1e-6);
-        let [a, b] = Factor::quotient(1e-20, 1e300).parts::<f64>();
+        let [a, b] = ScaleFactor::quotient(1e-20, 1e300).parts::<f64>();
         assert!((1e300 * a * b / 1e-20 - 1.0).abs() < 1e-15);
-        let [a, b] = Factor::quotient(1.0, 1e-310).parts::<f64>();
+        let [a, b] = ScaleFactor::quotient(1.0, 1e-310).parts::<f64>();
         assert!((1e-308 * a * b / 1e2 - 1.0).abs() < 1e-13);
     }
 
     #[test]
     fn one_factor_where_it_is_enough() {
-        assert_eq!(Factor::quotient(1.0, 3.0).parts::<f32>(), [1.0 / 3.0, 1.0]);
-        assert_eq!(Factor::ONE.negated().parts::<f64>(), [-1.0, 1.0]);
+        assert_eq!(
+            ScaleFactor::quotient(1.0, 3.0).parts::<f32>(),
+            [1.0 / 3.0, 1.0]
+        );
+        assert_eq!(ScaleFactor::ONE.negated().parts::<f64>(), [-1.0, 1.0]);
     }
 }

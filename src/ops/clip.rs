@@ -3,7 +3,7 @@
 use crate::exec::isa::{self, Kernel};
 use crate::exec::pool::{self, CHUNK};
 use crate::numeric::float::Float;
-use crate::numeric::scale::Factor;
+use crate::numeric::scale::ScaleFactor;
 use crate::reduce::{self, Absolute, Largest, Powers, Squares};
 
 /// One array, of either type.
@@ -107,12 +107,12 @@ fn largest(arrays: &[Array<'_>]) -> f64 {
 
 /// What gradients of norm `norm` are multiplied by to have `max_norm` at most: PyTorch's
 /// `max_norm / (norm + 1e-6)`, at most 1. A norm that is not finite clips nothing.
-pub fn coefficient(norm: f64, max_norm: f64) -> Factor {
+pub fn coefficient(norm: f64, max_norm: f64) -> ScaleFactor {
     let norm = norm + 1e-6;
     if norm.is_finite() && max_norm < norm {
-        Factor::quotient(max_norm, norm)
+        ScaleFactor::quotient(max_norm, norm)
     } else {
-        Factor::ONE
+        ScaleFactor::ONE
     }
 }
 
@@ -149,8 +149,8 @@ impl<T: Float> Kernel for Clamp<'_, T> {
 }
 
 /// Multiplies every array by `factor`; writes nothing when it is 1.
-pub fn scale(arrays: &mut [ArrayMut<'_>], factor: Factor) {
-    if factor == Factor::ONE {
+pub fn scale(arrays: &mut [ArrayMut<'_>], factor: ScaleFactor) {
+    if factor == ScaleFactor::ONE {
         return;
     }
     let tier = isa::current();
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_coefficient_is_that_of_pytorch() {
         for (norm, max_norm) in [(1.0, 1.0), (1.0, 1.0 + 5e-7), (2.0, 1.0), (1e-7, 1e-7)] {
-            let expected = Factor::quotient(max_norm, norm + 1e-6);
+            let expected = ScaleFactor::quotient(max_norm, norm + 1e-6);
             assert_eq!(coefficient(norm, max_norm), expected);
             assert!(expected.to_f64() < 1.0);
         }
@@ -261,7 +261,7 @@ mod tests {
         ];
         let not_finite = [f64::INFINITY, f64::NAN].map(|norm| (norm, 1.0));
         for (norm, max_norm) in sufficient.into_iter().chain(not_finite) {
-            assert_eq!(coefficient(norm, max_norm), Factor::ONE, "{norm}");
+            assert_eq!(coefficient(norm, max_norm), ScaleFactor::ONE, "{norm}");
         }
     }
 

@@ -4,14 +4,14 @@ use crate::exec::isa::{self, Kernel};
 use crate::exec::pool::{self, CHUNK};
 use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
-use crate::storage::view::Cells;
-use crate::sweep::prologue::STAGE;
+use crate::storage::view::StorageView;
+use crate::sweep::prologue::TILE;
 
 /// Moves every average towards its value: `a += weight (x - a)`. A weight of 1 copies.
 ///
 /// # Panics
 /// The lengths of a pair differ.
-pub fn lerp<T: Float>(pairs: Vec<(&mut [T], Cells<'_, T>)>, weight: f64) {
+pub fn lerp<T: Float>(pairs: Vec<(&mut [T], StorageView<'_, T>)>, weight: f64) {
     let tier = isa::current();
     let weight = T::from_f64(weight);
     let (averages, values): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -34,10 +34,10 @@ pub fn lerp<T: Float>(pairs: Vec<(&mut [T], Cells<'_, T>)>, weight: f64) {
             tier.run(Lerp { a, x, weight });
             return;
         }
-        let mut scratch = Scratch::<T, 1>::new(STAGE);
-        let [stage] = scratch.arrays();
-        for (a, start) in a.chunks_mut(STAGE).zip((from..).step_by(STAGE)) {
-            let loaded = &mut stage[..a.len()];
+        let mut scratch = Scratch::<T, 1>::new(TILE);
+        let [tile] = scratch.arrays();
+        for (a, start) in a.chunks_mut(TILE).zip((from..).step_by(TILE)) {
+            let loaded = &mut tile[..a.len()];
             // SAFETY: inside, as the lengths are equal, and nobody writes values that are borrowed.
             unsafe { x.load(start, loaded, tier) };
             tier.run(Lerp {
@@ -82,7 +82,7 @@ mod tests {
     fn every_element_of_every_pair_moves() {
         let mut a = [vec![1.0_f32; 3 * CHUNK + 5], vec![], vec![2.0]];
         let mut x: Vec<_> = a.iter().map(|a| vec![4.0; a.len()]).collect();
-        let values = x.iter_mut().map(|x| Cells::native(x));
+        let values = x.iter_mut().map(|x| StorageView::native(x));
         lerp(a.iter_mut().map(|a| &mut **a).zip(values).collect(), 0.25);
         assert!(a[0].iter().all(|&a| a == 1.75));
         assert_eq!(a[2], [2.5]);
@@ -90,19 +90,22 @@ mod tests {
 
     #[test]
     fn values_may_be_kept_in_fewer_bits() {
-        let n = CHUNK + STAGE + 3;
+        let n = CHUNK + TILE + 3;
         let mut a = vec![0.0_f32; n];
         // bfloat16 is the upper half of float32.
         let x: Vec<_> = (0..n).map(|i| ((i % 200) as f32).to_bits()).collect();
         let half: Vec<_> = x.iter().map(|bits| (bits >> 16) as u16).collect();
-        lerp(vec![(&mut a, Cells::read_half(Half::Bf16, &half))], 0.5);
+        lerp(
+            vec![(&mut a, StorageView::read_half(Half::Bf16, &half))],
+            0.5,
+        );
         assert!((0..n).all(|i| a[i] == (i % 200) as f32 / 2.0));
     }
 
     #[test]
     fn a_weight_of_one_copies() {
         let (mut a, x) = ([1e30, f64::NAN, f64::INFINITY], [1e-30, 1.0, -2.0]);
-        lerp(vec![(&mut a, Cells::read(&x))], 1.0);
+        lerp(vec![(&mut a, StorageView::read(&x))], 1.0);
         assert_eq!(a, x);
     }
 }

@@ -15,12 +15,12 @@ const COLS: usize = 16;
 
 /// A row-major matrix, perhaps to be read with its rows as columns.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Factor<'a, T> {
+pub(crate) struct ScaleFactor<'a, T> {
     pub(crate) data: &'a [T],
     pub(crate) transposed: bool,
 }
 
-impl<'a, T> Factor<'a, T> {
+impl<'a, T> ScaleFactor<'a, T> {
     pub(crate) fn plain(data: &'a [T]) -> Self {
         Self {
             data,
@@ -52,7 +52,7 @@ pub(crate) fn multiply<T: Float>(
     c: &mut [T],
     [m, n, k]: [usize; 3],
     a: &[T],
-    b: Factor<'_, T>,
+    b: ScaleFactor<'_, T>,
     then: Affine<'_, T>,
     symmetric: bool,
     tier: Tier,
@@ -94,7 +94,7 @@ pub(crate) fn multiply<T: Float>(
 }
 
 /// Copies the columns from `col` on, as many as a panel has, to one row after another.
-fn pack<T: Float>(b: Factor<'_, T>, col: usize, [k, n]: [usize; 2], panel: &mut [T]) {
+fn pack<T: Float>(b: ScaleFactor<'_, T>, col: usize, [k, n]: [usize; 2], panel: &mut [T]) {
     let width = COLS.min(n - col);
     if b.transposed {
         for j in 0..width {
@@ -220,7 +220,7 @@ mod tests {
                         beta: 3.0,
                         base: Some(&base),
                     };
-                    let b_factor = Factor { data, transposed };
+                    let b_factor = ScaleFactor { data, transposed };
                     with_threads(3, || {
                         multiply(&mut c, [m, n, k], &a, b_factor, then, false, tier);
                     });
@@ -239,7 +239,7 @@ mod tests {
     fn half_of_a_symmetric_product_is_enough() {
         for [n, k] in [[1, 4], [16, 3], [70, if cfg!(miri) { 3 } else { 20 }]] {
             let x = numbers(n * k, 0.5);
-            let b = Factor {
+            let b = ScaleFactor {
                 data: &x,
                 transposed: true,
             };

@@ -10,7 +10,7 @@ use crate::reduce;
 
 /// The two coefficients; one that is 0 switches its term off.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Regularizer {
+pub struct Penalty {
     /// Of the absolute values.
     pub l1: f64,
     /// Of the squares, without a factor one half.
@@ -26,7 +26,7 @@ pub enum Pair<'a> {
     F64(&'a [f64], &'a mut [f64]),
 }
 
-impl Regularizer {
+impl Penalty {
     /// The penalty on all arrays, which combine in order, each from blocks of its own.
     pub fn value(self, params: &[Array<'_>]) -> f64 {
         self.apply(Value(params))
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn value_and_gradient_are_the_formula() {
         for (l1, l2) in [(0.5, 0.0), (0.0, 0.25), (0.5, 0.25)] {
-            let regularizer = Regularizer { l1, l2 };
+            let regularizer = Penalty { l1, l2 };
             let w = numbers(if cfg!(miri) { 1007 } else { 10_007 });
             let mut g = vec![1.0; w.len()];
             let value = regularizer.add_gradient(&mut [Pair::F64(&w, &mut g)]);
@@ -218,7 +218,7 @@ mod tests {
         let w = [f32::INFINITY];
         for (l1, l2, slope) in [(0.5, 0.0, 0.5), (0.0, 0.5, f32::INFINITY), (0.0, 0.0, 0.0)] {
             let mut g = [0.0];
-            let value = Regularizer { l1, l2 }.add_gradient(&mut [Pair::F32(&w, &mut g)]);
+            let value = Penalty { l1, l2 }.add_gradient(&mut [Pair::F32(&w, &mut g)]);
             assert_eq!(value, if l1 + l2 > 0.0 { f64::INFINITY } else { 0.0 });
             assert_eq!(g, [slope]);
         }
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn tiers_threads_and_value_give_the_same_bits() {
-        let regularizer = Regularizer { l1: 0.1, l2: 0.3 };
+        let regularizer = Penalty { l1: 0.1, l2: 0.3 };
         let sizes: Vec<usize> = if cfg!(miri) {
             vec![0, 1, 257, 601]
         } else {

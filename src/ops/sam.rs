@@ -6,14 +6,14 @@ use crate::exec::pool::{self, CHUNK};
 use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
 use crate::reduce::{self, Measure, Squares};
-use crate::storage::view::Cells;
-use crate::sweep::prologue::STAGE;
+use crate::storage::view::StorageView;
+use crate::sweep::prologue::TILE;
 
 /// The sum of `g^2`, or adaptive of `(p g)^2`, in `f64`.
 ///
 /// # Panics
 /// The lengths differ.
-pub fn squares<T: Float>(p: &Cells<'_, T>, g: &Cells<'_, T>, adaptive: bool) -> f64 {
+pub fn squares<T: Float>(p: &StorageView<'_, T>, g: &StorageView<'_, T>, adaptive: bool) -> f64 {
     check(p, g);
     let tier = isa::current();
     let what = Squares { scale: 1.0 };
@@ -22,7 +22,7 @@ pub fn squares<T: Float>(p: &Cells<'_, T>, g: &Cells<'_, T>, adaptive: bool) -> 
         let (from, n) = (range.start, range.len());
         let mut scratch = Scratch::<T, 3>::new(reduce::BLOCK);
         let [loaded, held, products] = scratch.arrays();
-        // SAFETY: blocks are inside, and nobody writes cells that are borrowed as shared.
+        // SAFETY: blocks are inside, and nobody writes view that are borrowed as shared.
         let g = unsafe { g.read_into(from, &mut loaded[..n], tier) };
         if !adaptive {
             return reduce::block(g, what, tier);
@@ -40,18 +40,23 @@ pub fn squares<T: Float>(p: &Cells<'_, T>, g: &Cells<'_, T>, adaptive: bool) -> 
 ///
 /// # Panics
 /// The lengths differ, or `p` cannot be written.
-pub fn perturb<T: Float>(p: Cells<'_, T>, g: &Cells<'_, T>, factor: f64, adaptive: bool) {
+pub fn perturb<T: Float>(
+    p: StorageView<'_, T>,
+    g: &StorageView<'_, T>,
+    factor: f64,
+    adaptive: bool,
+) {
     check(&p, g);
     assert!(p.is_writable(), "parameters move");
     let tier = isa::current();
     let n = p.len();
     let factor = T::from_f64(factor);
     pool::run(n.div_ceil(CHUNK), n / 2, |chunk| {
-        let mut scratch = Scratch::<T, 2>::new(STAGE);
-        let mut stages = scratch.arrays();
-        for from in (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).step_by(STAGE) {
-            let len = STAGE.min(n - from);
-            let [held, loaded] = stages.each_mut().map(|stage| &mut stage[..len]);
+        let mut scratch = Scratch::<T, 2>::new(TILE);
+        let mut tiles = scratch.arrays();
+        for from in (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).step_by(TILE) {
+            let len = TILE.min(n - from);
+            let [held, loaded] = tiles.each_mut().map(|tile| &mut tile[..len]);
             // SAFETY: inside, as both are as long, and `p` can be written. No other chunk has these
             // elements of `p`, which is here by value, and no chunk is run twice; nobody writes `g`.
             unsafe {
@@ -68,7 +73,7 @@ pub fn perturb<T: Float>(p: Cells<'_, T>, g: &Cells<'_, T>, factor: f64, adaptiv
     });
 }
 
-fn check<T: Float>(p: &Cells<'_, T>, g: &Cells<'_, T>) {
+fn check<T: Float>(p: &StorageView<'_, T>, g: &StorageView<'_, T>) {
     assert_eq!(
         p.len(),
         g.len(),

@@ -7,7 +7,7 @@ use crate::exec::pool::{self, CHUNK};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::reduce::{self, Squares, VECTOR};
-use crate::sweep::rule::{Optimizer, Visitor, Whole};
+use crate::sweep::rule::{Optimizer, TensorRule, Visitor};
 
 hyper! {
     /// ```text
@@ -35,8 +35,8 @@ hyper! {
 impl Optimizer for Adafactor {
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let (eps1, eps2) = self.eps;
-        visitor.whole(|clock| {
-            let t = clock.step as f64;
+        visitor.tensorwise(|context| {
+            let t = context.step as f64;
             Step {
                 b: t.powf(self.beta2_decay),
                 lr: self.lr.min(1.0 / t.sqrt()),
@@ -59,7 +59,7 @@ struct Step<T> {
     keep: T,
 }
 
-impl<T: Float> Whole<T> for Step<T> {
+impl<T: Float> TensorRule<T> for Step<T> {
     fn state(rank: usize) -> &'static [&'static str] {
         if rank > 1 {
             &["row_var", "col_var"]

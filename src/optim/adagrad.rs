@@ -29,13 +29,13 @@ impl Optimizer for Adagrad {
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
-        visitor.elementwise(|clock| {
-            let start = if clock.fresh {
+        visitor.elementwise(|context| {
+            let start = if context.fresh {
                 self.initial_accumulator_value
             } else {
                 0.0
             };
-            let t = clock.step as f64;
+            let t = context.step as f64;
             Step {
                 lr: T::from_f64(self.lr / (1.0 + (t - 1.0) * self.lr_decay)),
                 eps: T::from_f64(self.eps),

@@ -34,7 +34,7 @@ impl Optimizer for Lion {
             keep: T::from_f64(1.0 - self.lr * self.weight_decay),
         };
         if self.cautious {
-            visitor.layered(|_| Cautious(step))
+            visitor.two_pass(|_| Cautious(step))
         } else {
             visitor.elementwise(|_| step)
         }

@@ -4,10 +4,10 @@ use crate::error::{Error, Result};
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::{self, CHUNK};
 use crate::numeric::float::Float;
-use crate::ops::matmul::{Affine, Factor, multiply, transpose};
+use crate::ops::matmul::{Affine, ScaleFactor, multiply, transpose};
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::reduce::{self, Squares};
-use crate::sweep::rule::{Optimizer, Visitor, Whole};
+use crate::sweep::rule::{Optimizer, TensorRule, Visitor};
 
 hyper! {
     /// ```text
@@ -51,7 +51,7 @@ impl Optimizer for Muon {
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let matched = self.adjust_lr_fn.as_deref() == Some("match_rms_adamw");
-        visitor.whole(|_| Step {
+        visitor.tensorwise(|_| Step {
             lr: self.lr,
             keep: T::from_f64(1.0 - self.lr * self.weight_decay),
             mu: T::from_f64(self.momentum),
@@ -79,7 +79,7 @@ struct Step<T> {
     matched: bool,
 }
 
-impl<T: Float> Whole<T> for Step<T> {
+impl<T: Float> TensorRule<T> for Step<T> {
     fn state(_rank: usize) -> &'static [&'static str] {
         &["momentum_buffer"]
     }
@@ -157,7 +157,7 @@ impl<T: Float> Step<T> {
         let mut gram = vec![T::ZERO; rows * rows];
         let mut update = vec![T::ZERO; rows * rows];
         for _ in 0..self.steps {
-            let turned = Factor::transposed(&x);
+            let turned = ScaleFactor::transposed(&x);
             let alone = Affine {
                 alpha: T::ONE,
                 beta: T::ZERO,
@@ -173,7 +173,7 @@ impl<T: Float> Step<T> {
                 &mut update,
                 [rows; 3],
                 &gram,
-                Factor::plain(&gram),
+                ScaleFactor::plain(&gram),
                 squared,
                 true,
                 tier,
@@ -187,7 +187,7 @@ impl<T: Float> Step<T> {
                 &mut next,
                 [rows, cols, rows],
                 &update,
-                Factor::plain(&x),
+                ScaleFactor::plain(&x),
                 moved,
                 false,
                 tier,

@@ -49,9 +49,9 @@ impl Optimizer for RAdam {
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
-        visitor.elementwise(|clock| {
-            let lr = self.lr / correction(self.betas[0], clock.step);
-            let rectification = self.rectification(clock.step);
+        visitor.elementwise(|context| {
+            let lr = self.lr / correction(self.betas[0], context.step);
+            let rectification = self.rectification(context.step);
             let decay = self.weight_decay - self.coupled_decay();
             Step {
                 moments: Moments::new(self.betas),

@@ -25,12 +25,12 @@ impl Optimizer for Rprop {
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let [shrink, grow] = self.etas.map(T::from_f64);
         let [least, most] = self.step_sizes.map(T::from_f64);
-        visitor.elementwise(|clock| Step {
+        visitor.elementwise(|context| Step {
             shrink,
             grow,
             least,
             most,
-            start: T::from_f64(if clock.fresh { self.lr } else { 0.0 }),
+            start: T::from_f64(if context.fresh { self.lr } else { 0.0 }),
         })
     }
 }

@@ -95,7 +95,7 @@ impl F16 {
 
     /// `finite` where the number is not beyond all finite ones, with the sign of the number.
     #[inline(always)]
-    fn finish(bits: u32, finite: u32) -> u16 {
+    fn epilogue(bits: u32, finite: u32) -> u16 {
         let magnitude = bits & !SIGN;
         let half = if magnitude >= Self::BEYOND {
             0x7C00
@@ -142,7 +142,7 @@ impl Format for F16 {
         let sum = magnitude.wrapping_add(half_unit(magnitude, 13));
         let normal = sum.wrapping_sub(Self::OFFSET) >> 13;
         let small = magnitude < Self::MIN_POSITIVE;
-        Self::finish(bits, if small { subnormal } else { normal })
+        Self::epilogue(bits, if small { subnormal } else { normal })
     }
 
     #[inline(always)]
@@ -156,7 +156,7 @@ impl Format for F16 {
         let magnitude = if small { subnormal } else { magnitude };
         let beyond = magnitude > Self::MAX;
         let sum = magnitude.wrapping_add(if beyond { 0x1000 } else { word >> 19 });
-        Self::finish(bits, sum.wrapping_sub(Self::OFFSET) >> 13)
+        Self::epilogue(bits, sum.wrapping_sub(Self::OFFSET) >> 13)
     }
 }
 

@@ -32,7 +32,7 @@ struct Kept {
     rounding: Rounding,
 }
 
-/// Where an array lies, and how its numbers are kept: what [`Cells::from_raw`] is made from.
+/// Where an array lies, and how its numbers are kept: what [`StorageView::from_raw`] is made from.
 #[derive(Clone, Copy, Debug)]
 pub enum Raw<T> {
     /// Numbers as they are computed in.
@@ -53,7 +53,7 @@ pub enum Raw<T> {
 /// reads or writes at a time, and no longer. A step makes some for every parameter, so what most of
 /// them do not need is in a box.
 #[derive(Debug)]
-pub struct Cells<'a, T> {
+pub struct StorageView<'a, T> {
     data: NonNull<u8>,
     len: usize,
     kept: Option<Box<Kept>>,
@@ -63,10 +63,10 @@ pub struct Cells<'a, T> {
 
 // SAFETY: it stands for a borrow of the array (shared where it is only read), and borrows of numbers
 // can be sent. The scales are part of the array.
-unsafe impl<T: Float> Send for Cells<'_, T> {}
-// SAFETY: through a shared `Cells` elements are only had by the unsafe functions below, each of which
+unsafe impl<T: Float> Send for StorageView<'_, T> {}
+// SAFETY: through a shared `StorageView` elements are only had by the unsafe functions below, each of which
 // asks that nobody else has those elements, or that nobody writes them where it only reads.
-unsafe impl<T: Float> Sync for Cells<'_, T> {}
+unsafe impl<T: Float> Sync for StorageView<'_, T> {}
 
 /// The start of an array, which is any aligned address where there are no elements.
 ///
@@ -94,7 +94,7 @@ fn scales(scales: *mut [f32], len: usize) -> NonNull<f32> {
     start(scales)
 }
 
-impl<'a, T: Float> Cells<'a, T> {
+impl<'a, T: Float> StorageView<'a, T> {
     fn new(raw: Raw<T>, rounding: Rounding, writable: bool) -> Self {
         let (data, len, kept) = match raw {
             Raw::Native(data) => (start(data).cast(), data.len(), None),
@@ -152,11 +152,11 @@ impl<'a, T: Float> Cells<'a, T> {
     /// they may come from a `*const`.
     ///
     /// # Safety
-    /// As for [`Cells::from_raw`], but the pointers need only read, and others may read the array
+    /// As for [`StorageView::from_raw`], but the pointers need only read, and others may read the array
     /// too: nobody writes it for `'a`.
     ///
     /// # Panics
-    /// As [`Cells::from_raw`].
+    /// As [`StorageView::from_raw`].
     pub unsafe fn read_from_raw(raw: Raw<T>) -> Self {
         Self::new(raw, Rounding::Nearest, false)
     }
@@ -328,29 +328,24 @@ impl<'a, T: Float> Cells<'a, T> {
         }
     }
 
-    /// The numbers from `from` on, which starts a block, of the length of `stage`: where they lie,
+    /// The numbers from `from` on, which starts a block, of the length of `tile`: where they lie,
     /// or loaded there.
     ///
     /// # Safety
-    /// `from + stage.len()` is at most the length, and nobody writes any of them while the result
+    /// `from + tile.len()` is at most the length, and nobody writes any of them while the result
     /// lives.
-    pub(crate) unsafe fn read_into<'s>(
-        &self,
-        from: usize,
-        stage: &'s mut [T],
-        tier: Tier,
-    ) -> &'s [T]
+    pub(crate) unsafe fn read_into<'s>(&self, from: usize, tile: &'s mut [T], tier: Tier) -> &'s [T]
     where
         'a: 's,
     {
         // SAFETY: that the numbers are inside and nobody writes them is this function's contract.
         unsafe {
-            if let Some(lies) = self.slice(from, from + stage.len()) {
+            if let Some(lies) = self.slice(from, from + tile.len()) {
                 return lies;
             }
-            self.load(from, stage, tier);
+            self.load(from, tile, tier);
         }
-        stage
+        tile
     }
 
     /// Writes numbers from `from` on, which starts a block.
@@ -460,17 +455,17 @@ mod tests {
         (0..n).map(|i| T::from_f64([0.0, 1.0][i % 2])).collect()
     }
 
-    fn every_number_is_kept<T: Float>(cells: &Cells<'_, T>) {
-        let n = cells.len();
+    fn every_number_is_kept<T: Float>(view: &StorageView<'_, T>) {
+        let n = view.len();
         let (new, mut got) = (exact::<T>(n), vec![T::ONE; n]);
-        // SAFETY: inside, writable by its type, and nobody else has the cells.
+        // SAFETY: inside, writable by its type, and nobody else has the view.
         unsafe {
-            cells.store(0, &new, Tier::Baseline);
-            cells.load(0, &mut got, Tier::Baseline);
+            view.store(0, &new, Tier::Baseline);
+            view.load(0, &mut got, Tier::Baseline);
             assert_eq!(got, new);
             let from = n / storage::BLOCK * storage::BLOCK;
-            cells.clear(from, n);
-            cells.load(0, &mut got, Tier::Baseline);
+            view.clear(from, n);
+            view.load(0, &mut got, Tier::Baseline);
             assert_eq!(got[..from], new[..from]);
         }
         assert!(
@@ -485,16 +480,24 @@ mod tests {
         let nearest = Rounding::Nearest;
         for n in [0_usize, 1, 300, 512] {
             let blocks = n.div_ceil(storage::BLOCK);
-            every_number_is_kept(&Cells::native(&mut vec![0.5_f32; n]));
-            every_number_is_kept(&Cells::<f64>::single(&mut vec![0.5_f32; n]));
-            every_number_is_kept(&Cells::<f32>::single(&mut vec![0.5_f32; n]));
+            every_number_is_kept(&StorageView::native(&mut vec![0.5_f32; n]));
+            every_number_is_kept(&StorageView::<f64>::single(&mut vec![0.5_f32; n]));
+            every_number_is_kept(&StorageView::<f32>::single(&mut vec![0.5_f32; n]));
             for half in [Half::F16, Half::Bf16] {
-                every_number_is_kept(&Cells::<f32>::half(half, &mut vec![7; n], nearest));
+                every_number_is_kept(&StorageView::<f32>::half(half, &mut vec![7; n], nearest));
             }
             let mut scales = vec![0.5; blocks];
             let (mut signed, mut squares) = (vec![7; n], vec![7; n]);
-            every_number_is_kept(&Cells::<f32>::signed(&mut signed, &mut scales, nearest));
-            every_number_is_kept(&Cells::<f64>::squares(&mut squares, &mut scales, nearest));
+            every_number_is_kept(&StorageView::<f32>::signed(
+                &mut signed,
+                &mut scales,
+                nearest,
+            ));
+            every_number_is_kept(&StorageView::<f64>::squares(
+                &mut squares,
+                &mut scales,
+                nearest,
+            ));
         }
     }
 
@@ -502,14 +505,17 @@ mod tests {
     fn what_is_only_read_is_never_borrowed_as_written() {
         static SINGLE: [f32; 3] = [1.0, 2.0, 3.0];
         static HALF: [u16; 3] = [0x3F80, 0x4000, 0x4040];
-        let read = [Cells::read(&SINGLE), Cells::read_half(Half::Bf16, &HALF)];
+        let read = [
+            StorageView::read(&SINGLE),
+            StorageView::read_half(Half::Bf16, &HALF),
+        ];
         // Others read it all the while.
         let (single, half) = (&SINGLE[1], &HALF[1]);
-        for cells in &read {
-            assert!(!cells.is_writable());
+        for view in &read {
+            assert!(!view.is_writable());
             let mut got = [0.0; 3];
             // SAFETY: inside, and nobody writes a static.
-            unsafe { cells.load(0, &mut got, Tier::Baseline) };
+            unsafe { view.load(0, &mut got, Tier::Baseline) };
             assert_eq!(got, SINGLE);
         }
         assert_eq!((*single, *half), (2.0, 0x4000));
@@ -519,10 +525,10 @@ mod tests {
     fn nothing_may_lie_nowhere() {
         let null = ptr::slice_from_raw_parts_mut(ptr::null_mut::<f64>(), 0);
         // SAFETY: there are no elements.
-        let cells = unsafe { Cells::from_raw(Raw::Native(null), Rounding::Nearest) };
-        assert!(cells.is_empty());
+        let view = unsafe { StorageView::from_raw(Raw::Native(null), Rounding::Nearest) };
+        assert!(view.is_empty());
         // SAFETY: there are no elements.
-        assert_eq!(unsafe { cells.slice_mut(0, 0) }, Some(&mut [][..]));
+        assert_eq!(unsafe { view.slice_mut(0, 0) }, Some(&mut [][..]));
     }
 
     #[test]
@@ -530,12 +536,12 @@ mod tests {
     fn something_does_not_lie_nowhere() {
         let null = ptr::slice_from_raw_parts_mut(ptr::null_mut::<f64>(), 1);
         // SAFETY: refused before it is used.
-        let _ = unsafe { Cells::from_raw(Raw::Native(null), Rounding::Nearest) };
+        let _ = unsafe { StorageView::from_raw(Raw::Native(null), Rounding::Nearest) };
     }
 
     #[test]
     #[should_panic(expected = "one scale per block")]
     fn a_scale_too_few_is_refused() {
-        let _ = Cells::<f32>::signed(&mut [0; 257], &mut [0.0], Rounding::Nearest);
+        let _ = StorageView::<f32>::signed(&mut [0; 257], &mut [0.0], Rounding::Nearest);
     }
 }

@@ -7,41 +7,41 @@
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::CHUNK;
 use crate::numeric::float::Float;
-use crate::sweep::prologue::{Prepare, STAGE};
+use crate::sweep::prologue::{Prologue, TILE};
 use crate::sweep::rule::Rule;
-use crate::sweep::segment::{Clock, Segment, Slices, rules};
+use crate::sweep::segment::{Segment, Slices, StepContext, rules};
 use crate::sweep::task::Driver;
-use crate::sweep::tile::{Writes, staged};
+use crate::sweep::tile::{Writes, for_each_tile};
 
 /// Elements that are loaded, updated, stored and followed up together where the arrays are in a
 /// cache, and where they are not and memory must not wait for arithmetic. AdamW with bfloat16 moments
 /// on Zen 5, one core in cache: 0.38 ns per element with 1024 at a time, 0.53 with 256. Two cores at
 /// 16 Mi: 12.3 ms with 64, 8.0 with 128, 5.8 with 256, 7.9 with 512, 8.8 with 1024. Requests for
 /// the next block ahead of time only delay.
-const BLOCK: [usize; 2] = [STAGE, 256];
+const BLOCK: [usize; 2] = [TILE, 256];
 
 /// Elements from which the arrays of a step are taken to be in no cache.
 const LARGE: usize = 1 << 20;
 
 /// Segments under one type of rule.
-pub(crate) struct Sweep<'a, T, R, const S: usize> {
+pub(crate) struct Elementwise<'a, T, R, const S: usize> {
     segments: Vec<Segment<'a, T>>,
     /// Where each segment ends when all are laid end to end; segments that go through blocks begin
     /// on one.
     ends: Vec<usize>,
     rules: Vec<R>,
-    prepare: Prepare,
+    prologue: Prologue,
 }
 
-impl<'a, T: Float, const S: usize, R: Rule<T, S>> Sweep<'a, T, R, S> {
-    /// A sweep over `segments` by the rule that each one's clock gives.
+impl<'a, T: Float, const S: usize, R: Rule<T, S>> Elementwise<'a, T, R, S> {
+    /// A sweep over `segments` by the rule that each one's context gives.
     ///
     /// # Panics
     /// A segment has not `S` state arrays.
     pub(crate) fn new(
         mut segments: Vec<Segment<'a, T>>,
-        prepare: Prepare,
-        rule_at: impl Fn(Clock) -> R,
+        prologue: Prologue,
+        rule_at: impl Fn(StepContext) -> R,
     ) -> Self {
         for segment in &segments {
             segment.check_elementwise(S);
@@ -51,7 +51,7 @@ impl<'a, T: Float, const S: usize, R: Rule<T, S>> Sweep<'a, T, R, S> {
         let unit = if segments.iter().all(Segment::is_bare) {
             1
         } else {
-            STAGE
+            TILE
         };
         let mut end = 0;
         let ends = segments
@@ -65,12 +65,12 @@ impl<'a, T: Float, const S: usize, R: Rule<T, S>> Sweep<'a, T, R, S> {
             segments,
             ends,
             rules,
-            prepare,
+            prologue,
         }
     }
 }
 
-impl<T: Float, const S: usize, R: Rule<T, S>> Driver for Sweep<'_, T, R, S> {
+impl<T: Float, const S: usize, R: Rule<T, S>> Driver for Elementwise<'_, T, R, S> {
     fn chunks(&self, _phase: usize) -> (usize, usize) {
         let elements = self.ends.last().copied().unwrap_or(0);
         (elements.div_ceil(CHUNK), elements)
@@ -98,7 +98,7 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Driver for Sweep<'_, T, R, S> {
     }
 }
 
-impl<T: Float, const S: usize, R: Rule<T, S>> Sweep<'_, T, R, S> {
+impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
     /// # Safety
     /// `from <= to <= len`, and nobody else has these elements of the segment and of what follows it
     /// meanwhile.
@@ -121,9 +121,9 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Sweep<'_, T, R, S> {
         // SAFETY: `new` has passed every segment through `check_elementwise`; the rest is this
         // function's contract.
         unsafe {
-            match self.prepare.plain() {
+            match self.prologue.plain() {
                 Some(scale) if segment.is_bare() => piece(scale, segment.slices(from, to)),
-                _ => staged(segment, (from, to), block, &self.prepare, all, tier, piece),
+                _ => for_each_tile(segment, (from, to), block, &self.prologue, all, tier, piece),
             }
         }
     }
@@ -189,20 +189,20 @@ mod tests {
             // SAFETY: inside the arrays, apart, and not used while the segments live.
             let [p, g, state] =
                 arrays.map(|array| unsafe { std::slice::from_raw_parts_mut(array.add(from), 4) });
-            Segment::native(p, g, &[4], [state], Clock::default())
+            Segment::native(p, g, &[4], [state], StepContext::default())
         };
         // SAFETY: made from pointers to the whole arrays.
         let follows = |from| unsafe { segment(from).follows() };
         let rule = |_| Keep;
-        let sweep = Sweep::new(
+        let sweep = Elementwise::new(
             vec![segment(0), follows(4), follows(8)],
-            Prepare::default(),
+            Prologue::default(),
             rule,
         );
         assert_eq!(sweep.ends, [12]);
-        let sweep = Sweep::new(
+        let sweep = Elementwise::new(
             vec![segment(0), follows(4), segment(8)],
-            Prepare::default(),
+            Prologue::default(),
             rule,
         );
         assert_eq!(sweep.ends, [8, 12]);

@@ -5,17 +5,17 @@ use crate::exec::isa::Tier;
 use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
 use crate::ops::lerp::Lerp;
-use crate::storage::view::Cells;
-use crate::sweep::prologue::STAGE;
+use crate::storage::view::StorageView;
+use crate::sweep::prologue::TILE;
 
 /// What is left to do after an update.
 #[derive(Debug)]
-pub struct Finish<'a, T> {
+pub struct Epilogue<'a, T> {
     /// The moving average of the parameter, kept as it is computed in, and how much of the difference
     /// it moves by.
-    pub average: Option<(Cells<'a, T>, f64)>,
+    pub average: Option<(StorageView<'a, T>, f64)>,
     /// Where a copy goes.
-    pub copy: Option<Cells<'a, T>>,
+    pub copy: Option<StorageView<'a, T>>,
     /// Of schedule-free parameters, how far towards their first state array the iterate lies that
     /// the average and the copy take.
     pub iterate: Option<f64>,
@@ -23,7 +23,7 @@ pub struct Finish<'a, T> {
     pub clear_gradient: bool,
 }
 
-impl<T> Default for Finish<'_, T> {
+impl<T> Default for Epilogue<'_, T> {
     fn default() -> Self {
         Self {
             average: None,
@@ -34,23 +34,23 @@ impl<T> Default for Finish<'_, T> {
     }
 }
 
-impl<T: Float> Finish<'_, T> {
+impl<T: Float> Epilogue<'_, T> {
     /// # Panics
     /// A target has not `len` elements or cannot be written, or the average is kept otherwise than it
     /// is computed in.
     pub(crate) fn check(&self, len: usize) {
-        let average = self.average.iter().map(|(cells, _)| cells);
-        for cells in average.clone().chain(&self.copy) {
-            assert_eq!(cells.len(), len, "a target has the length of its parameter");
-            assert!(cells.is_writable(), "a target can be written");
+        let average = self.average.iter().map(|(view, _)| view);
+        for view in average.clone().chain(&self.copy) {
+            assert_eq!(view.len(), len, "a target has the length of its parameter");
+            assert!(view.is_writable(), "a target can be written");
         }
-        for cells in average {
-            assert!(cells.is_native(), "an average is kept as it is computed in");
+        for view in average {
+            assert!(view.is_native(), "an average is kept as it is computed in");
         }
     }
 
     /// Finishes the block from `from` on, where the parameter is `p` and its first state array `z`.
-    /// At most [`STAGE`] elements.
+    /// At most [`TILE`] elements.
     ///
     /// # Safety
     /// `check` has passed for at least `from + p.len()` elements, and nobody else has these elements
@@ -59,9 +59,9 @@ impl<T: Float> Finish<'_, T> {
         // SAFETY: what `follow` asks for is this function's contract, and as many elements are given.
         unsafe {
             if let (Some(weight), Some(z)) = (self.iterate, z) {
-                let mut scratch = Scratch::<T, 1>::new(STAGE);
-                let [stage] = scratch.arrays();
-                let a = &mut stage[..p.len()];
+                let mut scratch = Scratch::<T, 1>::new(TILE);
+                let [tile] = scratch.arrays();
+                let a = &mut tile[..p.len()];
                 a.copy_from_slice(p);
                 let weight = T::from_f64(weight);
                 tier.run(Lerp { a, x: z, weight });

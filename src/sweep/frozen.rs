@@ -5,41 +5,41 @@ use crate::exec::isa::Tier;
 use crate::exec::pool::CHUNK;
 use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
-use crate::storage::view::Cells;
-use crate::sweep::epilogue::Finish;
-use crate::sweep::prologue::STAGE;
+use crate::storage::view::StorageView;
+use crate::sweep::epilogue::Epilogue;
+use crate::sweep::prologue::TILE;
 use crate::sweep::task::Driver;
 
 /// A parameter that a step leaves alone, and what still follows it.
 #[derive(Debug)]
-pub struct Idle<'a, T> {
+pub struct FrozenParameter<'a, T> {
     /// The parameter.
-    pub p: Cells<'a, T>,
-    /// Its first state array, where [`Finish::iterate`] needs it.
-    pub z: Option<Cells<'a, T>>,
+    pub p: StorageView<'a, T>,
+    /// Its first state array, where [`Epilogue::iterate`] needs it.
+    pub z: Option<StorageView<'a, T>>,
     /// What follows.
-    pub finish: Finish<'a, T>,
+    pub epilogue: Epilogue<'a, T>,
 }
 
 /// The work over parameters that have no gradient.
 #[derive(Debug)]
-pub(crate) struct Following<'a, T> {
-    parameters: Vec<Idle<'a, T>>,
+pub(crate) struct Frozen<'a, T> {
+    parameters: Vec<FrozenParameter<'a, T>>,
     /// Which parameter and from where each chunk is.
     chunks: Vec<(usize, usize)>,
     elements: usize,
 }
 
-impl<'a, T: Float> Following<'a, T> {
+impl<'a, T: Float> Frozen<'a, T> {
     /// The work over `parameters`.
     ///
     /// # Panics
     /// What follows a parameter, or its first state array, has another length, or cannot be written.
-    pub(crate) fn new(parameters: Vec<Idle<'a, T>>) -> Self {
+    pub(crate) fn new(parameters: Vec<FrozenParameter<'a, T>>) -> Self {
         let mut chunks = Vec::new();
         let mut elements = 0;
-        for (index, Idle { p, z, finish }) in parameters.iter().enumerate() {
-            finish.check(p.len());
+        for (index, FrozenParameter { p, z, epilogue }) in parameters.iter().enumerate() {
+            epilogue.check(p.len());
             let fits = z.as_ref().is_none_or(|z| z.len() == p.len());
             assert!(fits, "z has the length of p");
             elements += p.len();
@@ -53,27 +53,27 @@ impl<'a, T: Float> Following<'a, T> {
     }
 }
 
-impl<T: Float> Driver for Following<'_, T> {
+impl<T: Float> Driver for Frozen<'_, T> {
     fn chunks(&self, _phase: usize) -> (usize, usize) {
         (self.chunks.len(), self.elements / 2)
     }
 
     unsafe fn run(&self, _phase: usize, chunk: usize, tier: Tier) {
         let (index, start) = self.chunks[chunk];
-        let Idle { p, z, finish } = &self.parameters[index];
+        let FrozenParameter { p, z, epilogue } = &self.parameters[index];
         let end = p.len().min(start + CHUNK);
-        let mut scratch = Scratch::<T, 2>::new(STAGE);
-        let mut stages = scratch.arrays();
-        for from in (start..end).step_by(STAGE) {
-            let n = STAGE.min(end - from);
-            let [a, b] = stages.each_mut().map(|stage| &mut stage[..n]);
+        let mut scratch = Scratch::<T, 2>::new(TILE);
+        let mut tiles = scratch.arrays();
+        for from in (start..end).step_by(TILE) {
+            let n = TILE.min(end - from);
+            let [a, b] = tiles.each_mut().map(|tile| &mut tile[..n]);
             // SAFETY: inside, as `new` compared the lengths. No other chunk has these elements, and by
             // the contract of `run` no chunk is done twice, so nobody else has them of the targets;
             // nobody writes `p` and `z`.
             unsafe {
                 let p = p.read_into(from, a, tier);
                 let z = z.as_ref().map(|z| z.read_into(from, b, tier));
-                finish.block(from, p, z, tier);
+                epilogue.block(from, p, z, tier);
             }
         }
     }
@@ -87,10 +87,10 @@ mod tests {
     #[should_panic(expected = "z has the length of p")]
     fn a_shorter_iterate_is_refused() {
         let (mut p, mut z) = ([0.0_f32; 8], [0.0_f32; 4]);
-        let _ = Following::new(vec![Idle {
-            p: Cells::native(&mut p),
-            z: Some(Cells::native(&mut z)),
-            finish: Finish::default(),
+        let _ = Frozen::new(vec![FrozenParameter {
+            p: StorageView::native(&mut p),
+            z: Some(StorageView::native(&mut z)),
+            epilogue: Epilogue::default(),
         }]);
     }
 }

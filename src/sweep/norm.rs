@@ -6,10 +6,10 @@ use std::ops::Range;
 use crate::exec::isa::{self, Tier};
 use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
-use crate::numeric::scale::Factor;
+use crate::numeric::scale::ScaleFactor;
 use crate::ops::clip::scaled_root;
 use crate::reduce::{self, Largest, Measure, Squares};
-use crate::sweep::prologue::Prepare;
+use crate::sweep::prologue::Prologue;
 use crate::sweep::segment::Segment;
 
 /// The segments of one parameter group, and what is done to their gradients.
@@ -20,7 +20,7 @@ pub struct Group<'s, 'a> {
     /// Those computed in double precision.
     pub double: &'s [Segment<'a, f64>],
     /// Its clipping by norm and its weight decay are left out.
-    pub prepare: Prepare,
+    pub prologue: Prologue,
 }
 
 /// The 2-norm of all gradients, unscaled, regularized and clipped by value. With `check` it is NaN
@@ -39,8 +39,8 @@ pub fn norm(groups: &[Group<'_, '_>], check: bool) -> f64 {
     let norm = scaled_root(single, sum, largest);
     // What is the same for all gradients comes last: they need not be scaled one by one.
     match groups.first() {
-        Some(Group { prepare, .. }) if prepare.is_scale() => {
-            let [a, b] = prepare.scale.parts::<f64>();
+        Some(Group { prologue, .. }) if prologue.is_scale() => {
+            let [a, b] = prologue.scale.parts::<f64>();
             norm * a.abs() * b.abs()
         }
         _ => norm,
@@ -49,8 +49,8 @@ pub fn norm(groups: &[Group<'_, '_>], check: bool) -> f64 {
 
 /// The first parameter, by its number, whose unscaled gradient is not finite.
 pub fn first_infinite(groups: &[Group<'_, '_>]) -> Option<usize> {
-    fn infinite<T: Float>(segments: &[Segment<'_, T>], scale: Factor) -> Vec<usize> {
-        let raw = Prepare::default();
+    fn infinite<T: Float>(segments: &[Segment<'_, T>], scale: ScaleFactor) -> Vec<usize> {
+        let raw = Prologue::default();
         let largest = measure(segments, &raw, Largest, false);
         let [a, b] = scale.parts::<T>();
         let finite = |x: f64| (T::from_f64(x) * a * b).is_finite();
@@ -61,7 +61,7 @@ pub fn first_infinite(groups: &[Group<'_, '_>]) -> Option<usize> {
             .collect()
     }
     let found = groups.iter().flat_map(|group| {
-        let scale = group.prepare.scale;
+        let scale = group.prologue.scale;
         let mut found = infinite(group.single, scale);
         found.extend(infinite(group.double, scale));
         found
@@ -73,17 +73,17 @@ pub fn first_infinite(groups: &[Group<'_, '_>]) -> Option<usize> {
 fn measure_all(groups: &[Group<'_, '_>], what: impl Measure, check: bool) -> Vec<f64> {
     let mut found = Vec::new();
     for group in groups {
-        let prepare = if group.prepare.is_scale() {
-            Prepare::default()
+        let prologue = if group.prologue.is_scale() {
+            Prologue::default()
         } else {
-            Prepare {
-                coefficient: Factor::ONE,
+            Prologue {
+                coefficient: ScaleFactor::ONE,
                 weight_decay: 0.0,
-                ..group.prepare
+                ..group.prologue
             }
         };
-        let single = measure(group.single, &prepare, what, check);
-        let double = measure(group.double, &prepare, what, check);
+        let single = measure(group.single, &prologue, what, check);
+        let double = measure(group.double, &prologue, what, check);
         found.extend(group.single.iter().map(|s| s.index).zip(single));
         found.extend(group.double.iter().map(|s| s.index).zip(double));
     }
@@ -94,7 +94,7 @@ fn measure_all(groups: &[Group<'_, '_>], what: impl Measure, check: bool) -> Vec
 /// Measures the prepared gradient of every segment.
 fn measure<T: Float>(
     segments: &[Segment<'_, T>],
-    prepare: &Prepare,
+    prologue: &Prologue,
     what: impl Measure,
     check: bool,
 ) -> Vec<f64> {
@@ -104,14 +104,14 @@ fn measure<T: Float>(
     let cost = lengths.iter().sum::<usize>() / 4;
     let join = |a, b| what.join(a, b);
     reduce::blockwise(&lengths, cost, join, |owner, range| {
-        block(&segments[owner], range, prepare, what, check, tier)
+        block(&segments[owner], range, prologue, what, check, tier)
     })
 }
 
 fn block<T: Float>(
     segment: &Segment<'_, T>,
     range: Range<usize>,
-    prepare: &Prepare,
+    prologue: &Prologue,
     what: impl Measure,
     check: bool,
     tier: Tier,
@@ -123,16 +123,16 @@ fn block<T: Float>(
     // SAFETY: the range is inside the segment, whose gradient is as long as its parameter, and while
     // it is borrowed as shared nobody writes it: a step takes it by value.
     let g = unsafe { segment.g.read_into(start, &mut loaded[..n], tier) };
-    if *prepare == Prepare::default() {
+    if *prologue == Prologue::default() {
         // A gradient that is not finite shows in what is measured.
         return reduce::block(g, what, tier);
     }
     // SAFETY: as for the gradient, the range is inside and nobody writes a borrowed segment.
     let p = unsafe { segment.p.read_into(start, &mut held[..n], tier) };
     let out = &mut prepared[..n];
-    prepare.write(p, g, out, tier);
+    prologue.write(p, g, out, tier);
     let infinite = if check {
-        let scale = prepare.scale.parts::<T>();
+        let scale = prologue.scale.parts::<T>();
         reduce::block(g, Infinite { scale }, tier)
     } else {
         0.0

@@ -2,41 +2,41 @@
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::numeric::float::Float;
-use crate::numeric::scale::Factor;
-use crate::ops::penalty::Regularizer;
+use crate::numeric::scale::ScaleFactor;
+use crate::ops::penalty::Penalty;
 
 /// Elements prepared at a time: 4 KiB of `f32`, which leaves room for the rule's arrays in L1. Under
 /// Miri small arrays have several, as with [`CHUNK`](crate::exec::pool::CHUNK).
-pub(crate) const STAGE: usize = if cfg!(miri) { 256 } else { 1024 };
+pub(crate) const TILE: usize = if cfg!(miri) { 256 } else { 1024 };
 
 /// `coefficient * clamp(scale * g + l1 sign(p) + 2 l2 p, clip_value) + weight_decay * p`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Prepare {
+pub struct Prologue {
     /// Unscaling, negation where the objective is maximized.
-    pub scale: Factor,
+    pub scale: ScaleFactor,
     /// The coefficients of a penalty on absolute values and on squares.
-    pub regularizer: Regularizer,
+    pub regularizer: Penalty,
     /// The bound of clipping by value; infinite for none.
     pub clip_value: f64,
     /// The coefficient of clipping by norm.
-    pub coefficient: Factor,
+    pub coefficient: ScaleFactor,
     /// Coupled weight decay.
     pub weight_decay: f64,
 }
 
-impl Default for Prepare {
+impl Default for Prologue {
     fn default() -> Self {
         Self {
-            scale: Factor::ONE,
-            regularizer: Regularizer { l1: 0.0, l2: 0.0 },
+            scale: ScaleFactor::ONE,
+            regularizer: Penalty { l1: 0.0, l2: 0.0 },
             clip_value: f64::INFINITY,
-            coefficient: Factor::ONE,
+            coefficient: ScaleFactor::ONE,
             weight_decay: 0.0,
         }
     }
 }
 
-impl Prepare {
+impl Prologue {
     /// The one factor that is all there is to do, if it is.
     pub(crate) fn plain<T: Float>(&self) -> Option<T> {
         let factor = T::from_f64(self.scale.to_f64() * self.coefficient.to_f64());
@@ -47,12 +47,12 @@ impl Prepare {
 
     /// Whether the gradient is only scaled before it is clipped by norm.
     pub(crate) fn is_scale(&self) -> bool {
-        self.clip_value == f64::INFINITY && self.regularizer == Regularizer { l1: 0.0, l2: 0.0 }
+        self.clip_value == f64::INFINITY && self.regularizer == Penalty { l1: 0.0, l2: 0.0 }
     }
 
     /// Writes the prepared gradient to `out`.
     pub(crate) fn write<T: Float>(&self, p: &[T], g: &[T], out: &mut [T], tier: Tier) {
-        tier.run(Prepared {
+        tier.run(ApplyPrologue {
             scale: self.scale.parts(),
             l1: T::from_f64(self.regularizer.l1),
             twice_l2: T::from_f64(2.0 * self.regularizer.l2),
@@ -66,7 +66,7 @@ impl Prepare {
     }
 }
 
-struct Prepared<'a, T> {
+struct ApplyPrologue<'a, T> {
     scale: [T; 2],
     l1: T,
     twice_l2: T,
@@ -78,7 +78,7 @@ struct Prepared<'a, T> {
     out: &'a mut [T],
 }
 
-impl<T: Float> Kernel for Prepared<'_, T> {
+impl<T: Float> Kernel for ApplyPrologue<'_, T> {
     type Output = ();
 
     #[inline(always)]

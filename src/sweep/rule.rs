@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::exec::isa::Tier;
 use crate::numeric::float::Float;
 use crate::optim::hyper::Hyper;
-use crate::sweep::segment::{Clock, MAX_SCALARS};
+use crate::sweep::segment::{MAX_SCALARS, StepContext};
 use crate::sweep::task::Sums;
 
 /// What an optimizer does to one element: values in, values out, no branch.
@@ -17,7 +17,7 @@ pub(crate) trait Rule<T, const S: usize>: Copy + Send + Sync {
 }
 
 /// What an optimizer does to an array in two passes, with two sums over the array in between.
-pub(crate) trait Layered<T, const S: usize>: Copy + Send + Sync {
+pub(crate) trait TwoPassRule<T, const S: usize>: Copy + Send + Sync {
     /// PyTorch's names of the state arrays.
     const STATE: [&'static str; S];
 
@@ -46,7 +46,7 @@ pub(crate) trait Layered<T, const S: usize>: Copy + Send + Sync {
 }
 
 /// What an optimizer does to an array as a whole, by its shape.
-pub(crate) trait Whole<T>: Copy + Send + Sync {
+pub(crate) trait TensorRule<T>: Copy + Send + Sync {
     /// PyTorch's names of the state arrays of a parameter with this many dimensions.
     fn state(rank: usize) -> &'static [&'static str];
 
@@ -73,9 +73,9 @@ pub(crate) trait Optimizer: Hyper {
         Vec::new()
     }
 
-    /// These numbers after the step of `clock`, where they do not come from the step itself.
-    fn advance(&self, clock: Clock) -> [f64; MAX_SCALARS] {
-        clock.scalars
+    /// These numbers after the step of `context`, where they do not come from the step itself.
+    fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
+        context.scalars
     }
 
     /// Refuses a parameter of a shape that the rule has no meaning for.
@@ -93,7 +93,7 @@ pub(crate) trait Optimizer: Hyper {
     }
 
     /// Hands the visitor the one rule that these hyperparameters select, as a function of the
-    /// clock. Every per-step scalar is folded there in `f64` and cast once.
+    /// context. Every per-step scalar is folded there in `f64` and cast once.
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output;
 }
 
@@ -104,13 +104,16 @@ pub(crate) trait Visitor<T: Float>: Sized {
     /// Takes an elementwise rule.
     fn elementwise<const S: usize, R: Rule<T, S> + 'static>(
         self,
-        rule_at: impl Fn(Clock) -> R,
+        rule_at: impl Fn(StepContext) -> R,
     ) -> Self::Output;
     /// Takes a rule in two passes.
-    fn layered<const S: usize, R: Layered<T, S> + 'static>(
+    fn two_pass<const S: usize, R: TwoPassRule<T, S> + 'static>(
         self,
-        rule_at: impl Fn(Clock) -> R,
+        rule_at: impl Fn(StepContext) -> R,
     ) -> Self::Output;
     /// Takes a rule of whole arrays.
-    fn whole<R: Whole<T> + 'static>(self, rule_at: impl Fn(Clock) -> R) -> Self::Output;
+    fn tensorwise<R: TensorRule<T> + 'static>(
+        self,
+        rule_at: impl Fn(StepContext) -> R,
+    ) -> Self::Output;
 }

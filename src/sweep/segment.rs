@@ -1,8 +1,8 @@
-//! One parameter in one step: its memory, its shape and its clock.
+//! One parameter in one step: its memory, its shape and its context.
 
 use crate::numeric::float::Float;
-use crate::storage::view::Cells;
-use crate::sweep::epilogue::Finish;
+use crate::storage::view::StorageView;
+use crate::sweep::epilogue::Epilogue;
 
 /// The most state arrays that one rule has.
 pub const MAX_STATE: usize = 4;
@@ -12,7 +12,7 @@ pub const MAX_SCALARS: usize = 3;
 
 /// What a parameter's rule depends on besides the hyperparameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Clock {
+pub struct StepContext {
     /// Which step of this parameter it is: 1 at the first.
     pub step: u64,
     /// Whether the state arrays hold nothing yet (zeros). Not the same as a first step: momentum
@@ -25,15 +25,15 @@ pub struct Clock {
 /// One parameter in one step.
 #[derive(Debug)]
 pub struct Segment<'a, T> {
-    pub(crate) p: Cells<'a, T>,
-    pub(crate) g: Cells<'a, T>,
-    cells: [Cells<'a, T>; MAX_STATE],
+    pub(crate) p: StorageView<'a, T>,
+    pub(crate) g: StorageView<'a, T>,
+    view: [StorageView<'a, T>; MAX_STATE],
     slots: usize,
-    finish: Option<Box<Finish<'a, T>>>,
+    epilogue: Option<Box<Epilogue<'a, T>>>,
     shape: &'a [usize],
     follows: bool,
     pub(crate) index: usize,
-    pub(crate) clock: Clock,
+    pub(crate) context: StepContext,
 }
 
 impl<'a, T: Float> Segment<'a, T> {
@@ -43,11 +43,11 @@ impl<'a, T: Float> Segment<'a, T> {
     /// The gradient is not as long as the parameter, the shape is of another size, the parameter or
     /// a state array cannot be written, or there are more than [`MAX_STATE`] state arrays.
     pub fn new(
-        p: Cells<'a, T>,
-        g: Cells<'a, T>,
+        p: StorageView<'a, T>,
+        g: StorageView<'a, T>,
         shape: &'a [usize],
-        state: impl IntoIterator<Item = Cells<'a, T>>,
-        clock: Clock,
+        state: impl IntoIterator<Item = StorageView<'a, T>>,
+        context: StepContext,
     ) -> Self {
         assert_eq!(
             p.len(),
@@ -61,9 +61,9 @@ impl<'a, T: Float> Segment<'a, T> {
         );
         assert!(p.is_writable(), "a parameter can be written");
         let (mut state, mut slots) = (state.into_iter().fuse(), 0);
-        let cells = std::array::from_fn(|_| {
+        let view = std::array::from_fn(|_| {
             let Some(array) = state.next() else {
-                return Cells::native(&mut []);
+                return StorageView::native(&mut []);
             };
             assert!(array.is_writable(), "state can be written");
             slots += 1;
@@ -73,13 +73,13 @@ impl<'a, T: Float> Segment<'a, T> {
         Self {
             p,
             g,
-            cells,
+            view,
             slots,
-            finish: None,
+            epilogue: None,
             shape,
             follows: false,
             index: 0,
-            clock,
+            context,
         }
     }
 
@@ -87,12 +87,24 @@ impl<'a, T: Float> Segment<'a, T> {
     ///
     /// # Panics
     /// As `new`.
-    pub fn native<I>(p: &'a mut [T], g: &'a [T], shape: &'a [usize], state: I, clock: Clock) -> Self
+    pub fn native<I>(
+        p: &'a mut [T],
+        g: &'a [T],
+        shape: &'a [usize],
+        state: I,
+        context: StepContext,
+    ) -> Self
     where
         I: IntoIterator<Item = &'a mut [T]>,
     {
-        let state = state.into_iter().map(Cells::native);
-        Self::new(Cells::native(p), Cells::read(g), shape, state, clock)
+        let state = state.into_iter().map(StorageView::native);
+        Self::new(
+            StorageView::native(p),
+            StorageView::read(g),
+            shape,
+            state,
+            context,
+        )
     }
 
     /// Says what is done with the parameter and the gradient after the update.
@@ -100,11 +112,11 @@ impl<'a, T: Float> Segment<'a, T> {
     /// # Panics
     /// A target has another length, or the gradient is to be cleared and cannot be written.
     #[must_use]
-    pub fn finishing(self, finish: Finish<'a, T>) -> Self {
-        finish.check(self.len());
-        assert!(self.g.is_writable() || !finish.clear_gradient);
+    pub fn with_epilogue(self, epilogue: Epilogue<'a, T>) -> Self {
+        epilogue.check(self.len());
+        assert!(self.g.is_writable() || !epilogue.clear_gradient);
         Self {
-            finish: Some(Box::new(finish)),
+            epilogue: Some(Box::new(epilogue)),
             ..self
         }
     }
@@ -121,7 +133,7 @@ impl<'a, T: Float> Segment<'a, T> {
     /// # Safety
     /// Each of its arrays (the parameter, the gradient and every state array) is in the same
     /// allocation as the one of the segment before it, and the pointers that
-    /// [`Cells::from_raw`] was given may reach over the whole of that allocation. Those of a slice
+    /// [`StorageView::from_raw`] was given may reach over the whole of that allocation. Those of a slice
     /// may not: a segment of [`Segment::native`] follows none.
     #[must_use]
     pub unsafe fn follows(self) -> Self {
@@ -147,19 +159,19 @@ impl<'a, T: Float> Segment<'a, T> {
     }
 
     /// The state arrays.
-    pub(crate) fn state(&self) -> &[Cells<'a, T>] {
-        &self.cells[..self.slots]
+    pub(crate) fn state(&self) -> &[StorageView<'a, T>] {
+        &self.view[..self.slots]
     }
 
     /// What is left to do after the update.
-    pub(crate) fn finish(&self) -> Option<&Finish<'a, T>> {
-        self.finish.as_deref()
+    pub(crate) fn epilogue(&self) -> Option<&Epilogue<'a, T>> {
+        self.epilogue.as_deref()
     }
 
     /// Whether a rule may run over the caller's memory, and nothing is left to do after it.
     pub(crate) fn is_bare(&self) -> bool {
-        let state = self.state().iter().all(Cells::is_native);
-        self.finish.is_none() && self.p.is_native() && self.g.is_native() && state
+        let state = self.state().iter().all(StorageView::is_native);
+        self.epilogue.is_none() && self.p.is_native() && self.g.is_native() && state
     }
 
     /// # Panics
@@ -175,11 +187,11 @@ impl<'a, T: Float> Segment<'a, T> {
         }
     }
 
-    /// Takes `next` in, if it continues every array at the same clock.
+    /// Takes `next` in, if it continues every array at the same context.
     pub(crate) fn absorb(&mut self, next: &Self) -> bool {
         let mut states = self.state().iter().zip(next.state());
         let continues = next.follows
-            && self.clock == next.clock
+            && self.context == next.context
             && self.is_bare()
             && next.is_bare()
             && self.p.meets(&next.p)
@@ -188,7 +200,7 @@ impl<'a, T: Float> Segment<'a, T> {
         if continues {
             self.p.extend(&next.p);
             self.g.extend(&next.g);
-            for (own, next) in self.cells.iter_mut().zip(next.state()) {
+            for (own, next) in self.view.iter_mut().zip(next.state()) {
                 own.extend(next);
             }
         }
@@ -209,7 +221,7 @@ impl<'a, T: Float> Segment<'a, T> {
             Slices {
                 p: self.p.slice_mut(from, to).expect(bare),
                 g: self.g.slice(from, to).expect(bare),
-                state: std::array::from_fn(|j| self.cells[j].slice_mut(from, to).expect(bare)),
+                state: std::array::from_fn(|j| self.view[j].slice_mut(from, to).expect(bare)),
             }
         }
     }
@@ -220,16 +232,16 @@ pub(crate) fn size(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1, |n: usize, &d| n.checked_mul(d))
 }
 
-/// The rule of each segment; neighbours at the same clock share the making of it.
+/// The rule of each segment; neighbours at the same context share the making of it.
 pub(crate) fn rules<T: Float, R: Copy>(
     segments: &[Segment<'_, T>],
-    rule_at: impl Fn(Clock) -> R,
+    rule_at: impl Fn(StepContext) -> R,
 ) -> Vec<R> {
     let mut rules: Vec<R> = Vec::with_capacity(segments.len());
     for (index, segment) in segments.iter().enumerate() {
         rules.push(match index.checked_sub(1) {
-            Some(previous) if segments[previous].clock == segment.clock => rules[previous],
-            _ => rule_at(segment.clock),
+            Some(previous) if segments[previous].context == segment.context => rules[previous],
+            _ => rule_at(segment.context),
         });
     }
     rules
@@ -252,23 +264,23 @@ mod tests {
     #[should_panic(expected = "state can be written")]
     fn read_only_state_is_refused() {
         let (mut p, frozen) = ([1.0_f32; 4], [0.0_f32; 4]);
-        let state = [Cells::read(&frozen)];
-        let (p, g) = (Cells::native(&mut p), Cells::read(&[1.0; 4]));
-        let _ = Segment::new(p, g, &[4], state, Clock::default());
+        let state = [StorageView::read(&frozen)];
+        let (p, g) = (StorageView::native(&mut p), StorageView::read(&[1.0; 4]));
+        let _ = Segment::new(p, g, &[4], state, StepContext::default());
     }
 
     #[test]
     #[should_panic(expected = "at most 4 state arrays")]
     fn a_fifth_state_array_is_refused() {
         let state = (0..5).map(|_| &mut [][..]);
-        let _ = Segment::<f32>::native(&mut [], &[], &[0], state, Clock::default());
+        let _ = Segment::<f32>::native(&mut [], &[], &[0], state, StepContext::default());
     }
 
     #[test]
     #[should_panic(expected = "a parameter has the size of its shape")]
     fn a_shape_whose_size_wraps_is_refused() {
         let shape = [1 << (usize::BITS - 1), 2];
-        let _ = Segment::<f32>::native(&mut [], &[], &shape, [], Clock::default());
+        let _ = Segment::<f32>::native(&mut [], &[], &shape, [], StepContext::default());
     }
 
     /// Where the second of two segments of three elements lies in each array, and its step.
@@ -294,19 +306,19 @@ mod tests {
         let mut arrays = [[0.0_f64; 8]; 4];
         let starts = arrays.each_mut().map(|array| array.as_mut_ptr());
         // SAFETY: inside the arrays, through pointers to all of each; the two parts are apart.
-        let cells = |array: usize, at: usize| unsafe {
+        let view = |array: usize, at: usize| unsafe {
             let part = std::ptr::slice_from_raw_parts_mut(starts[array].add(at), 3);
-            Cells::from_raw(Raw::Native(part), Rounding::Nearest)
+            StorageView::from_raw(Raw::Native(part), Rounding::Nearest)
         };
-        let clock = |step| Clock {
+        let context = |step| StepContext {
             step,
-            ..Clock::default()
+            ..StepContext::default()
         };
-        let state = [cells(2, 0), cells(3, 0)];
-        let mut first = Segment::new(cells(0, 0), cells(1, 0), &[3], state, clock(7));
-        let state = [cells(2, second.state[0]), cells(3, second.state[1])];
-        let (p, g) = (cells(0, second.p), cells(1, second.g));
-        let mut next = Segment::new(p, g, &[3], state, clock(second.step));
+        let state = [view(2, 0), view(3, 0)];
+        let mut first = Segment::new(view(0, 0), view(1, 0), &[3], state, context(7));
+        let state = [view(2, second.state[0]), view(3, second.state[1])];
+        let (p, g) = (view(0, second.p), view(1, second.g));
+        let mut next = Segment::new(p, g, &[3], state, context(second.step));
         if second.follows {
             // SAFETY: the arrays are those of the first, whose pointers reach over all of them.
             next = unsafe { next.follows() };

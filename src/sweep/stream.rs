@@ -1,9 +1,9 @@
 //! The ceiling that steps are held against: the least that can be done with the same memory.
 
-use crate::sweep::elementwise::Sweep;
-use crate::sweep::prologue::Prepare;
+use crate::sweep::elementwise::Elementwise;
+use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::Rule;
-use crate::sweep::segment::{Clock, Segment};
+use crate::sweep::segment::{Segment, StepContext};
 use crate::sweep::task::{self, Work};
 
 /// Adds the gradient to everything.
@@ -27,14 +27,20 @@ impl<const S: usize> Rule<f32, S> for Add {
 pub fn stream(p: &mut [f32], g: &[f32], others: Vec<&mut [f32]>) {
     let shape = [p.len()];
     let count = others.len();
-    let segment = vec![Segment::native(p, g, &shape, others, Clock::default())];
-    let prepare = Prepare::default();
+    let segment = vec![Segment::native(
+        p,
+        g,
+        &shape,
+        others,
+        StepContext::default(),
+    )];
+    let prologue = Prologue::default();
     let work = match count {
-        0 => Work::new(Sweep::<_, _, 0>::new(segment, prepare, |_| Add)),
-        1 => Work::new(Sweep::<_, _, 1>::new(segment, prepare, |_| Add)),
-        2 => Work::new(Sweep::<_, _, 2>::new(segment, prepare, |_| Add)),
-        3 => Work::new(Sweep::<_, _, 3>::new(segment, prepare, |_| Add)),
-        _ => Work::new(Sweep::<_, _, 4>::new(segment, prepare, |_| Add)),
+        0 => Work::new(Elementwise::<_, _, 0>::new(segment, prologue, |_| Add)),
+        1 => Work::new(Elementwise::<_, _, 1>::new(segment, prologue, |_| Add)),
+        2 => Work::new(Elementwise::<_, _, 2>::new(segment, prologue, |_| Add)),
+        3 => Work::new(Elementwise::<_, _, 3>::new(segment, prologue, |_| Add)),
+        _ => Work::new(Elementwise::<_, _, 4>::new(segment, prologue, |_| Add)),
     };
     task::run(vec![work]);
 }

@@ -3,7 +3,7 @@
 use crate::exec::isa::{self, Tier};
 use crate::exec::pool;
 use crate::numeric::float::Float;
-use crate::sweep::frozen::{Following, Idle};
+use crate::sweep::frozen::{Frozen, FrozenParameter};
 use crate::sweep::segment::MAX_SCALARS;
 
 /// Two sums over all parameters, for rules that need them between their passes.
@@ -54,8 +54,8 @@ impl<'a> Work<'a> {
     ///
     /// # Panics
     /// What follows a parameter, or its first state array, has another length, or cannot be written.
-    pub fn following<T: Float>(parameters: Vec<Idle<'a, T>>) -> Self {
-        Self::new(Following::new(parameters))
+    pub fn following<T: Float>(parameters: Vec<FrozenParameter<'a, T>>) -> Self {
+        Self::new(Frozen::new(parameters))
     }
 }
 

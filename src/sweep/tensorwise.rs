@@ -6,31 +6,31 @@ use crate::exec::isa::Tier;
 use crate::exec::pool::{self, CHUNK};
 use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
-use crate::storage::view::Cells;
-use crate::sweep::prologue::{Prepare, STAGE};
-use crate::sweep::rule::Whole;
-use crate::sweep::segment::{Clock, Segment, rules, size};
+use crate::storage::view::StorageView;
+use crate::sweep::prologue::{Prologue, TILE};
+use crate::sweep::rule::TensorRule;
+use crate::sweep::segment::{Segment, StepContext, rules, size};
 use crate::sweep::task::Driver;
 
 type Task<'a, T, R> = Mutex<Option<(Segment<'a, T>, R)>>;
 
 /// Segments under one type of rule.
-pub(crate) struct Wholes<'a, T, R> {
+pub(crate) struct Tensorwise<'a, T, R> {
     /// Each with its rule, until it is done.
     tasks: Vec<Task<'a, T, R>>,
     elements: usize,
-    prepare: Prepare,
+    prologue: Prologue,
 }
 
-impl<'a, T: Float, R: Whole<T>> Wholes<'a, T, R> {
-    /// The work over `segments` by the rule that each one's clock gives.
+impl<'a, T: Float, R: TensorRule<T>> Tensorwise<'a, T, R> {
+    /// The work over `segments` by the rule that each one's context gives.
     ///
     /// # Panics
     /// A segment has not the state arrays of the rule, each of its own size.
     pub(crate) fn new(
         segments: Vec<Segment<'a, T>>,
-        prepare: Prepare,
-        rule_at: impl Fn(Clock) -> R,
+        prologue: Prologue,
+        rule_at: impl Fn(StepContext) -> R,
     ) -> Self {
         for segment in &segments {
             let (shape, state) = (segment.shape(), segment.state());
@@ -52,12 +52,12 @@ impl<'a, T: Float, R: Whole<T>> Wholes<'a, T, R> {
                 .zip(rules)
                 .map(|task| Mutex::new(Some(task)))
                 .collect(),
-            prepare,
+            prologue,
         }
     }
 }
 
-impl<T: Float, R: Whole<T>> Driver for Wholes<'_, T, R> {
+impl<T: Float, R: TensorRule<T>> Driver for Tensorwise<'_, T, R> {
     fn chunks(&self, _phase: usize) -> (usize, usize) {
         (self.tasks.len(), self.elements)
     }
@@ -69,39 +69,39 @@ impl<T: Float, R: Whole<T>> Driver for Wholes<'_, T, R> {
             .and_then(|mut task| task.take());
         let (segment, rule) = task.expect("each chunk is done once");
         // SAFETY: the segment was taken from its place, so nobody else has it.
-        unsafe { update(segment, rule, &self.prepare, tier) }
+        unsafe { update(segment, rule, &self.prologue, tier) }
     }
 }
 
 /// # Safety
 /// Nobody else has the segment's elements, nor those of what follows it.
-unsafe fn update<T: Float, R: Whole<T>>(
+unsafe fn update<T: Float, R: TensorRule<T>>(
     segment: Segment<'_, T>,
     rule: R,
-    prepare: &Prepare,
+    prologue: &Prologue,
     tier: Tier,
 ) {
     let n = segment.len();
-    let loaded = |cells: &Cells<'_, T>| {
-        let mut copy = vec![T::ZERO; cells.len()];
-        pool::for_chunks(&mut copy, CHUNK, cells.len() / 2, |from, out| {
-            // SAFETY: `copy`, of which `out` is a chunk from `from` on, is as long as the cells; nobody
+    let loaded = |view: &StorageView<'_, T>| {
+        let mut copy = vec![T::ZERO; view.len()];
+        pool::for_chunks(&mut copy, CHUNK, view.len() / 2, |from, out| {
+            // SAFETY: `copy`, of which `out` is a chunk from `from` on, is as long as the view; nobody
             // else has them by this function's contract, and here they are only read.
-            unsafe { cells.load(from, out, tier) };
+            unsafe { view.load(from, out, tier) };
         });
         copy
     };
     let mut states: Vec<Option<Vec<T>>> = segment
         .state()
         .iter()
-        .map(|cells| (!cells.is_native()).then(|| loaded(cells)))
+        .map(|view| (!view.is_native()).then(|| loaded(view)))
         .collect();
     let mut p_copy = (!segment.p.is_native()).then(|| loaded(&segment.p));
     let g_copy = (!segment.g.is_native()).then(|| loaded(&segment.g));
     // SAFETY: whole arrays and parts of them are inside. Nobody else has them by this function's
     // contract, and here each is borrowed once at a time: gradients that lie where they are read are
     // last used by the rule. `Segment::new` asked that parameter and state can be written, and
-    // `Segment::finishing` that the targets can and are as long, and the gradient where it is cleared.
+    // `Segment::with_epilogue` that the targets can and are as long, and the gradient where it is cleared.
     unsafe {
         let lies = "a native array lies where it can be worked on";
         let g = g_copy
@@ -109,7 +109,7 @@ unsafe fn update<T: Float, R: Whole<T>>(
             .or_else(|| segment.g.slice(0, n))
             .expect(lies);
         let mut prepared = Vec::new();
-        let g = if *prepare == Prepare::default() {
+        let g = if *prologue == Prologue::default() {
             g
         } else {
             prepared.resize(n, T::ZERO);
@@ -119,7 +119,7 @@ unsafe fn update<T: Float, R: Whole<T>>(
                 .expect(lies);
             pool::for_chunks(&mut prepared, CHUNK, n / 2, |from, out| {
                 let to = from + out.len();
-                prepare.write(&p[from..to], &g[from..to], out, tier);
+                prologue.write(&p[from..to], &g[from..to], out, tier);
             });
             &prepared
         };
@@ -128,29 +128,28 @@ unsafe fn update<T: Float, R: Whole<T>>(
             .or_else(|| segment.p.slice_mut(0, n))
             .expect(lies);
         let arrays = segment.state().iter().zip(&mut states);
-        let state = arrays.map(|(cells, copy)| {
+        let state = arrays.map(|(view, copy)| {
             let copy = copy.as_deref_mut();
-            copy.or_else(|| cells.slice_mut(0, cells.len()))
-                .expect(lies)
+            copy.or_else(|| view.slice_mut(0, view.len())).expect(lies)
         });
         rule.update(segment.shape(), p, g, state.collect(), tier);
         let copies = segment.state().iter().zip(&states);
-        for (cells, copy) in copies.chain([(&segment.p, &p_copy)]) {
+        for (view, copy) in copies.chain([(&segment.p, &p_copy)]) {
             if let Some(copy) = copy {
-                cells.store(0, copy, tier);
+                view.store(0, copy, tier);
             }
         }
-        let Some(finish) = segment.finish() else {
+        let Some(epilogue) = segment.epilogue() else {
             return;
         };
-        let mut scratch = Scratch::<T, 1>::new(STAGE);
-        let [stage] = scratch.arrays();
-        for from in (0..n).step_by(STAGE) {
-            let to = n.min(from + STAGE);
-            let p = segment.p.read_into(from, &mut stage[..to - from], tier);
-            finish.block(from, p, None, tier);
+        let mut scratch = Scratch::<T, 1>::new(TILE);
+        let [tile] = scratch.arrays();
+        for from in (0..n).step_by(TILE) {
+            let to = n.min(from + TILE);
+            let p = segment.p.read_into(from, &mut tile[..to - from], tier);
+            epilogue.block(from, p, None, tier);
         }
-        if finish.clear_gradient {
+        if epilogue.clear_gradient {
             segment.g.clear(0, n);
         }
     }

@@ -7,8 +7,8 @@
 use crate::exec::isa::Tier;
 use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
-use crate::sweep::epilogue::Finish;
-use crate::sweep::prologue::{Prepare, STAGE};
+use crate::sweep::epilogue::Epilogue;
+use crate::sweep::prologue::{Prologue, TILE};
 use crate::sweep::segment::{MAX_STATE, Segment, Slices};
 
 /// What a pass over a segment leaves changed.
@@ -19,8 +19,8 @@ pub(crate) struct Writes {
     pub(crate) parameter: bool,
 }
 
-/// Blocks of [`STAGE`] elements.
-struct Stage<'s, T> {
+/// Blocks of [`TILE`] elements.
+struct Tile<'s, T> {
     p: &'s mut [T],
     g: &'s mut [T],
     prepared: &'s mut [T],
@@ -29,22 +29,22 @@ struct Stage<'s, T> {
 
 /// Calls `f` with every block of `block` elements of `from..to`, which starts one, and with the factor
 /// that its gradient still lacks. A block is a multiple of [`storage::BLOCK`](crate::storage::BLOCK)
-/// and no longer than [`STAGE`].
+/// and no longer than [`TILE`].
 ///
 /// # Safety
 /// `check_elementwise` has passed for `S` states, `from <= to <= len`, and nobody else has any of
 /// these elements of the segment and of what follows it meanwhile.
-pub(crate) unsafe fn staged<T: Float, const S: usize>(
+pub(crate) unsafe fn for_each_tile<T: Float, const S: usize>(
     segment: &Segment<'_, T>,
     (from, to): (usize, usize),
     block: usize,
-    prepare: &Prepare,
+    prologue: &Prologue,
     writes: Writes,
     tier: Tier,
     mut f: impl FnMut(T, Slices<'_, T, S>),
 ) {
     debug_assert!(from.is_multiple_of(block) || segment.is_bare());
-    let plain = prepare.plain::<T>();
+    let plain = prologue.plain::<T>();
     if let (Some(scale), true) = (plain, segment.is_bare()) {
         for at in (from..to).step_by(block) {
             // SAFETY: what `slices` asks for is this function's contract, for each block of it.
@@ -52,9 +52,9 @@ pub(crate) unsafe fn staged<T: Float, const S: usize>(
         }
         return;
     }
-    let mut scratch = Scratch::<T, { 3 + MAX_STATE }>::new(STAGE);
+    let mut scratch = Scratch::<T, { 3 + MAX_STATE }>::new(TILE);
     let [p, g, prepared, state @ ..] = scratch.arrays();
-    let mut stage = Stage {
+    let mut tile = Tile {
         p,
         g,
         prepared,
@@ -65,17 +65,17 @@ pub(crate) unsafe fn staged<T: Float, const S: usize>(
         // SAFETY: what all of them ask for is this function's contract, for each block of it, and
         // the slices are gone before anything is stored.
         unsafe {
-            let scale = stage.fill(segment, at, end, plain, prepare, tier);
-            f(scale, stage.slices(segment, at, end, plain.is_none()));
-            stage.store(segment, at, end, writes, tier);
-            if let (true, Some(finish)) = (writes.parameter, segment.finish()) {
-                stage.finish(segment, finish, (at, end), tier);
+            let scale = tile.fill(segment, at, end, plain, prologue, tier);
+            f(scale, tile.slices(segment, at, end, plain.is_none()));
+            tile.store(segment, at, end, writes, tier);
+            if let (true, Some(epilogue)) = (writes.parameter, segment.epilogue()) {
+                tile.epilogue(segment, epilogue, (at, end), tier);
             }
         }
     }
 }
 
-impl<T: Float> Stage<'_, T> {
+impl<T: Float> Tile<'_, T> {
     /// Loads what is not where it can be worked on, and prepares the gradient.
     ///
     /// # Safety
@@ -86,7 +86,7 @@ impl<T: Float> Stage<'_, T> {
         at: usize,
         end: usize,
         plain: Option<T>,
-        prepare: &Prepare,
+        prologue: &Prologue,
         tier: Tier,
     ) -> T {
         let n = end - at;
@@ -98,15 +98,15 @@ impl<T: Float> Stage<'_, T> {
             if !segment.g.is_native() {
                 segment.g.load(at, &mut self.g[..n], tier);
             }
-            for (cells, block) in segment.state().iter().zip(&mut self.state) {
-                if !cells.is_native() {
-                    cells.load(at, &mut block[..n], tier);
+            for (view, block) in segment.state().iter().zip(&mut self.state) {
+                if !view.is_native() {
+                    view.load(at, &mut block[..n], tier);
                 }
             }
             let Some(scale) = plain else {
                 let p = segment.p.slice(at, end).unwrap_or(&self.p[..n]);
                 let g = segment.g.slice(at, end).unwrap_or(&self.g[..n]);
-                prepare.write(p, g, &mut self.prepared[..n], tier);
+                prologue.write(p, g, &mut self.prepared[..n], tier);
                 return T::ONE;
             };
             scale
@@ -163,9 +163,9 @@ impl<T: Float> Stage<'_, T> {
         // `Segment::new` asked that parameter and state can be written.
         unsafe {
             if writes.state {
-                for (cells, block) in segment.state().iter().zip(&self.state) {
-                    if !cells.is_native() {
-                        cells.store(at, &block[..n], tier);
+                for (view, block) in segment.state().iter().zip(&self.state) {
+                    if !view.is_native() {
+                        view.store(at, &block[..n], tier);
                     }
                 }
             }
@@ -178,18 +178,18 @@ impl<T: Float> Stage<'_, T> {
     /// Does what follows the update.
     ///
     /// # Safety
-    /// `at <= end <= len` of all arrays of the segment, `finish` is the segment's, and nobody else has
+    /// `at <= end <= len` of all arrays of the segment, `epilogue` is the segment's, and nobody else has
     /// these elements of either meanwhile.
-    unsafe fn finish(
+    unsafe fn epilogue(
         &mut self,
         segment: &Segment<'_, T>,
-        finish: &Finish<'_, T>,
+        epilogue: &Epilogue<'_, T>,
         (at, end): (usize, usize),
         tier: Tier,
     ) {
         let n = end - at;
         // SAFETY: by this function's contract the elements are inside and nobody else has them;
-        // `Segment::finishing` asked that the targets are as long and can be written, and the
+        // `Segment::with_epilogue` asked that the targets are as long and can be written, and the
         // gradient where it is cleared, which is after the last use of `p` and `z`.
         unsafe {
             // What follows sees the parameter as it is kept.
@@ -201,8 +201,8 @@ impl<T: Float> Stage<'_, T> {
                 .state()
                 .first()
                 .map(|z| z.slice(at, end).unwrap_or(&self.state[0][..n]));
-            finish.block(at, p, z, tier);
-            if finish.clear_gradient {
+            epilogue.block(at, p, z, tier);
+            if epilogue.clear_gradient {
                 segment.g.clear(at, end);
             }
         }

@@ -12,17 +12,17 @@ use crate::exec::pool::CHUNK;
 use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
 use crate::reduce::{self, Squares, Sum};
-use crate::sweep::prologue::{Prepare, STAGE};
-use crate::sweep::rule::Layered;
-use crate::sweep::segment::{Clock, MAX_SCALARS, Segment, Slices, rules};
+use crate::sweep::prologue::{Prologue, TILE};
+use crate::sweep::rule::TwoPassRule;
+use crate::sweep::segment::{MAX_SCALARS, Segment, Slices, StepContext, rules};
 use crate::sweep::task::{Driver, Sums};
-use crate::sweep::tile::{Writes, staged};
+use crate::sweep::tile::{Writes, for_each_tile};
 
 /// Elements of an array that both passes take at once: 5 arrays of `f32` in 640 KiB.
 const WHOLE: usize = 2 * CHUNK;
 
 /// Elements whose sums are kept as one.
-const BLOCK: usize = STAGE;
+const BLOCK: usize = TILE;
 
 /// Elements of one segment.
 #[derive(Clone, Copy)]
@@ -33,10 +33,10 @@ struct Part {
 }
 
 /// Segments under one type of rule.
-pub(crate) struct Layers<'a, T, R, const S: usize> {
+pub(crate) struct TwoPass<'a, T, R, const S: usize> {
     segments: Vec<Segment<'a, T>>,
     rules: Vec<R>,
-    prepare: Prepare,
+    prologue: Prologue,
     /// The parts that the first phase takes, and those that are left for the second.
     parts: [Vec<Part>; 2],
     /// The first block of each segment, and the sums of every block.
@@ -47,15 +47,15 @@ pub(crate) struct Layers<'a, T, R, const S: usize> {
     scalars: Option<[f64; MAX_SCALARS]>,
 }
 
-impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
-    /// The work over `segments` by the rule that each one's clock gives.
+impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
+    /// The work over `segments` by the rule that each one's context gives.
     ///
     /// # Panics
     /// A segment has not `S` state arrays.
     pub(crate) fn new(
         segments: Vec<Segment<'a, T>>,
-        prepare: Prepare,
-        rule_at: impl Fn(Clock) -> R,
+        prologue: Prologue,
+        rule_at: impl Fn(StepContext) -> R,
     ) -> Self {
         for segment in &segments {
             segment.check_elementwise(S);
@@ -84,7 +84,7 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
             rules: rules(&segments, rule_at),
             ratios: vec![0.0; segments.len()],
             segments,
-            prepare,
+            prologue,
             parts: [first, second],
             starts,
             blocks: std::iter::repeat_with(Default::default)
@@ -139,7 +139,7 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
         let range = (part.from, part.to);
         // SAFETY: `new` has passed every segment through `check_elementwise` and made parts inside of
         // it; that nobody else has the elements is this function's contract.
-        unsafe { staged(segment, range, BLOCK, &self.prepare, writes, tier, pass) };
+        unsafe { for_each_tile(segment, range, BLOCK, &self.prologue, writes, tier, pass) };
     }
 
     /// # Safety
@@ -164,11 +164,11 @@ impl<'a, T: Float, const S: usize, R: Layered<T, S>> Layers<'a, T, R, S> {
         let range = (part.from, part.to);
         // SAFETY: `new` has passed every segment through `check_elementwise` and made parts inside of
         // it; that nobody else has the elements is this function's contract.
-        unsafe { staged(segment, range, BLOCK, &self.prepare, writes, tier, pass) };
+        unsafe { for_each_tile(segment, range, BLOCK, &self.prologue, writes, tier, pass) };
     }
 }
 
-impl<T: Float, const S: usize, R: Layered<T, S>> Driver for Layers<'_, T, R, S> {
+impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R, S> {
     fn phases(&self) -> usize {
         if self.parts[1].is_empty() { 1 } else { 2 }
     }
@@ -234,7 +234,7 @@ struct First<'a, T, R, const S: usize> {
     values: [&'a mut [T]; 2],
 }
 
-impl<T: Float, const S: usize, R: Layered<T, S>> Kernel for First<'_, T, R, S> {
+impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Kernel for First<'_, T, R, S> {
     type Output = ();
 
     #[inline(always)]
@@ -273,7 +273,7 @@ struct Second<'a, T, R, const S: usize> {
     slices: Slices<'a, T, S>,
 }
 
-impl<T: Float, const S: usize, R: Layered<T, S>> Kernel for Second<'_, T, R, S> {
+impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Kernel for Second<'_, T, R, S> {
     type Output = ();
 
     #[inline(always)]

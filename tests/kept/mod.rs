@@ -1,11 +1,11 @@
 //! Parameters in 16 bits, with moments in 8, and all that may follow a step.
 
 use fastoptim::optim::{Method, Moment, moment};
-use fastoptim::storage::view::Cells;
+use fastoptim::storage::view::StorageView;
 use fastoptim::storage::{BLOCK, Half, Noise, Rounding};
-use fastoptim::sweep::epilogue::Finish;
-use fastoptim::sweep::prologue::Prepare;
-use fastoptim::sweep::segment::{Clock, MAX_SCALARS, Segment};
+use fastoptim::sweep::epilogue::Epilogue;
+use fastoptim::sweep::prologue::Prologue;
+use fastoptim::sweep::segment::{MAX_SCALARS, Segment, StepContext};
 use fastoptim::sweep::task;
 
 use crate::cases::{numbers, shape};
@@ -27,11 +27,11 @@ impl State {
         }
     }
 
-    fn cells(&mut self, rounding: Rounding) -> Cells<'_, f32> {
+    fn view(&mut self, rounding: Rounding) -> StorageView<'_, f32> {
         match self {
-            Self::Single(x) => Cells::single(x),
-            Self::Signed(q, scales) => Cells::signed(q, scales, rounding),
-            Self::Squares(q, scales) => Cells::squares(q, scales, rounding),
+            Self::Single(x) => StorageView::single(x),
+            Self::Signed(q, scales) => StorageView::signed(q, scales, rounding),
+            Self::Squares(q, scales) => StorageView::squares(q, scales, rounding),
         }
     }
 
@@ -86,26 +86,30 @@ impl Parameter {
 
     fn segment(&mut self, method: &Method, step: u64) -> Segment<'_, f32> {
         self.g = halves(self.p.len(), 1 + step);
-        let (index, clock) = (self.index as u64, self.clock(step));
+        let (index, context) = (self.index as u64, self.context(step));
         let rounding = |buffer| Rounding::Stochastic(Noise::new(0, index, buffer, step));
         let states = self.states.iter_mut().zip(1..);
         let segment = Segment::new(
-            Cells::half(Half::Bf16, &mut self.p, rounding(0)),
-            Cells::half(Half::Bf16, &mut self.g, Rounding::Nearest),
+            StorageView::half(Half::Bf16, &mut self.p, rounding(0)),
+            StorageView::half(Half::Bf16, &mut self.g, Rounding::Nearest),
             &self.shape,
-            states.map(|(x, buffer)| x.cells(rounding(buffer))),
-            clock,
+            states.map(|(x, buffer)| x.view(rounding(buffer))),
+            context,
         );
-        segment.finishing(Finish {
-            average: Some((Cells::native(&mut self.average), 0.1)),
-            copy: Some(Cells::half(Half::F16, &mut self.copy, Rounding::Nearest)),
+        segment.with_epilogue(Epilogue {
+            average: Some((StorageView::native(&mut self.average), 0.1)),
+            copy: Some(StorageView::half(
+                Half::F16,
+                &mut self.copy,
+                Rounding::Nearest,
+            )),
             iterate: method.averaging().map(|beta| 1.0 - 1.0 / beta),
             clear_gradient: step == 3,
         })
     }
 
-    fn clock(&self, step: u64) -> Clock {
-        Clock {
+    fn context(&self, step: u64) -> StepContext {
+        StepContext {
             step,
             fresh: step == 1,
             scalars: self.scalars,
@@ -126,7 +130,7 @@ impl Parameter {
 pub(crate) fn run(
     method: &Method,
     parameters: &[(usize, usize)],
-    prepare: Prepare,
+    prologue: Prologue,
 ) -> Vec<Vec<u32>> {
     let mut parameters: Vec<_> = parameters
         .iter()
@@ -134,9 +138,9 @@ pub(crate) fn run(
         .collect();
     for step in 1..=3 {
         let segments = parameters.iter_mut().map(|one| one.segment(method, step));
-        let found = task::run(vec![method.plan(segments.collect(), prepare)])[0];
+        let found = task::run(vec![method.plan(segments.collect(), prologue)])[0];
         for one in &mut parameters {
-            one.scalars = found.unwrap_or_else(|| method.advance(one.clock(step)));
+            one.scalars = found.unwrap_or_else(|| method.advance(one.context(step)));
         }
     }
     parameters.iter().map(Parameter::bits).collect()

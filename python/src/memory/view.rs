@@ -4,7 +4,7 @@ use std::ptr;
 
 use fastoptim::numeric::float::Float;
 use fastoptim::storage::Rounding;
-use fastoptim::storage::view::{Cells, Raw};
+use fastoptim::storage::view::{Raw, StorageView};
 
 use crate::memory::numpy::{Address, Dtype};
 
@@ -18,21 +18,25 @@ pub(crate) unsafe fn written<'a, T: Float>(
     data: Address,
     len: usize,
     rounding: impl FnOnce() -> Rounding,
-) -> Cells<'a, T> {
+) -> StorageView<'a, T> {
     let rounding = dtype.half().map_or(Rounding::Nearest, |_| rounding());
     // SAFETY: by this function's contract the elements are of this dtype, alive for `'a`, aligned,
     // and had by nobody else.
-    unsafe { Cells::from_raw(raw(dtype, data, len), rounding) }
+    unsafe { StorageView::from_raw(raw(dtype, data, len), rounding) }
 }
 
 /// Numbers to be read alone.
 ///
 /// # Safety
 /// As for `written`, but others may read them too.
-pub(crate) unsafe fn read<'a, T: Float>(dtype: Dtype, data: Address, len: usize) -> Cells<'a, T> {
+pub(crate) unsafe fn read<'a, T: Float>(
+    dtype: Dtype,
+    data: Address,
+    len: usize,
+) -> StorageView<'a, T> {
     // SAFETY: by this function's contract the elements are of this dtype, alive for `'a`, aligned,
     // and written by nobody.
-    unsafe { Cells::read_from_raw(raw(dtype, data, len)) }
+    unsafe { StorageView::read_from_raw(raw(dtype, data, len)) }
 }
 
 /// The elements of an array of this dtype, which is computed in `T`.

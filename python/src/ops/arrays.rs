@@ -5,7 +5,7 @@ use fastoptim::numeric::float::Float;
 use fastoptim::ops;
 use fastoptim::ops::normal::{self, Draw};
 use fastoptim::ops::sam;
-use fastoptim::storage::view::Cells;
+use fastoptim::storage::view::StorageView;
 use fastoptim::storage::{Noise, Rounding};
 use fastoptim::sweep::segment::MAX_STATE;
 use pyo3::exceptions::PyValueError;
@@ -114,7 +114,7 @@ fn sam_perturb(
 ///
 /// # Safety
 /// As for `Array::slice`, and `T` is what its dtype is computed in.
-unsafe fn read<'a, T: Float>(array: &Array<'_>) -> Cells<'a, T> {
+unsafe fn read<'a, T: Float>(array: &Array<'_>) -> StorageView<'a, T> {
     // SAFETY: `Array::new` checked the layout; by this function's contract `T` is the type that it
     // is computed in, the array outlives `'a`, and nobody writes it.
     unsafe { view::read(array.dtype, Address(array.data), array.len) }
@@ -185,9 +185,9 @@ fn lerp(
         let of_dtype = pairs.arrays.iter().filter(|(a, _)| a.dtype == dtype);
         with_float!(dtype, T => {
             // SAFETY: checked, disjoint, alive in this frame, and registered.
-            let cells = of_dtype.map(|(a, x)| unsafe { (a.slice_mut::<T>(), read(x)) });
-            let cells: Vec<_> = cells.collect();
-            py.detach(|| ops::lerp::lerp(cells, weight));
+            let view = of_dtype.map(|(a, x)| unsafe { (a.slice_mut::<T>(), read(x)) });
+            let view: Vec<_> = view.collect();
+            py.detach(|| ops::lerp::lerp(view, weight));
         });
     }
     then.map_or(Ok(()), |then| then.run())

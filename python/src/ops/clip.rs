@@ -1,6 +1,6 @@
 //! Norms and clipping of sequences of arrays.
 
-use fastoptim::numeric::scale::Factor;
+use fastoptim::numeric::scale::ScaleFactor;
 use fastoptim::ops::clip::{self, Array as Read, ArrayMut as Write};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -154,7 +154,7 @@ fn unscale(
     let _guard = pairs.enter()?;
     let arrays: Vec<_> = pairs.arrays.into_iter().map(|(_, g)| g).collect();
     let mut write = writable(&arrays);
-    py.detach(|| clip::scale(&mut write, Factor::quotient(1.0, scale)));
+    py.detach(|| clip::scale(&mut write, ScaleFactor::quotient(1.0, scale)));
     then.map_or(Ok(()), |then| then.run())
 }
 

@@ -1,7 +1,7 @@
 //! Penalties on the size of the parameters.
 
 use fastoptim::ops::clip::Array as Read;
-use fastoptim::ops::penalty::{Pair, Regularizer};
+use fastoptim::ops::penalty::{Pair, Penalty};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -39,7 +39,7 @@ fn penalty(
         }
     };
     let read: Vec<_> = arrays.iter().map(read).collect();
-    Ok(py.detach(|| Regularizer { l1, l2 }.value(&read)))
+    Ok(py.detach(|| Penalty { l1, l2 }.value(&read)))
 }
 
 /// Adds the gradient of the penalty to the gradients, and gives the penalty. A parameter without
@@ -68,7 +68,7 @@ fn add_penalty(
         }
     };
     let mut pairs: Vec<_> = pairs.arrays.iter().map(pair).collect();
-    Ok(py.detach(|| Regularizer { l1, l2 }.add_gradient(&mut pairs)))
+    Ok(py.detach(|| Penalty { l1, l2 }.add_gradient(&mut pairs)))
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

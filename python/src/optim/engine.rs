@@ -194,7 +194,7 @@ impl Engine {
                 // SAFETY: checked just now, and held by `inner`; parameters and state share no memory,
                 // and `_guard` keeps other calls from theirs.
                 let (p, z) = unsafe {
-                    (parameter.cells::<T>(|| Rounding::Nearest), z.cells(|| Rounding::Nearest))
+                    (parameter.view::<T>(|| Rounding::Nearest), z.view(|| Rounding::Nearest))
                 };
                 py.detach(|| blend(p, z, weight));
             });
@@ -280,11 +280,11 @@ impl Engine {
             if gradient.is_none() {
                 continue;
             }
-            let clock = inner.clock(&inner.parameters[index]);
+            let context = inner.context(&inner.parameters[index]);
             let parameter = &mut inner.parameters[index];
             let method = &inner.groups[parameter.group].method;
-            parameter.step = clock.step;
-            parameter.scalars = method.advance(clock);
+            parameter.step = context.step;
+            parameter.scalars = method.advance(context);
             let names = method.state(parameter.layout.shape.len());
             for slot in &mut parameter.slots {
                 slot.started |= names.contains(&slot.name);

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use fastoptim::numeric::float::Float;
 use fastoptim::storage::Rounding;
-use fastoptim::sweep::epilogue::Finish;
+use fastoptim::sweep::epilogue::Epilogue;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -102,18 +102,18 @@ impl<'py> Targets<'py> {
     ///
     /// # Safety
     /// This outlives `'a`, and nobody else has the targets meanwhile.
-    pub(super) unsafe fn finish<'a, T: Float>(
+    pub(super) unsafe fn epilogue<'a, T: Float>(
         &self,
         index: usize,
         iterate: Option<f64>,
-    ) -> Finish<'a, T> {
+    ) -> Epilogue<'a, T> {
         // SAFETY: `matching` found elements of this dtype, aligned, and `memory` holds their array;
         // that this outlives `'a` and nobody else has them is this function's contract.
         let target = |memory: &Memory<'_>| unsafe {
             view::written(memory.dtype, memory.data, memory.len, || Rounding::Nearest)
         };
         let average = self.average.as_ref();
-        Finish {
+        Epilogue {
             average: average.map(|(arrays, weight)| (target(&arrays[index]), *weight)),
             copy: self.copy.as_ref().map(|arrays| target(&arrays[index])),
             iterate,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use fastoptim::numeric::float::Float;
 use fastoptim::optim::{Moment, moment};
-use fastoptim::storage::view::{Cells, Raw};
+use fastoptim::storage::view::{Raw, StorageView};
 use fastoptim::storage::{BLOCK, Noise, Rounding};
 use fastoptim::sweep::segment::MAX_SCALARS;
 use numpy::PyUntypedArray;
@@ -111,10 +111,10 @@ impl Slot {
     ///
     /// # Safety
     /// It is alive for `'a`, and nobody else has it.
-    pub(crate) unsafe fn cells<'a, T: Float>(
+    pub(crate) unsafe fn view<'a, T: Float>(
         &self,
         rounding: impl FnOnce() -> Rounding,
-    ) -> Cells<'a, T> {
+    ) -> StorageView<'a, T> {
         let Piece {
             data, len, dtype, ..
         } = self.numbers;
@@ -138,7 +138,7 @@ impl Slot {
             dtype => return unsafe { view::written(dtype, data, len, rounding) },
         };
         // SAFETY: as for `written`, and the scales are a slot's own as its numbers are.
-        unsafe { Cells::from_raw(raw, rounding) }
+        unsafe { StorageView::from_raw(raw, rounding) }
     }
 }
 
@@ -195,10 +195,10 @@ impl Parameter {
     ///
     /// # Safety
     /// `check` has passed in this call, its array is alive for `'a`, and nobody else has it.
-    pub(crate) unsafe fn cells<'a, T: Float>(
+    pub(crate) unsafe fn view<'a, T: Float>(
         &self,
         rounding: impl FnOnce() -> Rounding,
-    ) -> Cells<'a, T> {
+    ) -> StorageView<'a, T> {
         let Layout {
             dtype, data, len, ..
         } = self.layout;

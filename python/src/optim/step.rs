@@ -3,15 +3,15 @@
 use std::ops::Range;
 
 use fastoptim::numeric::float::Float;
-use fastoptim::numeric::scale::Factor;
+use fastoptim::numeric::scale::ScaleFactor;
 use fastoptim::ops::clip;
-use fastoptim::ops::penalty::Regularizer;
+use fastoptim::ops::penalty::Penalty;
 use fastoptim::storage::Rounding;
-use fastoptim::storage::view::Cells;
-use fastoptim::sweep::frozen::Idle;
+use fastoptim::storage::view::StorageView;
+use fastoptim::sweep::frozen::FrozenParameter;
 use fastoptim::sweep::norm;
-use fastoptim::sweep::prologue::Prepare;
-use fastoptim::sweep::segment::{Clock, MAX_SCALARS, Segment};
+use fastoptim::sweep::prologue::Prologue;
+use fastoptim::sweep::segment::{MAX_SCALARS, Segment, StepContext};
 use fastoptim::sweep::task::{self, Work};
 use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
@@ -48,11 +48,11 @@ where
 
 /// The options of one step that are numbers, checked.
 pub(super) struct Options {
-    scale: Factor,
+    scale: ScaleFactor,
     max_norm: Option<f64>,
     clip_value: f64,
     pub(super) nonfinite: Policy,
-    regularizer: Regularizer,
+    regularizer: Penalty,
 }
 
 impl Options {
@@ -88,17 +88,17 @@ impl Options {
         }
         let (l1, l2) = regularizer.unwrap_or_default();
         Ok(Self {
-            scale: Factor::quotient(1.0, loss_scale),
+            scale: ScaleFactor::quotient(1.0, loss_scale),
             max_norm,
             clip_value: clip_value.unwrap_or(f64::INFINITY),
             nonfinite,
-            regularizer: Regularizer { l1, l2 },
+            regularizer: Penalty { l1, l2 },
         })
     }
 
     /// What is done to the gradients of a group, but for clipping by norm.
-    fn prepare(&self, group: &Group) -> Prepare {
-        Prepare {
+    fn prologue(&self, group: &Group) -> Prologue {
+        Prologue {
             scale: if group.maximize {
                 self.scale.negated()
             } else {
@@ -106,7 +106,7 @@ impl Options {
             },
             regularizer: self.regularizer,
             clip_value: self.clip_value,
-            ..Prepare::default()
+            ..Prologue::default()
         }
     }
 }
@@ -121,8 +121,8 @@ pub(super) fn towards_average(beta: f64) -> f64 {
 pub(super) struct Members<'a> {
     single: Vec<Segment<'a, f32>>,
     double: Vec<Segment<'a, f64>>,
-    idle_single: Vec<Idle<'a, f32>>,
-    idle_double: Vec<Idle<'a, f64>>,
+    idle_single: Vec<FrozenParameter<'a, f32>>,
+    idle_double: Vec<FrozenParameter<'a, f64>>,
 }
 
 /// What one step found.
@@ -151,7 +151,7 @@ fn measure(
         .map(|(group, members)| norm::Group {
             single: &members.single,
             double: &members.double,
-            prepare: options.prepare(group),
+            prologue: options.prologue(group),
         })
         .collect();
     let norm = norm::norm(&read, check);
@@ -178,19 +178,19 @@ pub(super) fn execute(groups: &[Group], members: Vec<Members<'_>>, options: &Opt
     }
     let coefficient = match (norm, options.max_norm) {
         (Some(norm), Some(max_norm)) => clip::coefficient(norm, max_norm),
-        _ => Factor::ONE,
+        _ => ScaleFactor::ONE,
     };
     let mut works: Vec<Work<'_>> = Vec::with_capacity(groups.len());
     for (group, members) in groups.iter().zip(members) {
-        let prepare = Prepare {
+        let prologue = Prologue {
             coefficient,
-            ..options.prepare(group)
+            ..options.prologue(group)
         };
         if !members.single.is_empty() {
-            works.push(group.method.plan(members.single, prepare));
+            works.push(group.method.plan(members.single, prologue));
         }
         if !members.double.is_empty() {
-            works.push(group.method.plan(members.double, prepare));
+            works.push(group.method.plan(members.double, prologue));
         }
         if !members.idle_single.is_empty() {
             works.push(Work::following(members.idle_single));
@@ -208,13 +208,13 @@ pub(super) fn execute(groups: &[Group], members: Vec<Members<'_>>, options: &Opt
 }
 
 impl Inner {
-    /// The clock of a parameter in this step.
-    pub(super) fn clock(&self, parameter: &Parameter) -> Clock {
+    /// The context of a parameter in this step.
+    pub(super) fn context(&self, parameter: &Parameter) -> StepContext {
         let names = self.groups[parameter.group]
             .method
             .state(parameter.layout.shape.len());
         let started = |&&name: &&&str| parameter.slot(name).is_some_and(|slot| slot.started);
-        Clock {
+        StepContext {
             step: parameter.step.saturating_add(1),
             fresh: !names.iter().any(|name| started(&name)),
             scalars: parameter.scalars,
@@ -265,7 +265,7 @@ impl Inner {
         arithmetic: Dtype,
         gradients: &'a Gradients<'_>,
         targets: &'a Targets<'_>,
-    ) -> (Vec<Segment<'a, T>>, Vec<Idle<'a, T>>) {
+    ) -> (Vec<Segment<'a, T>>, Vec<FrozenParameter<'a, T>>) {
         let belongs = |p: &Parameter| p.layout.dtype.arithmetic() == arithmetic;
         let members = &self.parameters[parameters.clone()];
         let count = members.iter().filter(|p| belongs(p)).count();
@@ -294,10 +294,10 @@ impl Inner {
                 // SAFETY: there are targets, so `check` has passed for every parameter; that nobody
                 // else has the memory is this function's contract.
                 idle.push(unsafe {
-                    Idle {
-                        p: parameter.cells(|| Rounding::Nearest),
-                        finish: targets.finish(index, z.and(iterate)),
-                        z: z.map(|z| z.cells(|| Rounding::Nearest)),
+                    FrozenParameter {
+                        p: parameter.view(|| Rounding::Nearest),
+                        epilogue: targets.epilogue(index, z.and(iterate)),
+                        z: z.map(|z| z.view(|| Rounding::Nearest)),
                     }
                 });
                 continue;
@@ -309,18 +309,18 @@ impl Inner {
             let mut segment = unsafe {
                 let state = slots().zip(1..);
                 Segment::new(
-                    parameter.cells(rounding(0)),
+                    parameter.view(rounding(0)),
                     gradient(g, targets.clear_gradients),
                     &layout.shape,
-                    state.map(|(slot, buffer)| slot.cells(rounding(buffer))),
-                    self.clock(parameter),
+                    state.map(|(slot, buffer)| slot.view(rounding(buffer))),
+                    self.context(parameter),
                 )
                 .numbered(index)
             };
             if !targets.is_nothing() {
                 // SAFETY: `targets` outlives `'a`, and nobody else has its memory, by this
                 // function's contract.
-                segment = segment.finishing(unsafe { targets.finish(index, iterate) });
+                segment = segment.with_epilogue(unsafe { targets.epilogue(index, iterate) });
             }
             let same = slots()
                 .map(|slot| slot.numbers.allocation())
@@ -345,7 +345,7 @@ impl Inner {
 ///
 /// # Safety
 /// Nobody writes it while the result lives; nobody else has it where it is `written`.
-unsafe fn gradient<'a, T: Float>(memory: &'a Memory<'_>, written: bool) -> Cells<'a, T> {
+unsafe fn gradient<'a, T: Float>(memory: &'a Memory<'_>, written: bool) -> StorageView<'a, T> {
     let &Memory {
         data, len, dtype, ..
     } = memory;
