@@ -59,7 +59,7 @@ const SHAPES: [[usize; 2]; 10] = [
 #[test]
 fn agrees_with_the_definition() {
     for [rows, classes] in SHAPES {
-        if cfg!(miri) && rows * classes > 330 {
+        if cfg!(miri) && rows * classes > 100 {
             continue;
         }
         let x = logits::<f64>(rows * classes);
@@ -117,7 +117,7 @@ fn tiers_threads_and_places_give_the_same_bits() {
                 .into_iter()
                 .chain([[100, 3], [700, 10], [9000, 12], [130, 1000]])
         {
-            if cfg!(miri) && rows * classes > 330 {
+            if cfg!(miri) && rows * classes > 300 {
                 continue;
             }
             let x = logits::<T>(rows * classes);
@@ -145,7 +145,7 @@ fn tiers_threads_and_places_give_the_same_bits() {
                 let expected = isa::with_tier(Tier::Baseline, || run(false)).expect("supported");
                 assert!(expected.0.is_finite());
                 for tier in Tier::supported() {
-                    for count in [1, 2, 3] {
+                    for count in if cfg!(miri) { 3..4 } else { 1..4 } {
                         let call = || threads::with_threads(count, || run(count == 3));
                         assert!(isa::with_tier(tier, call).expect("supported") == expected);
                     }
@@ -156,7 +156,9 @@ fn tiers_threads_and_places_give_the_same_bits() {
         }
     }
     check::<f32>();
-    check::<f64>();
+    if !cfg!(miri) {
+        check::<f64>();
+    }
 }
 
 #[test]

@@ -52,8 +52,8 @@ fn check<T: Math>(name: &str, parameters: &[f64], n: usize, weighted: [bool; 2])
     };
     let expected = isa::with_tier(Tier::Baseline, run).expect("supported");
     for tier in Tier::supported() {
-        for count in [1, 3] {
-            let found = isa::with_tier(tier, || threads::with_threads(count, run));
+        for count in if cfg!(miri) { &[3][..] } else { &[1, 3] } {
+            let found = isa::with_tier(tier, || threads::with_threads(*count, run));
             assert!(
                 found.expect("supported") == expected,
                 "{name} {n} {tier} {count}"
@@ -65,7 +65,7 @@ fn check<T: Math>(name: &str, parameters: &[f64], n: usize, weighted: [bool; 2])
 #[test]
 fn tiers_threads_and_places_give_the_same_bits() {
     let sizes = if cfg!(miri) {
-        &[0, 33, 601][..]
+        &[0, 33, 513][..]
     } else {
         &[0, 1, 31, 32, 33, 257, 100_003]
     };
@@ -75,6 +75,9 @@ fn tiers_threads_and_places_give_the_same_bits() {
                 continue;
             }
             check::<f32>(name, parameters, n, [false; 2]);
+            if cfg!(miri) {
+                continue;
+            }
             check::<f64>(name, parameters, n, [false; 2]);
         }
         if cfg!(miri) && n > 33 {
@@ -82,6 +85,9 @@ fn tiers_threads_and_places_give_the_same_bits() {
         }
         for weighted in [[true, false], [false, true], [true, true]] {
             check::<f32>("bce_with_logits", &[], n, weighted);
+            if cfg!(miri) {
+                continue;
+            }
             check::<f64>("bce_with_logits", &[], n, weighted);
         }
         check::<f32>("bce", &[], n, [true, false]);

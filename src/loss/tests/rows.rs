@@ -35,7 +35,7 @@ fn check<T: Math>(
     let expected = isa::with_tier(Tier::Baseline, run).expect("supported");
     assert!(expected.0.is_finite(), "{what}");
     for tier in Tier::supported() {
-        for count in [1, 2, 3] {
+        for count in if cfg!(miri) { 3..4 } else { 1..4 } {
             let call = || threads::with_threads(count, run);
             let found = isa::with_tier(tier, call).expect("supported");
             assert!(found == expected, "{what}, {tier}, {count}");
@@ -55,7 +55,7 @@ fn rows<T: Math>() {
         [5, 65],
         [130, 1000],
     ] {
-        if cfg!(miri) && shape[0] * shape[1] > 330 {
+        if cfg!(miri) && shape[0] * shape[1] > 300 {
             continue;
         }
         let [rows, classes] = shape;
@@ -91,7 +91,9 @@ fn rows<T: Math>() {
 #[test]
 fn losses_of_rows_give_the_same_bits() {
     rows::<f32>();
-    rows::<f64>();
+    if !cfg!(miri) {
+        rows::<f64>();
+    }
 }
 
 fn of_several<T: Math>() {
@@ -143,7 +145,9 @@ fn of_several<T: Math>() {
 #[test]
 fn losses_of_several_inputs_give_the_same_bits() {
     of_several::<f32>();
-    of_several::<f64>();
+    if !cfg!(miri) {
+        of_several::<f64>();
+    }
 }
 
 #[test]
