@@ -17,10 +17,25 @@ def check_optimizer(optimizer: Any) -> None:
         base_rate(group, index)
 
 
+def check_number(name: str, value: Any, index: int) -> None:
+    """Refuse a function of the step: a scheduler would overwrite it with a number."""
+    if callable(value):
+        raise TypeError(
+            f"{name} of param_groups[{index}] is a function of the step already, which the "
+            f"optimizer follows without a scheduler: use one of the two. For a scheduler, give the "
+            f"optimizer a number as {name}"
+        )
+
+
+def check_rates(held: Iterable[Any]) -> None:
+    """Refuse groups of which one has got a function as its rate since the last step."""
+    for index, rate in enumerate(held):
+        check_number("lr", rate, index)
+
+
 def base_rate(group: Mapping[str, Any], index: int) -> float:
     """Read the rate at which a group started."""
-    if callable(group["lr"]):
-        raise TypeError(f"lr of param_groups[{index}] is a function of the step already")
+    check_number("lr", group["lr"], index)
     rate = float(group.get("initial_lr", group["lr"]))
     return non_negative(f"base_lr of param_groups[{index}]", rate)
 
@@ -43,6 +58,7 @@ def write_rate(group: dict[str, Any], rate: float) -> None:
 @contextmanager
 def all_or_nothing(groups: list[dict[str, Any]], parts: Iterable[object] = ()) -> Iterator[None]:
     """Give groups and schedulers back what they had, if what is done to them fails."""
+    check_rates([group["lr"] for group in groups])
     items = [(dict(group), float(group["lr"])) for group in groups]
     attributes = [(part, dict(vars(part))) for part in parts]
     try:
