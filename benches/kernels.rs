@@ -4,18 +4,18 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fastoptim::clip::{Array, ArrayMut, clamp, scale, total_norm};
-use fastoptim::factor::Factor;
-use fastoptim::hyper::Value::{Flag, Number, Numbers, Word};
 use fastoptim::loss::cross_entropy::CrossEntropy;
+use fastoptim::loss::driver::pointwise;
 use fastoptim::loss::mse::Mse;
 use fastoptim::loss::{Input, Labels, Reduction, Target};
+use fastoptim::numeric::scale::ScaleFactor;
+use fastoptim::ops::clip::{Array, ArrayMut, clamp, scale, total_norm};
+use fastoptim::optim::hyper::Value::{Flag, Number, Numbers, Word};
 use fastoptim::optim::{Kind, Method};
-use fastoptim::pointwise;
-use fastoptim::prepare::Prepare;
-use fastoptim::segment::{Clock, Segment};
-use fastoptim::stream::stream;
-use fastoptim::work;
+use fastoptim::sweep::prologue::Prologue;
+use fastoptim::sweep::segment::{Segment, StepContext};
+use fastoptim::sweep::stream::stream;
+use fastoptim::sweep::task;
 
 /// Elements: L1, L2, last-level cache, and four times a cache of 32 MiB.
 const SIZES: [usize; 4] = [1 << 10, 1 << 15, 1 << 20, 1 << 25];
@@ -74,12 +74,12 @@ fn optimizers(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, n), |b| {
                 b.iter(|| {
                     let state = state.iter_mut().map(Vec::as_mut_slice);
-                    let clock = Clock {
+                    let context = StepContext {
                         step: 10,
-                        ..Clock::default()
+                        ..StepContext::default()
                     };
-                    let segment = Segment::native(&mut p, &g, &shape, state, clock);
-                    work::run(vec![method.plan(vec![segment], Prepare::default())]);
+                    let segment = Segment::native(&mut p, &g, &shape, state, context);
+                    task::run(vec![method.plan(vec![segment], Prologue::default())]);
                 });
             });
         }
@@ -111,7 +111,7 @@ fn clipping(c: &mut Criterion) {
             b.iter(|| {
                 scale(
                     &mut [ArrayMut::F32(&mut g)],
-                    Factor::quotient(0.999_999, 1.0),
+                    ScaleFactor::quotient(0.999_999, 1.0),
                 )
             });
         });

@@ -11,11 +11,16 @@ pub enum Error {
     Type(String),
     /// A class index outside the classes.
     Index(String),
+    /// Changed by another thread during the call.
+    Changed(String),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Value(message) | Self::Type(message) | Self::Index(message)) = self;
+        let (Self::Value(message)
+        | Self::Type(message)
+        | Self::Index(message)
+        | Self::Changed(message)) = self;
         f.write_str(message)
     }
 }

@@ -8,51 +8,82 @@
 //! | sweep | one pass over the parameters with everything fused in |
 //! | segment | one named array inside a flat buffer |
 //!
-//! - [`isa`] compiles every kernel once per tier, [`threads`] spreads chunks over a pool.
-//! - [`sweep`], [`layers`] and [`wholes`] drive the three shapes of [`rule`], which [`optim`] lists,
-//!   over [`segment`]s of [`cells`], on gradients as [`prepare`] leaves them, and [`finish`] what
-//!   follows the update ([`following`] where there is none); [`work`] does all of a step's work together. [`storage`] is how cells are
-//!   kept in fewer bits.
-//! - [`reduce`] drives the norms behind [`clip`], of gradients before a step ([`norm`]) and the sums
-//!   of a [`regularizer`]; [`pointwise`], [`rowwise`] and [`vectorwise`] drive the losses in
-//!   [`loss`].
+//! - [`optim`] lists the optimizers: a [`Method`](optim::Method) plans the work of a step on
+//!   [`segment`]s, which are made of [`view`]: arrays, perhaps in fewer bits ([`storage`]).
+//!   [`work`] does all of a step's work together.
+//! - [`prologue`] is what becomes of gradients before their rule sees them, with factors ([`factor`])
+//!   and bounds that come from [`clip`] or [`norm`] and with the penalties of a [`regularizer`];
+//!   [`epilogue`] is what follows the update, and [`following`] where there is none.
+//! - [`loss`] has the losses; [`pointwise`] and [`vectorwise`] make one of a formula.
 //! - [`sam`], [`average`] and [`random`] serve what is built around an optimizer, [`mining`] what
 //!   feeds a loss; [`stream`] is the ceiling.
-//! - [`float`], [`factor`], [`math`] and [`hyper`] are what all of them are written with.
+//! - [`isa`] compiles every kernel once per tier, [`threads`] spreads chunks over a pool. Kernels
+//!   compute in [`float`] and [`math`], with [`hyper`]parameters that are checked by name.
 //!
 //! Results are the same bits for any number of threads and any tier.
+//!
+//! # Example
+//!
+//! A loss with its gradient, and one step of AdamW on a buffer, by a gradient that is clipped to a
+//! norm of 1 as it is read:
+//!
+//! ```
+//! use fastoptim::ops::clip::{self, Array};
+//! use fastoptim::loss::{self, Input, Reduction, Weights};
+//! use fastoptim::optim::{Method, adam::Adam};
+//! use fastoptim::sweep::prologue::Prologue;
+//! use fastoptim::sweep::segment::{StepContext, Segment};
+//! use fastoptim::sweep::task;
+//!
+//! let target = [0.0_f32, 0.0, 0.0, 5.0];
+//! let mut w = [1.0_f32, 2.0, -3.0, 4.0];
+//! let mut g = [0.0_f32; 4];
+//! let mse = |w: &[f32], g: &mut [f32]| {
+//!     let input = Input::Gradient(w, g);
+//!     loss::elementwise("mse", &[], Weights::default(), input, &target, Reduction::Mean, 1.0)
+//! };
+//! let before = mse(&w, &mut g)?;
+//!
+//! let adamw = Method::Adam(Adam {
+//!     lr: 0.1,
+//!     betas: [0.9, 0.999],
+//!     eps: 1e-8,
+//!     weight_decay: 0.01,
+//!     amsgrad: false,
+//!     decoupled_weight_decay: true,
+//!     cautious: false,
+//! });
+//! let shape = [w.len()];
+//! let mut state = vec![[0.0_f32; 4]; adamw.state(shape.len()).len()];
+//!
+//! let norm = clip::total_norm(&[Array::F32(&g)], 2.0);
+//! let prologue = Prologue {
+//!     coefficient: clip::coefficient(norm, 1.0),
+//!     ..Prologue::default()
+//! };
+//! let context = StepContext { step: 1, fresh: true, ..StepContext::default() };
+//! let state = state.iter_mut().map(|array| &mut array[..]);
+//! let segment = Segment::native(&mut w, &g, &shape, state, context);
+//! task::run(vec![adamw.plan(vec![segment], prologue)]);
+//!
+//! assert!(mse(&w, &mut g)? < before);
+//! assert!((w[0] - (1.0 - 0.1 * 0.01 - 0.1)).abs() < 1e-6);
+//! # Ok::<(), fastoptim::error::Error>(())
+//! ```
+//!
+//! # Safety
+//!
+//! All of it can be used without `unsafe`: memory is borrowed as slices, and what goes together is
+//! checked when it is put together. Two functions are for callers that have no slices to borrow,
+//! because the memory is another language's: [`StorageView::from_raw`](view::StorageView::from_raw) (and
+//! [`read_from_raw`](view::StorageView::read_from_raw)) and [`Segment::follows`](segment::Segment::follows).
 
-pub mod average;
-pub mod cells;
-pub mod clip;
 pub mod error;
-pub mod factor;
-pub mod finish;
-pub mod float;
-pub mod following;
-pub mod hyper;
-pub mod isa;
-pub mod layers;
+pub mod exec;
 pub mod loss;
-pub mod math;
-pub mod mining;
-pub mod norm;
+pub mod numeric;
+pub mod ops;
 pub mod optim;
-pub mod pointwise;
-pub mod prepare;
-mod product;
-pub mod random;
-pub mod reduce;
-pub mod regularizer;
-pub mod rowwise;
-pub mod rule;
-pub mod sam;
-pub mod segment;
-mod stage;
+mod reduce;
 pub mod storage;
-pub mod stream;
 pub mod sweep;
-pub mod threads;
-pub mod vectorwise;
-pub mod wholes;
-pub mod work;

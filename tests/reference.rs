@@ -3,11 +3,12 @@
 
 mod cases;
 
-use fastoptim::factor::Factor;
+use fastoptim::numeric::scale::ScaleFactor;
 use fastoptim::optim::Method;
-use fastoptim::prepare::Prepare;
+use fastoptim::sweep::prologue::Prologue;
 
-const N: usize = 1000;
+/// Miri is slow.
+const N: usize = if cfg!(miri) { 40 } else { 1000 };
 
 /// Three steps of one element on gradients `g`, from the formulas in the papers.
 fn paper(method: &Method, mut p: f64, g: [f64; 3]) -> Option<f64> {
@@ -68,8 +69,8 @@ fn every_rule_is_its_paper() {
     let start = cases::numbers(N, 1);
     let gradients = [2, 3, 4].map(|seed| cases::numbers(N, seed));
     for method in cases::methods() {
-        let double = cases::run::<f64>(&method, &[N], Prepare::default());
-        let single = cases::run::<f32>(&method, &[N], Prepare::default());
+        let double = cases::run::<f64>(&method, &[N], Prologue::default());
+        let single = cases::run::<f32>(&method, &[N], Prologue::default());
         for i in 0..N {
             let g = [0, 1, 2].map(|t| gradients[t][i]);
             let Some(expected) = paper(&method, start[i], g) else {
@@ -86,17 +87,17 @@ fn every_rule_is_its_paper() {
 #[test]
 fn preparation_is_in_order() {
     // coefficient * clamp(scale * g, clip_value), then decay by the rule's own weight decay.
-    let prepare = Prepare {
-        scale: Factor::quotient(2.0, 1.0),
+    let prologue = Prologue {
+        scale: ScaleFactor::quotient(2.0, 1.0),
         clip_value: 0.5,
-        coefficient: Factor::quotient(1.0, 4.0),
-        ..Prepare::default()
+        coefficient: ScaleFactor::quotient(1.0, 4.0),
+        ..Prologue::default()
     };
     let start = cases::numbers(N, 1);
     let prepared = |g: f64| 0.25 * (2.0 * g).clamp(-0.5, 0.5);
     let gradients = [2, 3, 4].map(|seed| cases::numbers(N, seed));
     for method in cases::methods() {
-        let got = cases::run::<f64>(&method, &[N], prepare);
+        let got = cases::run::<f64>(&method, &[N], prologue);
         for i in 0..N {
             let g = [0, 1, 2].map(|t| prepared(gradients[t][i]));
             let Some(expected) = paper(&method, start[i], g) else {

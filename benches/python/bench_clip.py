@@ -9,8 +9,8 @@ import numpy as np
 
 import fastoptim as fo
 import harness
-from fastoptim._contestants import LR, WEIGHT_DECAY
-from fastoptim._demo import NumPyAdamW
+from fastoptim.commands.bench.contestants import LR, WEIGHT_DECAY
+from fastoptim.commands.demo.training import NumPyAdamW
 from harness import Array, Contestant
 
 MAX_NORM = 1.0

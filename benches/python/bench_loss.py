@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 import fastoptim as fo
 import harness
-from fastoptim._contestants import (
+from fastoptim.commands.bench.contestants import (
     numpy_loss_of_classes,
     optax_cross_entropy,
     our_loss,

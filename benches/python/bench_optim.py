@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import harness
-from fastoptim._contestants import (
+from fastoptim.commands.bench.contestants import (
     LR,
     WEIGHT_DECAY,
     numpy_adamw,

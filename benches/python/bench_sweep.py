@@ -13,7 +13,7 @@ import numpy as np
 
 import fastoptim as fo
 import harness
-from fastoptim._contestants import LR, WEIGHT_DECAY
+from fastoptim.commands.bench.contestants import LR, WEIGHT_DECAY
 from harness import Array, Contestant
 
 DECAY = 0.999

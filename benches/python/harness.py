@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import fastoptim as fo
-from fastoptim._harness import (
+from fastoptim.commands.bench.harness import (
     HAS_OPTAX,
     HAS_TORCH,
     Array,

@@ -12,21 +12,14 @@ from fastoptim import (
     schedules,
 )
 from fastoptim._core import __version__
-from fastoptim.accumulation import GradAccumulator
-from fastoptim.batches import minibatches
-from fastoptim.buffer import FlatBuffer
-from fastoptim.clip import (
+from fastoptim.errors import CheckpointError
+from fastoptim.grads.accumulation import GradAccumulator
+from fastoptim.grads.clip import (
     clip_grad_norm_,
     clip_grad_value_,
     clip_grads_with_norm_,
     get_total_norm,
 )
-from fastoptim.ema import EMA
-from fastoptim.errors import CheckpointError
-from fastoptim.gradcheck import GradCheck, check_grad, numerical_gradient
-from fastoptim.history import History
-from fastoptim.linear import linear_scores, linear_scores_grad
-from fastoptim.lr_finder import LRFinder, LRFinderResult
 from fastoptim.optim import (
     ASGD,
     LAMB,
@@ -53,7 +46,14 @@ from fastoptim.optim import (
     ScheduleFreeSGD,
     StepInfo,
 )
+from fastoptim.params.ema import EMA
+from fastoptim.params.flat_buffer import FlatBuffer
 from fastoptim.threads import get_num_threads, num_threads, set_num_threads
+from fastoptim.tools.gradcheck import GradCheck, check_grad, numerical_gradient
+from fastoptim.tools.history import History
+from fastoptim.tools.linear import linear_scores, linear_scores_grad
+from fastoptim.tools.lr_finder import LRFinder, LRFinderResult
+from fastoptim.tools.minibatches import minibatches
 
 __all__ = [
     "ASGD",

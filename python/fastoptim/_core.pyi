@@ -1,6 +1,7 @@
-from collections.abc import Sequence
-from typing import Any, SupportsIndex, final
+from collections.abc import Callable, Sequence
+from typing import Any, SupportsIndex, TypeAlias, TypeVar, final
 
+import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
@@ -8,6 +9,9 @@ __all__ = [
     "__version__",
     "add_normal",
     "add_penalty",
+    "aligned_zeros",
+    "attempt",
+    "call_all",
     "clamp",
     "elementwise_loss",
     "exchange",
@@ -33,17 +37,26 @@ __all__ = [
 
 __version__: str
 
+# A function and its arguments.
+_Call: TypeAlias = tuple[Callable[..., object], *tuple[Any, ...]]
+_T = TypeVar("_T")
+
 @final
 class Engine:
-    flat: bool
     @property
     def steps(self) -> int: ...
     @property
     def averaged(self) -> bool: ...
     def __new__(cls, kind: str, state_dtype: str | None, rounding: str, seed: int) -> Engine: ...
     def add_group(
-        self, group: dict[str, Any], names: list[str], arrays: list[NDArray[Any]]
+        self,
+        group: dict[str, Any],
+        names: Sequence[str],
+        arrays: Sequence[NDArray[Any]],
+        flat: bool,
+        then: Sequence[_Call] | None = None,
     ) -> None: ...
+    def check_groups(self, groups: list[dict[str, Any]]) -> None: ...
     def step(
         self,
         groups: list[dict[str, Any]],
@@ -56,6 +69,7 @@ class Engine:
         average: tuple[list[NDArray[Any]], float] | None,
         copy: Sequence[NDArray[Any] | None] | None,
         zero_grad: bool,
+        then: Sequence[_Call] | None = None,
     ) -> tuple[bool, float | None] | None: ...
     def average(self, groups: list[dict[str, Any]], averaged: bool) -> None: ...
     def parameter_step(self, index: int) -> int: ...
@@ -73,10 +87,12 @@ class Engine:
         state: list[tuple[int, list[float], dict[str, NDArray[Any]]]],
         steps: int,
         averaged: bool,
+        then: Sequence[_Call] | None = None,
     ) -> None: ...
     def zero_grad(self, grads: Any) -> None: ...
 
 def add_normal(params: list[NDArray[Any]], scale: float, seed: int, draw: int) -> None: ...
+def aligned_zeros(size: int, dtype: np.dtype[Any]) -> NDArray[Any]: ...
 def add_penalty(
     names: list[str], params: list[NDArray[Any]], grads: list[Any], l1: float, l2: float
 ) -> float: ...
@@ -85,6 +101,7 @@ def exchange(
     others: Sequence[NDArray[Any]],
     label: str = "others",
     names: Sequence[str] | None = None,
+    then: Sequence[_Call] | None = None,
 ) -> None: ...
 def lerp(
     averages: Sequence[NDArray[Any]],
@@ -92,6 +109,7 @@ def lerp(
     weight: float,
     label: str,
     names: Sequence[str],
+    then: Sequence[_Call] | None = None,
 ) -> None: ...
 def sam_norm(params: list[NDArray[Any]], grads: list[Any], adaptive: bool) -> float: ...
 def sam_perturb(
@@ -100,7 +118,10 @@ def sam_perturb(
     factors: list[float],
     adaptive: bool,
     noise: tuple[int, int] | None = None,
+    then: Sequence[_Call] | None = None,
 ) -> None: ...
+def attempt(action: Callable[[], _T], settle: Callable[[], object]) -> _T: ...
+def call_all(calls: Sequence[_Call]) -> None: ...
 def clamp(grads: list[NDArray[Any] | None], names: list[str] | None, clip_value: float) -> None: ...
 def get_num_threads() -> int: ...
 def is_thread_count(text: str) -> bool: ...
@@ -117,8 +138,12 @@ def total_norm(
     grads: list[NDArray[Any] | None], names: list[str] | None, norm_type: float
 ) -> float: ...
 def unscale(
-    names: list[str], params: list[NDArray[Any]], grads: list[Any], scale: float
-) -> bool: ...
+    names: list[str],
+    params: list[NDArray[Any]],
+    grads: list[Any],
+    scale: float,
+    then: Sequence[_Call] | None = None,
+) -> None: ...
 def elementwise_loss(
     name: str,
     parameters: Sequence[float],

@@ -2,12 +2,13 @@
 
 use fastoptim::error::Error;
 use pyo3::PyErr;
-use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError};
 
 pub(crate) fn to_py(error: Error) -> PyErr {
     match error {
         Error::Value(message) => PyValueError::new_err(message),
         Error::Type(message) => PyTypeError::new_err(message),
         Error::Index(message) => PyIndexError::new_err(message),
+        Error::Changed(message) => PyRuntimeError::new_err(message),
     }
 }

@@ -1,20 +1,13 @@
 //! `fastoptim._core`: checks arrays and calls the core. No arithmetic lives here.
 
-mod array;
-mod arrays;
-mod cells;
-mod clip;
-mod engine;
 mod error;
-mod group;
-mod inflight;
 mod loss;
-mod pairs;
-mod parameter;
-mod regularizer;
-mod threads;
+mod memory;
+mod ops;
+mod optim;
+mod runtime;
 
-use fastoptim::isa::{self, Tier};
+use fastoptim::exec::isa::{self, Tier};
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
@@ -30,16 +23,22 @@ fn tiers() -> Vec<&'static str> {
     Tier::supported().into_iter().map(Tier::name).collect()
 }
 
-#[pymodule]
+// The interpreter's lock is needed: a fork is only safe for what other threads of the parent are in
+// the middle of where none of them is changing an object of ours. With the lock only the forking
+// thread is attached, and objects change, and `inflight`'s table is locked, only while attached.
+#[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     isa::choose().map_err(|error| PyImportError::new_err(error.to_string()))?;
+    runtime::process::watch_forks()?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(tier, module)?)?;
     module.add_function(wrap_pyfunction!(tiers, module)?)?;
-    clip::register(module)?;
+    ops::clip::register(module)?;
+    runtime::commit::register(module)?;
     loss::register(module)?;
-    engine::register(module)?;
-    arrays::register(module)?;
-    regularizer::register(module)?;
-    threads::register(module)
+    optim::engine::register(module)?;
+    ops::arrays::register(module)?;
+    ops::penalty::register(module)?;
+    memory::slab::register(module)?;
+    runtime::threads::register(module)
 }

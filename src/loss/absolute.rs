@@ -1,7 +1,7 @@
 //! Absolute error `|x - y|`, and its two rounded forms.
 
-use crate::float::Float;
-use crate::pointwise::Pointwise;
+use crate::loss::driver::pointwise::Pointwise;
+use crate::numeric::float::Float;
 
 /// The absolute error of one element; the gradient at 0 is 0.
 #[derive(Clone, Copy, Debug)]

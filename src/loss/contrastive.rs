@@ -3,8 +3,8 @@
 
 use super::Target;
 use super::distance::reciprocal;
-use crate::float::Float;
-use crate::vectorwise::Vectors;
+use crate::loss::driver::vectorwise::Vectors;
+use crate::numeric::float::Float;
 
 /// Pairs that belong together are drawn near, others pushed out to `margin`.
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,8 @@
 //! Cosine embedding: `1 - cos(a, b)` for pairs with target 1, `max(0, cos(a, b) - margin)` for -1.
 
 use super::Target;
-use crate::float::Float;
-use crate::vectorwise::Vectors;
+use crate::loss::driver::vectorwise::Vectors;
+use crate::numeric::float::Float;
 
 /// Pairs with target 1 are turned towards each other, pairs with target -1 apart.
 #[derive(Clone, Copy, Debug)]

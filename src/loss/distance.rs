@@ -1,8 +1,8 @@
 //! Distances of two vectors: norms of their difference, whose derivative is 0 at distance 0.
 
-use crate::float::Float;
-use crate::math::Math;
-use crate::vectorwise::Total;
+use crate::loss::driver::vectorwise::Total;
+use crate::numeric::float::Float;
+use crate::numeric::math::Math;
 
 /// How far two vectors are apart, from a term per element of their difference.
 pub(super) trait Distance: Copy + Send + Sync {

@@ -7,7 +7,7 @@
 use super::cross_entropy::{self, Focus};
 use super::{Input, Labels, Reduction, weigh};
 use crate::error::Result;
-use crate::math::Math;
+use crate::numeric::math::Math;
 
 /// Cross-entropy that counts an easy row less, by the power `gamma` of its error.
 #[derive(Clone, Copy, Debug)]

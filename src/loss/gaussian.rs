@@ -3,12 +3,12 @@
 
 use std::ops::Range;
 
-use super::{Buffers, Input, Reduction, check_loss_scale, piece};
+use super::{Buffers, Input, Reduction, changed, check_loss_scale, piece};
 use crate::error::{Error, Result};
-use crate::float::Float;
-use crate::math::Math;
-use crate::pointwise;
-use crate::rowwise;
+use crate::loss::driver::pointwise;
+use crate::loss::driver::rowwise;
+use crate::numeric::float::Float;
+use crate::numeric::math::Math;
 
 /// The likelihood of `y`, with gradients by the mean and by the variance.
 #[derive(Clone, Copy, Debug)]
@@ -109,11 +109,10 @@ fn check<T: Float>(variance: &[T]) -> Result<()> {
     if rowwise::sum(Negative(variance), variance.len(), 1) == 0.0 {
         return Ok(());
     }
-    let first = variance.iter().position(|&v| v < T::ZERO);
-    let first = first.expect("the kernel found one");
+    let mut found = variance.iter().enumerate().filter(|&(_, &v)| v < T::ZERO);
+    let (first, v) = found.next().ok_or_else(|| changed("var"))?;
     Err(Error::Value(format!(
-        "var must be >= 0, but its element {first} is {}",
-        variance[first]
+        "var must be >= 0, but its element {first} is {v}"
     )))
 }
 
@@ -121,10 +120,7 @@ impl Gaussian {
     /// The value under `reduction`, and the gradients by mean and variance times `loss_scale`.
     ///
     /// # Errors
-    /// A negative variance, or `loss_scale` out of range.
-    ///
-    /// # Panics
-    /// Lengths differ.
+    /// A negative variance, `loss_scale` out of range, or a wrong length.
     pub fn compute<T: Math>(
         self,
         [mean, variance]: [Input<'_, T>; 2],
@@ -136,14 +132,13 @@ impl Gaussian {
         check(variance.elements())?;
         let len = target.len();
         let [count, scale] = reduction.scales(len as f64, loss_scale);
-        // SAFETY: blocks of elements do not overlap.
+        // SAFETY: each task of `rowwise` has elements of its own.
         let (mean, variance) = unsafe {
             (
-                Buffers::new(mean, &mut reduction, len),
-                Buffers::further(variance),
+                Buffers::new(mean, len, &mut reduction, len)?,
+                Buffers::further(variance, len)?,
             )
         };
-        assert!(mean.len() == len && variance.len() == len, "one per target");
         let elements = Elements {
             loss: self,
             mean,

@@ -1,7 +1,7 @@
 //! Losses of predicted probabilities and rates.
 
-use crate::math::Math;
-use crate::pointwise::Pointwise;
+use crate::loss::driver::pointwise::Pointwise;
+use crate::numeric::math::Math;
 
 /// `y (ln y - x)` for a log-probability x, or `exp(y) (y - x)` for log-targets. A target of
 /// probability 0 adds 0, whatever x is, unless it is NaN.

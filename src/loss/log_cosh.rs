@@ -1,7 +1,7 @@
 //! The logarithm of the hyperbolic cosine: `ln(cosh(x - y))`.
 
-use crate::math::Math;
-use crate::pointwise::Pointwise;
+use crate::loss::driver::pointwise::Pointwise;
+use crate::numeric::math::Math;
 
 /// Squared error over 2 near 0, absolute error less `ln(2)` far out, and smooth everywhere.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri gives tanh and ln_1p random errors of some units")]
     fn relative_accuracy_everywhere() {
         for i in -300..130 {
             let a = 1.1_f64.powi(i);

@@ -1,6 +1,6 @@
 //! The logistic function of a logit, and its logarithm, with relative accuracy in both tails.
 
-use crate::math::Math;
+use crate::numeric::math::Math;
 
 /// `sigmoid(|x|)` and its kin: of a negative `x` they are those of the opposite answer.
 #[derive(Clone, Copy)]

@@ -1,9 +1,9 @@
 //! Losses of a score against a label of -1 or 1.
 
 use super::logistic::Logistic;
-use crate::float::Float;
-use crate::math::Math;
-use crate::pointwise::Pointwise;
+use crate::loss::driver::pointwise::Pointwise;
+use crate::numeric::float::Float;
+use crate::numeric::math::Math;
 
 /// `max(0, margin - y x)`, or its square; the gradient at the kink is 0.
 #[derive(Clone, Copy, Debug)]

@@ -1,19 +1,19 @@
 //! The losses: one file each, and the drivers' view of what they read and write.
 //!
-//! A loss of one element at a time implements [`Pointwise`](crate::pointwise::Pointwise) and has a
+//! A loss of one element at a time implements [`Pointwise`](crate::loss::driver::pointwise::Pointwise) and has a
 //! line in the list below, by which the bindings find it. Losses of rows of scores stand on
-//! [`rowwise`](crate::rowwise), losses of vectors on [`vectorwise`].
+//! [`rowwise`](crate::loss::driver::rowwise), losses of vectors on [`vectorwise`].
 
 pub mod absolute;
 pub mod binary;
-mod buffers;
-mod classes;
 pub mod contrastive;
 pub mod cosine_embedding;
 pub mod cross_entropy;
 mod distance;
+pub mod driver;
 pub mod focal;
 pub mod gaussian;
+mod labels;
 pub mod likelihood;
 pub mod log_cosh;
 mod logistic;
@@ -23,17 +23,18 @@ pub mod multi_margin;
 pub mod nll;
 pub mod sigmoid_focal;
 pub mod triplet_margin;
+pub mod triplets;
 mod weights;
 
-pub(crate) use buffers::{Buffers, Partials, piece};
-pub use buffers::{Input, Reduction};
-pub(crate) use classes::weigh;
-pub use classes::{Labels, Target};
+pub(crate) use driver::buffers::{Buffers, Partials, piece};
+pub use driver::buffers::{Input, Reduction};
+pub(crate) use labels::weigh;
+pub use labels::{Labels, Target};
 pub use weights::Weights;
 
 use crate::error::{Error, Result};
-use crate::math::Math;
-use crate::{pointwise, vectorwise};
+use crate::numeric::math::Math;
+use driver::{pointwise, vectorwise};
 
 /// The list: the name of each elementwise loss, and how its parameters make it. Where a number is
 /// given for a parameter, the loss is one of its own.
@@ -42,8 +43,8 @@ macro_rules! elementwise {
         /// One elementwise loss by name, with its gradient: the value under `reduction`.
         ///
         /// # Errors
-        /// The name or the number of parameters is unknown, the loss does not take the weights, or
-        /// an element is out of its range.
+        /// The name or the number of parameters is unknown, the loss does not take the weights, a
+        /// length is wrong, or an element is out of its range.
         pub fn elementwise<T: Math>(
             name: &str,
             parameters: &[f64],
@@ -63,7 +64,7 @@ macro_rules! elementwise {
             match (name, parameters) {
                 $(($name, &[$($parameter),*]) => {
                     let loss: $type = $make;
-                    Ok(pointwise::compute(loss, input, target, reduction, loss_scale))
+                    pointwise::compute(loss, input, target, reduction, loss_scale)
                 })*
                 _ => Err(Error::Value(format!(
                     "{name:?} with {} parameters is no elementwise loss", parameters.len()
@@ -137,10 +138,8 @@ pub fn of_rows<T: Math>(
 /// number per row, for losses that have targets.
 ///
 /// # Errors
-/// The name, the number of parameters or of inputs is unknown, or there is no target.
-///
-/// # Panics
-/// Lengths differ.
+/// The name, the number of parameters or of inputs is unknown, a length is wrong, or there is no
+/// target.
 pub fn of_vectors<T: Math>(
     name: &str,
     parameters: &[f64],
@@ -152,9 +151,9 @@ pub fn of_vectors<T: Math>(
 ) -> Result<f64> {
     check_loss_scale(loss_scale)?;
     if let Some(target) = target {
-        assert_eq!(target.len(), shape[0], "one target per row");
+        require_len("target", target.len(), shape[0])?;
     }
-    Ok(match (name, parameters, target) {
+    match (name, parameters, target) {
         ("triplet_margin", &[margin, p, eps, swap, squared], None) => {
             let loss = triplet_margin::TripletMargin {
                 margin,
@@ -173,13 +172,38 @@ pub fn of_vectors<T: Math>(
             let loss = contrastive::Contrastive { margin, same };
             vectorwise::compute(loss, several(inputs)?, shape, reduction, loss_scale)
         }
-        _ => return unknown(name, parameters),
-    })
+        _ => unknown(name, parameters),
+    }
 }
 
-fn several<T, const G: usize>(inputs: Vec<Input<'_, T>>) -> Result<[Input<'_, T>; G]> {
-    let wrong = |inputs: Vec<_>| Error::Value(format!("{G} inputs, not {}", inputs.len()));
+/// As many as a loss takes.
+///
+/// # Errors
+/// There are more or fewer.
+pub(crate) fn several<X, const G: usize>(inputs: Vec<X>) -> Result<[X; G]> {
+    let wrong = |inputs: Vec<X>| Error::Value(format!("{G} inputs, not {}", inputs.len()));
     inputs.try_into().map_err(wrong)
+}
+
+/// Checks a length.
+///
+/// # Errors
+/// It is another.
+pub(crate) fn require_len(name: &str, found: usize, expected: usize) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Value(format!(
+        "{name} must have {expected} elements, got {found}"
+    )))
+}
+
+/// What a second look at an argument finds where the first saw an element that is out of range, and
+/// it is not there any more.
+fn changed(name: &str) -> Error {
+    Error::Changed(format!(
+        "{name} changed during the call: another thread writes it"
+    ))
 }
 
 fn unknown<T>(name: &str, parameters: &[f64]) -> Result<T> {

@@ -1,7 +1,7 @@
 //! Squared error: `(x - y)^2`, without a factor one half.
 
-use crate::float::Float;
-use crate::pointwise::Pointwise;
+use crate::loss::driver::pointwise::Pointwise;
+use crate::numeric::float::Float;
 
 /// The squared error of one element.
 #[derive(Clone, Copy, Debug)]

@@ -7,10 +7,11 @@
 use std::ops::Range;
 
 use super::{Buffers, Input, Labels, Reduction};
-use crate::error::Result;
-use crate::float::Float;
-use crate::pointwise;
-use crate::rowwise::{self, GROUP};
+use crate::error::{Error, Result};
+use crate::exec::scratch::Scratch;
+use crate::loss::driver::pointwise;
+use crate::loss::driver::rowwise::{self, GROUP};
+use crate::numeric::float::Float;
 
 /// The hinge of every class against the target's.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +45,7 @@ impl<T: Float, const SQUARED: bool> Rows<'_, T, SQUARED> {
     /// The target of a row, what is added to scores to get gaps, and the factor of its value.
     #[inline(always)]
     fn target(&self, row: usize) -> (usize, f64, f64) {
-        // Nothing is ignored, and targets were checked.
+        // Every row has one: `sum` refuses `ignore_index`, and all targets were checked.
         let class = self.labels.class(row).unwrap_or_default();
         let x = self
             .buffers
@@ -112,8 +113,8 @@ impl<T: Float, const SQUARED: bool> Narrow<'_, T, SQUARED> {
 impl<T: Float, const SQUARED: bool> rowwise::Rows for Narrow<'_, T, SQUARED> {
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
-        let mut tile = [[T::ZERO; GROUP]; NARROW];
-        let tile = &mut tile[..self.0.labels.shape[1]];
+        let mut scratch = Scratch::<T, 1>::new(self.0.labels.shape[1] * GROUP);
+        let [tile] = scratch.arrays().map(|array| array.as_chunks_mut().0);
         let mut lanes = [0.0; GROUP];
         let mut first = rows.start;
         while first < rows.end {
@@ -190,7 +191,9 @@ impl<T: Float, const SQUARED: bool> Wide<'_, T, SQUARED> {
         }
         if rows.buffers.has_gradient() {
             let slope = pointwise::sum(sums.slopes);
-            rows.buffers.gradient(start, classes)[target] = T::from_f64(-factor * slope);
+            // SAFETY: nothing else is read or written before the slice is dropped.
+            let gradient = unsafe { rows.buffers.gradient(start, classes) };
+            gradient[target] = T::from_f64(-factor * slope);
         }
         weight * pointwise::sum(sums.values)
     }
@@ -213,7 +216,7 @@ impl MultiMargin {
     /// The value under `reduction`, and the gradient times `loss_scale`.
     ///
     /// # Errors
-    /// A wrong length, or a target that is no class.
+    /// A wrong length, a target that is no class, or an `ignore_index`.
     pub fn compute<T: Float>(
         self,
         labels: Labels<'_, T>,
@@ -235,12 +238,16 @@ impl MultiMargin {
         mut reduction: Reduction<'_, T>,
         loss_scale: f64,
     ) -> Result<f64> {
+        if labels.ignore_index.is_some() {
+            let why = "multi_margin has no ignore_index: every row counts";
+            return Err(Error::Value(why.into()));
+        }
         // PyTorch's mean is over rows, whatever their weights.
         let [count, scale] = reduction.scales(labels.check_classes(false)?, loss_scale);
         let [rows, classes] = labels.shape;
-        // SAFETY: blocks of rows do not overlap.
-        let buffers = unsafe { Buffers::new(input, &mut reduction, rows) };
-        assert_eq!(buffers.len(), rows * classes, "the scores fit the rows");
+        let len = rowwise::elements(labels.shape)?;
+        // SAFETY: each task of `rowwise` has rows of its own, and a row elements and a value of its own.
+        let buffers = unsafe { Buffers::new(input, len, &mut reduction, rows) }?;
         let loss = Rows::<T, SQUARED> {
             buffers,
             labels,

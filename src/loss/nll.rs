@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::{Buffers, Input, Labels, Reduction};
 use crate::error::Result;
-use crate::float::Float;
-use crate::pointwise;
-use crate::rowwise::{self, GROUP};
+use crate::loss::driver::pointwise;
+use crate::loss::driver::rowwise::{self, GROUP};
+use crate::numeric::float::Float;
 
 /// The likelihood of classes, given its logarithms.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,8 @@ impl<T: Float> rowwise::Rows for Rows<'_, T> {
             }
             if buffers.has_gradient() {
                 // Nearly all of it is 0, and one long fill is faster than many short ones.
-                let gradient = buffers.gradient(first * classes, n * classes);
+                // SAFETY: nothing else is read or written before `gradient` is dropped.
+                let gradient = unsafe { buffers.gradient(first * classes, n * classes) };
                 gradient.fill(T::ZERO);
                 for r in 0..n {
                     if let Some(class) = labels.class(first + r) {
@@ -72,9 +73,9 @@ impl Nll {
     ) -> Result<f64> {
         let [count, scale] = reduction.scales(labels.check_classes(true)?, loss_scale);
         let [rows, classes] = labels.shape;
-        // SAFETY: blocks of rows do not overlap.
-        let buffers = unsafe { Buffers::new(input, &mut reduction, rows) };
-        assert_eq!(buffers.len(), rows * classes, "the input fits the rows");
+        let len = rowwise::elements(labels.shape)?;
+        // SAFETY: each task of `rowwise` has rows of its own, and a row elements and a value of its own.
+        let buffers = unsafe { Buffers::new(input, len, &mut reduction, rows) }?;
         let loss = Rows {
             buffers,
             labels,

@@ -4,9 +4,9 @@
 //! With `p = sigmoid(x)`, `q = y (1 - p) + (1 - y) p`; its derivative is `q' = (1 - 2 y) p (1 - p)`.
 
 use super::logistic::Logistic;
-use crate::float::Float;
-use crate::math::Math;
-use crate::pointwise::Pointwise;
+use crate::loss::driver::pointwise::Pointwise;
+use crate::numeric::float::Float;
+use crate::numeric::math::Math;
 
 /// Focal loss with an exponent `gamma` of 2, by far the most used: no power is taken.
 #[derive(Clone, Copy, Debug)]

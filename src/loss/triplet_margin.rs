@@ -3,8 +3,9 @@
 
 use super::distance::{Chebyshev, Distance, Euclid, Power, Squared, Taxicab};
 use super::{Input, Reduction};
-use crate::float::Float;
-use crate::vectorwise::{self, Vectors};
+use crate::error::Result;
+use crate::loss::driver::vectorwise::{self, Vectors};
+use crate::numeric::float::Float;
 
 /// An anchor nearer to its positive than to its negative, by `margin`.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +91,7 @@ impl TripletMargin {
     /// The value under `reduction`, and the gradients by anchor, positive and negative times
     /// `loss_scale`.
     ///
-    /// # Panics
+    /// # Errors
     /// Lengths differ.
     pub fn compute<T: Float>(
         self,
@@ -98,7 +99,7 @@ impl TripletMargin {
         shape: [usize; 2],
         reduction: Reduction<'_, T>,
         loss_scale: f64,
-    ) -> f64 {
+    ) -> Result<f64> {
         let rest = (inputs, shape, reduction, loss_scale);
         match self.p {
             _ if self.squared => Self { eps: 0.0, ..self }.with(Squared, rest),
@@ -118,7 +119,7 @@ impl TripletMargin {
             Reduction<'_, T>,
             f64,
         ),
-    ) -> f64 {
+    ) -> Result<f64> {
         let Self { margin, eps, .. } = self;
         if self.swap {
             let loss = Triplet::<D, 3> {

@@ -1,11 +1,11 @@
 //! Weights of the elements and of the positives.
 
 use super::binary::{Bce, BceWithLogits, WithPositives};
-use super::{Input, Reduction, piece};
+use super::{Input, Reduction, piece, require_len};
 use crate::error::{Error, Result};
-use crate::float::Float;
-use crate::math::Math;
-use crate::pointwise::{Each, LANES, Piecewise, compute_pieces};
+use crate::loss::driver::pointwise::{Each, LANES, Piecewise, compute_pieces};
+use crate::numeric::float::Float;
+use crate::numeric::math::Math;
 
 /// The weights that a caller may give to a binary cross-entropy.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,31 +58,37 @@ impl<T: Math> Weights<'_, T> {
         reduction: Reduction<'_, T>,
         loss_scale: f64,
     ) -> Result<f64> {
+        if let Some(weight) = self.weight {
+            require_len("weight", weight.len(), target.len())?;
+        }
+        if self.pos_weight.is_some_and(<[T]>::is_empty) && !target.is_empty() {
+            return Err(Error::Value("pos_weight must have an element".into()));
+        }
         match (name, self.weight, self.pos_weight) {
             ("bce", Some(weight), None) => {
                 let loss = Weighted {
                     loss: Each(Bce),
                     weight,
                 };
-                Ok(compute_pieces(loss, input, target, reduction, loss_scale))
+                compute_pieces(loss, input, target, reduction, loss_scale)
             }
             ("bce_with_logits", Some(weight), None) => {
                 let loss = Weighted {
                     loss: Each(BceWithLogits),
                     weight,
                 };
-                Ok(compute_pieces(loss, input, target, reduction, loss_scale))
+                compute_pieces(loss, input, target, reduction, loss_scale)
             }
             ("bce_with_logits", weight, Some(pos_weight)) => {
                 let mut memory = Vec::new();
                 let loss = WithPositives::new(pos_weight, target.len(), &mut memory);
-                Ok(match weight {
+                match weight {
                     None => compute_pieces(loss, input, target, reduction, loss_scale),
                     Some(weight) => {
                         let loss = Weighted { loss, weight };
                         compute_pieces(loss, input, target, reduction, loss_scale)
                     }
-                })
+                }
             }
             _ => Err(Error::Value(format!(
                 "{name:?} does not take these weights"

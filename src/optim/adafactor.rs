@@ -2,12 +2,12 @@
 
 use std::sync::OnceLock;
 
-use crate::float::Float;
-use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
-use crate::isa::{Kernel, Tier};
+use crate::exec::isa::{Kernel, Tier};
+use crate::exec::pool::{self, CHUNK};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::reduce::{self, Squares, VECTOR};
-use crate::rule::{Optimizer, Visitor, Whole};
-use crate::threads::{self, CHUNK};
+use crate::sweep::rule::{Optimizer, TensorRule, Visitor};
 
 hyper! {
     /// ```text
@@ -35,8 +35,8 @@ hyper! {
 impl Optimizer for Adafactor {
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let (eps1, eps2) = self.eps;
-        visitor.whole(|clock| {
-            let t = clock.step as f64;
+        visitor.tensorwise(|context| {
+            let t = context.step as f64;
             Step {
                 b: t.powf(self.beta2_decay),
                 lr: self.lr.min(1.0 / t.sqrt()),
@@ -59,7 +59,7 @@ struct Step<T> {
     keep: T,
 }
 
-impl<T: Float> Whole<T> for Step<T> {
+impl<T: Float> TensorRule<T> for Step<T> {
     fn state(rank: usize) -> &'static [&'static str] {
         if rank > 1 {
             &["row_var", "col_var"]
@@ -100,7 +100,7 @@ impl<T: Float> Whole<T> for Step<T> {
         let floor = T::from_f64(self.eps1 * self.eps1);
         let blocks = variance.blocks(n);
         let partials: Vec<OnceLock<f64>> = blocks.iter().map(|_| OnceLock::new()).collect();
-        threads::run(blocks.len(), n, |index| {
+        pool::run(blocks.len(), n, |index| {
             let (from, to) = blocks[index];
             let sum = variance
                 .rows(from, to, g)
@@ -114,7 +114,7 @@ impl<T: Float> Whole<T> for Step<T> {
         let u = (reduce::tree(&partials) / n as f64).sqrt();
         let lr = T::from_f64(self.eps2.max(rms) * self.lr / (u / self.d).max(1.0));
         let keep = self.keep;
-        threads::for_parts(p, &blocks, n, |from, mut p| {
+        pool::for_parts(p, &blocks, n, |from, mut p| {
             for (g, v) in variance.rows(from, from + p.len(), g) {
                 let (row, rest) = p.split_at_mut(g.len());
                 p = rest;
@@ -149,7 +149,7 @@ impl<T: Float> Step<T> {
             let sums: Vec<OnceLock<[Vec<f64>; 2]>> = (0..rows.div_ceil(height))
                 .map(|_| OnceLock::new())
                 .collect();
-            threads::run(sums.len(), size, |block| {
+            pool::run(sums.len(), size, |block| {
                 let g = &g[block * height * cols..size.min((block + 1) * height * cols)];
                 let mut of = [vec![0.0; g.len() / cols], vec![0.0; cols]];
                 let [of_rows, of_cols] = &mut of;
@@ -183,7 +183,7 @@ impl<T: Float> Step<T> {
     /// Moves the average of the squares of a vector.
     fn average(&self, g: &[T], variance: &mut [T], tier: Tier) {
         let b = T::from_f64(self.b);
-        threads::for_chunks(variance, CHUNK, g.len() / 2, |from, v| {
+        pool::for_chunks(variance, CHUNK, g.len() / 2, |from, v| {
             let g = &g[from..from + v.len()];
             tier.run(Average { v, g, b });
         });

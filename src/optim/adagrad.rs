@@ -1,8 +1,8 @@
 //! Adagrad (Duchi, Hazan and Singer, 2011).
 
-use crate::float::Float;
-use crate::hyper::{NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text
@@ -29,13 +29,13 @@ impl Optimizer for Adagrad {
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
-        visitor.elementwise(|clock| {
-            let start = if clock.fresh {
+        visitor.elementwise(|context| {
+            let start = if context.fresh {
                 self.initial_accumulator_value
             } else {
                 0.0
             };
-            let t = clock.step as f64;
+            let t = context.step as f64;
             Step {
                 lr: T::from_f64(self.lr / (1.0 + (t - 1.0) * self.lr_decay)),
                 eps: T::from_f64(self.eps),

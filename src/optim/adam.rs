@@ -2,10 +2,10 @@
 
 use super::cautious::{Cautious, Directed};
 use super::moments::{Moments, correction};
-use crate::float::Float;
-use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
-use crate::segment::Clock;
+use crate::numeric::float::Float;
+use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::StepContext;
 
 hyper! {
     /// ```text
@@ -46,23 +46,23 @@ impl Optimizer for Adam {
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         match (self.amsgrad, self.cautious) {
-            (false, false) => visitor.elementwise(|clock| self.at(clock)),
-            (true, false) => visitor.elementwise(|clock| AmsGrad(self.at(clock))),
-            (false, true) => visitor.layered(|clock| Cautious(self.at(clock))),
-            (true, true) => visitor.layered(|clock| Cautious(AmsGrad(self.at(clock)))),
+            (false, false) => visitor.elementwise(|context| self.at(context)),
+            (true, false) => visitor.elementwise(|context| AmsGrad(self.at(context))),
+            (false, true) => visitor.two_pass(|context| Cautious(self.at(context))),
+            (true, true) => visitor.two_pass(|context| Cautious(AmsGrad(self.at(context)))),
         }
     }
 }
 
 impl Adam {
-    fn at<T: Float>(&self, clock: Clock) -> Step<T> {
+    fn at<T: Float>(&self, context: StepContext) -> Step<T> {
         let [b1, b2] = self.betas;
         let decay = self.weight_decay - self.coupled_decay();
         Step {
             moments: Moments::new(self.betas),
-            root: T::from_f64(1.0 / correction(b2, clock.step).sqrt()),
+            root: T::from_f64(1.0 / correction(b2, context.step).sqrt()),
             eps: T::from_f64(self.eps),
-            lr: T::from_f64(self.lr / correction(b1, clock.step)),
+            lr: T::from_f64(self.lr / correction(b1, context.step)),
             keep: T::from_f64(1.0 - self.lr * decay),
         }
     }

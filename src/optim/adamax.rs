@@ -1,9 +1,9 @@
 //! Adamax (Kingma and Ba, 2015).
 
 use super::moments::correction;
-use crate::float::Float;
-use crate::hyper::{BETAS, NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{BETAS, NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text
@@ -30,12 +30,12 @@ impl Optimizer for Adamax {
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let [b1, b2] = self.betas;
-        visitor.elementwise(|clock| Step {
+        visitor.elementwise(|context| Step {
             b1: T::from_f64(b1),
             b1c: T::from_f64(1.0 - b1),
             b2: T::from_f64(b2),
             eps: T::from_f64(self.eps),
-            lr: T::from_f64(self.lr / correction(b1, clock.step)),
+            lr: T::from_f64(self.lr / correction(b1, context.step)),
         })
     }
 }

@@ -1,9 +1,9 @@
 //! AdEMAMix (Pagliardini, Ablin and Grangier, 2024).
 
 use super::moments::{Moments, correction};
-use crate::float::Float;
-use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text
@@ -56,16 +56,16 @@ impl AdEMAMix {
 impl Optimizer for AdEMAMix {
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let [b1, b2, _] = self.betas;
-        visitor.elementwise(|clock| {
-            let t = clock.step as f64;
+        visitor.elementwise(|context| {
+            let t = context.step as f64;
             let b3 = self.b3_at(t);
             Step {
                 moments: Moments::new([b1, b2]),
                 b3: T::from_f64(b3),
                 b3c: T::from_f64(1.0 - b3),
-                of_m: T::from_f64(self.lr / correction(b1, clock.step)),
+                of_m: T::from_f64(self.lr / correction(b1, context.step)),
                 of_n: T::from_f64(self.lr * self.alpha_at(t)),
-                root: T::from_f64(1.0 / correction(b2, clock.step).sqrt()),
+                root: T::from_f64(1.0 / correction(b2, context.step).sqrt()),
                 eps: T::from_f64(self.eps),
                 keep: T::from_f64(1.0 - self.lr * self.weight_decay),
             }

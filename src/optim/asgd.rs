@@ -1,9 +1,9 @@
 //! Averaged stochastic gradient descent (Polyak and Juditsky, 1992).
 
-use crate::float::Float;
-use crate::hyper::{NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
-use crate::segment::{Clock, MAX_SCALARS};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::{MAX_SCALARS, StepContext};
 
 hyper! {
     /// ```text
@@ -34,17 +34,17 @@ impl Optimizer for ASGD {
         vec![("eta", self.lr), ("mu", 1.0)]
     }
 
-    fn advance(&self, clock: Clock) -> [f64; MAX_SCALARS] {
-        let t = clock.step as f64;
+    fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
+        let t = context.step as f64;
         let eta = self.lr / (1.0 + self.lambd * self.lr * t).powf(self.alpha);
         [eta, 1.0 / (t - self.t0).max(1.0), 0.0]
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
-        visitor.elementwise(|clock| {
-            let [eta, mu, _] = clock.scalars;
+        visitor.elementwise(|context| {
+            let [eta, mu, _] = context.scalars;
             // The rate may have changed since the parameter was added.
-            let eta = if clock.step == 1 { self.lr } else { eta };
+            let eta = if context.step == 1 { self.lr } else { eta };
             Step {
                 eta: T::from_f64(eta),
                 keep: T::from_f64(1.0 - self.lambd * eta),

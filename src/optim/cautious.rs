@@ -1,9 +1,9 @@
 //! The cautious mask (Liang et al., 2024): a step keeps only the elements whose sign the gradient
 //! shares, and grows by what it has lost.
 
-use crate::float::Float;
-use crate::rule::{Layered, Rule};
-use crate::work::Sums;
+use crate::numeric::float::Float;
+use crate::sweep::rule::{Rule, TwoPassRule};
+use crate::sweep::task::Sums;
 
 /// A rule whose step can be masked: `p = keep * p - u`.
 pub(super) trait Directed<T, const S: usize>: Rule<T, S> {
@@ -30,7 +30,7 @@ fn agreement<T: Float>(a: T, b: T) -> T {
 #[derive(Clone, Copy)]
 pub(super) struct Cautious<R>(pub(super) R);
 
-impl<T: Float, const S: usize, R: Directed<T, S>> Layered<T, S> for Cautious<R> {
+impl<T: Float, const S: usize, R: Directed<T, S>> TwoPassRule<T, S> for Cautious<R> {
     const STATE: [&'static str; S] = R::STATE;
     const FIRST_WRITES: bool = false;
     const SQUARED: bool = false;

@@ -1,10 +1,10 @@
 //! LAMB (You et al., 2020).
 
 use super::moments::{Moments, correction};
-use crate::float::Float;
-use crate::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
-use crate::rule::{Layered, Optimizer, Visitor};
-use crate::work::Sums;
+use crate::numeric::float::Float;
+use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
+use crate::sweep::rule::{Optimizer, TwoPassRule, Visitor};
+use crate::sweep::task::Sums;
 
 hyper! {
     /// ```text
@@ -33,10 +33,10 @@ hyper! {
 
 impl Optimizer for Lamb {
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
-        visitor.layered(|clock| {
+        visitor.two_pass(|context| {
             let correct = |b| {
                 if self.bias_correction {
-                    correction(b, clock.step)
+                    correction(b, context.step)
                 } else {
                     1.0
                 }
@@ -76,7 +76,7 @@ impl<T: Float> Step<T> {
     }
 }
 
-impl<T: Float> Layered<T, 2> for Step<T> {
+impl<T: Float> TwoPassRule<T, 2> for Step<T> {
     const STATE: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
     const FIRST_WRITES: bool = true;
     const SQUARED: bool = true;

@@ -1,10 +1,10 @@
 //! LARS (You, Gitman and Ginsburg, 2017).
 
 use crate::error::{Error, Result};
-use crate::float::Float;
-use crate::hyper::{Kind, NON_NEGATIVE, hyper};
-use crate::rule::{Layered, Optimizer, Visitor};
-use crate::work::Sums;
+use crate::numeric::float::Float;
+use crate::optim::hyper::{Kind, NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, TwoPassRule, Visitor};
+use crate::sweep::task::Sums;
 
 hyper! {
     /// ```text
@@ -63,13 +63,13 @@ impl Optimizer for Lars {
         let (lr, mu) = (T::from_f64(self.lr), T::from_f64(self.momentum));
         let trust = self.trust();
         if self.momentum == 0.0 {
-            return visitor.layered(|_| Plain { trust, lr });
+            return visitor.two_pass(|_| Plain { trust, lr });
         }
-        visitor.layered(|clock| Momentum {
+        visitor.two_pass(|context| Momentum {
             trust,
             lr,
             mu,
-            gc: T::from_f64(if clock.fresh {
+            gc: T::from_f64(if context.fresh {
                 1.0
             } else {
                 1.0 - self.dampening
@@ -102,7 +102,7 @@ struct Plain<T> {
     lr: T,
 }
 
-impl<T: Float> Layered<T, 0> for Plain<T> {
+impl<T: Float> TwoPassRule<T, 0> for Plain<T> {
     const STATE: [&'static str; 0] = [];
     const FIRST_WRITES: bool = false;
     const SQUARED: bool = true;
@@ -132,7 +132,7 @@ struct Momentum<T> {
     nesterov: bool,
 }
 
-impl<T: Float> Layered<T, 1> for Momentum<T> {
+impl<T: Float> TwoPassRule<T, 1> for Momentum<T> {
     const STATE: [&'static str; 1] = ["momentum_buffer"];
     const FIRST_WRITES: bool = false;
     const SQUARED: bool = true;

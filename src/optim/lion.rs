@@ -1,9 +1,9 @@
 //! Lion (Chen et al., 2023).
 
 use super::cautious::{Cautious, Directed};
-use crate::float::Float;
-use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text
@@ -34,7 +34,7 @@ impl Optimizer for Lion {
             keep: T::from_f64(1.0 - self.lr * self.weight_decay),
         };
         if self.cautious {
-            visitor.layered(|_| Cautious(step))
+            visitor.two_pass(|_| Cautious(step))
         } else {
             visitor.elementwise(|_| step)
         }

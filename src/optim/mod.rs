@@ -8,6 +8,7 @@ pub mod adamax;
 pub mod ademamix;
 pub mod asgd;
 mod cautious;
+pub mod hyper;
 pub mod lamb;
 pub mod lars;
 pub mod lion;
@@ -24,15 +25,15 @@ pub mod sgd;
 pub use moments::{Moment, moment};
 
 use crate::error::Result;
-use crate::float::Float;
-use crate::hyper::{Hyper, Spec, Value};
-use crate::layers::Layers;
-use crate::prepare::Prepare;
-use crate::rule::{Layered, Optimizer, Rule, Visitor, Whole};
-use crate::segment::{Clock, MAX_SCALARS, Segment};
-use crate::sweep::Sweep;
-use crate::wholes::Wholes;
-use crate::work::Work;
+use crate::numeric::float::Float;
+use crate::optim::hyper::{Hyper, Spec, Value};
+use crate::sweep::elementwise::Elementwise;
+use crate::sweep::prologue::Prologue;
+use crate::sweep::rule::{Optimizer, Rule, TensorRule, TwoPassRule, Visitor};
+use crate::sweep::segment::{MAX_SCALARS, Segment, StepContext};
+use crate::sweep::task::Work;
+use crate::sweep::tensorwise::Tensorwise;
+use crate::sweep::two_pass::TwoPass;
 
 /// The state arrays of a parameter of this many dimensions.
 struct StateNames(usize);
@@ -42,19 +43,19 @@ impl<T: Float> Visitor<T> for StateNames {
 
     fn elementwise<const S: usize, R: Rule<T, S> + 'static>(
         self,
-        _: impl Fn(Clock) -> R,
+        _: impl Fn(StepContext) -> R,
     ) -> Self::Output {
         const { &R::STATE }
     }
 
-    fn layered<const S: usize, R: Layered<T, S> + 'static>(
+    fn two_pass<const S: usize, R: TwoPassRule<T, S> + 'static>(
         self,
-        _: impl Fn(Clock) -> R,
+        _: impl Fn(StepContext) -> R,
     ) -> Self::Output {
         const { &R::STATE }
     }
 
-    fn whole<R: Whole<T> + 'static>(self, _: impl Fn(Clock) -> R) -> Self::Output {
+    fn tensorwise<R: TensorRule<T> + 'static>(self, _: impl Fn(StepContext) -> R) -> Self::Output {
         R::state(self.0)
     }
 }
@@ -67,19 +68,19 @@ impl<T: Float> Visitor<T> for StateShape<'_> {
 
     fn elementwise<const S: usize, R: Rule<T, S> + 'static>(
         self,
-        _: impl Fn(Clock) -> R,
+        _: impl Fn(StepContext) -> R,
     ) -> Self::Output {
         self.1.to_vec()
     }
 
-    fn layered<const S: usize, R: Layered<T, S> + 'static>(
+    fn two_pass<const S: usize, R: TwoPassRule<T, S> + 'static>(
         self,
-        _: impl Fn(Clock) -> R,
+        _: impl Fn(StepContext) -> R,
     ) -> Self::Output {
         self.1.to_vec()
     }
 
-    fn whole<R: Whole<T> + 'static>(self, _: impl Fn(Clock) -> R) -> Self::Output {
+    fn tensorwise<R: TensorRule<T> + 'static>(self, _: impl Fn(StepContext) -> R) -> Self::Output {
         R::state_shape(self.0, self.1)
     }
 }
@@ -87,28 +88,31 @@ impl<T: Float> Visitor<T> for StateShape<'_> {
 /// The work of one step.
 struct Plan<'a, T> {
     segments: Vec<Segment<'a, T>>,
-    prepare: Prepare,
+    prologue: Prologue,
 }
 
 impl<'a, T: Float> Visitor<T> for Plan<'a, T> {
-    type Output = Box<dyn Work + 'a>;
+    type Output = Work<'a>;
 
     fn elementwise<const S: usize, R: Rule<T, S> + 'static>(
         self,
-        rule_at: impl Fn(Clock) -> R,
+        rule_at: impl Fn(StepContext) -> R,
     ) -> Self::Output {
-        Box::new(Sweep::new(self.segments, self.prepare, rule_at))
+        Work::new(Elementwise::new(self.segments, self.prologue, rule_at))
     }
 
-    fn layered<const S: usize, R: Layered<T, S> + 'static>(
+    fn two_pass<const S: usize, R: TwoPassRule<T, S> + 'static>(
         self,
-        rule_at: impl Fn(Clock) -> R,
+        rule_at: impl Fn(StepContext) -> R,
     ) -> Self::Output {
-        Box::new(Layers::new(self.segments, self.prepare, rule_at))
+        Work::new(TwoPass::new(self.segments, self.prologue, rule_at))
     }
 
-    fn whole<R: Whole<T> + 'static>(self, rule_at: impl Fn(Clock) -> R) -> Self::Output {
-        Box::new(Wholes::new(self.segments, self.prepare, rule_at))
+    fn tensorwise<R: TensorRule<T> + 'static>(
+        self,
+        rule_at: impl Fn(StepContext) -> R,
+    ) -> Self::Output {
+        Work::new(Tensorwise::new(self.segments, self.prologue, rule_at))
     }
 }
 
@@ -172,9 +176,9 @@ macro_rules! optimizers {
                 match self { $(Self::$name(hyper) => hyper.scalars(),)* }
             }
 
-            /// These numbers after the step of `clock`, unless the work of the step has them.
-            pub fn advance(&self, clock: Clock) -> [f64; MAX_SCALARS] {
-                match self { $(Self::$name(hyper) => hyper.advance(clock),)* }
+            /// These numbers after the step of `context`, unless the work of the step has them.
+            pub fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
+                match self { $(Self::$name(hyper) => hyper.advance(context),)* }
             }
 
             /// Of schedule-free optimizers, how far the parameters lie towards the averaged iterate.
@@ -191,17 +195,25 @@ macro_rules! optimizers {
             }
 
             /// The work of one step over `segments`, each with one array per name in
-            /// [`Method::state`].
+            /// [`Method::state`]. [`work::run`](crate::sweep::task::run) does it.
+            ///
+            /// # Panics
+            /// A segment has other state arrays, or a shape that [`Method::check_shape`] refuses.
             pub fn plan<'a, T: Float>(
                 &self,
                 segments: Vec<Segment<'a, T>>,
-                prepare: Prepare,
-            ) -> Box<dyn Work + 'a> {
+                prologue: Prologue,
+            ) -> Work<'a> {
                 match self {
                     $(Self::$name(hyper) => {
+                        for segment in &segments {
+                            if let Err(error) = hyper.check_shape(segment.shape()) {
+                                panic!("{error}");
+                            }
+                        }
                         let weight_decay = hyper.coupled_decay();
-                        let prepare = Prepare { weight_decay, ..prepare };
-                        hyper.visit(Plan { segments, prepare })
+                        let prologue = Prologue { weight_decay, ..prologue };
+                        hyper.visit(Plan { segments, prologue })
                     })*
                 }
             }

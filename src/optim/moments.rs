@@ -1,6 +1,6 @@
 //! The running moments that the Adam family shares.
 
-use crate::float::Float;
+use crate::numeric::float::Float;
 
 /// `m = b1 m + (1 - b1) g` and `v = b2 v + (1 - b2) g^2`; `b1c` is 1 - b1.
 #[derive(Clone, Copy)]

@@ -1,13 +1,13 @@
 //! Muon (Jordan et al., 2024): momentum whose singular values are brought near 1.
 
 use crate::error::{Error, Result};
-use crate::float::Float;
-use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
-use crate::isa::{Kernel, Tier};
-use crate::product::{Affine, Factor, multiply, transpose};
+use crate::exec::isa::{Kernel, Tier};
+use crate::exec::pool::{self, CHUNK};
+use crate::numeric::float::Float;
+use crate::ops::matmul::{Affine, ScaleFactor, multiply, transpose};
+use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::reduce::{self, Squares};
-use crate::rule::{Optimizer, Visitor, Whole};
-use crate::threads::{self, CHUNK};
+use crate::sweep::rule::{Optimizer, TensorRule, Visitor};
 
 hyper! {
     /// ```text
@@ -51,7 +51,7 @@ impl Optimizer for Muon {
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let matched = self.adjust_lr_fn.as_deref() == Some("match_rms_adamw");
-        visitor.whole(|_| Step {
+        visitor.tensorwise(|_| Step {
             lr: self.lr,
             keep: T::from_f64(1.0 - self.lr * self.weight_decay),
             mu: T::from_f64(self.momentum),
@@ -79,7 +79,7 @@ struct Step<T> {
     matched: bool,
 }
 
-impl<T: Float> Whole<T> for Step<T> {
+impl<T: Float> TensorRule<T> for Step<T> {
     fn state(_rank: usize) -> &'static [&'static str] {
         &["momentum_buffer"]
     }
@@ -96,7 +96,7 @@ impl<T: Float> Whole<T> for Step<T> {
             return;
         }
         let n = p.len();
-        threads::for_chunks(m, CHUNK, n / 2, |from, m| {
+        pool::for_chunks(m, CHUNK, n / 2, |from, m| {
             let g = &g[from..from + m.len()];
             tier.run(Mix {
                 m,
@@ -107,7 +107,7 @@ impl<T: Float> Whole<T> for Step<T> {
         });
         let mut x = m.to_vec();
         if self.nesterov {
-            threads::for_chunks(&mut x, CHUNK, n / 2, |from, m| {
+            pool::for_chunks(&mut x, CHUNK, n / 2, |from, m| {
                 let g = &g[from..from + m.len()];
                 tier.run(Mix {
                     m,
@@ -119,7 +119,7 @@ impl<T: Float> Whole<T> for Step<T> {
         }
         let norm = reduce::measure(&[&x], Squares { scale: 1.0 })[0].sqrt();
         let scale = T::from_f64(1.0 / norm.max(self.eps));
-        threads::for_chunks(&mut x, CHUNK, n / 4, |_, x| tier.run(Scale { x, scale }));
+        pool::for_chunks(&mut x, CHUNK, n / 4, |_, x| tier.run(Scale { x, scale }));
         let x = self.orthogonalize(x, [rows, cols], tier);
 
         let (height, width) = (rows as f64, cols as f64);
@@ -129,7 +129,7 @@ impl<T: Float> Whole<T> for Step<T> {
             (height / width).max(1.0).sqrt()
         };
         let lr = T::from_f64(self.lr * ratio);
-        threads::for_chunks(p, CHUNK, n / 2, |from, p| {
+        pool::for_chunks(p, CHUNK, n / 2, |from, p| {
             let x = &x[from..from + p.len()];
             tier.run(Apply {
                 p,
@@ -157,7 +157,7 @@ impl<T: Float> Step<T> {
         let mut gram = vec![T::ZERO; rows * rows];
         let mut update = vec![T::ZERO; rows * rows];
         for _ in 0..self.steps {
-            let turned = Factor::transposed(&x);
+            let turned = ScaleFactor::transposed(&x);
             let alone = Affine {
                 alpha: T::ONE,
                 beta: T::ZERO,
@@ -173,7 +173,7 @@ impl<T: Float> Step<T> {
                 &mut update,
                 [rows; 3],
                 &gram,
-                Factor::plain(&gram),
+                ScaleFactor::plain(&gram),
                 squared,
                 true,
                 tier,
@@ -187,7 +187,7 @@ impl<T: Float> Step<T> {
                 &mut next,
                 [rows, cols, rows],
                 &update,
-                Factor::plain(&x),
+                ScaleFactor::plain(&x),
                 moved,
                 false,
                 tier,

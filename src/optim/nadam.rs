@@ -1,10 +1,10 @@
 //! NAdam (Dozat, 2016).
 
 use super::moments::{Moments, correction};
-use crate::float::Float;
-use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
-use crate::segment::{Clock, MAX_SCALARS};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::{MAX_SCALARS, StepContext};
 
 hyper! {
     /// ```text
@@ -33,8 +33,8 @@ impl NAdam {
         self.betas[0] * (1.0 - 0.5 * 0.96_f64.powf(t as f64 * self.momentum_decay))
     }
 
-    fn product(&self, clock: Clock) -> f64 {
-        clock.scalars[0] * self.mu(clock.step)
+    fn product(&self, context: StepContext) -> f64 {
+        context.scalars[0] * self.mu(context.step)
     }
 }
 
@@ -51,14 +51,14 @@ impl Optimizer for NAdam {
         vec![("mu_product", 1.0)]
     }
 
-    fn advance(&self, clock: Clock) -> [f64; MAX_SCALARS] {
-        [self.product(clock), 0.0, 0.0]
+    fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
+        [self.product(context), 0.0, 0.0]
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
-        visitor.elementwise(|clock| {
-            let t = clock.step;
-            let (mu, next, product) = (self.mu(t), self.mu(t + 1), self.product(clock));
+        visitor.elementwise(|context| {
+            let t = context.step;
+            let (mu, next, product) = (self.mu(t), self.mu(t + 1), self.product(context));
             let decay = self.weight_decay - self.coupled_decay();
             Step {
                 moments: Moments::new(self.betas),

@@ -1,11 +1,11 @@
 //! Prodigy (Mishchenko and Defazio, 2023): Adam that estimates its own learning rate d.
 
 use super::moments::correction;
-use crate::float::Float;
-use crate::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
-use crate::rule::{Layered, Optimizer, Visitor};
-use crate::segment::{Clock, MAX_SCALARS};
-use crate::work::Sums;
+use crate::numeric::float::Float;
+use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
+use crate::sweep::rule::{Optimizer, TwoPassRule, Visitor};
+use crate::sweep::segment::{MAX_SCALARS, StepContext};
+use crate::sweep::task::Sums;
 
 hyper! {
     /// ```text
@@ -58,16 +58,16 @@ impl Optimizer for Prodigy {
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
-        visitor.layered(|clock| self.at(clock))
+        visitor.two_pass(|context| self.at(context))
     }
 }
 
 impl Prodigy {
-    fn at<T: Float>(&self, clock: Clock) -> Step<T> {
+    fn at<T: Float>(&self, context: StepContext) -> Step<T> {
         let [b1, b2] = self.betas;
-        let [d, d_max, d_numerator] = clock.scalars;
+        let [d, d_max, d_numerator] = context.scalars;
         let bias_correction = if self.use_bias_correction {
-            correction(b2, clock.step).sqrt() / correction(b1, clock.step)
+            correction(b2, context.step).sqrt() / correction(b1, context.step)
         } else {
             1.0
         };
@@ -85,7 +85,7 @@ impl Prodigy {
             eps: T::from_f64(self.eps),
             lr: T::from_f64(lr),
             decay: T::from_f64(decay),
-            fresh: clock.fresh,
+            fresh: context.fresh,
             estimate: Estimate {
                 d,
                 d_max,
@@ -149,7 +149,7 @@ impl Estimate {
     }
 }
 
-impl<T: Float> Layered<T, 4> for Step<T> {
+impl<T: Float> TwoPassRule<T, 4> for Step<T> {
     const STATE: [&'static str; 4] = ["exp_avg", "exp_avg_sq", "s", "p0"];
     const FIRST_WRITES: bool = true;
     const SQUARED: bool = false;

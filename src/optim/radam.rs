@@ -1,9 +1,9 @@
 //! RAdam (Liu et al., 2020).
 
 use super::moments::{Moments, correction};
-use crate::float::Float;
-use crate::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text
@@ -49,9 +49,9 @@ impl Optimizer for RAdam {
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
-        visitor.elementwise(|clock| {
-            let lr = self.lr / correction(self.betas[0], clock.step);
-            let rectification = self.rectification(clock.step);
+        visitor.elementwise(|context| {
+            let lr = self.lr / correction(self.betas[0], context.step);
+            let rectification = self.rectification(context.step);
             let decay = self.weight_decay - self.coupled_decay();
             Step {
                 moments: Moments::new(self.betas),

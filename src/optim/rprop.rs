@@ -1,8 +1,8 @@
 //! Rprop (Riedmiller and Braun, 1993), in the form that forgets a gradient whose sign has turned.
 
-use crate::float::Float;
-use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
+use crate::numeric::float::Float;
+use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
 
 hyper! {
     /// ```text
@@ -25,12 +25,12 @@ impl Optimizer for Rprop {
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let [shrink, grow] = self.etas.map(T::from_f64);
         let [least, most] = self.step_sizes.map(T::from_f64);
-        visitor.elementwise(|clock| Step {
+        visitor.elementwise(|context| Step {
             shrink,
             grow,
             least,
             most,
-            start: T::from_f64(if clock.fresh { self.lr } else { 0.0 }),
+            start: T::from_f64(if context.fresh { self.lr } else { 0.0 }),
         })
     }
 }

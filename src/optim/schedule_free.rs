@@ -9,14 +9,15 @@
 //! `x = (p - (1 - b1) z) / b1`: [`blend`] goes from one to the other.
 
 use super::moments::correction;
-use crate::cells::Cells;
-use crate::float::Float;
-use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
-use crate::isa::{self, Kernel};
-use crate::prepare::STAGE;
-use crate::rule::{Optimizer, Rule, Visitor};
-use crate::segment::{Clock, MAX_SCALARS};
-use crate::threads::{self, CHUNK};
+use crate::exec::isa::{self, Kernel};
+use crate::exec::pool::{self, CHUNK};
+use crate::exec::scratch::Scratch;
+use crate::numeric::float::Float;
+use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
+use crate::storage::view::StorageView;
+use crate::sweep::prologue::TILE;
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::{MAX_SCALARS, StepContext};
 
 /// What both have beside the direction u.
 struct Schedule {
@@ -37,9 +38,9 @@ struct At {
 }
 
 impl Schedule {
-    fn at(&self, clock: Clock) -> At {
-        let t = clock.step as f64;
-        let [weight_sum, lr_max, _] = clock.scalars;
+    fn at(&self, context: StepContext) -> At {
+        let t = context.step as f64;
+        let [weight_sum, lr_max, _] = context.scalars;
         let warmup = self.warmup_steps as f64;
         let lr = self.lr * if t < warmup { t / warmup } else { 1.0 };
         let lr_max = lr_max.max(lr);
@@ -58,19 +59,19 @@ impl Schedule {
         }
     }
 
-    fn advance(&self, clock: Clock) -> [f64; MAX_SCALARS] {
-        let at = self.at(clock);
+    fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
+        let at = self.at(context);
         [at.weight_sum, at.lr_max, 0.0]
     }
 
-    fn interpolate<T: Float>(&self, clock: Clock, decay: f64) -> Interpolate<T> {
-        let At { lr, mix, .. } = self.at(clock);
+    fn interpolate<T: Float>(&self, context: StepContext, decay: f64) -> Interpolate<T> {
+        let At { lr, mix, .. } = self.at(context);
         Interpolate {
             mix: T::from_f64(mix),
             lr: T::from_f64(lr),
             lr_p: T::from_f64(lr * (self.momentum * (1.0 - mix) - 1.0)),
             decay: T::from_f64(decay),
-            fresh: clock.fresh,
+            fresh: context.fresh,
         }
     }
 }
@@ -131,8 +132,8 @@ impl Optimizer for ScheduleFreeSGD {
         SCALARS.to_vec()
     }
 
-    fn advance(&self, clock: Clock) -> [f64; MAX_SCALARS] {
-        self.schedule().advance(clock)
+    fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
+        self.schedule().advance(context)
     }
 
     fn averaging(&self) -> Option<f64> {
@@ -140,7 +141,7 @@ impl Optimizer for ScheduleFreeSGD {
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
-        visitor.elementwise(|clock| Sgd(self.schedule().interpolate(clock, self.weight_decay)))
+        visitor.elementwise(|context| Sgd(self.schedule().interpolate(context, self.weight_decay)))
     }
 }
 
@@ -194,8 +195,8 @@ impl Optimizer for ScheduleFreeAdamW {
         SCALARS.to_vec()
     }
 
-    fn advance(&self, clock: Clock) -> [f64; MAX_SCALARS] {
-        self.schedule().advance(clock)
+    fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
+        self.schedule().advance(context)
     }
 
     fn averaging(&self) -> Option<f64> {
@@ -204,11 +205,11 @@ impl Optimizer for ScheduleFreeAdamW {
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let b2 = self.betas[1];
-        visitor.elementwise(|clock| Adam {
-            interpolate: self.schedule().interpolate(clock, self.weight_decay),
+        visitor.elementwise(|context| Adam {
+            interpolate: self.schedule().interpolate(context, self.weight_decay),
             b2: T::from_f64(b2),
             b2c: T::from_f64(1.0 - b2),
-            root: T::from_f64(1.0 / correction(b2, clock.step).sqrt()),
+            root: T::from_f64(1.0 / correction(b2, context.step).sqrt()),
             eps: T::from_f64(self.eps),
         })
     }
@@ -240,7 +241,7 @@ impl<T: Float> Rule<T, 2> for Adam<T> {
 ///
 /// # Panics
 /// The lengths differ.
-pub fn blend<T: Float>(p: Cells<'_, T>, z: Cells<'_, T>, weight: f64) {
+pub fn blend<T: Float>(p: StorageView<'_, T>, z: StorageView<'_, T>, weight: f64) {
     assert!(
         p.len() == z.len() && p.is_writable(),
         "z has the length of p"
@@ -248,13 +249,14 @@ pub fn blend<T: Float>(p: Cells<'_, T>, z: Cells<'_, T>, weight: f64) {
     let tier = isa::current();
     let n = p.len();
     let weight = T::from_f64(weight);
-    threads::run(n.div_ceil(CHUNK), n / 2, |chunk| {
-        let mut stages = [[T::ZERO; STAGE]; 2];
-        for from in (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).step_by(STAGE) {
-            let len = STAGE.min(n - from);
-            let [x, y] = &mut stages;
+    pool::run(n.div_ceil(CHUNK), n / 2, |chunk| {
+        let mut scratch = Scratch::<T, 2>::new(TILE);
+        let [x, y] = scratch.arrays();
+        for from in (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).step_by(TILE) {
+            let len = TILE.min(n - from);
             let (x, y) = (&mut x[..len], &mut y[..len]);
-            // SAFETY: no other chunk has these elements, and none is run twice.
+            // SAFETY: inside, as both are as long, and `p` can be written. No other chunk has these
+            // elements of the two, which are here by value, and no chunk is run twice.
             unsafe {
                 p.load(from, x, tier);
                 z.load(from, y, tier);

@@ -1,10 +1,10 @@
 //! Stochastic gradient descent with momentum (Polyak, 1964; Sutskever et al., 2013).
 
 use crate::error::{Error, Result};
-use crate::float::Float;
-use crate::hyper::{Kind, NON_NEGATIVE, hyper};
-use crate::rule::{Optimizer, Rule, Visitor};
-use crate::segment::Clock;
+use crate::numeric::float::Float;
+use crate::optim::hyper::{Kind, NON_NEGATIVE, hyper};
+use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::StepContext;
 
 hyper! {
     /// ```text
@@ -52,8 +52,8 @@ impl Optimizer for Sgd {
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let lr = T::from_f64(self.lr);
         let mu = T::from_f64(self.momentum);
-        let damped = |clock: Clock| {
-            T::from_f64(if clock.fresh {
+        let damped = |context: StepContext| {
+            T::from_f64(if context.fresh {
                 1.0
             } else {
                 1.0 - self.dampening
@@ -65,10 +65,10 @@ impl Optimizer for Sgd {
             self.nesterov,
         ) {
             (false, _, _) => visitor.elementwise(|_| Plain { lr }),
-            (true, false, false) => visitor.elementwise(|clock| Outside {
+            (true, false, false) => visitor.elementwise(|context| Outside {
                 lr,
                 mu,
-                gc: damped(clock),
+                gc: damped(context),
             }),
             (true, false, true) => visitor.elementwise(|_| Nesterov { lr, mu }),
             (true, true, false) => visitor.elementwise(|_| Inside { lr, mu }),

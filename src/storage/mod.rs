@@ -5,11 +5,12 @@
 //! step to the next is smaller than half a unit of the format, rounding to nearest loses it every
 //! time; stochastic rounding keeps it on average.
 
-mod blocks;
 mod half;
+mod int8;
+pub mod view;
 
-pub use blocks::{BLOCK, load_signed, load_squares, store_signed, store_squares};
 pub use half::{Half, load_half, store_half};
+pub use int8::{BLOCK, load_signed, load_squares, store_signed, store_squares};
 
 /// How numbers are rounded that do not fit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,6 +130,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn numbers_are_uniform_and_independent() {
         let noise = Noise::new(1, 2, 3, 4);
         let x = numbers(noise, N);
@@ -157,6 +159,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn every_part_of_the_key_counts() {
         let mut streams = vec![numbers(Noise::new(0, 0, 0, 0), N)];
         for shift in [0, 1, 31, 32, 63] {

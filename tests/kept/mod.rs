@@ -1,12 +1,12 @@
 //! Parameters in 16 bits, with moments in 8, and all that may follow a step.
 
-use fastoptim::cells::Cells;
-use fastoptim::finish::Finish;
 use fastoptim::optim::{Method, Moment, moment};
-use fastoptim::prepare::Prepare;
-use fastoptim::segment::{Clock, Segment};
+use fastoptim::storage::view::StorageView;
 use fastoptim::storage::{BLOCK, Half, Noise, Rounding};
-use fastoptim::work;
+use fastoptim::sweep::epilogue::Epilogue;
+use fastoptim::sweep::prologue::Prologue;
+use fastoptim::sweep::segment::{MAX_SCALARS, Segment, StepContext};
+use fastoptim::sweep::task;
 
 use crate::cases::{numbers, shape};
 
@@ -27,11 +27,11 @@ impl State {
         }
     }
 
-    fn cells(&mut self, rounding: Rounding) -> Cells<'_, f32> {
+    fn view(&mut self, rounding: Rounding) -> StorageView<'_, f32> {
         match self {
-            Self::Single(x) => Cells::single(x),
-            Self::Signed(q, scales) => Cells::signed(q, scales, rounding),
-            Self::Squares(q, scales) => Cells::squares(q, scales, rounding),
+            Self::Single(x) => StorageView::single(x),
+            Self::Signed(q, scales) => StorageView::signed(q, scales, rounding),
+            Self::Squares(q, scales) => StorageView::squares(q, scales, rounding),
         }
     }
 
@@ -54,45 +54,94 @@ fn halves(n: usize, seed: u64) -> Vec<u16> {
     numbers(n, seed).into_iter().map(upper).collect()
 }
 
-/// All that three steps leave, from gradients that the last of them clears.
-pub(crate) fn run(method: &Method, n: usize, prepare: Prepare) -> Vec<u32> {
-    let (shape, mut p, mut g) = (shape(method, n), halves(n, 1), Vec::new());
-    let (mut average, mut copy) = (vec![0.0_f32; n], vec![0_u16; n]);
-    let mut states: Vec<State> = method
-        .state(shape.len())
-        .iter()
-        .map(|name| State::new(name, method.state_shape(name, &shape).iter().product()))
-        .collect();
-    let initial = method.scalars();
-    let mut scalars = std::array::from_fn(|i| initial.get(i).map_or(0.0, |(_, x)| *x));
-    for step in 1..=3 {
-        g = halves(n, 1 + step);
-        let clock = Clock {
-            step,
-            fresh: step == 1,
-            scalars,
-        };
-        let rounding = |buffer| Rounding::Stochastic(Noise::new(0, 0, buffer, step));
-        let state = states.iter_mut().zip(1..);
+/// One parameter and all that belongs to it.
+struct Parameter {
+    index: usize,
+    shape: Vec<usize>,
+    p: Vec<u16>,
+    g: Vec<u16>,
+    average: Vec<f32>,
+    copy: Vec<u16>,
+    states: Vec<State>,
+    scalars: [f64; MAX_SCALARS],
+}
+
+impl Parameter {
+    fn new(method: &Method, index: usize, n: usize) -> Self {
+        let shape = shape(method, n);
+        let names = method.state(shape.len()).iter();
+        let size = |name: &&str| method.state_shape(name, &shape).iter().product();
+        let initial = method.scalars();
+        Self {
+            index,
+            p: halves(n, 1),
+            g: Vec::new(),
+            average: vec![0.0; n],
+            copy: vec![0; n],
+            states: names.map(|name| State::new(name, size(name))).collect(),
+            scalars: std::array::from_fn(|i| initial.get(i).map_or(0.0, |(_, x)| *x)),
+            shape,
+        }
+    }
+
+    fn segment(&mut self, method: &Method, step: u64) -> Segment<'_, f32> {
+        self.g = halves(self.p.len(), 1 + step);
+        let (index, context) = (self.index as u64, self.context(step));
+        let rounding = |buffer| Rounding::Stochastic(Noise::new(0, index, buffer, step));
+        let states = self.states.iter_mut().zip(1..);
         let segment = Segment::new(
-            Cells::half(Half::Bf16, &mut p, rounding(0)),
-            Cells::half(Half::Bf16, &mut g, Rounding::Nearest),
-            &shape,
-            state.map(|(x, buffer)| x.cells(rounding(buffer))),
-            clock,
+            StorageView::half(Half::Bf16, &mut self.p, rounding(0)),
+            StorageView::half(Half::Bf16, &mut self.g, Rounding::Nearest),
+            &self.shape,
+            states.map(|(x, buffer)| x.view(rounding(buffer))),
+            context,
         );
-        let segment = segment.finishing(Finish {
-            average: Some((Cells::native(&mut average), 0.1)),
-            copy: Some(Cells::half(Half::F16, &mut copy, Rounding::Nearest)),
+        segment.with_epilogue(Epilogue {
+            average: Some((StorageView::native(&mut self.average), 0.1)),
+            copy: Some(StorageView::half(
+                Half::F16,
+                &mut self.copy,
+                Rounding::Nearest,
+            )),
             iterate: method.averaging().map(|beta| 1.0 - 1.0 / beta),
             clear_gradient: step == 3,
-        });
-        let works = work::run(vec![method.plan(vec![segment], prepare)]);
-        scalars = works[0].scalars().unwrap_or_else(|| method.advance(clock));
+        })
     }
-    assert!(g.iter().all(|&g| g == 0));
-    let halves = p.into_iter().chain(copy).map(u32::from);
-    let singles = average.into_iter().map(f32::to_bits);
-    let states = states.iter().flat_map(State::bits);
-    halves.chain(singles).chain(states).collect()
+
+    fn context(&self, step: u64) -> StepContext {
+        StepContext {
+            step,
+            fresh: step == 1,
+            scalars: self.scalars,
+        }
+    }
+
+    fn bits(&self) -> Vec<u32> {
+        assert!(self.g.iter().all(|&g| g == 0));
+        let halves = self.p.iter().chain(&self.copy).map(|&x| u32::from(x));
+        let singles = self.average.iter().map(|x| x.to_bits());
+        let states = self.states.iter().flat_map(State::bits);
+        halves.chain(singles).chain(states).collect()
+    }
+}
+
+/// All that three steps leave of each parameter, from gradients that the last of them clears. A
+/// parameter is a number, which its random bits depend on, and a length.
+pub(crate) fn run(
+    method: &Method,
+    parameters: &[(usize, usize)],
+    prologue: Prologue,
+) -> Vec<Vec<u32>> {
+    let mut parameters: Vec<_> = parameters
+        .iter()
+        .map(|&(index, n)| Parameter::new(method, index, n))
+        .collect();
+    for step in 1..=3 {
+        let segments = parameters.iter_mut().map(|one| one.segment(method, step));
+        let found = task::run(vec![method.plan(segments.collect(), prologue)])[0];
+        for one in &mut parameters {
+            one.scalars = found.unwrap_or_else(|| method.advance(one.context(step)));
+        }
+    }
+    parameters.iter().map(Parameter::bits).collect()
 }

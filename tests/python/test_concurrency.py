@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,92 @@ def test_a_forked_child_steps_in_parallel() -> None:
     assert done.stdout == "done\n", done.stderr
 
 
+FORK_IN_A_STEP = """
+import os, threading
+import numpy as np
+import fastoptim as fo
+
+n = 3_000_000
+w, g = np.zeros(n, "f4"), np.ones(n, "f4")
+opt = fo.SGD([w], lr=1.0, momentum=0.5)
+opt.step([g])
+
+def busy():
+    while not stop:
+        opt.step([g])
+
+def child():
+    other = threading.Thread(target=lambda: opt.step([g]))
+    before = opt.state["0"]["step"]
+    opt.step([g], max_norm=1.0)
+    other.start()
+    other.join()
+    opt.zero_grad([g])
+    assert opt.state_dict()["state"][0]["step"] == opt.state["0"]["step"] == before + 2
+    opt.load_state_dict(opt.state_dict())
+
+stop = False
+thread = threading.Thread(target=busy)
+thread.start()
+for _ in range(20):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child()
+        except BaseException as error:
+            os.write(2, repr(error).encode())
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+stop = True
+thread.join()
+opt.step([g])
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_child_uses_the_optimizer_that_its_parent_was_stepping() -> None:
+    done = run(FORK_IN_A_STEP)
+    assert done.stdout == "done\n", done.stderr
+
+
+FORK_IN_A_HYPERPARAMETER = """
+import os
+import numpy as np
+import fastoptim as fo
+
+w = np.zeros(2)
+def lr(steps):
+    global pid
+    pid = os.fork()
+    if pid == 0:
+        # The thread that forked is in the step here, too.
+        try:
+            opt.step(np.ones(2))
+        except RuntimeError as error:
+            assert "within one of its own calls" in str(error)
+        else:
+            os._exit(1)
+    return 1.0
+
+opt = fo.SGD(w, lr=lr)
+opt.step(np.ones(2))
+opt.param_groups[0]["lr"] = 1.0
+opt.step(np.ones(2))
+if pid == 0:
+    os._exit(int(w.tolist() != [-2, -2]))
+assert os.waitpid(pid, 0)[1] == 0
+print(w.tolist())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_child_that_is_forked_off_within_a_step_finishes_it() -> None:
+    done = run(FORK_IN_A_HYPERPARAMETER)
+    assert done.stdout == "[-2.0, -2.0]\n", done.stderr
+
+
 def together(*calls: Callable[[], object]) -> list[Any]:
     """Start calls at once, each in a thread of its own; return their results or exceptions."""
     barrier = threading.Barrier(len(calls))
@@ -201,6 +287,78 @@ def test_different_optimizers_at_once(optimizer: Any) -> None:
         return w.tobytes()
 
     assert set(together(*[train] * 4)) == {train()}
+
+
+class Calls(Sequence[Any]):
+    """Gradients that call a function when they are looked at."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: Any) -> Any:
+        self.call()
+        return [np.ones(3)][index]
+
+
+USES: dict[str, Callable[[Any], object]] = {
+    "step": lambda opt: opt.step([np.ones(3)]),
+    "zero_grad": lambda opt: opt.zero_grad([np.ones(3)]),
+    "state": lambda opt: opt.state,
+    "state_dict": lambda opt: opt.state_dict(),
+    "load_state_dict": lambda opt: opt.load_state_dict(saved_state()),
+    "add_param_group": lambda opt: opt.add_param_group({"params": {"x": np.ones(2)}}),
+    "eval": lambda opt: opt.eval(),
+}
+
+
+def saved_state() -> Any:
+    opt = fo.ScheduleFreeSGD([np.zeros(3)], lr=1.0)
+    opt.step([np.ones(3)])
+    return opt.state_dict()
+
+
+@pytest.mark.parametrize("use", USES)
+def test_an_optimizer_that_is_called_from_within_its_own_call_says_so(use: str) -> None:
+    w = np.zeros(3)
+    opt = fo.ScheduleFreeSGD([w])
+    opt.param_groups[0]["lr"] = lambda steps: USES[use](opt) and 1.0
+    words = "called from within one of its own calls"
+    with pytest.raises(RuntimeError, match=words):
+        opt.step([np.ones(3)])
+    opt.param_groups[0]["lr"] = 1.0
+    for call in opt.step, opt.zero_grad:
+        with pytest.raises(RuntimeError, match=words):
+            call(Calls(lambda: USES[use](opt)))
+    assert not w.any()
+    opt.step([np.ones(3)])
+    assert w.any()
+
+
+def test_another_thread_in_the_same_optimizer_is_told_so() -> None:
+    w = np.zeros(3)
+    inside, leave = threading.Event(), threading.Event()
+
+    def lr(steps: int) -> float:
+        inside.set()
+        leave.wait(60)
+        return 1.0
+
+    opt = fo.ScheduleFreeSGD([w])
+    opt.param_groups[0]["lr"] = lr
+    thread = threading.Thread(target=lambda: opt.step([np.ones(3)]))
+    thread.start()
+    inside.wait(60)
+    try:
+        for use in USES.values():
+            with pytest.raises(RuntimeError, match="another thread is in a call of this optimizer"):
+                use(opt)
+    finally:
+        leave.set()
+        thread.join()
+    assert w.any()
 
 
 def clashes(one: Callable[[], object], other: Callable[[], object]) -> Iterator[list[Any]]:

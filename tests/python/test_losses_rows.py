@@ -299,6 +299,17 @@ def test_bad_classes_are_named_before_any_write(cls: Any, arguments: Any) -> Non
     np.testing.assert_array_equal(x, np.ones((4, 3)))
 
 
+@pytest.mark.parametrize("loss", [CrossEntropyLoss(), CrossEntropyLoss(label_smoothing=0.1)])
+def test_shapes_of_no_elements_that_no_memory_bounds(loss: Any) -> None:
+    # No rows of many classes have a value, as no rows of few have.
+    x = np.empty((0, 2**40), np.float32)
+    value, gradient = loss.value_and_grad(x, np.empty(0, np.int64))
+    assert np.isnan(value)
+    assert gradient.shape == x.shape
+    with pytest.raises(ValueError, match="1099511627776 rows of 0 elements are too many"):
+        loss(x.T.copy(), x.T.copy())
+
+
 def test_multi_margin_ignores_nothing() -> None:
     with pytest.raises(IndexError, match=r"target\[0\] is -100"):
         MultiMarginLoss()(np.ones((1, 3)), np.array([-100]))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 import fastoptim as fo
-from fastoptim import losses
+from fastoptim import _core, losses
 from fastoptim.losses import (
     ContrastiveLoss,
     CosineEmbeddingLoss,
@@ -211,6 +212,38 @@ def test_an_empty_batch(cls: Any, arguments: Any) -> None:
     assert np.isnan(value)
     assert all(gradient.shape == (0, 5) for gradient in found)
     assert cls(**arguments, reduction="sum")(*x) == 0
+
+
+def test_rows_that_no_memory_bounds_are_refused() -> None:
+    x = np.empty((2**40, 0), np.float32)
+    with pytest.raises(ValueError, match="1099511627776 rows of 0 elements are too many"):
+        TripletMarginLoss()(x, x, x)
+
+
+class Fresh(Sequence[Any]):
+    """Inputs that nobody holds but who asks for them."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: Any) -> Any:
+        if index >= 3:
+            raise IndexError
+        # Large enough that the memory goes back to the system as soon as it is freed.
+        return "x", np.full((2000, 1000), (0.0, 4.0, 2.0)[index], np.float32)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_inputs_are_held_until_the_call_ends(given: bool) -> None:
+    out = tuple(np.empty((2000, 1000), np.float32) for _ in range(3)) if given else None
+    arguments = (1.0, 1.0, 0.0, 0.0, 0.0)
+    value, found = _core.vector_loss(
+        "triplet_margin", arguments, "sum", Fresh(), None, out, 1, True
+    )
+    assert value == 2000 * (1 + 4 * 1000 - 2 * 1000)
+    assert found is not None
+    for gradient, expected in zip(found, (0, 1, -1), strict=True):
+        assert (gradient == expected).all()
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-from fastoptim import __main__, _bench, _core, _harness, _selfcheck
+from fastoptim import __main__, _core
 from fastoptim.commands import selfcheck
+from fastoptim.commands.bench import cases, harness
+from fastoptim.commands.selfcheck import hashes
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -107,7 +109,7 @@ def test_version() -> None:
 def test_this_machine_gives_the_published_bits() -> None:
     done = run("selfcheck")
     assert (done.returncode, done.stderr) == (0, "")
-    published = json.loads(_selfcheck.PUBLISHED.read_text())
+    published = json.loads(hashes.PUBLISHED.read_text())
     for name, expected in published.items():
         assert re.search(rf"^  {re.escape(name)} +{expected}  same$", done.stdout, re.MULTILINE)
     for tier in _core.tiers():
@@ -119,11 +121,11 @@ def test_this_machine_gives_the_published_bits() -> None:
 def test_bits_that_differ_are_named_and_exit_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    published = json.loads(_selfcheck.PUBLISHED.read_text())
+    published = json.loads(hashes.PUBLISHED.read_text())
     name, other, *_ = published
     changed = tmp_path / "selfcheck.json"
     changed.write_text(json.dumps({**published, name: "0" * 16, "NewLoss": "1" * 16}))
-    monkeypatch.setattr(_selfcheck, "PUBLISHED", changed)
+    monkeypatch.setattr(hashes, "PUBLISHED", changed)
     monkeypatch.setattr(selfcheck, "THREADS", (2,))
     monkeypatch.setattr(_core, "tiers", lambda: ["baseline"])
     assert __main__.main(["selfcheck", "--brief"]) == 1
@@ -148,8 +150,8 @@ def test_the_bench_compares_and_draws(tmp_path: Path) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     wanted = ["fastoptim", "NumPy out=", "stream ceiling"]
-    wanted += ["torch fused"] if _harness.HAS_TORCH else []
-    wanted += ["optax jit"] if _harness.HAS_OPTAX else []
+    wanted += ["torch fused"] if harness.HAS_TORCH else []
+    wanted += ["optax jit"] if harness.HAS_OPTAX else []
     for name in wanted:
         found = re.findall(rf"^  {name} +[\d.]+ \w+ +([\d.]+)x +[\d.]+", done.stdout, re.MULTILINE)
         assert len(found) >= 3
@@ -162,16 +164,16 @@ def test_the_bench_compares_and_draws(tmp_path: Path) -> None:
 def test_the_bench_tells_another_answer_and_exits_with_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def work(answer: float) -> _bench.Work:
+    def work(answer: float) -> cases.Work:
         contestants = {
-            name: _harness.Contestant(lambda: None, lambda value=value: [np.array(value)])  # type: ignore[misc]
+            name: harness.Contestant(lambda: None, lambda value=value: [np.array(value)])  # type: ignore[misc]
             for name, value in (("fastoptim", 1.0), ("other", answer))
         }
-        return _bench.Work("addition", 8, contestants)
+        return cases.Work("addition", 8, contestants)
 
-    monkeypatch.setattr(_bench, "limit_threads", lambda _: None)
+    monkeypatch.setattr(cases, "limit_threads", lambda _: None)
     for answer, status in ((1.0, 0), (1.5, 1)):
-        monkeypatch.setattr(_bench, "works", lambda full, answer=answer: [lambda: work(answer)])
+        monkeypatch.setattr(cases, "works", lambda full, answer=answer: [lambda: work(answer)])
         threads = str(fo.get_num_threads())
         assert __main__.main(["bench", "--rounds", "2", "--threads", threads]) == status
     caught = capsys.readouterr()

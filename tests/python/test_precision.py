@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-from fastoptim._demo import Digits, Perceptron
+from fastoptim.commands.demo.training import Digits, Perceptron
 from snapshot import snapshot
 from test_sweep import BF16, FORMS, REGULARIZERS, configurations, numbers, rounded
 

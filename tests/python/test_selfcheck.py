@@ -9,7 +9,7 @@ import pytest
 
 import fastoptim as fo
 from cases import OPTIMIZERS
-from fastoptim import _selfcheck
+from fastoptim.commands.selfcheck import hashes
 
 
 def test_the_integers_are_those_of_the_paper() -> None:
@@ -23,22 +23,20 @@ def test_the_integers_are_those_of_the_paper() -> None:
     assert split_mix(1) == 0xE220A8397B1DCDAF
     for seed in (0, 1, 9):
         wanted = [split_mix(i + 1 + (seed << 32)) for i in range(50)]
-        assert _selfcheck.integers(50, seed).tolist() == wanted
+        assert hashes.integers(50, seed).tolist() == wanted
 
 
 @pytest.mark.parametrize(
     ("kind", "low", "high"),
     [
-        (_selfcheck.unit, 0, 1),
-        (_selfcheck.real, -4, 4),
-        (_selfcheck.above, 1, 3),
-        (_selfcheck.bits, 0, 1.1),
-        (_selfcheck.signs, -1, 1.1),
+        (hashes.unit, 0, 1),
+        (hashes.real, -4, 4),
+        (hashes.above, 1, 3),
+        (hashes.bits, 0, 1.1),
+        (hashes.signs, -1, 1.1),
     ],
 )
-def test_the_numbers_are_the_same_in_both_types(
-    kind: _selfcheck.Kind, low: float, high: float
-) -> None:
+def test_the_numbers_are_the_same_in_both_types(kind: hashes.Kind, low: float, high: float) -> None:
     single, double = (kind((40, 50), 3, dtype) for dtype in ("float32", "float64"))
     assert (single.dtype, double.dtype) == (np.dtype("f4"), np.dtype("f8"))
     assert np.array_equal(single, double)
@@ -46,7 +44,7 @@ def test_the_numbers_are_the_same_in_both_types(
 
 
 def test_every_optimizer_and_loss_is_run_and_published() -> None:
-    names = {name for name, _ in _selfcheck.runs()}
+    names = {name for name, _ in hashes.runs()}
     classes = {name.split()[0] for name in names}
     losses = {
         name
@@ -55,16 +53,18 @@ def test_every_optimizer_and_loss_is_run_and_published() -> None:
     }
     assert classes >= losses - {"Loss"}
     assert classes >= {cls.__name__ for cls in OPTIMIZERS}
-    published = json.loads(_selfcheck.PUBLISHED.read_text())
+    published = json.loads(hashes.PUBLISHED.read_text())
     wanted = {f"{name}, {dtype}" for name in names for dtype in ("float32", "float64")}
-    assert set(published) == wanted, "python -m fastoptim._selfcheck > selfcheck.json"
+    assert set(published) == wanted, (
+        "python -m fastoptim.commands.selfcheck.hashes > selfcheck.json"
+    )
 
 
 def test_a_hash_tells_one_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.ones(1000)
-    monkeypatch.setattr(_selfcheck, "runs", lambda: iter([("ones", lambda _: iter([2.0, x]))]))
-    before = _selfcheck.hashes()
+    monkeypatch.setattr(hashes, "runs", lambda: iter([("ones", lambda _: iter([2.0, x]))]))
+    before = hashes.hashes()
     assert set(before) == {"ones, float32", "ones, float64"}
-    assert _selfcheck.hashes() == before
+    assert hashes.hashes() == before
     x[17] = np.nextafter(1, 2)
-    assert _selfcheck.hashes()["ones, float32"] != before["ones, float32"]
+    assert hashes.hashes()["ones, float32"] != before["ones, float32"]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim import _core
-from fastoptim.buffer import FlatBuffer
-from fastoptim.structure import Array, Arrays, matched, real_arrays
+from fastoptim.params.flat_buffer import FlatBuffer
+from fastoptim.params.structure import Array, Arrays, matched, real_arrays
 
 Numbers = NDArray[np.float64]
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastoptim import _core
-from fastoptim._arguments import integer
-from fastoptim.objective import number
-from fastoptim.progress import progress
-from fastoptim.structure import Array, Arrays, in_form, matched, real_arrays
+from fastoptim._checks import integer
+from fastoptim.params.structure import Array, Arrays, in_form, matched, real_arrays
+from fastoptim.tools.objective import number
+from fastoptim.tools.progress import progress
 
 Numbers = NDArray[np.float64]
 

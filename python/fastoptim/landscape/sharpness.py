@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from fastoptim._arguments import number
-from fastoptim.clip import get_total_norm
+from fastoptim._checks import number
+from fastoptim.grads.clip import get_total_norm
 from fastoptim.landscape.evaluation import moved_copy
-from fastoptim.objective import loss_and_grads
-from fastoptim.structure import Arrays, matched, real_arrays
+from fastoptim.params.structure import Arrays, matched, real_arrays
+from fastoptim.tools.objective import loss_and_grads
 
 
 def sharpness(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastoptim import _core
-from fastoptim._arguments import number
+from fastoptim._checks import number
 
 Array = npt.NDArray[Any]
 Reduction = Literal["mean", "sum", "none"]
@@ -53,6 +53,14 @@ class Loss(ABC):
             A float, or an array with ``reduction="none"``. It is not scaled.
         gradient
             `out`, where it is given. With ``reduction="none"`` it is the gradient of the sum.
+
+        Notes
+        -----
+        The losses of this package check class indices before they write anything, and use what
+        they checked: another thread may write the target meanwhile. Where one writes another
+        argument, the value and `out` may come of old and of new elements, or the call raises
+        RuntimeError because an element that is out of range was gone at a second look. Nothing
+        but `out` is ever written.
         """
 
     def __call__(self, *inputs: Array) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from fastoptim._arguments import flag, number
+from fastoptim._checks import flag, number
 from fastoptim.losses._base import (
     Array,
     Elementwise,

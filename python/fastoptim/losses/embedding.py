@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fastoptim._arguments import flag
+from fastoptim._checks import flag
 from fastoptim.losses._base import (
     Elementwise,
     Reduction,

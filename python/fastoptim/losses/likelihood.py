@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastoptim import _core
-from fastoptim._arguments import flag
+from fastoptim._checks import flag
 from fastoptim.losses._base import (
     Array,
     Elementwise,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastoptim._arguments import flag, integer
+from fastoptim._checks import flag, integer
 from fastoptim.losses._base import (
     Array,
     Reduction,

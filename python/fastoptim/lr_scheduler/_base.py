@@ -9,15 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
-from fastoptim._arguments import flag
+from fastoptim import _core
+from fastoptim._checks import flag
+from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
 from fastoptim.lr_scheduler._arguments import EPOCH_DEPRECATED, integer, plain
 from fastoptim.lr_scheduler._groups import (
     base_rate,
     check_optimizer,
     check_rates,
-    note_base_rate,
-    write_rate,
+    noting_base_rate,
+    writing_rate,
+    written_rate,
 )
 from fastoptim.lr_scheduler._states import checked_state, rates_of
 from fastoptim.schedules._base import finite, non_negative
@@ -202,22 +205,27 @@ class LRScheduler(ABC):
             loaded._check()
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"the state of a {type(self).__name__}: {error}") from error
+        writes: list[Call] = []
         if set_lr:
-            loaded._set_rates()
-        self.__dict__.update(loaded.__dict__)
+            writes, loaded._last_lr = loaded._setting_rates()
+        _core.call_all([*writes, (self.__dict__.update, loaded.__dict__)])
 
     def _set_rates(self, *, last: bool = False) -> None:
         """Write the rates and momenta by the closed form, or the last rates in its place."""
+        writes, last_lr = self._setting_rates(last=last)
+        _core.call_all([*writes, setting(self, _last_lr=last_lr)])
+
+    def _setting_rates(self, *, last: bool = False) -> tuple[list[Call], list[float]]:
+        """Give the calls that do, and the rates after them."""
         groups = self.optimizer.param_groups
         check_rates([group["lr"] for group in groups])
         place = self._find(self.last_epoch, self.base_lrs)
         rates = self._last_lr if last else self._settled(place)
         more = self._more(groups, place)
-        for group, rate in zip(groups, rates, strict=True):
-            write_rate(group, rate)
+        writes = list(map(writing_rate, groups, rates))
         for group, (name, item) in zip(groups, more, strict=False):
-            group[name] = item
-        self._last_lr = [float(group["lr"]) for group in groups]
+            writes.append((group.__setitem__, name, item))
+        return writes, list(map(written_rate, groups, rates))
 
     def _settled(self, place: Place) -> list[float]:
         """Give the rate of each group where the scheduler is, whatever it is now."""
@@ -244,8 +252,12 @@ class LRScheduler(ABC):
         anew: bool = False,
         held: list[Any] | None = None,
         jump: bool = False,
+        **position: Any,
     ) -> None:
-        """Move to an epoch, by default the next: compute every rate, then write them all."""
+        """Move to an epoch, by default the next: compute every rate, then write all at once.
+
+        ``position`` has what else changes in the scheduler.
+        """
         groups = self.optimizer.param_groups
         base_lrs, old = self.base_lrs, self._place
         if len(groups) != len(base_lrs):
@@ -264,17 +276,18 @@ class LRScheduler(ABC):
                 check_rates(held)
             rates = self._jump(held, new) if jump else self._next(held, old, new)
             more = self._more(groups, new)
+        writes: list[Call] = []
         if base_lrs is not self.base_lrs:
-            for group, base_lr in zip(groups, base_lrs, strict=True):
-                note_base_rate(group, base_lr)
-            self.base_lrs = base_lrs
-        for group, rate in zip(groups, rates, strict=False):
-            write_rate(group, rate)
+            writes += map(noting_base_rate, groups, base_lrs)
+        if act:
+            writes += map(writing_rate, groups, rates)
+            last_lr = list(map(written_rate, groups, rates))
+        else:
+            last_lr = [float(group["lr"]) for group in groups]
         for group, (name, item) in zip(groups, more, strict=False):
-            group[name] = item
-        self.last_epoch = epoch
-        self._last_lr = [float(group["lr"]) for group in groups]
-        self._place = new
+            writes.append((group.__setitem__, name, item))
+        moved = {"base_lrs": base_lrs, "last_epoch": epoch, "_last_lr": last_lr, "_place": new}
+        _core.call_all([*writes, setting(self, **moved, **position)])
 
     def _next(self, held: list[Any], old: Place, new: Place) -> list[float]:
         """Give the rate of each group after what it held: on the curve, if it was there before."""

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fastoptim._arguments import flag
+from fastoptim._checks import flag
 from fastoptim.lr_scheduler._arguments import for_groups
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
 from fastoptim.lr_scheduler._groups import check_number

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from fastoptim import _core
+from fastoptim._commit import Call
 from fastoptim.schedules._base import non_negative
 
 
@@ -40,35 +41,42 @@ def base_rate(group: Mapping[str, Any], index: int) -> float:
     return non_negative(f"base_lr of param_groups[{index}]", rate)
 
 
-def note_base_rate(group: dict[str, Any], rate: float) -> None:
-    """Note the rate at which a group starts, as PyTorch does: in a tensor where it is in one."""
+def noting_base_rate(group: dict[str, Any], rate: float) -> Call:
+    """Give the call that notes where a group starts, as PyTorch does: in a tensor where it is."""
     held = group["lr"]
-    group.setdefault("initial_lr", held.clone() if hasattr(held, "fill_") else rate)
+    return group.setdefault, "initial_lr", held.clone() if hasattr(held, "fill_") else rate
 
 
-def write_rate(group: dict[str, Any], rate: float) -> None:
-    """Write the rate of a group; a rate kept in a tensor, as PyTorch allows, stays that tensor."""
+def writing_rate(group: dict[str, Any], rate: float) -> Call:
+    """Give the call that writes a rate; one kept in a tensor, as PyTorch allows, stays there."""
     held = group["lr"]
     if type(held) is not float and hasattr(held, "fill_"):
-        held.fill_(rate)
-    else:
-        group["lr"] = rate
+        return held.fill_, rate
+    return group.__setitem__, "lr", rate
 
 
-@contextmanager
-def all_or_nothing(groups: list[dict[str, Any]], parts: Iterable[object] = ()) -> Iterator[None]:
+def written_rate(group: dict[str, Any], rate: float) -> float:
+    """Give a rate as the group will have it: a tensor may round it."""
+    held = group["lr"]
+    return float(held.clone().fill_(rate)) if hasattr(held, "fill_") else float(rate)
+
+
+def all_or_nothing(
+    action: Callable[[], None], groups: Iterable[dict[str, Any]], parts: Iterable[object]
+) -> None:
     """Give groups and schedulers back what they had, if what is done to them fails."""
+    groups = list(groups)
     check_rates([group["lr"] for group in groups])
-    items = [(dict(group), float(group["lr"])) for group in groups]
-    attributes = [(part, dict(vars(part))) for part in parts]
-    try:
-        yield
-    except BaseException:
-        for part, before in attributes:
-            vars(part).update(before)
-        for group, (before, rate) in zip(groups, items, strict=True):
-            group.clear()
-            group.update(before)
-            if hasattr(before["lr"], "fill_"):
-                before["lr"].fill_(rate)
-        raise
+    kept = [(group, dict(group)) for group in groups]
+    rates = [(group["lr"], float(group["lr"])) for group, _ in kept]
+    attributes = [(vars(part), dict(vars(part))) for part in parts]
+
+    def undo() -> None:
+        for now, before in kept + attributes:
+            now.clear()
+            now.update(before)
+        for held, rate in rates:
+            if hasattr(held, "fill_"):
+                held.fill_(rate)
+
+    _core.attempt(action, undo)

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeAlias
 
-from fastoptim._arguments import flag
+from fastoptim._checks import flag
 from fastoptim.errors import CheckpointError
 from fastoptim.lr_scheduler._arguments import integer, listed, plain
 from fastoptim.lr_scheduler._base import LRScheduler
@@ -111,12 +111,15 @@ class Composition(ABC):
         trial = copy.deepcopy(self._schedulers, {id(self.optimizer): self.optimizer})
         for scheduler, part in zip(trial, states, strict=True):
             scheduler.load_state_dict(part)
-        with all_or_nothing(groups if set_lr else [], [self, *self._parts()]):
+
+        def action() -> None:
             for scheduler, part in zip(self._schedulers, states, strict=True):
                 scheduler.load_state_dict(part)
             self.__dict__.update(own)
             if set_lr:
                 self._set_rates()
+
+        all_or_nothing(action, groups if set_lr else [], [self, *self._parts()])
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         """Give a state of PyTorch under our names; one of ours as it is."""
@@ -221,9 +224,13 @@ class SequentialLR(Composition):
     def _move(self, epoch: int, move: Callable[[Part], None]) -> None:
         """Move the scheduler whose turn it is at an epoch."""
         scheduler = self._at(epoch)
-        move(scheduler)
-        self.last_epoch = epoch
-        self._last_lr = scheduler.get_last_lr()
+
+        def action() -> None:
+            move(scheduler)
+            self.last_epoch = epoch
+            self._last_lr = scheduler.get_last_lr()
+
+        all_or_nothing(action, self.optimizer.param_groups, [self, *self._parts()])
 
     def _at(self, epoch: int) -> Part:
         """Give the scheduler whose turn it is at an epoch."""
@@ -303,7 +310,10 @@ class ChainedScheduler(Composition):
 
     def _move(self, *moves: Callable[[], None]) -> None:
         """Make one move after another, and undo them if one cannot be made."""
-        with all_or_nothing(self.optimizer.param_groups, self._parts()):
+
+        def action() -> None:
             for move in moves:
                 move()
-        self._note()
+            self._note()
+
+        all_or_nothing(action, self.optimizer.param_groups, [self, *self._parts()])

@@ -211,8 +211,9 @@ class CosineAnnealingWarmRestarts(Cosine):
         else:
             number = math.floor(non_negative("epoch", epoch))
             done, length = map(float, self._restarts().turn(float(epoch)))
-        self._advance(act=True, epoch=number, phase=(length - done) / length)
-        self.T_cur, self.T_i = done, length
+        self._advance(
+            act=True, epoch=number, phase=(length - done) / length, T_cur=done, T_i=length
+        )
 
     def _begin(self, held: list[Any] | None = None) -> None:
         self.step(0)  # On any rates.

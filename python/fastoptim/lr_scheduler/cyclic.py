@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fastoptim import schedules
+from fastoptim import _core, schedules
 from fastoptim.lr_scheduler._arguments import for_groups, function, integer, one_or_listed
 from fastoptim.lr_scheduler._base import Curve
 from fastoptim.lr_scheduler._cycle import Cycle, Swing
-from fastoptim.lr_scheduler._groups import all_or_nothing, check_optimizer, write_rate
+from fastoptim.lr_scheduler._groups import all_or_nothing, check_optimizer, writing_rate
 from fastoptim.schedules._base import non_negative, one_of
 
 
@@ -123,11 +123,14 @@ class CyclicLR(Cycle):
         self._check()
         groups = optimizer.param_groups
         rates = for_groups("base_lr", one_or_listed("base_lr", base_lr), groups, non_negative)
-        with all_or_nothing(groups):
+        begin = super().__init__
+
+        def action() -> None:
             if last_epoch == -1:
-                for group, rate in zip(groups, rates, strict=True):
-                    write_rate(group, rate)
-            super().__init__(optimizer, last_epoch)
+                _core.call_all(list(map(writing_rate, groups, rates)))
+            begin(optimizer, last_epoch)
+
+        all_or_nothing(action, groups, [])
         self.base_lrs = rates
 
     def _shape(self) -> Curve:

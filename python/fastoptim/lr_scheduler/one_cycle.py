@@ -9,7 +9,7 @@ from fastoptim import schedules
 from fastoptim.lr_scheduler._arguments import for_groups, integer, one_or_listed
 from fastoptim.lr_scheduler._base import Curve
 from fastoptim.lr_scheduler._cycle import Cycle, Swing
-from fastoptim.lr_scheduler._groups import check_optimizer
+from fastoptim.lr_scheduler._groups import all_or_nothing, check_optimizer
 from fastoptim.schedules._base import non_negative
 from fastoptim.schedules.cycles import Points, phase_at, reached
 
@@ -127,10 +127,15 @@ class OneCycleLR(Cycle):
         self.three_phase = three_phase
         self.last_epoch = integer("last_epoch", last_epoch, low=-1)
         self._check()
-        if last_epoch == -1:
-            for group, cycle in zip(optimizer.param_groups, self._cycles(), strict=True):
-                group["initial_lr"] = cycle.first
-        super().__init__(optimizer, last_epoch)
+        groups, begin = optimizer.param_groups, super().__init__
+
+        def action() -> None:
+            if last_epoch == -1:
+                for group, cycle in zip(groups, self._cycles(), strict=True):
+                    group["initial_lr"] = cycle.first
+            begin(optimizer, last_epoch)
+
+        all_or_nothing(action, groups, [])
 
     def _check(self) -> None:
         super()._check()

@@ -8,7 +8,9 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fastoptim._arguments import flag
+from fastoptim import _core
+from fastoptim._checks import flag
+from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
 from fastoptim.lr_scheduler._arguments import (
     EPOCH_DEPRECATED,
@@ -18,10 +20,15 @@ from fastoptim.lr_scheduler._arguments import (
     one_or_listed,
     plain,
 )
-from fastoptim.lr_scheduler._groups import check_optimizer, check_rates, write_rate
+from fastoptim.lr_scheduler._groups import (
+    check_optimizer,
+    check_rates,
+    writing_rate,
+    written_rate,
+)
 from fastoptim.lr_scheduler._states import checked_state, rates_of
-from fastoptim.objective import number
 from fastoptim.schedules._base import finite, non_negative, one_of
+from fastoptim.tools.objective import number
 
 
 class ReduceLROnPlateau:
@@ -165,27 +172,28 @@ class ReduceLROnPlateau:
         self._check()
         groups, lows = self.optimizer.param_groups, self._lows()
         check_rates([group["lr"] for group in groups])
-        if epoch is not None:
+        if epoch is None:
+            epoch = self.last_epoch + 1
+        else:
             epoch = integer("epoch", epoch, low=0)
             warnings.warn(EPOCH_DEPRECATED, UserWarning, stacklevel=2)
-        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+        best, bad, cooldown = self.best, self.num_bad_epochs + 1, self.cooldown_counter
         if self.is_better(value):
-            self.best = value
-            self.num_bad_epochs = 0
-        else:
-            self.num_bad_epochs += 1
+            best, bad = value, 0
         if self.in_cooldown:
-            self.cooldown_counter -= 1
-            self.num_bad_epochs = 0
-        if self.num_bad_epochs > self.patience:
-            for group, low in zip(groups, lows, strict=True):
-                old = float(group["lr"])
-                new = max(old * float(self.factor), low)
-                if old - new > self.eps:
-                    write_rate(group, new)
-            self.cooldown_counter = self.cooldown
-            self.num_bad_epochs = 0
-        self._last_lr = [float(group["lr"]) for group in groups]
+            bad, cooldown = 0, cooldown - 1
+        last_lr = [float(group["lr"]) for group in groups]
+        writes: list[Call] = []
+        if bad > self.patience:
+            bad, cooldown = 0, self.cooldown
+            for index, (group, low) in enumerate(zip(groups, lows, strict=True)):
+                new = max(last_lr[index] * float(self.factor), low)
+                if last_lr[index] - new > self.eps:
+                    writes.append(writing_rate(group, new))
+                    last_lr[index] = written_rate(group, new)
+        counts = {"num_bad_epochs": bad, "cooldown_counter": cooldown}
+        moved = setting(self, last_epoch=epoch, best=best, **counts, _last_lr=last_lr)
+        _core.call_all([*writes, moved])
 
     def get_last_lr(self) -> list[float]:
         """Give the rate of each group as this scheduler last left it."""
@@ -229,12 +237,12 @@ class ReduceLROnPlateau:
             loaded._check()
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"the state of a ReduceLROnPlateau: {error}") from error
+        writes: list[Call] = []
         if set_lr:
             check_rates([group["lr"] for group in groups])
-            for group, rate in zip(groups, loaded._last_lr, strict=True):
-                write_rate(group, rate)
-            loaded._last_lr = [float(group["lr"]) for group in groups]
-        self.__dict__.update(loaded.__dict__)
+            writes = list(map(writing_rate, groups, loaded._last_lr))
+            loaded._last_lr = list(map(written_rate, groups, loaded._last_lr))
+        _core.call_all([*writes, (self.__dict__.update, loaded.__dict__)])
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         """Give a state of PyTorch under our names; one of ours as it is."""

@@ -9,13 +9,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from fastoptim import _core
-from fastoptim.buffer import FlatBuffer
-from fastoptim.ema import EMA
+from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
 from fastoptim.optim._checkpoint import checked_state, count, entry_of
 from fastoptim.optim._storage import Storage
-from fastoptim.regularizers import Regularizer
-from fastoptim.structure import (
+from fastoptim.params.ema import EMA
+from fastoptim.params.flat_buffer import FlatBuffer
+from fastoptim.params.regularizers import Regularizer
+from fastoptim.params.structure import (
     Array,
     Arrays,
     Grads,
@@ -56,7 +57,9 @@ class Optimizer:
     param_groups : list of dict
         One dict per group, with ``"params"`` (a tuple of arrays), ``"param_names"`` and every
         hyperparameter. Hyperparameters are read anew at each step; each may be a function of the
-        number of steps applied so far.
+        number of steps applied so far, which must not call the optimizer. Groups are added by
+        `add_param_group`; removing or reordering them, or giving one other parameters, is an error
+        in the next call.
     """
 
     _kind: ClassVar[str]
@@ -113,12 +116,15 @@ class Optimizer:
 
     def _add(self, group: dict[str, Any], buffer: FlatBuffer | None) -> None:
         names = list(group["param_names"])
-        self._engine.add_group(group, names, list(group["params"]))
-        self._names += names
-        self._buffers.append(buffer)
-        self._engine.flat = self._flat is not None
-        self._single = self._single and not self.param_groups
-        self.param_groups.append(group)
+        added: list[Call] = [
+            (self._names.extend, names),
+            (self._buffers.append, buffer),
+            setting(self, _single=self._single and not self.param_groups),
+            (self.param_groups.append, group),
+        ]
+        self._engine.check_groups(self.param_groups)
+        arrays = list(group["params"])
+        self._engine.add_group(group, names, arrays, buffer is not None, added)
 
     @property
     def params(self) -> Any:
@@ -129,8 +135,9 @@ class Optimizer:
         if self._flat is not None:
             return self._flat
         arrays = [array for group in self.param_groups for array in group["params"]]
-        if self._names != [str(index) for index in range(len(arrays))]:
-            return dict(zip(self._names, arrays, strict=True))
+        names = [name for group in self.param_groups for name in group["param_names"]]
+        if names != [str(index) for index in range(len(arrays))]:
+            return dict(zip(names, arrays, strict=True))
         return arrays[0] if self._single else arrays
 
     def step(
@@ -191,7 +198,8 @@ class Optimizer:
         FloatingPointError
             A gradient is not finite, and ``nonfinite`` is "raise".
         RuntimeError
-            Another thread is working on the same memory.
+            Another thread is working on the same memory or in a call of this optimizer, or a
+            function among the hyperparameters called it.
 
         Nothing has changed then, targets included.
 
@@ -206,6 +214,7 @@ class Optimizer:
         >>> w.round(3).tolist(), average.shadow.flat.round(3).tolist(), g.tolist()
         ([0.7, 0.6], [0.85, 0.8], [0.0, 0.0])
         """
+        average, then = (None, None) if ema is None else _checked(ema).begin()
         done = self._engine.step(
             self.param_groups,
             self._given(grads),
@@ -214,14 +223,12 @@ class Optimizer:
             clip_value,
             nonfinite,
             None if regularizer is None else _coefficients(regularizer),
-            None if ema is None else _average(ema).begin(),
+            average,
             None if copy_to is None else self._targets(copy_to),
             zero_grad,
+            then,
         )
-        info = _APPLIED if done is None else StepInfo(*done)
-        if ema is not None and info.applied:
-            ema.advance()
-        return info
+        return _APPLIED if done is None else StepInfo(*done)
 
     def _targets(self, arrays: Arrays) -> Sequence[Array | None]:
         """Return arrays in the structure of the parameters in their order."""
@@ -264,6 +271,7 @@ class Optimizer:
         Parameters are numbered in order; ``param_names`` in each group has their names. A
         hyperparameter that is a function is saved as its current value.
         """
+        self._engine.check_groups(self.param_groups)
         state = {}
         for index, entry in enumerate(self._engine.snapshot()):
             if entry is not None:
@@ -297,6 +305,7 @@ class Optimizer:
         self._load(state_dict, any_values=False)
 
     def _load(self, state_dict: Mapping[str, Any], *, any_values: bool) -> None:
+        self._engine.check_groups(self.param_groups)
         groups = self._loaded_groups(state_dict)
         state = state_dict["state"]
         if not isinstance(state, Mapping):
@@ -316,9 +325,8 @@ class Optimizer:
             for (name, entry), count, known in zip(entries, counts, expected, strict=True)
         ]
         averaged = bool(state_dict.get("averaged", False))
-        self._engine.restore(groups, loaded, steps, averaged)
-        for mine, new in zip(self.param_groups, groups, strict=True):
-            mine.update(new)
+        then = [(mine.update, new) for mine, new in zip(self.param_groups, groups, strict=True)]
+        self._engine.restore(groups, loaded, steps, averaged, then)
 
     def _loaded_groups(self, state_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
         try:
@@ -377,6 +385,7 @@ class Optimizer:
 
     def in_order(self, grads: Grads) -> list[Array | None]:
         """Return the gradients as one list over all groups."""
+        self._engine.check_groups(self.param_groups)
         given = self._given(grads)
         if self._flat is not None and isinstance(given, np.ndarray):
             return pieces(self._flat, given)
@@ -390,6 +399,7 @@ class Optimizer:
         return "\n".join([*lines, ")"])
 
     def __getstate__(self) -> dict[str, Any]:
+        state = self.state_dict()
         groups = [
             group if buffer is None else {**group, "params": None}
             for group, buffer in zip(self.param_groups, self._buffers, strict=True)
@@ -400,7 +410,7 @@ class Optimizer:
             "groups": groups,
             "buffers": self._buffers,
             "single": self._single,
-            "state": self.state_dict(),
+            "state": state,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -423,7 +433,7 @@ def _coefficients(regularizer: Any) -> tuple[float, float]:
     return regularizer.l1, regularizer.l2
 
 
-def _average(ema: Any) -> EMA:
+def _checked(ema: Any) -> EMA:
     if not isinstance(ema, EMA):
         raise TypeError(f"ema must be a fastoptim.EMA, got {type(ema).__name__}")
     return ema

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastoptim.errors import CheckpointError
-from fastoptim.structure import Array
+from fastoptim.params.structure import Array
 
 
 def count(name: str, value: Any) -> int:

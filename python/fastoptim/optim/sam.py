@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastoptim import _core
-from fastoptim._arguments import flag, number
+from fastoptim._checks import flag, number
+from fastoptim._commit import setting
 from fastoptim.optim._base import Array, Grads, Optimizer, StepInfo
 
 
@@ -84,8 +85,7 @@ class SAM:
         RuntimeError
             They are there already.
         """
-        if self._perturbed:
-            raise RuntimeError("first_step comes once before each second_step")
+        self._refuse_perturbed()
         params, ordered = self._params(), self.base.in_order(grads)
         norm = _core.sam_norm(params, ordered, self.adaptive)
         if len(self._saved) != len(params):
@@ -97,8 +97,8 @@ class SAM:
         for group in self.param_groups:
             sign = -1.0 if self.base.current(group["maximize"]) else 1.0
             factors += [sign * factor] * len(group["params"])
-        _core.sam_perturb(params, ordered, factors, self.adaptive, self.base.noise)
-        self._perturbed = True
+        moved = [setting(self, _perturbed=True)]
+        _core.sam_perturb(params, ordered, factors, self.adaptive, self.base.noise, moved)
 
     def second_step(self, grads: Grads, **options: Any) -> StepInfo:
         """Bring the parameters back and step by the gradients found at the perturbed point.
@@ -117,15 +117,17 @@ class SAM:
         """
         if not self._perturbed:
             raise RuntimeError("second_step comes after first_step")
-        params = self._params()
-        _core.exchange(params, self._saved)
-        try:
-            info = self.base.step(grads, **options)
-        except BaseException:
-            _core.exchange(params, self._saved)
-            raise
-        self._perturbed = False
-        return info
+        steps = self.base._engine.steps
+
+        def action() -> StepInfo:
+            self._exchange(perturbed=False)
+            return self.base.step(grads, **options)
+
+        def settle() -> None:
+            if not self._perturbed and self.base._engine.steps == steps:
+                self._exchange(perturbed=True)
+
+        return _core.attempt(action, settle)
 
     def step(self, closure: Callable[[], tuple[float, Grads]]) -> float:
         """Make both steps.
@@ -141,16 +143,27 @@ class SAM:
         float
             The loss of the first call.
         """
+        self._refuse_perturbed()
         loss, grads = closure()
-        self.first_step(grads)
-        try:
-            _, grads = closure()
-            self.second_step(grads)
-        except BaseException:
-            _core.exchange(self._params(), self._saved)
-            self._perturbed = False
-            raise
+
+        def action() -> None:
+            self.first_step(grads)
+            self.second_step(closure()[1])
+
+        def settle() -> None:
+            if self._perturbed:
+                self._exchange(perturbed=False)
+
+        _core.attempt(action, settle)
         return loss
+
+    def _refuse_perturbed(self) -> None:
+        if self._perturbed:
+            raise RuntimeError("first_step comes once before each second_step")
+
+    def _exchange(self, *, perturbed: bool) -> None:
+        """Swap the parameters and the saved ones, and note which of them are in place."""
+        _core.exchange(self._params(), self._saved, then=[setting(self, _perturbed=perturbed)])
 
     def zero_grad(self, grads: Grads) -> None:
         """Set every gradient to 0."""

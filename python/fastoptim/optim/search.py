@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from fastoptim import _core
-from fastoptim.buffer import FlatBuffer
-from fastoptim.structure import Array, Arrays, named_arrays
+from fastoptim.params.flat_buffer import FlatBuffer
+from fastoptim.params.structure import Array, Arrays, named_arrays
 
 
 class _Search:
@@ -58,25 +58,30 @@ class _Search:
             best = math.inf if math.isnan(best) else best
         for saved, array in zip(self._saved, self._arrays, strict=True):
             saved[...] = array
-            if not self._local:
-                array[...] = 0
-        try:
-            _core.add_normal(self._arrays, self.scale, self.seed, self.steps)
-            value = float(objective(self.params))
-        except BaseException:
-            self._restore()
-            raise
-        if value < best:
-            best = value
-        else:
-            self._restore()
-        self.steps += 1
-        self.best = best
-        return best
+        steps = self.steps
 
-    def _restore(self) -> None:
-        for saved, array in zip(self._saved, self._arrays, strict=True):
-            array[...] = saved
+        def action() -> float:
+            if not self._local:
+                for array in self._arrays:
+                    array[...] = 0
+            _core.add_normal(self._arrays, self.scale, self.seed, steps)
+            value = float(objective(self.params))
+            better = value < best
+            if not better:
+                restore()
+            found = value if better else best
+            vars(self).update(steps=steps + 1, best=found)
+            return found
+
+        def restore() -> None:
+            for saved, array in zip(self._saved, self._arrays, strict=True):
+                array[...] = saved
+
+        def settle() -> None:
+            if self.steps == steps:
+                restore()
+
+        return _core.attempt(action, settle)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(scale={self.scale}, seed={self.seed}, best={self.best})"

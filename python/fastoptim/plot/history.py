@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastoptim.history import History
 from fastoptim.plot.axes import new_axes
+from fastoptim.tools.history import History
 
 
 def history(values: History | Mapping[str, npt.ArrayLike], *names: str, ax: Any = None) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastoptim.lr_finder import LRFinderResult
 from fastoptim.plot.axes import new_axes
+from fastoptim.tools.lr_finder import LRFinderResult
 
 
 def lr_finder(result: LRFinderResult, *, ax: Any = None) -> Any:

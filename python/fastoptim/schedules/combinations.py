@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fastoptim._arguments import number
+from fastoptim._checks import number
 from fastoptim.schedules._base import (
     Schedule,
     Steps,

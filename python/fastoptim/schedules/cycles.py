@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fastoptim._arguments import flag
+from fastoptim._checks import flag
 from fastoptim.schedules._base import (
     Schedule,
     Steps,

@@ -1,14 +1,14 @@
 //! The choice of triplets.
 
-use fastoptim::mining::{self, Kind};
+use fastoptim::loss::triplets::{self, Kind};
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::require_shape;
-use crate::array::{Array, Dtype, floats, with_float};
+use super::{Integers, require_shape};
 use crate::error::to_py;
-use crate::inflight;
+use crate::memory::inflight;
+use crate::memory::numpy::{Array, floats, with_float};
 
 type Rows<'py> = Bound<'py, PyArray1<i64>>;
 
@@ -30,26 +30,21 @@ pub(super) fn mine_triplets<'py>(
         )));
     };
     let labels = Array::new("labels", labels)?;
-    let wide: Vec<i64> = match labels.dtype {
-        // SAFETY: the type that was found; the interpreter is attached.
-        Dtype::I32 => unsafe { labels.slice::<i32>() }
-            .iter()
-            .map(|&label| label.into())
-            .collect(),
-        // SAFETY: as above.
-        Dtype::I64 => unsafe { labels.slice::<i64>() }.to_vec(),
-        other => {
-            return Err(PyTypeError::new_err(format!(
-                "labels must be int32 or int64, got {other}"
-            )));
-        }
-    };
     require_shape("labels", &labels, &[rows])?;
-    let _guard = inflight::enter(Vec::new(), vec![embeddings.range()])?;
+    let _guard = inflight::enter(Vec::new(), vec![embeddings.range(), labels.range()])?;
+    let Some(integers) = Integers::of(&labels) else {
+        return Err(PyTypeError::new_err(format!(
+            "labels must be int32 or int64, got {}",
+            labels.dtype
+        )));
+    };
+    let labels = integers.widened();
     let [a, p, n] = with_float!(embeddings.dtype, T => {
-        // SAFETY: the type that was found; the array is held here.
+        // SAFETY: the elements have this type, this frame holds the array until the call ends, and it
+        // is registered, so that no other call writes it.
         let x = unsafe { embeddings.slice::<T>() };
-        py.detach(|| mining::mine(x, length, &wide, kind, margin))
-    });
+        py.detach(|| triplets::mine(x, length, &labels, kind, margin))
+    })
+    .map_err(to_py)?;
     Ok((a.into_pyarray(py), p.into_pyarray(py), n.into_pyarray(py)))
 }

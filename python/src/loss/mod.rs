@@ -1,4 +1,8 @@
 //! The losses: arrays in, the value and the gradients out.
+//!
+//! Other threads may write an array while a loss reads it: NumPy has no locks. Numbers only go
+//! through arithmetic, so the result is then that of some mixture of old and new ones. Integers
+//! become addresses, so a call copies them once and checks and uses the copy.
 
 mod mining;
 mod rows;
@@ -7,15 +11,16 @@ mod vectors;
 use std::ops::Range;
 
 use fastoptim::loss::{self, Input, Reduction, Target, Weights};
-use fastoptim::math::Math;
+use fastoptim::numeric::math::Math;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyFloat, PyTuple};
 
-use crate::array::{Array, Dtype, check_disjoint, floats};
 use crate::error::to_py;
-use crate::inflight;
+use crate::memory::inflight;
+use crate::memory::items::Items;
+use crate::memory::numpy::{Array, Dtype, check_disjoint, floats};
 
 /// The value, and the gradient or a tuple of them where asked for.
 type Found<'py> = (Bound<'py, PyAny>, Option<Bound<'py, PyAny>>);
@@ -50,18 +55,61 @@ fn empty<'py>(py: Python<'py>, shape: &[usize], dtype: Dtype) -> PyResult<Array<
     Array::new("out", &object)
 }
 
-/// What a target holds.
+/// The integers of an array, copied.
+enum Integers {
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+}
+
+impl Integers {
+    /// Those of an array as they are now, or `None` where it has other elements.
+    fn of(array: &Array<'_>) -> Option<Self> {
+        match array.dtype {
+            // SAFETY: the elements are `i32`.
+            Dtype::I32 => Some(Self::I32(unsafe { copied(array) })),
+            // SAFETY: the elements are `i64`.
+            Dtype::I64 => Some(Self::I64(unsafe { copied(array) })),
+            _ => None,
+        }
+    }
+
+    fn widened(self) -> Vec<i64> {
+        match self {
+            Self::I32(integers) => integers.into_iter().map(i64::from).collect(),
+            Self::I64(integers) => integers,
+        }
+    }
+}
+
+/// The elements of an array, each read once: whatever another thread writes afterwards, what was
+/// checked is what is used.
 ///
 /// # Safety
-/// As [`Array::slice`], where `T` is the type of targets that are no integers.
-unsafe fn target_of<'a, T>(target: &Array<'_>) -> Target<'a, T> {
-    // SAFETY: the integers are what was found; the rest is the caller's word.
+/// `I` is an integer, and the type of the elements.
+unsafe fn copied<I: Copy>(array: &Array<'_>) -> Vec<I> {
+    let mut copy = Vec::with_capacity(array.len);
+    let data = array.data.cast_const().cast::<I>();
+    // SAFETY: `array` holds its object, so `len` elements of this type can be read; the new memory
+    // has room for them, and all bits are an integer. The bytes are copied from a pointer and not
+    // from a slice, which would claim that no other thread writes them.
     unsafe {
-        match target.dtype {
-            Dtype::I32 => Target::I32(target.slice()),
-            Dtype::I64 => Target::I64(target.slice()),
-            _ => Target::Numbers(target.slice()),
-        }
+        data.copy_to_nonoverlapping(copy.as_mut_ptr(), array.len);
+        copy.set_len(array.len);
+    }
+    copy
+}
+
+/// What a target holds: its `integers`, or numbers.
+///
+/// # Safety
+/// Where it has no integers, `T` is the type of its elements, the array outlives `'a`, and no other
+/// call writes it meanwhile.
+unsafe fn target_of<'a, T>(target: &Array<'_>, integers: Option<&'a Integers>) -> Target<'a, T> {
+    match integers {
+        Some(Integers::I32(classes)) => Target::I32(classes),
+        Some(Integers::I64(classes)) => Target::I64(classes),
+        // SAFETY: elements of `T` that outlive `'a` and that nobody writes, as this function asks.
+        None => Target::Numbers(unsafe { target.slice() }),
     }
 }
 
@@ -110,8 +158,9 @@ impl<'py> Written<'py> {
     /// `inputs` are those of `new`, `T` is their type, and they and `self` outlive the result.
     unsafe fn inputs<'a, T>(&self, inputs: &[Array<'_>]) -> Vec<Input<'a, T>> {
         let place = |index| self.gradients.as_ref().map(|gradients| &gradients[index]);
-        // SAFETY: `new` registered the memory, and found each place apart from all that is read, or
-        // equal to its input.
+        // SAFETY: the arrays have elements of `T` and outlive the result; `new` registered the
+        // memory, so that no other call has it, and found each place apart from all that is read, or
+        // equal to its input, which is then only used through the place.
         let input = |(index, input): (usize, &Array<'_>)| unsafe {
             match place(index) {
                 None => Input::Value(input.slice()),
@@ -123,18 +172,19 @@ impl<'py> Written<'py> {
     }
 
     /// # Safety
-    /// As `inputs`, of which there is one.
+    /// `input` is the only one of `new`, `T` is its type, and it and `self` outlive the result.
     unsafe fn input<'a, T>(&self, input: &Array<'_>) -> Input<'a, T> {
-        // SAFETY: the caller's word.
+        // SAFETY: this function asks for what `inputs` does.
         let mut inputs = unsafe { self.inputs(std::slice::from_ref(input)) };
         inputs.pop().expect("one per input")
     }
 
     /// # Safety
-    /// As `inputs`.
+    /// `T` is the type of the inputs, `self` outlives the result, and there is one result at a time.
     unsafe fn reduction<'a, T>(&self, mean: bool) -> Reduction<'a, T> {
         match &self.values {
-            // SAFETY: allocated by `new`, so nobody else has it.
+            // SAFETY: `new` allocated the values with the type of the inputs, and nobody else has
+            // them.
             Some(values) => Reduction::None(unsafe { values.slice_mut() }),
             None if mean => Reduction::Mean,
             None => Reduction::Sum,
@@ -239,7 +289,7 @@ fn weight<'py>(
 fn elementwise_loss<'py>(
     py: Python<'py>,
     name: &str,
-    parameters: Vec<f64>,
+    parameters: Items<f64>,
     kind: &str,
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
@@ -268,7 +318,7 @@ fn elementwise_loss<'py>(
     let written = Written::new(py, inputs, &read, out, gradient, values)?;
 
     /// # Safety
-    /// `T` is the type of the arrays.
+    /// `T` is the type of the arrays, which are those that `written` was made of.
     unsafe fn compute<T: Math>(
         py: Python<'_>,
         (name, parameters, mean): (&str, &[f64], bool),
@@ -277,7 +327,8 @@ fn elementwise_loss<'py>(
         written: &Written<'_>,
         loss_scale: f64,
     ) -> fastoptim::error::Result<f64> {
-        // SAFETY: the caller's word; all are held by the caller.
+        // SAFETY: all arrays have elements of `T`, the references to them keep them alive until this
+        // returns, and `written` registered them, so that no other call writes them.
         let (input, target, weights, reduction) = unsafe {
             let weights = Weights {
                 weight: weight.map(|array| array.slice()),
@@ -296,9 +347,9 @@ fn elementwise_loss<'py>(
             )
         })
     }
-    let what = (name, &*parameters, mean == Some(true));
+    let what = (name, parameters.as_slice(), mean == Some(true));
     let (arrays, weights) = ([&input, &target], weights.each_ref().map(Option::as_ref));
-    // SAFETY: the type is the one that was found.
+    // SAFETY: all arrays were found to have the type of `input`, and `written` is made of them.
     let value = unsafe {
         match input.dtype {
             Dtype::F32 => compute::<f32>(py, what, arrays, weights, &written, loss_scale),

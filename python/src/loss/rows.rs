@@ -4,9 +4,10 @@ use fastoptim::loss::{self, Labels};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::{Found, Written, reduction, require_dtype, require_shape, target_of};
-use crate::array::{Array, Dtype, floats, with_float};
+use super::{Found, Integers, Written, reduction, require_dtype, require_shape, target_of};
 use crate::error::to_py;
+use crate::memory::items::Items;
+use crate::memory::numpy::{Array, Dtype, floats, with_float};
 
 /// A loss of rows by name.
 #[pyfunction]
@@ -17,7 +18,7 @@ use crate::error::to_py;
 pub(super) fn row_loss<'py>(
     py: Python<'py>,
     name: &str,
-    parameters: Vec<f64>,
+    parameters: Items<f64>,
     weight: Option<&Bound<'py, PyAny>>,
     ignore_index: Option<i64>,
     kind: &str,
@@ -61,13 +62,15 @@ pub(super) fn row_loss<'py>(
     let values = mean.is_none().then_some(&input.shape[..1]);
     let inputs = std::slice::from_ref(&input);
     let written = Written::new(py, inputs, &read, out, gradient, values)?;
+    let integers = Integers::of(&target);
     let value = with_float!(input.dtype, T => {
-        // SAFETY: the type is the one that was found; all arrays are held here.
+        // SAFETY: all arrays have this type, this frame holds them until the call ends, and `written`
+        // registered them, so that no other call writes them.
         let (scores, reduction, target, weight) = unsafe {
             (
                 written.input::<T>(&input),
                 written.reduction(mean == Some(true)),
-                target_of(&target),
+                target_of(&target, integers.as_ref()),
                 weight.as_ref().map(|weight| weight.slice()),
             )
         };

@@ -5,9 +5,10 @@ use fastoptim::loss::gaussian::Gaussian;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::{Found, Written, reduction, require_dtype, require_shape, target_of};
-use crate::array::{Array, Dtype, floats, with_float};
+use super::{Found, Integers, Written, reduction, require_dtype, require_shape, target_of};
 use crate::error::to_py;
+use crate::memory::items::Items;
+use crate::memory::numpy::{Array, Dtype, floats, with_float};
 
 /// Arrays of the first one's type and shape.
 fn alike<'py>(named: &[(&str, &Bound<'py, PyAny>)]) -> PyResult<Vec<Array<'py>>> {
@@ -30,9 +31,9 @@ fn alike<'py>(named: &[(&str, &Bound<'py, PyAny>)]) -> PyResult<Vec<Array<'py>>>
 pub(super) fn vector_loss<'py>(
     py: Python<'py>,
     name: &str,
-    parameters: Vec<f64>,
+    parameters: Items<f64>,
     kind: &str,
-    inputs: Vec<(String, Bound<'py, PyAny>)>,
+    inputs: Items<(String, Bound<'py, PyAny>)>,
     target: Option<(String, Bound<'py, PyAny>)>,
     out: Option<&Bound<'py, PyAny>>,
     loss_scale: f64,
@@ -66,12 +67,14 @@ pub(super) fn vector_loss<'py>(
     };
     let values = mean.is_none().then_some(&shape[..1]);
     let written = Written::new(py, &inputs, &read, out, gradient, values)?;
+    let integers = target.as_ref().and_then(Integers::of);
     let value = with_float!(inputs[0].dtype, T => {
-        // SAFETY: the type is the one that was found; all arrays are held here.
+        // SAFETY: all arrays have this type, this frame holds them until the call ends, and `written`
+        // registered them, so that no other call writes them.
         let (vectors, target, reduction) = unsafe {
             (
                 written.inputs::<T>(&inputs),
-                target.as_ref().map(|target| target_of(target)),
+                target.as_ref().map(|target| target_of(target, integers.as_ref())),
                 written.reduction(mean == Some(true)),
             )
         };
@@ -105,7 +108,8 @@ pub(super) fn gaussian_loss<'py>(
     let read = [("target", target.range())];
     let written = Written::new(py, &inputs, &read, out, gradient, values)?;
     let value = with_float!(target.dtype, T => {
-        // SAFETY: the type is the one that was found; all arrays are held here.
+        // SAFETY: all arrays have this type, this frame holds them until the call ends, and `written`
+        // registered them, so that no other call writes them.
         let (inputs, target, reduction) = unsafe {
             (
                 written.inputs::<T>(&inputs),

@@ -1,8 +1,8 @@
 //! What a row should predict: `q_j` for each class `j`.
 
-use crate::float::Float;
 use crate::loss::Labels;
-use crate::loss::classes::Index;
+use crate::loss::labels::Index;
+use crate::numeric::float::Float;
 
 /// The class of a row that stands apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl<T: Float, I: Index, const SMOOTH: bool> Distribution<T> for Class<'_, T, I,
     #[inline(always)]
     fn pivot(&self, row: usize) -> Pivot {
         let target = self.targets[row].wide();
-        // In range, or ignored: that was checked.
+        // In range, or ignored: that was checked, and nobody writes what is borrowed.
         if Some(target) == self.ignore_index {
             Pivot::Ignored
         } else {

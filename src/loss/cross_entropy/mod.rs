@@ -11,11 +11,11 @@ mod wide;
 
 use distribution::{Class, Distribution, Probabilities};
 
-use super::classes::Index;
+use super::labels::Index;
 use super::{Buffers, Input, Labels, Reduction, Target};
 use crate::error::{Error, Result};
-use crate::math::Math;
-use crate::rowwise;
+use crate::loss::driver::rowwise;
+use crate::numeric::math::Math;
 
 /// Cross-entropy with PyTorch's options.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +80,11 @@ impl CrossEntropy {
             )));
         }
         let [count, scale] = reduction.scales(labels.check(true)?, loss_scale);
-        let rows = Rows::new(labels, input, &mut reduction, scale, Plain);
+        let rows = Rows::new(labels, input, &mut reduction, scale, Plain)?;
+        if rows.rows == 0 {
+            // There may be more classes than memory holds numbers for, as no row has them.
+            return Ok(0.0 / count);
+        }
         let classes = rows.classes;
         let each = |factor: f64| -> Vec<T> {
             (0..classes)
@@ -119,7 +123,7 @@ pub(super) fn focused<T: Math, F: Focus>(
     loss_scale: f64,
 ) -> Result<f64> {
     let [count, scale] = reduction.scales(labels.check_classes(false)?, loss_scale);
-    let rows = Rows::new(labels, input, &mut reduction, scale, focus);
+    let rows = Rows::new(labels, input, &mut reduction, scale, focus)?;
     Ok(rows.sum_of_classes(labels) / count)
 }
 
@@ -130,19 +134,19 @@ impl<'a, T: Math, F: Focus> Rows<'a, T, (), F> {
         reduction: &'a mut Reduction<'_, T>,
         scale: f64,
         focus: F,
-    ) -> Self {
+    ) -> Result<Self> {
         let [rows, classes] = labels.shape;
-        // SAFETY: blocks of rows do not overlap.
-        let buffers = unsafe { Buffers::new(input, reduction, rows) };
-        assert_eq!(buffers.len(), rows * classes, "the logits fit the rows");
-        Self {
+        let len = rowwise::elements(labels.shape)?;
+        // SAFETY: each task of `rowwise` has rows of its own, and a row elements and a value of its own.
+        let buffers = unsafe { Buffers::new(input, len, reduction, rows) }?;
+        Ok(Self {
             buffers,
             distribution: (),
             focus,
             rows,
             classes,
             scale,
-        }
+        })
     }
 
     fn sum<D: Distribution<T>>(self, distribution: D) -> f64 {

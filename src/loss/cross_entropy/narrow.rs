@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use super::distribution::{Distribution, Pivot};
 use super::wide::{log_of_sum, pivot_gradient};
-use super::{Focus, NARROW, Rows};
+use super::{Focus, Rows};
+use crate::exec::scratch::Scratch;
+use crate::loss::driver::pointwise;
+use crate::loss::driver::rowwise::{self, GROUP};
 use crate::loss::weigh;
-use crate::math::Math;
-use crate::pointwise;
-use crate::rowwise::{self, GROUP};
+use crate::numeric::math::Math;
 
 #[derive(Clone, Copy)]
 pub(super) struct Narrow<'a, T, D, F>(pub(super) Rows<'a, T, D, F>);
@@ -144,9 +145,8 @@ impl<T: Math, D: Distribution<T>, F: Focus> rowwise::Rows for Narrow<'_, T, D, F
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
         let mut lanes = [0.0; GROUP];
-        let mut x = [[T::ZERO; GROUP]; NARROW];
-        let mut q = [[T::ZERO; GROUP]; NARROW];
-        let (x, q) = (&mut x[..self.0.classes], &mut q[..self.0.classes]);
+        let mut scratch = Scratch::<T, 2>::new(self.0.classes * GROUP);
+        let [x, q] = scratch.arrays().map(|array| array.as_chunks_mut().0);
         let mut first = rows.start;
         while first < rows.end {
             let n = GROUP.min(rows.end - first);

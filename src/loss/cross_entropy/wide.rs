@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::distribution::{Distribution, Pivot};
 use super::{Focus, Rows};
+use crate::loss::driver::{pointwise, rowwise};
 use crate::loss::weigh;
-use crate::math::Math;
-use crate::{pointwise, rowwise};
+use crate::numeric::math::Math;
 
 /// 64 lanes of `f32` fill four AVX-512 registers.
 pub(super) const LANES: usize = 64;
@@ -182,7 +182,8 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
         let start = row * classes;
         let pivot = distribution.pivot(row);
         if pivot == Pivot::Ignored {
-            buffers.gradient(start, classes).fill(T::ZERO);
+            // SAFETY: nothing else is read or written before the slice is dropped.
+            unsafe { buffers.gradient(start, classes) }.fill(T::ZERO);
             return 0.0;
         }
         let max = self.largest(start);
@@ -241,7 +242,8 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
 
         if buffers.has_gradient() {
             let share = T::from_f64(scale * mass / total);
-            let gradient = buffers.gradient(start, classes);
+            // SAFETY: nothing else is read or written before `gradient` is dropped.
+            let gradient = unsafe { buffers.gradient(start, classes) };
             if D::DENSE {
                 let scale = T::from_f64(scale);
                 let (pieces, tail) = gradient.as_chunks_mut::<LANES>();

@@ -1,0 +1,186 @@
+"""A short comparison on the user's machine: steps and a loss beside NumPy, PyTorch and optax.
+
+The scripts in ``benches/python`` of the sources cover everything; they share the measuring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fastoptim as fo
+from fastoptim import _core
+from fastoptim.commands.bench.contestants import (
+    numpy_adamw,
+    numpy_loss_of_classes,
+    optax_adamw,
+    optax_cross_entropy,
+    our_adamw,
+    our_loss,
+    torch_adamw,
+    torch_loss,
+)
+from fastoptim.commands.bench.harness import (
+    HAS_OPTAX,
+    HAS_TORCH,
+    Contestant,
+    arrays,
+    check,
+    duration,
+    limit_threads,
+    measure,
+    print_machine,
+)
+
+CEILING = "stream ceiling"
+# Below so many bytes the call takes longer than the memory.
+LEAST_MOVED = 1 << 20
+
+
+@dataclass
+class Work:
+    """Something to be done, by contestants: fastoptim first, and a ceiling last if there is one."""
+
+    name: str
+    # What must be moved: each array that is read or written, once each way.
+    moved: int
+    contestants: Mapping[str, Contestant]
+
+
+@dataclass
+class Row:
+    """What was measured of one contestant, in medians."""
+
+    work: str
+    contestant: str
+    seconds: float
+    # Its time over that of fastoptim.
+    ratio: float
+    # Bytes per second, and that over what the ceiling reaches where there is one.
+    speed: float
+    share: float | None
+
+
+def adamw(size: int) -> Work:
+    """Prepare a step on float32 parameters: 4 reads and 3 writes."""
+    params, grads = arrays(1, size), arrays(1, size, seed=1)
+    found = {"fastoptim": our_adamw(params, grads), "NumPy out=": numpy_adamw(params, grads)}
+    if HAS_TORCH:
+        found["torch fused"] = torch_adamw(params, grads, fused=True)
+        found["torch default"] = torch_adamw(params, grads, fused=None)
+    if HAS_OPTAX:
+        found["optax jit"] = optax_adamw(params, grads)
+    return Work(f"AdamW step, {size:,}", 28 * size, found | ceiling(size, 3))
+
+
+def cross_entropy(rows: int, classes: int) -> Work:
+    """Prepare a loss with its gradient into another array: fetched to be written, so 12 bytes."""
+    (x,) = arrays(1, rows * classes)
+    x = x.reshape(rows, classes)
+    target = np.random.default_rng(2).integers(0, classes, rows)
+    loss = fo.losses.CrossEntropyLoss()
+    found = {
+        "fastoptim": our_loss(loss, x, target),
+        "NumPy out=": numpy_loss_of_classes(x, target),
+    }
+    if HAS_TORCH:
+        found["torch"] = torch_loss("cross_entropy", x, target)
+    if HAS_OPTAX:
+        found["optax jit"] = optax_cross_entropy(x, target)
+    return Work(f"cross-entropy, {rows:,} x {classes:,}", 12 * x.size, found | ceiling(x.size, 1))
+
+
+def ceiling(size: int, written: int) -> dict[str, Contestant]:
+    """Give a pass that reads and writes so many arrays and reads one more."""
+    if (8 * written + 4) * size < LEAST_MOVED:
+        return {}
+    held = [np.zeros(size, np.float32) for _ in range(written)]
+    return {CEILING: Contestant(partial(_core.stream, held, np.zeros(size, np.float32)), None)}
+
+
+def works(*, full: bool) -> Iterator[Callable[[], Work]]:
+    """Give the works, in cache and beyond; each is prepared when its turn comes."""
+    for size in (1 << 10, 1 << 16, 1 << 20, *((1 << 24,) if full else ())):
+        yield partial(adamw, size)
+    for rows, classes in ((128, 10), (1024, 1000), *(((8192, 1000),) if full else ())):
+        yield partial(cross_entropy, rows, classes)
+
+
+def measured(work: Work, rounds: int) -> list[Row]:
+    """Compare the answers of all contestants, then time them in turns."""
+    check(work.name, work.contestants, tolerance=1e-4)
+    times = measure([contestant.run for contestant in work.contestants.values()], rounds)
+    medians = [float(np.median(taken)) for taken in times]
+    # The ceiling moves as much as the work.
+    ceiling = medians[-1] if CEILING in work.contestants else None
+    return [
+        Row(
+            work.name,
+            label,
+            taken,
+            float(np.median(each / times[0])),
+            work.moved / taken,
+            None if ceiling is None else ceiling / taken,
+        )
+        for label, taken, each in zip(work.contestants, medians, times, strict=True)
+    ]
+
+
+def table(rows: list[Row]) -> Iterator[str]:
+    """Write the measurements of one work as lines."""
+    yield f"\n{rows[0].work:30}{'time':>10}{'ratio':>11}{'GB/s':>9}{'of the ceiling':>16}"
+    for row in rows:
+        share = "" if row.share is None else f"{row.share:15.0%}"
+        yield (
+            f"  {row.contestant:28}{duration(row.seconds):>10}{row.ratio:10.2f}x"
+            f"{row.speed / 1e9:9.1f}{share}"
+        )
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Draw the times as bars, one panel per work, into a PNG."""
+    from matplotlib.figure import Figure  # Not pyplot: the user's own figures are left alone.
+
+    names = list(dict.fromkeys(row.work for row in rows))
+    columns = (len(names) + 1) // 2
+    figure = Figure(figsize=(4 * columns, 5.5), layout="constrained")
+    panels: Any = figure.subplots(2, columns, squeeze=False).ravel()
+    for axes, name in zip(panels, names, strict=False):
+        own = [row for row in rows if row.work == name]
+        colours = [
+            {"fastoptim": "C0", CEILING: "lightgray"}.get(row.contestant, "C1") for row in own
+        ]
+        bars = axes.barh([row.contestant for row in own], [row.ratio for row in own], color=colours)
+        axes.bar_label(bars, [duration(row.seconds) for row in own], padding=3)
+        axes.invert_yaxis()
+        axes.margins(x=0.3)
+        axes.set(title=name, xlabel="time over that of fastoptim")
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    figure.savefig(path, format="png", dpi=120)
+
+
+def run(threads: int, rounds: int, output: Path | None, *, full: bool) -> None:
+    """Measure everything, print the tables, and draw them if there is an ``output``.
+
+    Raises
+    ------
+    AssertionError
+        A contestant gives another answer than fastoptim.
+    """
+    limit_threads(threads)
+    print_machine(threads)
+    rows: list[Row] = []
+    for prepare in works(full=full):
+        rows += (found := measured(prepare(), rounds))
+        for line in table(found):
+            print(line, flush=True)
+    if output is not None:
+        draw(rows, output)
+        print(f"\nbars: {output}")

@@ -1,0 +1,40 @@
+"""The demonstration."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fastoptim.commands.arguments import natural, obstacle, positive, refuse
+
+ABOUT = "train a network on handwritten digits, and time the step and the loss beside NumPy"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the options."""
+    parser.add_argument(
+        "--epochs", type=positive, default=60, help="passes over the digits (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=natural, default=0, help="of the split and the start (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("demo.png"),
+        metavar="PNG",
+        help="where to draw the curves (default: %(default)s)",
+    )
+    parser.add_argument("--no-plot", action="store_true", help="draw no curves")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it, unless something that it needs is missing."""
+    output = None if options.no_plot else options.output
+    reason = obstacle(output, {"sklearn": "scikit-learn"}, extra="demo")
+    if reason is not None:
+        return refuse("demo", reason)
+    from fastoptim.commands.demo import training
+
+    training.run(options.epochs, options.seed, output)
+    return 0

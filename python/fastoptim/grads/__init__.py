@@ -1,0 +1,1 @@
+"""Gradients: clipping, accumulation and loss scaling."""

@@ -1,0 +1,1 @@
+"""Parameters: buffers, structures of arrays, averages and penalties."""

@@ -1,0 +1,277 @@
+"""The learning rate range test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastoptim._checks import integer, number
+from fastoptim._commit import restored
+from fastoptim.optim import SAM, Optimizer
+from fastoptim.tools.objective import loss_and_grads
+from fastoptim.tools.progress import progress
+
+__all__ = ["LRFinder", "LRFinderResult"]
+
+Numbers = NDArray[np.float64]
+
+# The weight of a new loss in the running mean, and how many times the best mean is divergence:
+# those of torch-lr-finder. fastai weighs by 0.02 and stops at 4 times.
+_WEIGHT = 0.05
+_DIVERGED = 5.0
+# The parts of the sweep at its two ends that are cut off, as fastai does: there the means are of
+# few losses.
+_FIRST, _LAST = 0.1, 0.05
+# The part of the sweep over which the weights of the smoothed curve fall to 1/e. With 0.05 the
+# steepest fall was a decade too low more often, over losses of batches of 1 to 64.
+_REACH = 0.03
+# How sure a fall has to be, at least.
+_SURE = 0.95
+
+
+@dataclass(frozen=True)
+class LRFinderResult:
+    """What a sweep found; draw it with `fastoptim.plot.lr_finder`.
+
+    Attributes
+    ----------
+    lrs : array of float64
+        The rates tried, up to where the loss diverged.
+    losses : array of float64
+        The loss before the step at each rate, as the objective gave it.
+    smoothed : array of float64
+        The losses averaged over their neighbours, with weights that fall exponentially to both
+        sides.
+    suggestion : float or None
+        The rate at which the smoothed loss falls most steeply over the logarithm of the rate, in
+        the lower half of its way down to its lowest point. None where it never falls, or not by
+        more than the noise of the losses may have done: larger batches or more rates tell then.
+    confidence : float
+        How sure it is that the loss falls at all, from 0 to 1: 1 less the chance that losses of
+        the same noise around a level that stays would go as low anywhere. From 0.95 there is a
+        suggestion.
+    """
+
+    lrs: Numbers
+    losses: Numbers
+    smoothed: Numbers
+    suggestion: float | None
+    confidence: float
+
+
+class LRFinder:
+    """Tries rates from small to large for one step each, to find the one to train with.
+
+    Much too small rates leave the loss as it is, much too large ones make it explode. In between it
+    falls; where it falls fastest is a good rate to start from, or the highest one of a schedule.
+    The result is for this optimizer, batch size and starting point.
+
+    Parameters
+    ----------
+    opt : Optimizer or SAM
+        All of its groups get the same rate, in place of schedules too.
+    objective : function
+        ``objective(params) -> (loss, grads)``, on a new batch at each call where there are batches.
+        ``params`` has the form that the optimizer was given: for groups, a dict over all names, or
+        a list where there are none.
+
+    Raises
+    ------
+    TypeError
+        ``opt`` is no optimizer.
+
+    References
+    ----------
+    Smith, "Cyclical Learning Rates for Training Neural Networks", 2017. Gugger, "How Do You Find A
+    Good Learning Rate", 2018 (the exponential average with its bias corrected).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> w = np.array([1.0, -1.0])  # The loss |w|^2 diverges above a rate of 1.
+    >>> found = fo.LRFinder(fo.SGD(w), lambda w: (float(w @ w), 2 * w)).run()
+    >>> 0.01 < found.suggestion < 1, w
+    (True, array([ 1., -1.]))
+    """
+
+    def __init__(self, opt: Optimizer | SAM, objective: Callable[[Any], tuple[float, Any]]) -> None:
+        if not isinstance(opt, (Optimizer, SAM)):
+            raise TypeError(f"opt must be an optimizer, got {type(opt).__name__}")
+        self.opt = opt
+        self.objective = objective
+
+    def run(
+        self,
+        start_lr: float = 1e-7,
+        end_lr: float = 10,
+        num_iter: int = 100,
+        *,
+        quiet: bool = False,
+    ) -> LRFinderResult:
+        """Sweep the rate exponentially, one step at each, until the loss diverges.
+
+        The sweep ends early where the exponential average of the losses has risen to 5 times its
+        best (for losses below zero, by 4 times its size), or a loss is not finite. The average
+        counts from a tenth of the rates on: one lucky batch is no best. Afterwards everything is as
+        before, to the byte, also when the objective raises: parameters, state, groups, counts.
+
+        Parameters
+        ----------
+        start_lr, end_lr : float
+            The first rate and the last: ``0 < start_lr < end_lr``.
+        num_iter : int, default 100
+            How many rates, at least 2.
+        quiet : bool, default False
+            Shows no progress bar.
+
+        Returns
+        -------
+        LRFinderResult
+            The rates, the losses and the suggestion.
+
+        Raises
+        ------
+        TypeError
+            The objective returns no pair of loss and gradients.
+        ValueError
+            An argument or a hyperparameter is out of range, or the first loss is not finite.
+        """
+        start, end = number("start_lr", start_lr), number("end_lr", end_lr)
+        if not 0 < start < end < math.inf:
+            raise ValueError(f"rates must be 0 < start_lr < end_lr, got {start_lr} and {end_lr}")
+        integer("num_iter", num_iter, least=2)
+        lrs = np.geomspace(start, end, num_iter)
+        first = max(1, round(_FIRST * num_iter))
+        rates = progress(lrs, len(lrs), "learning rates", quiet=quiet)
+        losses = restored(lambda: self._sweep(rates, first), _restoring(_base(self.opt)))
+        return _result(lrs[: len(losses)], np.array(losses), num_iter)
+
+    def _sweep(self, lrs: Iterable[np.float64], first: int) -> list[float]:
+        """Step at one rate after the other until the loss diverges, and give the losses.
+
+        The mean of the losses counts from the ``first`` on.
+        """
+        losses: list[float] = []
+        mean, best = 0.0, math.inf
+        for lr in lrs:
+            loss = self._step(float(lr))
+            if not math.isfinite(loss):
+                break
+            losses.append(loss)
+            mean += _WEIGHT * (loss - mean)
+            if len(losses) < first:
+                continue
+            unbiased = mean / (1 - (1 - _WEIGHT) ** len(losses))
+            best = min(unbiased, best)
+            if unbiased > best + (_DIVERGED - 1) * abs(best):
+                break
+        if not losses:
+            raise ValueError(f"the first loss must be finite, got {loss}")
+        return losses
+
+    def _step(self, lr: float) -> float:
+        """Make a step at a rate, and give the loss before it."""
+        base = _base(self.opt)
+        for group in base.param_groups:
+            group["lr"] = lr
+
+        def closure() -> tuple[float, Any]:
+            return loss_and_grads("objective", self.objective(base.params))
+
+        if isinstance(self.opt, SAM):
+            return self.opt.step(closure)
+        loss, grads = closure()
+        if math.isfinite(loss):
+            self.opt.step(grads)
+        return loss
+
+
+def _base(opt: Optimizer | SAM) -> Optimizer:
+    return opt.base if isinstance(opt, SAM) else opt
+
+
+def _restoring(opt: Optimizer) -> Callable[[], None]:
+    """Return the function that brings an optimizer and its parameters back to where they are."""
+    arrays = [array for group in opt.param_groups for array in group["params"]]
+    saved = [array.copy() for array in arrays]
+    groups = [dict(group) for group in opt.param_groups]
+    engine, steps, averaged = opt._engine, opt._engine.steps, opt._engine.averaged
+    engine.expected(opt.param_groups, steps)  # Groups that could not be restored are refused now.
+    states = [
+        (entry[0], [value for _, value in entry[1]], dict(entry[2]))
+        if entry is not None
+        else (0, [value for _, value in engine.scalars(index)], {})
+        for index, entry in enumerate(engine.snapshot())
+    ]
+
+    def restore() -> None:
+        for array, copy in zip(arrays, saved, strict=True):
+            array[...] = copy
+        for group, items in zip(opt.param_groups, groups, strict=True):
+            group.clear()
+            group.update(items)
+        engine.restore(opt.param_groups, states, steps, averaged)
+
+    return restore
+
+
+def _result(lrs: Numbers, losses: Numbers, num_iter: int) -> LRFinderResult:
+    """Find where the losses fall, and how sure it is that they do."""
+    weights = _weights(len(losses), reach=max(1.0, _REACH * num_iter))
+    smoothed: Numbers = weights @ losses
+    lowest = int(smoothed.argmin())
+    if lowest == 0:
+        return LRFinderResult(lrs, losses, smoothed, None, 0.0)
+    # Where it starts is the mean of at most a third, in which the rates are still too small.
+    early = max(1, min(lowest, len(losses) // 3))
+    start = float(losses[:early].mean())
+    confidence = _confidence(losses, smoothed, weights, lowest, early, start)
+    if confidence < _SURE:
+        return LRFinderResult(lrs, losses, smoothed, None, confidence)
+    # The lower half of the way down: noise at the level of the start seldom comes that far.
+    half = (start + float(smoothed[lowest])) / 2
+    above = np.flatnonzero(smoothed[:lowest] >= half)
+    begin = max(int(above[-1]) if len(above) else 0, round(_FIRST * num_iter))
+    begin = min(begin, lowest)
+    end = min(lowest, len(losses) - 1 - round(_LAST * num_iter))
+    slopes = np.gradient(smoothed, np.log(lrs))[begin : max(end, begin) + 1]
+    suggestion = float(lrs[begin + int(slopes.argmin())])
+    return LRFinderResult(lrs, losses, smoothed, suggestion, confidence)
+
+
+def _weights(n: int, reach: float) -> Numbers:
+    """Give the weights of ``n`` losses in each of their averages.
+
+    They fall exponentially to both sides, and each average is divided by the sum of its weights,
+    which corrects the bias at the ends. An average over the past only lags behind the losses, by
+    decades of rates where it is long enough for noise.
+    """
+    steps = np.arange(n)
+    weights = np.exp(-np.abs(steps[:, None] - steps) / reach)
+    normalized: Numbers = weights / weights.sum(axis=1, keepdims=True)
+    return normalized
+
+
+def _confidence(
+    losses: Numbers, smoothed: Numbers, weights: Numbers, lowest: int, early: int, start: float
+) -> float:
+    """Compare the fall from the start to the lowest point with the noise of the losses."""
+    before = slice(lowest + 1)
+    squares = float(((losses - smoothed)[before] ** 2).sum())
+    # A loss takes part in its own average, which makes what is left of it smaller.
+    noise = math.sqrt(squares / float((1 - weights.diagonal()[before]).sum()))
+    # Losses that are all the same differ by the rounding of their averages.
+    noise = max(noise, 8 * float(np.finfo(float).eps) * float(np.abs(losses[before]).max()))
+    share = float((weights[lowest] ** 2).sum())
+    error = noise * math.sqrt(share + 1 / early)
+    if error == 0:
+        return 0.0
+    chance = 0.5 * math.erfc((start - float(smoothed[lowest])) / error / math.sqrt(2))
+    # Any of the averages might have been the lowest: Bonferroni's bound.
+    return max(0.0, 1 - len(losses) * chance)

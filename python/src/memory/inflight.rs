@@ -1,0 +1,104 @@
+//! The memory that calls of this process are working on while the interpreter is released.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use crate::runtime::process;
+
+/// Ranges of addresses, in any order.
+pub(crate) type Ranges = Arc<[Range<usize>]>;
+
+struct Call {
+    id: u64,
+    /// The number of the thread that makes it.
+    thread: u64,
+    written: Ranges,
+    read: Ranges,
+}
+
+struct Table {
+    next: u64,
+    calls: Vec<Call>,
+}
+
+/// The lock is only ever held with the interpreter attached, and only one thread is attached (the
+/// module says that it needs that): a thread that forks finds it free, and so does its child.
+static TABLE: Mutex<Table> = Mutex::new(Table {
+    next: 0,
+    calls: Vec::new(),
+});
+
+fn table() -> MutexGuard<'static, Table> {
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether any of `a` shares memory with any of `b`.
+fn meet(a: &[Range<usize>], b: &[Range<usize>]) -> bool {
+    let sorted = |ranges: &[Range<usize>]| {
+        let mut ranges: Vec<_> = ranges.iter().filter(|r| !r.is_empty()).cloned().collect();
+        ranges.sort_unstable_by_key(|range| range.start);
+        ranges
+    };
+    let (a, b) = (sorted(a), sorted(b));
+    let (mut i, mut j) = (0, 0);
+    // The furthest end so far on either side: ranges that are read may lie inside each other.
+    let (mut a_end, mut b_end) = (0, 0);
+    while i < a.len() || j < b.len() {
+        let a_first = j == b.len() || (i < a.len() && a[i].start <= b[j].start);
+        if a_first {
+            if a[i].start < b_end {
+                return true;
+            }
+            a_end = a_end.max(a[i].end);
+            i += 1;
+        } else {
+            if b[j].start < a_end {
+                return true;
+            }
+            b_end = b_end.max(b[j].end);
+            j += 1;
+        }
+    }
+    false
+}
+
+/// Keeps its memory registered until it is dropped.
+pub(crate) struct Guard(u64);
+
+/// Registers a call: readers share, a writer is alone.
+pub(crate) fn enter(written: Vec<Range<usize>>, read: Vec<Range<usize>>) -> PyResult<Guard> {
+    register(written.into(), read.into())
+}
+
+/// Registers a call whose ranges are kept between calls.
+pub(crate) fn register(written: Ranges, read: Ranges) -> PyResult<Guard> {
+    let mut table = table();
+    // The calls of a parent's other threads do not run in a forked child.
+    table.calls.retain(|call| process::is_here(call.thread));
+    for call in &table.calls {
+        if meet(&written, &call.written) || meet(&written, &call.read) || meet(&read, &call.written)
+        {
+            return Err(PyRuntimeError::new_err(
+                "another thread is in a call that works on the same memory",
+            ));
+        }
+    }
+    table.next += 1;
+    let id = table.next;
+    table.calls.push(Call {
+        id,
+        thread: process::thread(),
+        written,
+        read,
+    });
+    Ok(Guard(id))
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        table().calls.retain(|call| call.id != self.0);
+    }
+}

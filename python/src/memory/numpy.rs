@@ -1,0 +1,478 @@
+//! Everything that is asked of a NumPy array before a kernel may touch its memory.
+
+use std::fmt;
+use std::ops::Range;
+
+use fastoptim::storage::Half;
+use numpy::npyffi::{
+    NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject,
+};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, dtype};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+/// The element types that kernels know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dtype {
+    F16,
+    BF16,
+    F32,
+    F64,
+    I8,
+    U8,
+    I32,
+    I64,
+}
+
+impl Dtype {
+    /// What a dtype of NumPy is here, if it is one of these and of native byte order.
+    pub(crate) fn of(descr: &Bound<'_, PyArrayDescr>) -> Option<Self> {
+        let dtype = match (descr.kind(), descr.itemsize()) {
+            (b'f', 2) => Self::F16,
+            (b'f', 4) => Self::F32,
+            (b'f', 8) => Self::F64,
+            (b'i', 4) => Self::I32,
+            (b'i', 8) => Self::I64,
+            (b'i', 1) => Self::I8,
+            (b'u', 1) => Self::U8,
+            (b'V', 2) if is_bfloat16(descr) => Self::BF16,
+            _ => return None,
+        };
+        // Single bytes have no order.
+        descr.is_native_byteorder().unwrap_or(true).then_some(dtype)
+    }
+
+    /// The dtype of NumPy, or of ml_dtypes, which is imported for it.
+    pub(crate) fn descr(self, py: Python<'_>) -> PyResult<Bound<'_, PyArrayDescr>> {
+        if self == Self::BF16 {
+            let kind = py.import("ml_dtypes")?.getattr("bfloat16")?;
+            return PyArrayDescr::new(py, kind);
+        }
+        PyArrayDescr::new(py, self.to_string())
+    }
+
+    pub(crate) fn size(self) -> usize {
+        match self {
+            Self::I8 | Self::U8 => 1,
+            Self::F16 | Self::BF16 => 2,
+            Self::F32 | Self::I32 => 4,
+            Self::F64 | Self::I64 => 8,
+        }
+    }
+
+    /// The 16-bit format that it is, if it is one.
+    pub(crate) fn half(self) -> Option<Half> {
+        match self {
+            Self::F16 => Some(Half::F16),
+            Self::BF16 => Some(Half::Bf16),
+            _ => None,
+        }
+    }
+
+    /// What is computed in where numbers are kept like this.
+    pub(crate) fn arithmetic(self) -> Self {
+        if self == Self::F64 {
+            Self::F64
+        } else {
+            Self::F32
+        }
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F16 => "float16",
+            Self::BF16 => "bfloat16",
+            Self::F32 => "float32",
+            Self::F64 => "float64",
+            Self::I8 => "int8",
+            Self::U8 => "uint8",
+            Self::I32 => "int32",
+            Self::I64 => "int64",
+        })
+    }
+}
+
+/// A C-contiguous, aligned array of native byte order.
+pub(crate) struct Array<'py> {
+    pub(crate) object: Bound<'py, PyUntypedArray>,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) len: usize,
+    pub(crate) data: *mut u8,
+    pub(crate) writable: bool,
+}
+
+impl<'py> Array<'py> {
+    /// Checks the type and the layout; `name` is the argument in messages.
+    pub(crate) fn new(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let array = object.cast::<PyUntypedArray>().map_err(|_| {
+            let kind = object
+                .get_type()
+                .name()
+                .map_or_else(|_| "?".into(), |n| n.to_string());
+            PyTypeError::new_err(format!("{name} must be a numpy.ndarray, got {kind}"))
+        })?;
+        check_class(name, object)?;
+        let descr = array.dtype();
+        let dtype = Dtype::of(&descr).ok_or_else(|| {
+            PyTypeError::new_err(format!(
+                "{name} must be float32 or float64 (class indices int32 or int64) of native byte \
+                 order, got {descr}"
+            ))
+        })?;
+        // SAFETY: the object is an ndarray, and the interpreter is attached.
+        let raw: &PyArrayObject = unsafe { &*array.as_array_ptr() };
+        if raw.fields.flags & NPY_ARRAY_C_CONTIGUOUS == 0 {
+            return Err(PyValueError::new_err(format!(
+                "{name} must be C-contiguous; numpy.ascontiguousarray makes a copy that is"
+            )));
+        }
+        let data = raw.fields.data.cast::<u8>();
+        if raw.fields.flags & NPY_ARRAY_ALIGNED == 0 || !data.addr().is_multiple_of(dtype.size()) {
+            return Err(PyValueError::new_err(format!(
+                "{name} must be aligned to its element size; its copy() is"
+            )));
+        }
+        let shape = array.shape().to_vec();
+        let len = shape.iter().product();
+        let writable = raw.fields.flags & NPY_ARRAY_WRITEABLE != 0;
+        Ok(Self {
+            object: array.clone(),
+            dtype,
+            shape,
+            len,
+            data,
+            writable,
+        })
+    }
+
+    pub(crate) fn require_writable(&self, name: &str) -> PyResult<()> {
+        if self.writable {
+            Ok(())
+        } else {
+            Err(PyValueError::new_err(format!("{name} is read-only")))
+        }
+    }
+
+    /// Asks for the dtype and the shape of the parameter that it belongs to.
+    pub(crate) fn require_match(&self, name: &str, dtype: Dtype, shape: &[usize]) -> PyResult<()> {
+        if self.dtype != dtype {
+            return Err(PyTypeError::new_err(format!(
+                "{name} must be {dtype} as its parameter is, got {}",
+                self.dtype
+            )));
+        }
+        if self.shape != shape {
+            return Err(PyValueError::new_err(format!(
+                "{name} must have the shape {shape:?} of its parameter, got {:?}",
+                self.shape
+            )));
+        }
+        Ok(())
+    }
+
+    /// The addresses of its bytes.
+    pub(crate) fn range(&self) -> Range<usize> {
+        let start = self.data.addr();
+        start..start + self.len * self.dtype.size()
+    }
+
+    /// Its elements.
+    ///
+    /// # Safety
+    /// `T` is the type of `dtype`, the array outlives `'a`, and nobody writes it meanwhile.
+    pub(crate) unsafe fn slice<'a, T>(&self) -> &'a [T] {
+        debug_assert_eq!(size_of::<T>(), self.dtype.size());
+        if self.len == 0 {
+            return &[];
+        }
+        // SAFETY: `new` found `len` elements of `dtype` here, contiguous and aligned. By this
+        // function's contract `T` is that type, they outlive `'a`, and nobody writes them.
+        unsafe { std::slice::from_raw_parts(self.data.cast(), self.len) }
+    }
+
+    /// Its elements, to be written.
+    ///
+    /// # Safety
+    /// As `slice`, and nobody else reads it meanwhile.
+    pub(crate) unsafe fn slice_mut<'a, T>(&self) -> &'a mut [T] {
+        debug_assert_eq!(size_of::<T>(), self.dtype.size());
+        if self.len == 0 {
+            return &mut [];
+        }
+        // SAFETY: `new` found `len` elements of `dtype` here, contiguous and aligned. By this
+        // function's contract `T` is that type, they outlive `'a`, and nobody else has them.
+        unsafe { std::slice::from_raw_parts_mut(self.data.cast(), self.len) }
+    }
+}
+
+/// Evaluates an expression with `$T` as the type of the elements, `f32` or else `f64`.
+macro_rules! with_float {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::memory::numpy::Dtype::F32 => {
+                type $T = f32;
+                $body
+            }
+            _ => {
+                type $T = f64;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_float;
+
+/// An array of a type that parameters and gradients may have.
+pub(crate) fn floats<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Array<'py>> {
+    let array = Array::new(name, object)?;
+    if matches!(array.dtype, Dtype::F32 | Dtype::F64) {
+        return Ok(array);
+    }
+    Err(PyTypeError::new_err(format!(
+        "{name} must be float32 or float64, got {}",
+        array.dtype
+    )))
+}
+
+/// An array of a type that parameters of an optimizer may have.
+pub(crate) fn numbers<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Array<'py>> {
+    let array = Array::new(name, object)?;
+    if matches!(
+        array.dtype,
+        Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64
+    ) {
+        return Ok(array);
+    }
+    Err(PyTypeError::new_err(format!(
+        "{name} must be float32, float64, float16 or bfloat16, got {}",
+        array.dtype
+    )))
+}
+
+/// What an array was when it was checked, to see cheaply whether it still is.
+pub(crate) struct Layout {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) len: usize,
+    pub(crate) data: Address,
+}
+
+/// Where an array's memory starts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address(pub(crate) *mut u8);
+
+// SAFETY: an address by itself reads and writes nothing.
+unsafe impl Send for Address {}
+// SAFETY: as above.
+unsafe impl Sync for Address {}
+
+impl Layout {
+    pub(crate) fn of(array: &Array<'_>) -> Self {
+        Self {
+            dtype: array.dtype,
+            shape: array.shape.clone(),
+            len: array.len,
+            data: Address(array.data),
+        }
+    }
+
+    /// The addresses of its bytes.
+    pub(crate) fn range(&self) -> Range<usize> {
+        let start = self.data.0.addr();
+        start..start + self.len * self.dtype.size()
+    }
+
+    /// The memory of `object` and whether it can be written, if it is a plain array of this dtype
+    /// and shape.
+    pub(crate) fn recognize(&self, object: &Bound<'_, PyAny>) -> Option<(*mut u8, bool)> {
+        recognize(object, self.dtype, &self.shape)
+    }
+}
+
+/// The memory of `object` and whether it can be written, if it is a plain array of this dtype and
+/// shape that passes all that [`Array::new`] asks for. `None` has no reason: ask that for it.
+fn recognize(object: &Bound<'_, PyAny>, dtype: Dtype, shape: &[usize]) -> Option<(*mut u8, bool)> {
+    const FIT: i32 = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED;
+    let known = known(object.py()).ok()?;
+    if !object.get_type().is(&known.ndarray) {
+        return None;
+    }
+    // SAFETY: an ndarray by its type, and the interpreter is attached.
+    let raw: &PyArrayObject = unsafe { &*object.as_ptr().cast() };
+    let raw = &raw.fields;
+    let dims: &[isize] = match usize::try_from(raw.nd).ok()? {
+        0 => &[],
+        // SAFETY: an ndarray's dimensions are `nd` integers.
+        rank => unsafe { std::slice::from_raw_parts(raw.dimensions, rank) },
+    };
+    let descr = match dtype {
+        Dtype::F32 => known.f32.as_ptr(),
+        Dtype::F64 => known.f64.as_ptr(),
+        Dtype::F16 => known.f16.as_ptr(),
+        Dtype::BF16 => bfloat16(object.py())?.as_ptr(),
+        _ => return None,
+    };
+    let data = raw.data.cast::<u8>();
+    let fits = std::ptr::eq(raw.descr.cast(), descr)
+        && raw.flags & FIT == FIT
+        && data.addr().is_multiple_of(dtype.size())
+        && dims.len() == shape.len()
+        && dims.iter().zip(shape).all(|(&dim, &n)| dim as usize == n);
+    fits.then_some((data, raw.flags & NPY_ARRAY_WRITEABLE != 0))
+}
+
+/// Memory that was checked. It holds the array that it belongs to, and so is alive as long as this.
+#[derive(Clone)]
+pub(crate) struct Memory<'py> {
+    /// Held, not used.
+    _array: Bound<'py, PyAny>,
+    pub(crate) data: Address,
+    pub(crate) len: usize,
+    pub(crate) dtype: Dtype,
+    pub(crate) writable: bool,
+}
+
+impl Memory<'_> {
+    /// The addresses of its bytes.
+    pub(crate) fn range(&self) -> Range<usize> {
+        let start = self.data.0.addr();
+        start..start + self.len * self.dtype.size()
+    }
+
+    /// The `len` elements from `start` on, if there are so many.
+    pub(crate) fn piece(&self, start: usize, len: usize) -> Option<Self> {
+        let end = start.checked_add(len)?;
+        let data = self.data.0.wrapping_add(start * self.dtype.size());
+        (end <= self.len).then(|| Self {
+            data: Address(data),
+            len,
+            ..self.clone()
+        })
+    }
+}
+
+/// The memory of an array that must have this shape and one of these dtypes, the first of which is
+/// the parameter's. The name is only made for an error.
+pub(crate) fn matching<'py>(
+    name: impl FnOnce() -> String,
+    object: &Bound<'py, PyAny>,
+    dtypes: &[Dtype],
+    shape: &[usize],
+) -> PyResult<Memory<'py>> {
+    let len = shape.iter().product();
+    for &dtype in dtypes {
+        if let Some((data, writable)) = recognize(object, dtype, shape) {
+            return Ok(Memory {
+                _array: object.clone(),
+                data: Address(data),
+                len,
+                dtype,
+                writable,
+            });
+        }
+    }
+    let name = name();
+    let array = Array::new(&name, object)?;
+    let dtype = if dtypes.contains(&array.dtype) {
+        array.dtype
+    } else {
+        dtypes[0]
+    };
+    array.require_match(&name, dtype, shape)?;
+    Ok(Memory {
+        _array: object.clone(),
+        data: Address(array.data),
+        len,
+        dtype,
+        writable: array.writable,
+    })
+}
+
+/// NumPy's own objects, by whose identity an array is recognized.
+struct Known {
+    ndarray: Py<PyType>,
+    f16: Py<PyArrayDescr>,
+    f32: Py<PyArrayDescr>,
+    f64: Py<PyArrayDescr>,
+}
+
+fn known(py: Python<'_>) -> PyResult<&'static Known> {
+    static KNOWN: PyOnceLock<Known> = PyOnceLock::new();
+    KNOWN.get_or_try_init(py, || {
+        Ok(Known {
+            ndarray: py.get_type::<PyUntypedArray>().unbind(),
+            f16: PyArrayDescr::new(py, "float16")?.unbind(),
+            f32: dtype::<f32>(py).unbind(),
+            f64: dtype::<f64>(py).unbind(),
+        })
+    })
+}
+
+/// The dtype of `ml_dtypes.bfloat16`, where somebody has imported it.
+fn bfloat16(py: Python<'_>) -> Option<&'static Py<PyArrayDescr>> {
+    static FOUND: PyOnceLock<Py<PyArrayDescr>> = PyOnceLock::new();
+    if FOUND.get(py).is_none() {
+        let modules = py.import("sys").ok()?.getattr("modules").ok()?;
+        let kind = modules.get_item("ml_dtypes").ok()?;
+        let kind = kind.getattr("bfloat16").ok()?;
+        let found = PyArrayDescr::new(py, kind).ok()?;
+        FOUND.set(py, found.unbind()).ok()?;
+    }
+    FOUND.get(py)
+}
+
+fn is_bfloat16(descr: &Bound<'_, PyArrayDescr>) -> bool {
+    let py = descr.py();
+    bfloat16(py).is_some_and(|known| known.bind(py).num() == descr.num())
+}
+
+/// Plain arrays and memory maps only: other subclasses give their elements another meaning.
+fn check_class(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    static MEMMAP: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let py = object.py();
+    let class = object.get_type();
+    if class.is(&known(py)?.ndarray) || class.is(MEMMAP.import(py, "numpy", "memmap")?) {
+        return Ok(());
+    }
+    Err(PyTypeError::new_err(format!(
+        "{name} must be a plain numpy.ndarray, got the subclass {}",
+        class.name()?
+    )))
+}
+
+/// Refuses memory that is written and shared, however hidden.
+pub(crate) fn check_disjoint(
+    written: &[(&str, Range<usize>)],
+    read: &[(&str, Range<usize>)],
+) -> PyResult<()> {
+    let mut all: Vec<(&Range<usize>, &str, bool)> = Vec::with_capacity(written.len() + read.len());
+    all.extend(written.iter().map(|(name, range)| (range, *name, true)));
+    all.extend(read.iter().map(|(name, range)| (range, *name, false)));
+    all.retain(|(range, ..)| !range.is_empty());
+    all.sort_unstable_by_key(|(range, ..)| (range.start, range.end));
+    // The furthest ends so far, of what is written and of anything.
+    let mut furthest: [Option<(usize, &str)>; 2] = [None, None];
+    for (range, name, writes) in all {
+        let [any, exclusive] = furthest;
+        let before = if writes { any } else { exclusive };
+        if let Some((end, other)) = before
+            && range.start < end
+        {
+            return Err(PyValueError::new_err(format!(
+                "{other} and {name} share memory"
+            )));
+        }
+        if any.is_none_or(|(end, _)| range.end > end) {
+            furthest[0] = Some((range.end, name));
+        }
+        if writes && exclusive.is_none_or(|(end, _)| range.end > end) {
+            furthest[1] = Some((range.end, name));
+        }
+    }
+    Ok(())
+}

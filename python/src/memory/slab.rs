@@ -1,0 +1,164 @@
+//! Memory of our own, and arrays that are views of it.
+
+use std::alloc::{self, Layout};
+use std::ffi::c_int;
+use std::ptr::{NonNull, null_mut};
+
+use numpy::npyffi::{self, NPY_ARRAY_WRITEABLE, PY_ARRAY_API, npy_intp};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray};
+use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::memory::numpy::{Address, Dtype};
+
+/// Bytes in a cache line, and in the widest vector register.
+const ALIGNMENT: usize = 64;
+
+/// An allocation that starts on a cache line. Arrays are views of it and have it as their base: no
+/// array owns the memory, so none can be resized, and it lives as long as the last of them.
+#[pyclass(module = "fastoptim._core", frozen)]
+pub(crate) struct Slab {
+    block: NonNull<u8>,
+    layout: Layout,
+    start: Address,
+    len: usize,
+}
+
+// SAFETY: the allocation belongs to no thread, and nothing here reads or writes it after `zeros`.
+unsafe impl Send for Slab {}
+// SAFETY: as above.
+unsafe impl Sync for Slab {}
+
+impl Slab {
+    /// This many bytes, all of them 0.
+    pub(crate) fn zeros(len: usize) -> PyResult<Self> {
+        let refuse = || PyMemoryError::new_err(format!("cannot allocate {len} bytes"));
+        let size = len.checked_add(ALIGNMENT).ok_or_else(refuse)?;
+        // An allocator that is asked for a larger alignment writes the zeros; asked for none it has
+        // pages from the system, which are zeros already and take no memory before they are used.
+        let layout = Layout::from_size_align(size, 1).map_err(|_| refuse())?;
+        // SAFETY: the size is not 0.
+        let block = unsafe { alloc::alloc_zeroed(layout) };
+        let block = NonNull::new(block).ok_or_else(refuse)?;
+        let padding = block.addr().get().wrapping_neg() % ALIGNMENT;
+        let start = block.as_ptr().wrapping_add(padding);
+        ask_for_huge_pages(start, len);
+        Ok(Self {
+            block,
+            layout,
+            start: Address(start),
+            len,
+        })
+    }
+
+    /// Where its bytes from `offset` on are.
+    pub(crate) fn at(&self, offset: usize) -> Address {
+        Address(self.start.0.wrapping_add(offset))
+    }
+
+    /// Its bytes from `offset` on as an array.
+    pub(crate) fn view<'py>(
+        this: &Bound<'py, Self>,
+        offset: usize,
+        dtype: Dtype,
+        shape: &[usize],
+    ) -> PyResult<Bound<'py, PyUntypedArray>> {
+        let py = this.py();
+        let slab = this.get();
+        let elements = shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
+        let end = elements
+            .and_then(|n| n.checked_mul(dtype.size()))
+            .and_then(|bytes| bytes.checked_add(offset));
+        if end.is_none_or(|end| end > slab.len) || !offset.is_multiple_of(dtype.size()) {
+            return Err(PyValueError::new_err(format!(
+                "{dtype} of shape {shape:?} at {offset} lies outside {} bytes",
+                slab.len
+            )));
+        }
+        let mut dims: Vec<npy_intp> = shape.iter().map(|&dim| dim as npy_intp).collect();
+        let descr = dtype.descr(py)?;
+        // SAFETY: NumPy checks the rank; `dims` has as many numbers as it is told; the bytes are
+        // inside the slab and aligned, as was checked; the descriptor is handed over.
+        let array = unsafe {
+            let array = PY_ARRAY_API.PyArray_NewFromDescr(
+                py,
+                npyffi::get_type_object(py, npyffi::NpyTypes::PyArray_Type),
+                descr.into_dtype_ptr(),
+                dims.len() as c_int,
+                dims.as_mut_ptr(),
+                null_mut(),
+                slab.at(offset).0.cast(),
+                NPY_ARRAY_WRITEABLE,
+                null_mut(),
+            );
+            Bound::from_owned_ptr_or_err(py, array)?
+        };
+        // SAFETY: a new array, which has no base; a reference to the slab is handed over, so that
+        // the memory is there as long as the array.
+        let status = unsafe {
+            PY_ARRAY_API.PyArray_SetBaseObject(
+                py,
+                array.as_ptr().cast(),
+                this.clone().into_any().into_ptr(),
+            )
+        };
+        if status < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(array.cast_into()?)
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        // SAFETY: from `alloc_zeroed` with this layout; every view has held a reference to this.
+        unsafe { alloc::dealloc(self.block.as_ptr(), self.layout) };
+    }
+}
+
+/// Asks for huge pages where NumPy does: sweeps over many small pages wait for their addresses.
+#[cfg(target_os = "linux")]
+fn ask_for_huge_pages(start: *mut u8, len: usize) {
+    const LEAST: usize = 4 << 20;
+    const PAGE: usize = 4096;
+    if len < LEAST {
+        return;
+    }
+    let padding = start.addr().wrapping_neg() % PAGE;
+    // SAFETY: inside the allocation; it is advice, which changes no byte and may be refused.
+    unsafe {
+        libc::madvise(
+            start.wrapping_add(padding).cast(),
+            len - padding,
+            libc::MADV_HUGEPAGE,
+        );
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_for_huge_pages(_: *mut u8, _: usize) {}
+
+/// Return `size` zeros that start on a cache line, in an array that does not own them.
+#[pyfunction]
+fn aligned_zeros<'py>(
+    py: Python<'py>,
+    size: &Bound<'py, PyAny>,
+    dtype: &Bound<'py, PyArrayDescr>,
+) -> PyResult<Bound<'py, PyUntypedArray>> {
+    let dtype = Dtype::of(dtype)
+        .ok_or_else(|| PyTypeError::new_err(format!("dtype must be one of arrays, got {dtype}")))?;
+    if size.lt(0)? {
+        return Err(PyValueError::new_err(format!(
+            "size must be >= 0, got {size}"
+        )));
+    }
+    let refuse = || PyMemoryError::new_err(format!("cannot allocate {size} numbers of {dtype}"));
+    let size: usize = size.extract().map_err(|_| refuse())?;
+    let bytes = size.checked_mul(dtype.size()).ok_or_else(refuse)?;
+    let slab = Bound::new(py, Slab::zeros(bytes)?)?;
+    Slab::view(&slab, 0, dtype, &[size])
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(aligned_zeros, module)?)
+}

@@ -1,0 +1,257 @@
+//! What the wrappers around an optimizer, the random searches and the benchmarks do to whole
+//! arrays.
+
+use fastoptim::numeric::float::Float;
+use fastoptim::ops;
+use fastoptim::ops::normal::{self, Draw};
+use fastoptim::ops::sam;
+use fastoptim::storage::view::StorageView;
+use fastoptim::storage::{Noise, Rounding};
+use fastoptim::sweep::segment::MAX_STATE;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::memory::inflight;
+use crate::memory::items::Items;
+use crate::memory::numpy::{Address, Array, Dtype, check_disjoint, floats, with_float};
+use crate::memory::pairs::{Dtypes, Pairs, Side};
+use crate::memory::view;
+use crate::runtime::commit::Then;
+
+/// Parameters that are written, each with a gradient that is read.
+fn moved_by<'py>(
+    params: &[Bound<'py, PyAny>],
+    grads: &[Bound<'py, PyAny>],
+) -> PyResult<Pairs<'py>> {
+    Pairs::new(
+        Dtypes::Full,
+        None,
+        Side::written("params", params),
+        Side::read("grads", grads),
+    )
+}
+
+/// Parameters, each with a gradient of a dtype that `step` takes.
+fn perturbed_by<'py>(
+    params: &[Bound<'py, PyAny>],
+    grads: &[Bound<'py, PyAny>],
+) -> PyResult<Pairs<'py>> {
+    Pairs::new(
+        Dtypes::Gradients,
+        None,
+        Side::written("params", params),
+        Side::read("grads", grads),
+    )
+}
+
+/// The global norm that sharpness-aware minimization divides by. Everything is checked that
+/// `sam_perturb` needs.
+#[pyfunction]
+fn sam_norm(
+    py: Python<'_>,
+    params: Items<Bound<'_, PyAny>>,
+    grads: Items<Bound<'_, PyAny>>,
+    adaptive: bool,
+) -> PyResult<f64> {
+    let pairs = perturbed_by(&params, &grads)?;
+    let _guard = pairs.enter()?;
+    let mut sum = 0.0;
+    for (p, g) in &pairs.arrays {
+        sum += with_float!(p.dtype.arithmetic(), T => {
+            // SAFETY: checked, alive in this frame, and registered.
+            let (p, g) = unsafe { (read::<T>(p), read(g)) };
+            py.detach(|| sam::squares(&p, &g, adaptive))
+        });
+    }
+    Ok(sum.sqrt())
+}
+
+/// Moves each parameter by its factor times its gradient. Those in 16 bits are rounded at random
+/// where `noise` has a seed and a step for it.
+#[pyfunction]
+#[pyo3(signature = (params, grads, factors, adaptive, noise=None, then=None))]
+fn sam_perturb(
+    py: Python<'_>,
+    params: Items<Bound<'_, PyAny>>,
+    grads: Items<Bound<'_, PyAny>>,
+    factors: Items<f64>,
+    adaptive: bool,
+    noise: Option<(u64, u64)>,
+    then: Option<Then<'_>>,
+) -> PyResult<()> {
+    /// The buffers of a parameter in a step are itself and its state; this is one more.
+    const BUFFER: u64 = MAX_STATE as u64 + 1;
+    let pairs = perturbed_by(&params, &grads)?;
+    let _guard = pairs.enter()?;
+    if factors.len() != params.len() {
+        return Err(PyValueError::new_err(format!(
+            "factors has {} numbers for {} parameters",
+            factors.len(),
+            params.len()
+        )));
+    }
+    let moved = factors
+        .iter()
+        .zip(grads.iter())
+        .filter(|(_, g)| !g.is_none());
+    for (index, ((p, g), (&factor, _))) in (0..).zip(pairs.arrays.iter().zip(moved)) {
+        let rounding = noise.map_or(Rounding::Nearest, |(seed, step)| {
+            Rounding::Stochastic(Noise::new(seed, index, BUFFER, step))
+        });
+        with_float!(p.dtype.arithmetic(), T => {
+            // SAFETY: checked, disjoint, alive in this frame, and registered.
+            let (p, g) = unsafe {
+                let p = view::written::<T>(p.dtype, Address(p.data), p.len, || rounding);
+                (p, read(g))
+            };
+            py.detach(|| sam::perturb(p, &g, factor, adaptive));
+        });
+    }
+    then.map_or(Ok(()), |then| then.run())
+}
+
+/// The numbers of an array, to be read alone.
+///
+/// # Safety
+/// As for `Array::slice`, and `T` is what its dtype is computed in.
+unsafe fn read<'a, T: Float>(array: &Array<'_>) -> StorageView<'a, T> {
+    // SAFETY: `Array::new` checked the layout; by this function's contract `T` is the type that it
+    // is computed in, the array outlives `'a`, and nobody writes it.
+    unsafe { view::read(array.dtype, Address(array.data), array.len) }
+}
+
+/// Swaps the elements of two sequences of arrays of the same shapes; `label` and `names` are what
+/// errors call those of the second.
+#[pyfunction]
+#[pyo3(signature = (arrays, others, label="others", names=None, then=None))]
+fn exchange(
+    py: Python<'_>,
+    arrays: Items<Bound<'_, PyAny>>,
+    others: Items<Bound<'_, PyAny>>,
+    label: &str,
+    names: Option<Items<String>>,
+    then: Option<Then<'_>>,
+) -> PyResult<()> {
+    let pairs = Pairs::new(
+        Dtypes::Any,
+        names.as_ref().map(|names| names.as_slice()),
+        Side::written("arrays", &arrays),
+        Side::written(label, &others),
+    )?;
+    let _guard = pairs.enter()?;
+    for (a, b) in &pairs.arrays {
+        // SAFETY: checked, disjoint, alive in this frame, and registered; any bits are integers.
+        unsafe {
+            match a.dtype.size() {
+                2 => swap::<u16>(py, a, b),
+                4 => swap::<u32>(py, a, b),
+                _ => swap::<u64>(py, a, b),
+            }
+        }
+    }
+    then.map_or(Ok(()), |then| then.run())
+}
+
+/// # Safety
+/// As for `Array::slice_mut`, of both, with integers of the elements' size as `T`.
+unsafe fn swap<T: Send>(py: Python<'_>, a: &Array<'_>, b: &Array<'_>) {
+    // SAFETY: by this function's contract `T` is as large as the elements, which are aligned to
+    // their size, both arrays are alive for this call, and nobody else has them.
+    let (a, b) = unsafe { (a.slice_mut::<T>(), b.slice_mut::<T>()) };
+    py.detach(|| sam::exchange(a, b));
+}
+
+/// Moves averages towards values: `average += weight (value - average)`, and a weight of 1 copies.
+/// `label` and `names` are what errors call the values.
+#[pyfunction]
+#[pyo3(signature = (averages, values, weight, label, names, then=None))]
+fn lerp(
+    py: Python<'_>,
+    averages: Items<Bound<'_, PyAny>>,
+    values: Items<Bound<'_, PyAny>>,
+    weight: f64,
+    label: &str,
+    names: Items<String>,
+    then: Option<Then<'_>>,
+) -> PyResult<()> {
+    let pairs = Pairs::new(
+        Dtypes::Narrower,
+        Some(&names),
+        Side::written("average", &averages),
+        Side::read(label, &values),
+    )?;
+    let _guard = pairs.enter()?;
+    for dtype in [Dtype::F32, Dtype::F64] {
+        let of_dtype = pairs.arrays.iter().filter(|(a, _)| a.dtype == dtype);
+        with_float!(dtype, T => {
+            // SAFETY: checked, disjoint, alive in this frame, and registered.
+            let view = of_dtype.map(|(a, x)| unsafe { (a.slice_mut::<T>(), read(x)) });
+            let view: Vec<_> = view.collect();
+            py.detach(|| ops::lerp::lerp(view, weight));
+        });
+    }
+    then.map_or(Ok(()), |then| then.run())
+}
+
+/// Adds `scale` times normal numbers to all elements: those of draw `draw` under `seed`.
+#[pyfunction]
+fn add_normal(
+    py: Python<'_>,
+    params: Items<Bound<'_, PyAny>>,
+    scale: f64,
+    seed: u64,
+    draw: u64,
+) -> PyResult<()> {
+    let mut arrays = Vec::with_capacity(params.len());
+    for (index, p) in params.iter().enumerate() {
+        let array = floats(&format!("params[{index}]"), p)?;
+        array.require_writable(&format!("params[{index}]"))?;
+        arrays.push(array);
+    }
+    let ranges: Vec<_> = arrays.iter().map(|p| ("params", p.range())).collect();
+    check_disjoint(&ranges, &[])?;
+    let _guard = inflight::enter(arrays.iter().map(Array::range).collect(), Vec::new())?;
+    for (array, p) in (0..).zip(&arrays) {
+        let draw = Draw { seed, draw, array };
+        with_float!(p.dtype, T => {
+            // SAFETY: checked, disjoint, alive in this frame, and registered.
+            let p = unsafe { p.slice_mut::<T>() };
+            py.detach(|| normal::add_normal(p, scale, draw));
+        });
+    }
+    Ok(())
+}
+
+/// Adds `grad` to all of the float32 arrays in one pass: the ceiling of what a step can reach.
+#[pyfunction]
+fn stream(
+    py: Python<'_>,
+    arrays: Items<Bound<'_, PyAny>>,
+    grad: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let pairs = moved_by(&arrays, &vec![grad.clone(); arrays.len()])?;
+    if !(1..=5).contains(&pairs.arrays.len()) || pairs.arrays[0].0.dtype != Dtype::F32 {
+        return Err(PyValueError::new_err("arrays must be 1 to 5 of float32"));
+    }
+    let _guard = pairs.enter()?;
+    // SAFETY: checked, disjoint, alive in this frame, and registered.
+    let mut arrays = pairs
+        .arrays
+        .iter()
+        .map(|(p, _)| unsafe { p.slice_mut::<f32>() });
+    let p = arrays.next().expect("one at least");
+    let others = arrays.collect();
+    // SAFETY: as above.
+    let g = unsafe { pairs.arrays[0].1.slice() };
+    py.detach(|| fastoptim::sweep::stream::stream(p, g, others));
+    Ok(())
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(sam_norm, module)?)?;
+    module.add_function(wrap_pyfunction!(sam_perturb, module)?)?;
+    module.add_function(wrap_pyfunction!(exchange, module)?)?;
+    module.add_function(wrap_pyfunction!(lerp, module)?)?;
+    module.add_function(wrap_pyfunction!(add_normal, module)?)?;
+    module.add_function(wrap_pyfunction!(stream, module)?)
+}

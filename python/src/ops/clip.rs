@@ -1,0 +1,166 @@
+//! Norms and clipping of sequences of arrays.
+
+use fastoptim::numeric::scale::ScaleFactor;
+use fastoptim::ops::clip::{self, Array as Read, ArrayMut as Write};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::memory::inflight;
+use crate::memory::items::Items;
+use crate::memory::numpy::{Array, Dtype, check_disjoint, floats};
+use crate::memory::pairs::{Dtypes, Pairs, Side};
+use crate::runtime::commit::Then;
+
+/// The arrays that are there, named in errors by `names` or by their place.
+fn arrays<'py>(
+    grads: &[Option<Bound<'py, PyAny>>],
+    names: Option<&Bound<'py, PyList>>,
+    written: bool,
+) -> PyResult<Vec<Array<'py>>> {
+    let mut arrays = Vec::with_capacity(grads.len());
+    for (index, grad) in grads.iter().enumerate() {
+        let Some(grad) = grad else { continue };
+        // Not `str()` of it, which would handle a signal, and lose the exception that it raises.
+        let name = names.and_then(|names| names.get_item(index).ok()?.extract::<String>().ok());
+        let name = match name {
+            Some(name) => format!("grads[{name:?}]"),
+            None => format!("grads[{index}]"),
+        };
+        let array = floats(&name, grad)?;
+        if written {
+            array.require_writable(&name)?;
+        }
+        arrays.push(array);
+    }
+    if written {
+        let ranges: Vec<_> = arrays
+            .iter()
+            .map(|array| ("grads", array.range()))
+            .collect();
+        check_disjoint(&ranges, &[])?;
+    }
+    Ok(arrays)
+}
+
+fn enter(arrays: &[Array<'_>], written: bool) -> PyResult<inflight::Guard> {
+    let ranges = arrays.iter().map(Array::range).collect();
+    if written {
+        inflight::enter(ranges, Vec::new())
+    } else {
+        inflight::enter(Vec::new(), ranges)
+    }
+}
+
+fn readable<'a>(arrays: &[Array<'_>]) -> Vec<Read<'a>> {
+    // SAFETY: checked, kept alive by the caller's frame, and registered while in use.
+    let read = |array: &Array<'_>| unsafe {
+        match array.dtype {
+            Dtype::F32 => Read::F32(array.slice()),
+            _ => Read::F64(array.slice()),
+        }
+    };
+    arrays.iter().map(read).collect()
+}
+
+fn writable<'a>(arrays: &[Array<'_>]) -> Vec<Write<'a>> {
+    // SAFETY: as above, disjoint and registered as written.
+    let write = |array: &Array<'_>| unsafe {
+        match array.dtype {
+            Dtype::F32 => Write::F32(array.slice_mut()),
+            _ => Write::F64(array.slice_mut()),
+        }
+    };
+    arrays.iter().map(write).collect()
+}
+
+/// The norm of all arrays as one vector.
+#[pyfunction]
+fn total_norm(
+    py: Python<'_>,
+    grads: Items<Option<Bound<'_, PyAny>>>,
+    names: Option<&Bound<'_, PyList>>,
+    norm_type: f64,
+) -> PyResult<f64> {
+    if norm_type.is_nan() || norm_type <= 0.0 {
+        return Err(PyValueError::new_err(format!(
+            "norm_type must be > 0, got {norm_type}"
+        )));
+    }
+    let arrays = arrays(&grads, names, false)?;
+    let _guard = enter(&arrays, false)?;
+    let read = readable(&arrays);
+    Ok(py.detach(|| clip::total_norm(&read, norm_type)))
+}
+
+/// Scales the arrays to `max_norm` where their norm, already known, is larger.
+#[pyfunction]
+fn scale_to_norm(
+    py: Python<'_>,
+    grads: Items<Option<Bound<'_, PyAny>>>,
+    names: Option<&Bound<'_, PyList>>,
+    max_norm: f64,
+    norm: f64,
+) -> PyResult<()> {
+    if max_norm.is_nan() || max_norm <= 0.0 {
+        return Err(PyValueError::new_err(format!(
+            "max_norm must be > 0, got {max_norm}"
+        )));
+    }
+    let arrays = arrays(&grads, names, true)?;
+    let _guard = enter(&arrays, true)?;
+    let mut write = writable(&arrays);
+    py.detach(|| clip::scale(&mut write, clip::coefficient(norm, max_norm)));
+    Ok(())
+}
+
+/// Limits every element to `-clip_value..=clip_value`.
+#[pyfunction]
+fn clamp(
+    py: Python<'_>,
+    grads: Items<Option<Bound<'_, PyAny>>>,
+    names: Option<&Bound<'_, PyList>>,
+    clip_value: f64,
+) -> PyResult<()> {
+    if clip_value.is_nan() || clip_value < 0.0 {
+        return Err(PyValueError::new_err(format!(
+            "clip_value must be >= 0, got {clip_value}"
+        )));
+    }
+    let arrays = arrays(&grads, names, true)?;
+    let _guard = enter(&arrays, true)?;
+    let mut write = writable(&arrays);
+    py.detach(|| clip::clamp(&mut write, clip_value));
+    Ok(())
+}
+
+/// Divides gradients by `scale`.
+#[pyfunction]
+#[pyo3(signature = (names, params, grads, scale, then=None))]
+fn unscale(
+    py: Python<'_>,
+    names: Items<String>,
+    params: Items<Bound<'_, PyAny>>,
+    grads: Items<Bound<'_, PyAny>>,
+    scale: f64,
+    then: Option<Then<'_>>,
+) -> PyResult<()> {
+    let pairs = Pairs::new(
+        Dtypes::Full,
+        Some(&names),
+        Side::read("params", &params),
+        Side::written("grads", &grads),
+    )?;
+    let _guard = pairs.enter()?;
+    let arrays: Vec<_> = pairs.arrays.into_iter().map(|(_, g)| g).collect();
+    let mut write = writable(&arrays);
+    py.detach(|| clip::scale(&mut write, ScaleFactor::quotient(1.0, scale)));
+    then.map_or(Ok(()), |then| then.run())
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(total_norm, module)?)?;
+    module.add_function(wrap_pyfunction!(scale_to_norm, module)?)?;
+    module.add_function(wrap_pyfunction!(unscale, module)?)?;
+    module.add_function(wrap_pyfunction!(clamp, module)?)
+}

@@ -1,0 +1,5 @@
+//! Operations on sequences of arrays.
+
+pub(crate) mod arrays;
+pub(crate) mod clip;
+pub(crate) mod penalty;

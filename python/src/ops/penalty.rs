@@ -1,0 +1,77 @@
+//! Penalties on the size of the parameters.
+
+use fastoptim::ops::clip::Array as Read;
+use fastoptim::ops::penalty::{Pair, Penalty};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::memory::inflight;
+use crate::memory::items::Items;
+use crate::memory::numpy::{Array, Dtype, floats};
+use crate::memory::pairs::{Dtypes, Pairs, Side};
+
+/// The penalty on the arrays.
+#[pyfunction]
+fn penalty(
+    py: Python<'_>,
+    names: Items<String>,
+    params: Items<Bound<'_, PyAny>>,
+    l1: f64,
+    l2: f64,
+) -> PyResult<f64> {
+    if names.len() != params.len() {
+        return Err(PyValueError::new_err(format!(
+            "params has {} arrays for {} names",
+            params.len(),
+            names.len()
+        )));
+    }
+    let mut arrays = Vec::with_capacity(params.len());
+    for (name, p) in names.iter().zip(params.iter()) {
+        arrays.push(floats(&format!("params[{name:?}]"), p)?);
+    }
+    let _guard = inflight::enter(Vec::new(), arrays.iter().map(Array::range).collect())?;
+    // SAFETY: checked, alive in this frame, and registered.
+    let read = |array: &Array<'_>| unsafe {
+        match array.dtype {
+            Dtype::F32 => Read::F32(array.slice()),
+            _ => Read::F64(array.slice()),
+        }
+    };
+    let read: Vec<_> = arrays.iter().map(read).collect();
+    Ok(py.detach(|| Penalty { l1, l2 }.value(&read)))
+}
+
+/// Adds the gradient of the penalty to the gradients, and gives the penalty. A parameter without
+/// gradient is left out.
+#[pyfunction]
+fn add_penalty(
+    py: Python<'_>,
+    names: Items<String>,
+    params: Items<Bound<'_, PyAny>>,
+    grads: Items<Bound<'_, PyAny>>,
+    l1: f64,
+    l2: f64,
+) -> PyResult<f64> {
+    let pairs = Pairs::new(
+        Dtypes::Full,
+        Some(&names),
+        Side::read("params", &params),
+        Side::written("grads", &grads),
+    )?;
+    let _guard = pairs.enter()?;
+    // SAFETY: checked, disjoint, alive in this frame, and registered.
+    let pair = |(p, g): &(Array<'_>, Array<'_>)| unsafe {
+        match p.dtype {
+            Dtype::F32 => Pair::F32(p.slice(), g.slice_mut()),
+            _ => Pair::F64(p.slice(), g.slice_mut()),
+        }
+    };
+    let mut pairs: Vec<_> = pairs.arrays.iter().map(pair).collect();
+    Ok(py.detach(|| Penalty { l1, l2 }.add_gradient(&mut pairs)))
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(penalty, module)?)?;
+    module.add_function(wrap_pyfunction!(add_penalty, module)?)
+}

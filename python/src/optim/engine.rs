@@ -1,0 +1,419 @@
+//! The engine behind every optimizer class: parameters, state, and one call per step.
+
+use std::sync::OnceLock;
+
+use fastoptim::optim::Kind;
+use fastoptim::optim::schedule_free::blend;
+use fastoptim::storage::Rounding;
+use pyo3::exceptions::{
+    PyFloatingPointError, PyIndexError, PyRuntimeError, PyTypeError, PyValueError,
+};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::outputs::Targets;
+use super::state::{Expected, Restored, Saved};
+use super::step::{Options, Policy, execute, real, towards_average};
+use crate::memory::inflight::{self, Ranges};
+use crate::memory::items::Items;
+use crate::memory::numpy::{Dtype, Memory, with_float};
+use crate::optim::group::{Group, Keys};
+use crate::optim::parameter::{Parameter, Storage, slice_mut};
+use crate::runtime::commit::Then;
+use crate::runtime::exclusive::{Busy, Exclusive, Held};
+
+/// Parameters in groups, with their state, under one kind of optimizer.
+///
+/// Calls do not wait for each other: one that comes while another is in progress is refused. In a
+/// process that is forked off during a step of another thread, that step is as if it had been
+/// killed: its parameters and their state are partly written, and count no step for it.
+#[pyclass(module = "fastoptim._core", frozen)]
+pub(crate) struct Engine(Exclusive<Inner>);
+
+pub(crate) struct Inner {
+    pub(super) keys: Keys,
+    pub(super) storage: Storage,
+    pub(super) groups: Vec<Group>,
+    pub(super) parameters: Vec<Parameter>,
+    /// Whether the parameters are the pieces of one buffer, in order, without gaps.
+    pub(super) flat: bool,
+    /// Whether schedule-free parameters are at their averaged iterate.
+    pub(super) averaged: bool,
+    /// All memory that a step may write, sorted; made anew when there is more.
+    pub(super) written: OnceLock<Ranges>,
+    /// Steps applied so far: what hyperparameters that are functions are called with.
+    pub(super) steps: u64,
+}
+
+impl Inner {
+    pub(super) fn parameter(&self, index: usize) -> PyResult<&Parameter> {
+        self.parameters.get(index).ok_or_else(|| {
+            PyIndexError::new_err(format!(
+                "parameter {index} of {} parameters",
+                self.parameters.len()
+            ))
+        })
+    }
+}
+
+impl Engine {
+    /// What the engine has, for one call alone.
+    fn lock(&self) -> PyResult<Held<'_, Inner>> {
+        self.0.lock().map_err(|busy| {
+            PyRuntimeError::new_err(match busy {
+                Busy::SameThread => {
+                    "the optimizer was called from within one of its own calls: by a function \
+                     among its hyperparameters, or by the gradients that it was given"
+                }
+                Busy::OtherThread => "another thread is in a call of this optimizer",
+            })
+        })
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        kind: &str,
+        state_dtype: Option<&str>,
+        rounding: &str,
+        seed: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let kind = Kind::from_name(kind)
+            .ok_or_else(|| PyValueError::new_err(format!("unknown optimizer {kind:?}")))?;
+        let refuse = |name: &str, words: &str, got: &str| {
+            let message = format!("{name} must be {words}, got {got:?}");
+            Err(PyValueError::new_err(message))
+        };
+        let moments = match state_dtype {
+            None => None,
+            Some("float32") => Some(Dtype::F32),
+            Some("bfloat16") => Some(Dtype::BF16),
+            Some("int8") => Some(Dtype::I8),
+            Some(got) => {
+                let words = "'float32', 'bfloat16', 'int8' or None";
+                return refuse("state_dtype", words, got);
+            }
+        };
+        let stochastic = match rounding {
+            "stochastic" => true,
+            "nearest" => false,
+            got => return refuse("rounding", "'stochastic' or 'nearest'", got),
+        };
+        if seed.is_instance_of::<pyo3::types::PyBool>() {
+            return Err(PyTypeError::new_err("seed must be an integer, got a bool"));
+        }
+        let index = seed
+            .call_method0("__index__")
+            .map_err(|_| PyTypeError::new_err(format!("seed must be an integer, got {seed}")))?;
+        let seed = index.extract::<u64>().map_err(|_| {
+            PyValueError::new_err(format!("seed must be >= 0 and fit 64 bits, got {seed}"))
+        })?;
+        if moments == Some(Dtype::BF16) {
+            py.import("ml_dtypes")?;
+        }
+        Ok(Self(Exclusive::new(Inner {
+            keys: Keys::new(py, kind),
+            storage: Storage {
+                moments,
+                stochastic,
+                seed,
+            },
+            groups: Vec::new(),
+            parameters: Vec::new(),
+            flat: false,
+            averaged: false,
+            written: OnceLock::new(),
+            steps: 0,
+        })))
+    }
+
+    /// Whether schedule-free parameters are at their averaged iterate.
+    #[getter]
+    fn averaged(&self) -> PyResult<bool> {
+        Ok(self.lock()?.averaged)
+    }
+
+    /// Steps applied so far.
+    #[getter]
+    fn steps(&self) -> PyResult<u64> {
+        Ok(self.lock()?.steps)
+    }
+
+    /// Refuses groups that are not those that were added.
+    fn check_groups(&self, groups: &Bound<'_, PyList>) -> PyResult<()> {
+        self.lock()?.check_groups(groups.iter())
+    }
+
+    /// Adds a group and allocates its state; nothing is added where anything is wrong. `flat` says
+    /// that the arrays are those of one buffer. The calls of `then` are made where it was added.
+    #[pyo3(signature = (group, names, arrays, flat, then=None))]
+    fn add_group(
+        &self,
+        py: Python<'_>,
+        group: &Bound<'_, PyDict>,
+        names: Items<String>,
+        arrays: Items<Bound<'_, PyAny>>,
+        flat: bool,
+        then: Option<Then<'_>>,
+    ) -> PyResult<()> {
+        let inner = &mut *self.lock()?;
+        inner.add_group(py, group, names, &arrays, flat)?;
+        then.map_or(Ok(()), |then| then.run())
+    }
+
+    /// Moves the parameters of schedule-free groups from where gradients are taken to the averaged
+    /// iterate, or back.
+    fn average(&self, py: Python<'_>, groups: &Bound<'_, PyList>, averaged: bool) -> PyResult<()> {
+        let inner = &mut *self.lock()?;
+        if averaged == inner.averaged {
+            return Ok(());
+        }
+        inner.read_groups(groups)?;
+        for parameter in &inner.parameters {
+            parameter.check(py)?;
+        }
+        let _guard = inflight::register(inner.written(), Vec::new().into())?;
+        for parameter in &inner.parameters {
+            let beta = inner.groups[parameter.group].method.averaging();
+            let (Some(beta), Some(z)) = (beta, parameter.slot("z")) else {
+                continue;
+            };
+            if !z.started {
+                continue;
+            }
+            let weight = if averaged {
+                towards_average(beta)
+            } else {
+                1.0 - beta
+            };
+            with_float!(parameter.layout.dtype.arithmetic(), T => {
+                // SAFETY: checked just now, and held by `inner`; parameters and state share no memory,
+                // and `_guard` keeps other calls from theirs.
+                let (p, z) = unsafe {
+                    (parameter.view::<T>(|| Rounding::Nearest), z.view(|| Rounding::Nearest))
+                };
+                py.detach(|| blend(p, z, weight));
+            });
+        }
+        inner.averaged = averaged;
+        Ok(())
+    }
+
+    /// One step over all groups: whether it was applied, and the norm that clipping used; nothing
+    /// where it was and no norm was asked for. The calls of `then` are made where it was applied.
+    #[pyo3(signature = (
+        groups, grads, loss_scale, max_norm, clip_value, nonfinite, regularizer, average, copy,
+        zero_grad, then=None
+    ))]
+    #[expect(clippy::too_many_arguments)]
+    fn step(
+        &self,
+        py: Python<'_>,
+        groups: &Bound<'_, PyList>,
+        grads: &Bound<'_, PyAny>,
+        #[pyo3(from_py_with = real)] loss_scale: f64,
+        #[pyo3(from_py_with = real)] max_norm: Option<f64>,
+        #[pyo3(from_py_with = real)] clip_value: Option<f64>,
+        nonfinite: &str,
+        regularizer: Option<(f64, f64)>,
+        average: Option<(Items<Bound<'_, PyAny>>, f64)>,
+        copy: Option<Items<Bound<'_, PyAny>>>,
+        zero_grad: bool,
+        then: Option<Then<'_>>,
+    ) -> PyResult<Option<(bool, Option<f64>)>> {
+        let options = Options::new(loss_scale, max_norm, clip_value, nonfinite, regularizer)?;
+        let inner = &mut *self.lock()?;
+        if inner.averaged {
+            return Err(PyRuntimeError::new_err(
+                "the parameters are at their average for evaluation: call train() before step()",
+            ));
+        }
+        inner.read_groups(groups)?;
+        let gradients = inner.gradients(grads)?;
+        let targets = Targets::new(
+            &inner.parameters,
+            average.as_ref(),
+            copy.as_ref().map(|arrays| arrays.as_slice()),
+            zero_grad,
+        )?;
+        let written = inner.written();
+        let [written, read] = if targets.is_nothing() {
+            let read = inner.read(&gradients, &written)?;
+            [written, read.into()]
+        } else {
+            if zero_grad {
+                inner.require_writable(&gradients)?;
+            }
+            for parameter in &inner.parameters {
+                parameter.check(py)?;
+            }
+            targets.disjoint(&written, &gradients)?
+        };
+        let guard = inflight::register(written, read)?;
+        // Only now that nothing can be refused any more but the allocation itself. What it brings
+        // is nobody else's yet.
+        let grown = inner.allocate(py)?;
+
+        // SAFETY: `gradients` has checked every parameter that has one, and with targets all were;
+        // what is written shares no memory with anything else of this step, as was checked, and
+        // `guard` keeps other calls from all of it.
+        let members = unsafe { inner.members(&gradients, &targets) };
+        let methods = &inner.groups;
+        let found = py.detach(|| execute(methods, members, &options));
+        drop(guard);
+        if let Some(index) = found.infinite {
+            inner.retract(&grown);
+            let name = &inner.parameters[index].name;
+            return match options.nonfinite {
+                Policy::Raise => Err(PyFloatingPointError::new_err(format!(
+                    "grads[{name:?}] has elements that are not finite"
+                ))),
+                _ => Ok(Some((false, found.norm))),
+            };
+        }
+
+        for (index, gradient) in gradients.arrays.iter().enumerate() {
+            if gradient.is_none() {
+                continue;
+            }
+            let context = inner.context(&inner.parameters[index]);
+            let parameter = &mut inner.parameters[index];
+            let method = &inner.groups[parameter.group].method;
+            parameter.step = context.step;
+            parameter.scalars = method.advance(context);
+            let names = method.state(parameter.layout.shape.len());
+            for slot in &mut parameter.slots {
+                slot.started |= names.contains(&slot.name);
+            }
+        }
+        // What a step finds over all parameters holds for all of them.
+        if let Some(scalars) = found.scalars {
+            for parameter in &mut inner.parameters {
+                parameter.scalars = scalars;
+            }
+        }
+        inner.steps = inner.steps.saturating_add(1);
+        if let Some(then) = then {
+            then.run()?;
+        }
+        Ok(found.norm.map(|norm| (true, Some(norm))))
+    }
+
+    /// Sets every gradient to 0.
+    fn zero_grad(&self, py: Python<'_>, grads: &Bound<'_, PyAny>) -> PyResult<()> {
+        let inner = self.lock()?;
+        let gradients = inner.gradients(grads)?;
+        inner.require_writable(&gradients)?;
+        let zeroed = inner.read(&gradients, &inner.written())?;
+        let _guard = inflight::enter(zeroed, Vec::new())?;
+        let bytes = |memory: &Memory<'_>| (memory.data, memory.len * memory.dtype.size());
+        let all: Vec<_> = gradients.arrays.iter().flatten().map(bytes).collect();
+        py.detach(|| {
+            for (data, len) in all {
+                // SAFETY: `gradients` holds the arrays, which can be written, and `_guard` keeps
+                // other calls from them; those that share memory are written one after the other.
+                unsafe { slice_mut::<u8>(data, len) }.fill(0);
+            }
+        });
+        Ok(())
+    }
+
+    /// The steps of one parameter.
+    fn parameter_step(&self, index: usize) -> PyResult<u64> {
+        Ok(self.lock()?.parameter(index)?.step)
+    }
+
+    /// The numbers in the state of one parameter beside its step.
+    fn scalars(&self, index: usize) -> PyResult<Vec<(&'static str, f64)>> {
+        let inner = self.lock()?;
+        Ok(inner.numbers(inner.parameter(index)?))
+    }
+
+    /// Views of the state arrays of one parameter by name, each with whether it holds anything yet.
+    fn state<'py>(
+        &self,
+        py: Python<'py>,
+        index: usize,
+    ) -> PyResult<Vec<(String, Bound<'py, PyAny>, bool)>> {
+        Inner::views(py, self.lock()?.parameter(index)?)
+    }
+
+    /// A copy of the state of all parameters at one moment; none of one that no step has touched.
+    fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Vec<Option<Saved<'py>>>> {
+        // Copies are made of views, and without the engine, which other threads may then read, too.
+        let (mut saved, _guard) = {
+            let inner = self.lock()?;
+            let guard = inflight::register(Vec::new().into(), inner.written())?;
+            (inner.saved(py)?, guard)
+        };
+        for (_, _, arrays) in saved.iter_mut().flatten() {
+            for (_, array) in arrays {
+                *array = array.call_method0("copy")?;
+            }
+        }
+        Ok(saved)
+    }
+
+    /// What the state of each parameter may be under other groups after `steps` steps.
+    fn expected(&self, groups: Items<Bound<'_, PyAny>>, steps: u64) -> PyResult<Vec<Expected>> {
+        let inner = self.lock()?;
+        inner.check_groups(groups.iter().cloned())?;
+        let read = |group| inner.keys.read(group, steps);
+        let groups: Vec<Group> = groups.iter().map(read).collect::<PyResult<_>>()?;
+        Ok(inner.expect(&groups))
+    }
+
+    /// Takes over groups and state that are what `expected` asks for. State arrays that are not
+    /// given hold nothing.
+    #[pyo3(signature = (groups, state, steps, averaged, then=None))]
+    fn restore(
+        &self,
+        py: Python<'_>,
+        groups: &Bound<'_, PyList>,
+        state: Items<Restored<'_>>,
+        steps: u64,
+        averaged: bool,
+        then: Option<Then<'_>>,
+    ) -> PyResult<()> {
+        let inner = &mut *self.lock()?;
+        inner.take_over(py, groups, &state, steps)?;
+        inner.averaged = averaged;
+        then.map_or(Ok(()), |then| then.run())
+    }
+
+    /// Shows the garbage collector what this holds; nothing while a call is in progress, which
+    /// makes it keep all of it.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(inner) = self.0.lock() else {
+            return Ok(());
+        };
+        for group in &inner.groups {
+            group.traverse(&visit)?;
+        }
+        for parameter in &inner.parameters {
+            visit.call(&parameter.array)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let Ok(mut inner) = self.0.lock() else {
+            return;
+        };
+        let groups = std::mem::take(&mut inner.groups);
+        let parameters = std::mem::take(&mut inner.parameters);
+        inner.written = OnceLock::new();
+        // What ends with them may run code of Python, which finds the engine empty and free.
+        drop(inner);
+        drop((groups, parameters));
+    }
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Engine>()?;
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! The gradients of a step, checked against the parameters that they belong to.
+
+use std::ops::Range;
+
+use numpy::PyUntypedArray;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::engine::Inner;
+use crate::memory::items::Items;
+use crate::memory::numpy::{Dtype, Layout, Memory, matching};
+use crate::optim::parameter::Parameter;
+
+/// The gradients in the order of the parameters.
+pub(super) struct Gradients<'py> {
+    pub(super) arrays: Vec<Option<Memory<'py>>>,
+    /// Whether they are one array.
+    pub(super) flat: bool,
+}
+
+/// The dtypes that a gradient may have: its parameter's, and 16 bits for a parameter in `f32`.
+fn dtypes(parameter: Dtype) -> &'static [Dtype] {
+    match parameter {
+        Dtype::F16 => &[Dtype::F16],
+        Dtype::BF16 => &[Dtype::BF16],
+        Dtype::F64 => &[Dtype::F64],
+        _ => &[Dtype::F32, Dtype::BF16, Dtype::F16],
+    }
+}
+
+impl Inner {
+    /// The gradients, each checked against its own parameter and held by what is returned.
+    pub(super) fn gradients<'py>(&self, grads: &Bound<'py, PyAny>) -> PyResult<Gradients<'py>> {
+        if self.flat
+            && let Some(first) = self.parameters.first()
+            && grads.is_instance_of::<PyUntypedArray>()
+        {
+            return self.pieces(grads, first.layout.dtype);
+        }
+        let count = self.parameters.len();
+        let wrong = |found: usize| {
+            Err(PyValueError::new_err(format!(
+                "grads has {found} arrays for {count} parameters"
+            )))
+        };
+        // Nothing is taken out of a sequence of another length: it may go on for ever.
+        match grads.len() {
+            Ok(said) if said != count => return wrong(said),
+            _ => {}
+        }
+        let grads: Items<Bound<'py, PyAny>> = grads.extract()?;
+        let pairs = self.parameters.iter().zip(grads.iter());
+        let gradients = pairs.map(|(parameter, grad)| {
+            if grad.is_none() {
+                return Ok(None);
+            }
+            parameter.check(grad.py())?;
+            let name = || format!("grads[{:?}]", parameter.name);
+            let Layout { dtype, shape, .. } = &parameter.layout;
+            matching(name, grad, dtypes(*dtype), shape).map(Some)
+        });
+        Ok(Gradients {
+            arrays: gradients.collect::<PyResult<_>>()?,
+            flat: false,
+        })
+    }
+
+    /// The gradients of parameters of this dtype that are one buffer, as pieces of one array.
+    fn pieces<'py>(&self, grads: &Bound<'py, PyAny>, dtype: Dtype) -> PyResult<Gradients<'py>> {
+        let len = self.parameters.iter().map(|p| p.layout.len).sum();
+        let whole = matching(|| "grads".into(), grads, dtypes(dtype), &[len])?;
+        let mut start = 0;
+        let piece = |parameter: &Parameter| {
+            parameter.check(grads.py())?;
+            let piece = whole.piece(start, parameter.layout.len);
+            start += parameter.layout.len;
+            Ok(piece)
+        };
+        let pieces = self.parameters.iter().map(piece);
+        Ok(Gradients {
+            arrays: pieces.collect::<PyResult<_>>()?,
+            flat: true,
+        })
+    }
+
+    /// The memory of the gradients, none of which is written.
+    pub(super) fn read(
+        &self,
+        gradients: &Gradients<'_>,
+        written: &[Range<usize>],
+    ) -> PyResult<Vec<Range<usize>>> {
+        let mut read: Vec<Range<usize>> = Vec::new();
+        for memory in gradients.arrays.iter().flatten() {
+            let range = memory.range();
+            match read.last_mut() {
+                Some(last) if gradients.flat => last.end = range.end,
+                _ => read.push(range),
+            }
+        }
+        for range in &read {
+            let next = written.partition_point(|other| other.end <= range.start);
+            if next < written.len() && written[next].start < range.end && !range.is_empty() {
+                return Err(self.shared(&written[next], range, gradients));
+            }
+        }
+        Ok(read)
+    }
+
+    /// Refuses gradients that are to be written and cannot be.
+    pub(super) fn require_writable(&self, gradients: &Gradients<'_>) -> PyResult<()> {
+        for (parameter, memory) in self.parameters.iter().zip(&gradients.arrays) {
+            if memory.as_ref().is_some_and(|memory| !memory.writable) {
+                return Err(PyValueError::new_err(if gradients.flat {
+                    "grads is read-only".to_owned()
+                } else {
+                    format!("grads[{:?}] is read-only", parameter.name)
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    /// The error that names what shares memory.
+    fn shared(
+        &self,
+        written: &Range<usize>,
+        read: &Range<usize>,
+        gradients: &Gradients<'_>,
+    ) -> PyErr {
+        let start = written.start.max(read.start);
+        let owner = self.parameters.iter().find_map(|p| {
+            if p.layout.range().contains(&start) {
+                return Some(format!("params[{:?}]", p.name));
+            }
+            let has = |range: Range<usize>| range.contains(&start);
+            let mut slots = p.slots.iter();
+            let slot = slots.find(|slot| slot.ranges().any(has))?;
+            Some(format!("{} of {:?}", slot.name, p.name))
+        });
+        let pairs = self.parameters.iter().zip(&gradients.arrays);
+        let grad = pairs.into_iter().find_map(|(p, memory)| {
+            let held = memory.as_ref()?.range();
+            held.contains(&start)
+                .then(|| format!("grads[{:?}]", p.name))
+        });
+        PyValueError::new_err(format!(
+            "{} and {} share memory",
+            owner.unwrap_or_else(|| "params".into()),
+            grad.unwrap_or_else(|| "grads".into())
+        ))
+    }
+}

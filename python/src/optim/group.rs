@@ -1,0 +1,193 @@
+//! Parameter groups: dictionaries that users may change between steps, read anew at each.
+
+use fastoptim::optim::hyper::{self, Spec, Value};
+use fastoptim::optim::{Kind, Method};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString, PyTuple};
+
+use crate::error::to_py;
+use crate::memory::items::Items;
+
+/// What every optimizer has beside its own hyperparameters.
+const MAXIMIZE: Spec = Spec {
+    name: "maximize",
+    kind: hyper::Kind::Flag,
+};
+
+/// The keys of a group that the core reads.
+pub(crate) struct Keys {
+    kind: Kind,
+    specs: Vec<Py<PyString>>,
+    maximize: Py<PyString>,
+    params: Py<PyString>,
+}
+
+impl Keys {
+    pub(crate) fn new(py: Python<'_>, kind: Kind) -> Self {
+        let intern = |name| PyString::intern(py, name).unbind();
+        Self {
+            kind,
+            specs: kind.specs().iter().map(|spec| intern(spec.name)).collect(),
+            maximize: intern(MAXIMIZE.name),
+            params: intern("params"),
+        }
+    }
+
+    /// What a group asks for, checked. A hyperparameter that is a function is called with `steps`.
+    pub(crate) fn read(&self, group: &Bound<'_, PyAny>, steps: u64) -> PyResult<Group> {
+        let py = group.py();
+        let dict = group.cast::<PyDict>()?;
+        let mut values = Vec::with_capacity(self.specs.len());
+        let mut objects = Vec::with_capacity(self.specs.len() + 1);
+        for (spec, key) in self.kind.specs().iter().zip(&self.specs) {
+            let object = required(dict, key.bind(py))?;
+            values.push(value(spec, &object, steps)?);
+            objects.push(object.unbind());
+        }
+        let object = required(dict, self.maximize.bind(py))?;
+        let maximize = value(&MAXIMIZE, &object, steps)? == Value::Flag(true);
+        objects.push(object.unbind());
+        Ok(Group {
+            method: self.kind.method(&values).map_err(to_py)?,
+            maximize,
+            params: required(dict, self.params.bind(py))?.unbind(),
+            constant: objects.iter().all(|object| is_constant(object.bind(py))),
+            objects,
+        })
+    }
+
+    /// What stands under "params" of a group.
+    pub(crate) fn params<'py>(&self, group: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        required(group.cast::<PyDict>()?, self.params.bind(group.py()))
+    }
+
+    /// Whether reading the group again would give the same.
+    pub(crate) fn is_current(&self, known: &Group, group: &Bound<'_, PyAny>) -> PyResult<bool> {
+        if !known.constant {
+            return Ok(false);
+        }
+        let py = group.py();
+        let dict = group.cast::<PyDict>()?;
+        let keys = self.specs.iter().chain([&self.maximize, &self.params]);
+        for (key, object) in keys.zip(known.objects.iter().chain([&known.params])) {
+            match dict.get_item(key.bind(py))? {
+                Some(now) if now.is(object) => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What a group asked for when it was last read.
+pub(crate) struct Group {
+    pub(crate) method: Method,
+    pub(crate) maximize: bool,
+    /// What stands under "params".
+    pub(crate) params: Py<PyAny>,
+    /// The values it held. The same objects mean the same again where all are immutable.
+    objects: Vec<Py<PyAny>>,
+    constant: bool,
+}
+
+impl Group {
+    /// Shows the garbage collector what this holds.
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.params)?;
+        self.objects
+            .iter()
+            .try_for_each(|object| visit.call(object))
+    }
+}
+
+fn required<'py>(
+    group: &Bound<'py, PyDict>,
+    key: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
+    group
+        .get_item(key)?
+        .ok_or_else(|| PyValueError::new_err(format!("a parameter group lacks {key}")))
+}
+
+fn is_constant(object: &Bound<'_, PyAny>) -> bool {
+    let scalar = |object: &Bound<'_, PyAny>| {
+        object.is_exact_instance_of::<PyFloat>()
+            || object.is_exact_instance_of::<PyInt>()
+            || object.is_exact_instance_of::<PyBool>()
+            || object.is_exact_instance_of::<PyString>()
+            || object.is_none()
+    };
+    match object.cast_exact::<PyTuple>() {
+        Ok(tuple) => tuple.iter().all(|item| scalar(&item)),
+        Err(_) => scalar(object),
+    }
+}
+
+/// A hyperparameter as the core knows it.
+fn value(spec: &Spec, object: &Bound<'_, PyAny>, steps: u64) -> PyResult<Value> {
+    let called;
+    let object = if object.is_callable() {
+        called = object.call1((steps,))?;
+        &called
+    } else {
+        object
+    };
+    let wrong = |expected: &str| {
+        let shown = object.repr().map_or_else(|_| "?".into(), |r| r.to_string());
+        PyTypeError::new_err(format!("{} must be {expected}, got {shown}", spec.name))
+    };
+    let number = |item: &Bound<'_, PyAny>| -> PyResult<f64> {
+        if let Ok(x) = item.cast_exact::<PyFloat>() {
+            return Ok(x.value());
+        }
+        if item.is_instance_of::<PyBool>() || item.is_instance_of::<PyString>() {
+            return Err(wrong("a number"));
+        }
+        item.extract().map_err(|_| wrong("a number"))
+    };
+    let optional = |item: &Bound<'_, PyAny>| -> PyResult<Option<f64>> {
+        if item.is_none() {
+            Ok(None)
+        } else {
+            number(item).map(Some)
+        }
+    };
+    let items = |expected: &str| -> PyResult<Items<Bound<'_, PyAny>>> {
+        object.extract().map_err(|_| wrong(expected))
+    };
+    Ok(match spec.kind {
+        hyper::Kind::Number(_) => Value::Number(number(object)?),
+        hyper::Kind::Optional(_) => Value::Optional(optional(object)?),
+        hyper::Kind::Count(_) => {
+            Value::Number(number(object).map_err(|_| wrong("a whole number"))?)
+        }
+        hyper::Kind::Numbers(ranges) => {
+            let expected = format!("{} numbers", ranges.len());
+            let items = items(&expected)?;
+            if items.len() != ranges.len() {
+                return Err(wrong(&expected));
+            }
+            Value::Numbers(items.iter().map(number).collect::<PyResult<_>>()?)
+        }
+        hyper::Kind::OptionalFirst(_) => {
+            let expected = "a pair of numbers, the first of them perhaps None";
+            let items = items(expected)?;
+            let [a, b] = items.as_slice() else {
+                return Err(wrong(expected));
+            };
+            Value::OptionalFirst(optional(a)?, number(b)?)
+        }
+        hyper::Kind::Flag => Value::Flag(
+            object
+                .cast::<PyBool>()
+                .map_err(|_| wrong("a bool"))?
+                .is_true(),
+        ),
+        hyper::Kind::Word(_) => Value::Word(object.extract().map_err(|_| wrong("a string"))?),
+        hyper::Kind::OptionalWord(_) => {
+            Value::OptionalWord(object.extract().map_err(|_| wrong("a string or None"))?)
+        }
+    })
+}

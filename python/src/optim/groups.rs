@@ -1,0 +1,145 @@
+//! The groups: added once, and read anew at each step.
+
+use std::collections::HashSet;
+use std::sync::OnceLock;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::engine::Inner;
+use crate::error::to_py;
+use crate::memory::items::Items;
+use crate::memory::numpy::{Layout, check_disjoint, numbers};
+use crate::optim::parameter::Parameter;
+
+impl Inner {
+    /// Refuses other groups than those that were added, in their order.
+    pub(super) fn check_groups<'py>(
+        &self,
+        groups: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        if groups.len() != self.groups.len() {
+            return Err(PyValueError::new_err(format!(
+                "param_groups has {} groups, and {} were added: add_param_group adds one, and none \
+                 can be removed",
+                groups.len(),
+                self.groups.len()
+            )));
+        }
+        for (index, (known, group)) in self.groups.iter().zip(groups).enumerate() {
+            if !self.keys.params(&group)?.is(&known.params) {
+                return Err(PyValueError::new_err(format!(
+                    "the params of param_groups[{index}] are not those that were added there: \
+                     groups can be neither reordered nor given other params"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the groups anew, as far as they have changed.
+    pub(super) fn read_groups(&mut self, groups: &Bound<'_, PyList>) -> PyResult<()> {
+        self.check_groups(groups.iter())?;
+        let mut changed = Vec::new();
+        for (index, (known, group)) in self.groups.iter().zip(groups).enumerate() {
+            if !self.keys.is_current(known, &group)? {
+                changed.push((index, self.keys.read(&group, self.steps)?));
+            }
+        }
+        if !changed.is_empty() {
+            // A hyperparameter that is a function may have moved them.
+            self.check_groups(groups.iter())?;
+        }
+        for (index, group) in changed {
+            self.groups[index] = group;
+        }
+        Ok(())
+    }
+
+    /// Adds a group and allocates its state; nothing is added where anything is wrong. `flat` says
+    /// that the arrays are those of one buffer.
+    pub(super) fn add_group(
+        &mut self,
+        py: Python<'_>,
+        group: &Bound<'_, PyDict>,
+        names: Items<String>,
+        arrays: &[Bound<'_, PyAny>],
+        flat: bool,
+    ) -> PyResult<()> {
+        let read = self.keys.read(group, self.steps)?;
+        if names.len() != arrays.len() {
+            return Err(PyValueError::new_err(format!(
+                "params has {} arrays for {} names",
+                arrays.len(),
+                names.len()
+            )));
+        }
+        if arrays.is_empty() {
+            return Err(PyValueError::new_err("params is empty"));
+        }
+        let mut new = Vec::with_capacity(arrays.len());
+        let mut seen = HashSet::with_capacity(arrays.len());
+        for (name, object) in names.iter().zip(arrays) {
+            let argument = format!("params[{name:?}]");
+            if !seen.insert(name) || self.parameters.iter().any(|p| p.name == *name) {
+                return Err(PyValueError::new_err(format!(
+                    "{argument} is there already"
+                )));
+            }
+            let array = numbers(&argument, object)?;
+            array.require_writable(&argument)?;
+            read.method.check_shape(&array.shape).map_err(to_py)?;
+            new.push(Layout::of(&array));
+        }
+        if flat {
+            check_flat(&new)?;
+        }
+        let known = self
+            .parameters
+            .iter()
+            .map(|p| (p.name.as_str(), p.layout.range()));
+        let added = names.iter().zip(&new).map(|(n, l)| (n.as_str(), l.range()));
+        check_disjoint(&known.chain(added).collect::<Vec<_>>(), &[])?;
+
+        let before = self.parameters.len();
+        let initial = read.method.scalars();
+        let scalars = std::array::from_fn(|i| initial.get(i).map_or(0.0, |(_, x)| *x));
+        for ((name, object), layout) in names.into_iter().zip(arrays).zip(new) {
+            self.parameters.push(Parameter {
+                name,
+                array: object.clone().unbind(),
+                layout,
+                group: self.groups.len(),
+                step: 0,
+                scalars,
+                slots: Vec::new(),
+            });
+        }
+        self.groups.push(read);
+        if let Err(error) = self.allocate(py) {
+            self.parameters.truncate(before);
+            self.groups.pop();
+            return Err(error);
+        }
+        self.flat = flat && before == 0;
+        self.written = OnceLock::new();
+        Ok(())
+    }
+}
+
+/// Refuses parameters that are not the pieces of one buffer.
+fn check_flat(layouts: &[Layout]) -> PyResult<()> {
+    let alike = layouts
+        .windows(2)
+        .all(|pair| pair[0].dtype == pair[1].dtype);
+    // NumPy lets empty views start anywhere.
+    let ranges = layouts.iter().map(Layout::range).filter(|r| !r.is_empty());
+    let ranges: Vec<_> = ranges.collect();
+    if alike && ranges.windows(2).all(|pair| pair[0].end == pair[1].start) {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(
+        "params are not the arrays of one buffer, in order and without gaps",
+    ))
+}

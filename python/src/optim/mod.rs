@@ -1,0 +1,10 @@
+//! The engine behind every optimizer class.
+
+pub(crate) mod engine;
+mod gradients;
+mod group;
+mod groups;
+mod outputs;
+mod parameter;
+mod state;
+mod step;

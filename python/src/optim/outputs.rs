@@ -1,0 +1,123 @@
+//! What a step writes besides the parameters and their state.
+
+use std::ops::Range;
+
+use fastoptim::numeric::float::Float;
+use fastoptim::storage::Rounding;
+use fastoptim::sweep::epilogue::Epilogue;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::gradients::Gradients;
+use crate::memory::inflight::Ranges;
+use crate::memory::items::Items;
+use crate::memory::numpy::{Dtype, Layout, Memory, check_disjoint, matching};
+use crate::memory::view;
+use crate::optim::parameter::Parameter;
+
+/// The arrays that a step writes besides the parameters and their state.
+pub(super) struct Targets<'py> {
+    /// The moving averages, and how much of the difference they move by.
+    average: Option<(Vec<Memory<'py>>, f64)>,
+    copy: Option<Vec<Memory<'py>>>,
+    pub(super) clear_gradients: bool,
+}
+
+impl<'py> Targets<'py> {
+    pub(super) fn new(
+        parameters: &[Parameter],
+        average: Option<&(Items<Bound<'py, PyAny>>, f64)>,
+        copy: Option<&[Bound<'py, PyAny>]>,
+        clear_gradients: bool,
+    ) -> PyResult<Self> {
+        let all = |what: &str, arrays: &[Bound<'py, PyAny>], dtypes: fn(Dtype) -> Vec<Dtype>| {
+            if arrays.len() != parameters.len() {
+                return Err(PyValueError::new_err(format!(
+                    "{what} has {} arrays for {} parameters",
+                    arrays.len(),
+                    parameters.len()
+                )));
+            }
+            let target = |(parameter, array): (&Parameter, &Bound<'py, PyAny>)| {
+                let name = || format!("{what}[{:?}]", parameter.name);
+                let Layout { dtype, shape, .. } = &parameter.layout;
+                let memory = matching(name, array, &dtypes(*dtype), shape)?;
+                if memory.writable {
+                    Ok(memory)
+                } else {
+                    Err(PyValueError::new_err(format!("{} is read-only", name())))
+                }
+            };
+            parameters.iter().zip(arrays).map(target).collect()
+        };
+        let average = average
+            .map(|(arrays, weight)| {
+                Ok::<_, PyErr>((all("ema", arrays, |d| vec![d.arithmetic()])?, *weight))
+            })
+            .transpose()?;
+        let halves = |_| vec![Dtype::BF16, Dtype::F16];
+        let copy = copy
+            .map(|arrays| all("copy_to", arrays, halves))
+            .transpose()?;
+        Ok(Self {
+            average,
+            copy,
+            clear_gradients,
+        })
+    }
+
+    /// Whether a step writes nothing but the parameters and their state.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.average.is_none() && self.copy.is_none() && !self.clear_gradients
+    }
+
+    /// All memory that a step writes and reads, if none of it is shared.
+    pub(super) fn disjoint(
+        &self,
+        written: &[Range<usize>],
+        gradients: &Gradients<'_>,
+    ) -> PyResult<[Ranges; 2]> {
+        let mut writes: Vec<(&str, Range<usize>)> = Vec::new();
+        writes.extend(written.iter().map(|range| ("params", range.clone())));
+        let averages = self.average.iter().flat_map(|(arrays, _)| arrays);
+        writes.extend(averages.map(|memory| ("ema", memory.range())));
+        let copies = self.copy.iter().flatten();
+        writes.extend(copies.map(|memory| ("copy_to", memory.range())));
+        let grads = gradients.arrays.iter().flatten();
+        let grads = grads.map(|memory| ("grads", memory.range()));
+        let mut reads = Vec::new();
+        if self.clear_gradients {
+            writes.extend(grads);
+        } else {
+            reads.extend(grads);
+        }
+        check_disjoint(&writes, &reads)?;
+        let ranges =
+            |named: Vec<(&str, Range<usize>)>| named.into_iter().map(|(_, range)| range).collect();
+        Ok([ranges(writes), ranges(reads)])
+    }
+
+    /// What is done after the update of one parameter. With `iterate` the averaged iterate of
+    /// schedule-free parameters is followed.
+    ///
+    /// # Safety
+    /// This outlives `'a`, and nobody else has the targets meanwhile.
+    pub(super) unsafe fn epilogue<'a, T: Float>(
+        &self,
+        index: usize,
+        iterate: Option<f64>,
+    ) -> Epilogue<'a, T> {
+        // SAFETY: `matching` found elements of this dtype, aligned, and `memory` holds their array;
+        // that this outlives `'a` and nobody else has them is this function's contract.
+        let target = |memory: &Memory<'_>| unsafe {
+            view::written(memory.dtype, memory.data, memory.len, || Rounding::Nearest)
+        };
+        let average = self.average.as_ref();
+        Epilogue {
+            average: average.map(|(arrays, weight)| (target(&arrays[index]), *weight)),
+            copy: self.copy.as_ref().map(|arrays| target(&arrays[index])),
+            iterate,
+            clear_gradient: self.clear_gradients,
+        }
+    }
+}

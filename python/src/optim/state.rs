@@ -1,0 +1,358 @@
+//! The state of the parameters: what there is, its allocation, and copies of it.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use numpy::{PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use super::engine::Inner;
+use crate::memory::inflight::{self, Ranges};
+use crate::memory::items::Items;
+use crate::memory::numpy::Dtype;
+use crate::memory::slab::Slab;
+use crate::optim::group::Group;
+use crate::optim::parameter::{Parameter, Piece, Slot, scale_count};
+
+/// The state of one parameter as a copy: its steps, its numbers and its arrays by name.
+pub(super) type Saved<'py> = (
+    u64,
+    Vec<(&'static str, f64)>,
+    Vec<(String, Bound<'py, PyAny>)>,
+);
+
+/// What the state of one parameter may be: its numbers with what they are at first, and its arrays
+/// with dtype, shape and whether a step needs them.
+pub(super) type Expected = (
+    Vec<(&'static str, f64)>,
+    Vec<(String, String, Vec<usize>, bool)>,
+);
+
+/// The state of one parameter to take over.
+pub(super) type Restored<'py> = (u64, Items<f64>, HashMap<String, Bound<'py, PyAny>>);
+
+/// The name under which the scales of a state array stand.
+fn scale_name(name: &str) -> String {
+    format!("{name}_scale")
+}
+
+/// One array to be allocated. Those of one label and dtype come in one slab.
+struct Wanted {
+    label: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+}
+
+impl Wanted {
+    fn bytes(&self) -> Option<usize> {
+        let dims = self.shape.iter();
+        dims.copied()
+            .try_fold(self.dtype.size(), usize::checked_mul)
+    }
+}
+
+/// Allocates zeros.
+fn allocate(py: Python<'_>, wanted: &[Wanted]) -> PyResult<Vec<Piece>> {
+    let key = |index: usize| (&wanted[index].label, wanted[index].dtype.to_string());
+    let mut order: Vec<usize> = (0..wanted.len()).collect();
+    // The sort is stable, so parameters keep their order in a slab.
+    order.sort_by_key(|&index| key(index));
+    let mut pieces: Vec<Option<Piece>> = wanted.iter().map(|_| None).collect();
+    for run in order.chunk_by(|&a, &b| key(a) == key(b)) {
+        let refuse = || PyMemoryError::new_err(format!("cannot allocate {}", wanted[run[0]].label));
+        let mut offsets = vec![0];
+        for (&index, place) in run.iter().zip(0..) {
+            let bytes = wanted[index].bytes();
+            let end = bytes.and_then(|bytes| bytes.checked_add(offsets[place]));
+            offsets.push(end.ok_or_else(refuse)?);
+        }
+        let slab = Bound::new(py, Slab::zeros(offsets[run.len()])?)?;
+        for (&index, offset) in run.iter().zip(offsets) {
+            let Wanted { dtype, shape, .. } = &wanted[index];
+            pieces[index] = Some(Piece::new(&slab, offset, *dtype, shape));
+        }
+    }
+    Ok(pieces.into_iter().flatten().collect())
+}
+
+impl Inner {
+    /// Allocates what the hyperparameters ask for and the parameters lack, all or nothing, and says
+    /// what that was. Most state cannot start late: AMSGrad's maximum would have missed the past.
+    pub(super) fn allocate(&mut self, py: Python<'_>) -> PyResult<Vec<(usize, &'static str)>> {
+        let mut lacking = Vec::new();
+        for (index, parameter) in self.parameters.iter().enumerate() {
+            let method = &self.groups[parameter.group].method;
+            for &name in method.state(parameter.layout.shape.len()) {
+                if parameter.slot(name).is_some() {
+                    continue;
+                }
+                if parameter.step > 0 && name != "momentum_buffer" {
+                    return Err(PyValueError::new_err(format!(
+                        "{name} of parameter {:?} cannot start after its first step",
+                        parameter.name
+                    )));
+                }
+                lacking.push((index, name));
+            }
+        }
+        self.add_slots(py, &lacking)?;
+        Ok(lacking)
+    }
+
+    /// Takes back what `allocate` gave.
+    pub(super) fn retract(&mut self, given: &[(usize, &'static str)]) {
+        for &(index, name) in given {
+            let slots = &mut self.parameters[index].slots;
+            slots.retain(|slot| slot.name != name);
+        }
+        if !given.is_empty() {
+            self.written = OnceLock::new();
+        }
+    }
+
+    /// Allocates state arrays of parameters by their index.
+    fn add_slots(&mut self, py: Python<'_>, lacking: &[(usize, &'static str)]) -> PyResult<()> {
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let mut wanted = Vec::new();
+        for &(index, name) in lacking {
+            let parameter = &self.parameters[index];
+            let layout = &parameter.layout;
+            let method = &self.groups[parameter.group].method;
+            let shape = method.state_shape(name, &layout.shape);
+            let dtype = self.storage.of(name, layout.dtype);
+            let scales = scale_count(shape.iter().product());
+            wanted.push(Wanted {
+                label: name.to_owned(),
+                dtype,
+                shape,
+            });
+            if is_scaled(dtype) {
+                wanted.push(Wanted {
+                    label: scale_name(name),
+                    dtype: Dtype::F32,
+                    shape: vec![scales],
+                });
+            }
+        }
+        let mut pieces = allocate(py, &wanted)?.into_iter();
+        for &(index, name) in lacking {
+            let Some(numbers) = pieces.next() else {
+                break;
+            };
+            let scales = if is_scaled(numbers.dtype) {
+                pieces.next()
+            } else {
+                None
+            };
+            self.parameters[index].slots.push(Slot {
+                name,
+                numbers,
+                scales,
+                started: false,
+            });
+        }
+        self.written = OnceLock::new();
+        Ok(())
+    }
+
+    /// Allocates what the hyperparameters ask for and what a restored state has.
+    fn make_room(&mut self, py: Python<'_>, state: &[Restored<'_>]) -> PyResult<()> {
+        let mut lacking = Vec::new();
+        for (index, (parameter, (_, _, arrays))) in self.parameters.iter().zip(state).enumerate() {
+            let method = &self.groups[parameter.group].method;
+            let needed = method.state(parameter.layout.shape.len());
+            let others = method.optional_state();
+            let given = |name: &&&str| arrays.contains_key(**name) && !needed.contains(name);
+            let names = needed.iter().chain(others.iter().filter(given));
+            let lacks = names.filter(|name| parameter.slot(name).is_none());
+            lacking.extend(lacks.map(|&name| (index, name)));
+        }
+        self.add_slots(py, &lacking)
+    }
+
+    /// All memory that a step writes in any case, by address.
+    pub(super) fn written(&self) -> Ranges {
+        let make = || {
+            let mut ranges: Vec<Range<usize>> = Vec::with_capacity(self.parameters.len());
+            for parameter in &self.parameters {
+                ranges.extend(parameter.slots.iter().flat_map(Slot::ranges));
+                ranges.push(parameter.layout.range());
+            }
+            ranges.retain(|range| !range.is_empty());
+            ranges.sort_unstable_by_key(|range| range.start);
+            // They do not overlap; those that touch become one.
+            ranges.dedup_by(|next, last| {
+                let touch = last.end == next.start;
+                if touch {
+                    last.end = next.end;
+                }
+                touch
+            });
+            ranges.into()
+        };
+        Arc::clone(self.written.get_or_init(make))
+    }
+
+    /// Views of the state arrays of one parameter by name, each with whether it holds anything yet.
+    pub(super) fn views<'py>(
+        py: Python<'py>,
+        parameter: &Parameter,
+    ) -> PyResult<Vec<(String, Bound<'py, PyAny>, bool)>> {
+        let mut views = Vec::new();
+        for slot in &parameter.slots {
+            let mut add = |name, piece: &Piece| {
+                views.push((name, piece.view(py)?.into_any(), slot.started));
+                Ok::<_, PyErr>(())
+            };
+            add(slot.name.to_owned(), &slot.numbers)?;
+            if let Some(scales) = &slot.scales {
+                add(scale_name(slot.name), scales)?;
+            }
+        }
+        Ok(views)
+    }
+
+    /// The numbers in the state of one parameter beside its step.
+    pub(super) fn numbers(&self, parameter: &Parameter) -> Vec<(&'static str, f64)> {
+        let names = self.groups[parameter.group].method.scalars();
+        let pairs = names.iter().zip(parameter.scalars);
+        pairs.map(|((name, _), x)| (*name, x)).collect()
+    }
+
+    /// The state of all parameters with views of its arrays; none of one that no step has touched.
+    pub(super) fn saved<'py>(&self, py: Python<'py>) -> PyResult<Vec<Option<Saved<'py>>>> {
+        let save = |parameter: &Parameter| {
+            let views = Self::views(py, parameter)?.into_iter();
+            let started = views.filter(|(.., started)| *started);
+            let arrays: Vec<_> = started.map(|(name, view, _)| (name, view)).collect();
+            let scalars = self.numbers(parameter);
+            let initial = self.groups[parameter.group].method.scalars();
+            let touched = parameter.step > 0 || !arrays.is_empty() || scalars != initial;
+            Ok(touched.then_some((parameter.step, scalars, arrays)))
+        };
+        self.parameters.iter().map(save).collect()
+    }
+
+    /// What the state of each parameter may be under other groups.
+    pub(super) fn expect(&self, groups: &[Group]) -> Vec<Expected> {
+        let expect = |parameter: &Parameter| {
+            let method = &groups[parameter.group].method;
+            let layout = &parameter.layout;
+            let names = method.state(layout.shape.len());
+            let others = method.optional_state();
+            let others = others.iter().filter(|name| !names.contains(name));
+            let all = names.iter().map(|name| (*name, true));
+            let mut arrays = Vec::new();
+            for (name, needed) in all.chain(others.map(|name| (*name, false))) {
+                let shape = method.state_shape(name, &layout.shape);
+                let dtype = self.storage.of(name, layout.dtype);
+                let scales = scale_count(shape.iter().product());
+                // Momentum may be switched on at any step.
+                let needed = needed && name != "momentum_buffer";
+                arrays.push((name.to_owned(), dtype.to_string(), shape, needed));
+                if is_scaled(dtype) {
+                    let dtype = Dtype::F32.to_string();
+                    arrays.push((scale_name(name), dtype, vec![scales], needed));
+                }
+            }
+            (method.scalars(), arrays)
+        };
+        self.parameters.iter().map(expect).collect()
+    }
+
+    /// Takes over groups and state that are what `expect` asks for. State arrays that are not given
+    /// hold nothing.
+    pub(super) fn take_over(
+        &mut self,
+        py: Python<'_>,
+        groups: &Bound<'_, PyList>,
+        state: &[Restored<'_>],
+        steps: u64,
+    ) -> PyResult<()> {
+        if state.len() != self.parameters.len() {
+            return Err(PyValueError::new_err(format!(
+                "state of {} parameters for {}",
+                state.len(),
+                self.parameters.len()
+            )));
+        }
+        let _guard = inflight::register(self.written(), Vec::new().into())?;
+        let before = std::mem::replace(&mut self.steps, steps);
+        let ready = self
+            .read_groups(groups)
+            .and_then(|()| self.make_room(py, state))
+            .and_then(|()| self.assignments(py, state));
+        let assignments = match ready {
+            Ok(assignments) => assignments,
+            Err(error) => {
+                self.steps = before;
+                return Err(error);
+            }
+        };
+        for (parameter, (step, scalars, arrays)) in self.parameters.iter_mut().zip(state) {
+            parameter.step = *step;
+            for (own, new) in parameter.scalars.iter_mut().zip(scalars.iter()) {
+                *own = *new;
+            }
+            for slot in &mut parameter.slots {
+                slot.started = arrays.contains_key(slot.name);
+            }
+        }
+        for (view, value) in assignments {
+            view.set_item(py.Ellipsis(), value)?;
+        }
+        Ok(())
+    }
+
+    /// Views of all state arrays, each with the array that a restored state has for it, or 0.
+    fn assignments<'py>(
+        &self,
+        py: Python<'py>,
+        state: &[Restored<'py>],
+    ) -> PyResult<Vec<(Bound<'py, PyUntypedArray>, Bound<'py, PyAny>)>> {
+        let mut assignments = Vec::new();
+        for (parameter, (_, _, arrays)) in self.parameters.iter().zip(state) {
+            for slot in &parameter.slots {
+                let numbers = (slot.name.to_owned(), &slot.numbers);
+                let scales = slot.scales.iter();
+                let scales = scales.map(|piece| (scale_name(slot.name), piece));
+                for (name, piece) in std::iter::once(numbers).chain(scales) {
+                    let value = match arrays.get(&name) {
+                        Some(given) => fitting(piece, &name, given)?.clone(),
+                        None => 0u8.into_pyobject(py)?.into_any(),
+                    };
+                    assignments.push((piece.view(py)?, value));
+                }
+            }
+        }
+        Ok(assignments)
+    }
+}
+
+/// The array that is to be copied into a piece, if it has its dtype and shape.
+fn fitting<'a, 'py>(
+    piece: &Piece,
+    name: &str,
+    given: &'a Bound<'py, PyAny>,
+) -> PyResult<&'a Bound<'py, PyAny>> {
+    let array = given.cast::<PyUntypedArray>()?;
+    if Dtype::of(&array.dtype()) == Some(piece.dtype) && array.shape() == piece.shape {
+        return Ok(given);
+    }
+    Err(PyValueError::new_err(format!(
+        "{name} must be {} of shape {:?}, got {} of shape {:?}",
+        piece.dtype,
+        piece.shape,
+        array.dtype(),
+        array.shape()
+    )))
+}
+
+fn is_scaled(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::I8 | Dtype::U8)
+}

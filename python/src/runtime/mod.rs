@@ -1,0 +1,6 @@
+//! What calls from Python meet: threads, forks, interrupts.
+
+pub(crate) mod commit;
+pub(crate) mod exclusive;
+pub(crate) mod process;
+pub(crate) mod threads;

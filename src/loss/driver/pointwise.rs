@@ -1,0 +1,246 @@
+//! Driver of the elementwise losses.
+//!
+//! Elements go in blocks of `BLOCK`; within a block, element `i` goes to lane `i % LANES` in
+//! `f64`. Lanes and blocks are combined by their number alone.
+
+use crate::error::Result;
+use crate::exec::isa::{self, Kernel};
+use crate::exec::pool;
+use crate::loss::{Buffers, Input, Partials, Reduction, piece};
+use crate::numeric::float::Float;
+use crate::reduce::VECTOR;
+
+/// A loss of one element at a time.
+pub trait Pointwise<T: Float>: Copy + Send + Sync {
+    /// The type of the values: `T`, or `f64` where they may leave the range of `f32`. With `f64` the
+    /// loop of a loss on `f32` takes half as many elements at once.
+    type Value: Float;
+
+    /// The value for input `x` and target `y`, and its derivative by `x`.
+    fn at(self, x: T, y: T) -> (Self::Value, T);
+}
+
+/// A loss of a piece of elements at a time, for those that read more than input and target.
+pub(crate) trait Piecewise<T: Float>: Copy + Send + Sync {
+    /// As [`Pointwise::Value`].
+    type Value: Float;
+
+    /// The values of `n` elements from `start`, and the derivatives; whatever it is for the rest,
+    /// which is padding.
+    fn piece(
+        self,
+        start: usize,
+        n: usize,
+        x: &[T; LANES],
+        y: &[T; LANES],
+    ) -> ([Self::Value; LANES], [T; LANES]);
+}
+
+/// A loss of one element at a time, of a piece of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Each<L>(pub(crate) L);
+
+impl<T: Float, L: Pointwise<T>> Piecewise<T> for Each<L> {
+    type Value = L::Value;
+
+    #[inline(always)]
+    fn piece(
+        self,
+        _start: usize,
+        _n: usize,
+        x: &[T; LANES],
+        y: &[T; LANES],
+    ) -> ([L::Value; LANES], [T; LANES]) {
+        let mut values = [L::Value::ZERO; LANES];
+        let mut derivatives = [T::ZERO; LANES];
+        for i in 0..LANES {
+            (values[i], derivatives[i]) = self.0.at(x[i], y[i]);
+        }
+        (values, derivatives)
+    }
+}
+
+/// Elements per block: input, target and gradient in `f32` fit L1.
+const BLOCK: usize = 4096;
+
+/// Elements per piece, and the lanes of its sum: 32 `f64` fill four AVX-512 or eight AVX2 registers.
+pub(crate) const LANES: usize = 32;
+
+/// Lanes as the registers they are in: arrays that change as a whole stay there.
+type Vectors = [[f64; VECTOR]; LANES / VECTOR];
+
+/// Blocks per chunk of parallel work.
+const CHUNK: usize = 8;
+
+struct Block<'a, T, L> {
+    loss: L,
+    buffers: Buffers<'a, T>,
+    target: &'a [T],
+    start: usize,
+    end: usize,
+    scale: T,
+}
+
+impl<T: Float, L: Piecewise<T>> Block<'_, T, L> {
+    #[inline(always)]
+    fn step(&self, start: usize, n: usize, sums: Vectors) -> Vectors {
+        let x: [T; LANES] = self.buffers.read(start, n, T::ZERO);
+        let y: [T; LANES] = piece(self.target, start, n);
+        let (mut values, mut gradient) = self.loss.piece(start, n, &x, &y);
+        for i in 0..LANES {
+            gradient[i] = gradient[i] * self.scale;
+        }
+        self.buffers.write(start, n, &gradient);
+        self.buffers.write_values(start, n, &values);
+        // Padding has values too.
+        for i in n..LANES {
+            values[i] = L::Value::ZERO;
+        }
+        std::array::from_fn(|k| {
+            std::array::from_fn(|i| sums[k][i] + values[VECTOR * k + i].to_f64())
+        })
+    }
+}
+
+impl<T: Float, L: Piecewise<T>> Kernel for Block<'_, T, L> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let mut sums = [[0.0; VECTOR]; LANES / VECTOR];
+        let mut start = self.start;
+        while start + LANES <= self.end {
+            sums = self.step(start, LANES, sums);
+            start += LANES;
+        }
+        if start < self.end {
+            sums = self.step(start, self.end - start, sums);
+        }
+        let mut lanes = [0.0; LANES];
+        for i in 0..LANES {
+            lanes[i] = sums[i / VECTOR][i % VECTOR];
+        }
+        sum(lanes)
+    }
+}
+
+/// Lanes in one, by halves.
+#[inline(always)]
+pub(crate) fn sum<const N: usize>(mut lanes: [f64; N]) -> f64 {
+    let mut width = N / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The value of a loss under `reduction` (0 for [`Reduction::None`]), and its gradient times
+/// `loss_scale`.
+///
+/// # Errors
+/// Lengths differ.
+pub fn compute<T: Float, L: Pointwise<T>>(
+    loss: L,
+    input: Input<'_, T>,
+    target: &[T],
+    reduction: Reduction<'_, T>,
+    loss_scale: f64,
+) -> Result<f64> {
+    compute_pieces(Each(loss), input, target, reduction, loss_scale)
+}
+
+/// [`compute`] piece by piece.
+pub(crate) fn compute_pieces<T: Float, L: Piecewise<T>>(
+    loss: L,
+    input: Input<'_, T>,
+    target: &[T],
+    mut reduction: Reduction<'_, T>,
+    loss_scale: f64,
+) -> Result<f64> {
+    let mean = matches!(reduction, Reduction::Mean);
+    let len = target.len();
+    // SAFETY: each task below has blocks of its own, and each block elements of its own.
+    let buffers = unsafe { Buffers::new(input, len, &mut reduction, len) }?;
+    let count = if mean { len as f64 } else { 1.0 };
+    let scale = T::from_f64(loss_scale / count);
+    let tier = isa::current();
+    let blocks = len.div_ceil(BLOCK);
+    let partials = Partials::new(blocks);
+    // Three streams where AdamW has seven.
+    pool::run(blocks.div_ceil(CHUNK), len / 2, |chunk| {
+        for block in chunk * CHUNK..((chunk + 1) * CHUNK).min(blocks) {
+            let start = block * BLOCK;
+            let end = len.min(start + BLOCK);
+            partials.set(
+                block,
+                tier.run(Block {
+                    loss,
+                    buffers,
+                    target,
+                    start,
+                    end,
+                    scale,
+                }),
+            );
+        }
+    });
+    Ok(partials.total() / count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::isa::Tier;
+    use crate::loss::mse::Mse;
+
+    fn check<T: Float>() {
+        let sizes: Vec<usize> = if cfg!(miri) {
+            vec![0, 1, LANES, LANES + 1, BLOCK + 1]
+        } else {
+            let large = [BLOCK - 1, BLOCK, BLOCK + 1, 300_001];
+            (0..70).chain(large).collect()
+        };
+        for n in sizes {
+            let x: Vec<T> = (0..n).map(|i| T::from_f64((i % 97) as f64 / 7.0)).collect();
+            let y: Vec<T> = (0..n).map(|i| T::from_f64((i % 89) as f64 / 9.0)).collect();
+            let run = |in_place: bool| {
+                let mut gradient = x.clone();
+                let input = if in_place {
+                    Input::InPlace(&mut gradient)
+                } else {
+                    Input::Gradient(&x, &mut gradient)
+                };
+                let value = compute(Mse, input, &y, Reduction::Sum, 1.0);
+                (value.expect("good arguments"), gradient)
+            };
+            let expected = isa::with_tier(Tier::Baseline, || run(false)).expect("supported");
+            let square = |(x, y): (&T, &T)| (*x - *y).to_f64() * (*x - *y).to_f64();
+            let sum: f64 = x.iter().zip(&y).map(square).sum();
+            assert!((expected.0 - sum).abs() <= 1e-12 * sum);
+            for tier in Tier::supported() {
+                for count in [1, 2, 3] {
+                    let call = || pool::with_threads(count, || run(count == 3));
+                    assert!(
+                        isa::with_tier(tier, call).expect("supported") == expected,
+                        "{n}"
+                    );
+                }
+            }
+            let mut values = vec![T::ZERO; n];
+            let each = Reduction::None(&mut values);
+            compute(Mse, Input::Value(&x), &y, each, 1.0).expect("good arguments");
+            for (value, pair) in values.iter().zip(x.iter().zip(&y)) {
+                assert_eq!(*value, T::from_f64(square(pair)));
+            }
+        }
+    }
+
+    #[test]
+    fn tiers_threads_and_places_give_the_same_bits() {
+        check::<f32>();
+        check::<f64>();
+    }
+}

@@ -1,0 +1,130 @@
+//! Driver of the losses of rows, one row of scores per example.
+//!
+//! Rows go in blocks whose size depends on the number of classes alone; blocks are combined by a
+//! fixed tree.
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::exec::isa::{self, Kernel};
+use crate::exec::pool;
+use crate::loss::Partials;
+
+/// Elements per block, about: 16 KiB of `f32`. Under Miri small arrays have several, as with
+/// [`pool::CHUNK`].
+const BLOCK: usize = if cfg!(miri) { 128 } else { 4096 };
+
+/// Elements per chunk of parallel work, about: long enough runs for the prefetcher.
+const CHUNK: usize = if cfg!(miri) { BLOCK } else { 8 * BLOCK };
+
+/// Block lengths are a multiple of this, so that a kernel may take as many rows at once.
+pub(crate) const GROUP: usize = 32;
+
+/// A loss of rows.
+pub(crate) trait Rows: Copy + Send + Sync {
+    /// The sum of the values of some rows. `#[inline(always)]`, as in a [`Kernel`].
+    fn sum(self, rows: Range<usize>) -> f64;
+}
+
+/// The most rows of no elements: all that stands between them and a loop without end, because there
+/// is no memory that bounds their number.
+const EMPTY_ROWS: usize = 1 << 24;
+
+/// How many elements a number of rows of some length have.
+///
+/// # Errors
+/// More than can be counted, or more than [`EMPTY_ROWS`] rows of none.
+pub(crate) fn elements([rows, length]: [usize; 2]) -> Result<usize> {
+    match rows.checked_mul(length) {
+        Some(elements) if length > 0 || rows <= EMPTY_ROWS => Ok(elements),
+        _ => Err(Error::Value(format!(
+            "{rows} rows of {length} elements are too many"
+        ))),
+    }
+}
+
+struct Block<R> {
+    loss: R,
+    rows: Range<usize>,
+}
+
+impl<R: Rows> Kernel for Block<R> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        self.loss.sum(self.rows)
+    }
+}
+
+/// Rows per block: whole groups where rows are short, single rows where they are long.
+fn rows_per_block(classes: usize) -> usize {
+    let rows = BLOCK / classes.max(1);
+    if rows >= GROUP {
+        rows - rows % GROUP
+    } else {
+        rows.max(1)
+    }
+}
+
+/// The sum of the values of all rows.
+pub(crate) fn sum<R: Rows>(loss: R, rows: usize, classes: usize) -> f64 {
+    let tier = isa::current();
+    let length = rows_per_block(classes);
+    let blocks = rows.div_ceil(length);
+    let block = |index: usize| {
+        let rows = index * length..rows.min((index + 1) * length);
+        tier.run(Block { loss, rows })
+    };
+    if blocks <= 1 {
+        return if blocks == 1 { block(0) } else { 0.0 };
+    }
+    let partials = Partials::new(blocks);
+    // An exponential costs about as much as an AdamW step of one element.
+    let per_chunk = (CHUNK / (length * classes).max(1)).max(1);
+    let work = rows.saturating_mul(classes);
+    pool::run(blocks.div_ceil(per_chunk), work, |chunk| {
+        for index in chunk * per_chunk..((chunk + 1) * per_chunk).min(blocks) {
+            partials.set(index, block(index));
+        }
+    });
+    partials.total()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Copy)]
+    struct Count;
+
+    impl Rows for Count {
+        #[inline(always)]
+        fn sum(self, rows: Range<usize>) -> f64 {
+            rows.len() as f64
+        }
+    }
+
+    #[test]
+    fn elements_that_cannot_be_counted_are_refused() {
+        assert_eq!(elements([0, usize::MAX]), Ok(0));
+        assert_eq!(elements([EMPTY_ROWS, 0]), Ok(0));
+        assert_eq!(elements([usize::MAX, 1]), Ok(usize::MAX));
+        for shape in [
+            [EMPTY_ROWS + 1, 0],
+            [usize::MAX / 2 + 1, 2],
+            [1 << 33, 1 << 33],
+        ] {
+            assert!(matches!(elements(shape), Err(Error::Value(_))), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn every_row_is_in_one_block() {
+        for classes in [0, 1, 3, 10, 127, 128, 129, 1000, 100_000] {
+            for rows in [0, 1, 31, 32, 33, if cfg!(miri) { 70 } else { 5000 }] {
+                assert_eq!(sum(Count, rows, classes), rows as f64, "{rows} x {classes}");
+            }
+        }
+    }
+}

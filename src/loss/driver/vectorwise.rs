@@ -1,0 +1,233 @@
+//! Driver of the losses of vectors, where a row of every input belongs to one example.
+//!
+//! A first pass over a row sums terms of its elements, the sums become a value, and a second pass
+//! writes the gradients, while the row is in L1. All of it is in `f64`: distances are small
+//! differences.
+
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::loss::driver::rowwise;
+use crate::loss::{Buffers, Input, Reduction, several};
+use crate::numeric::float::Float;
+
+/// What the terms of a row add up to.
+pub trait Total: Copy + Send + Sync {
+    /// That of nothing.
+    const ZERO: Self;
+    /// With one more term.
+    fn add(self, term: f64) -> Self;
+    /// Two in one.
+    fn join(self, other: Self) -> Self;
+}
+
+impl Total for f64 {
+    const ZERO: Self = 0.0;
+
+    #[inline(always)]
+    fn add(self, term: f64) -> Self {
+        self + term
+    }
+
+    #[inline(always)]
+    fn join(self, other: Self) -> Self {
+        self + other
+    }
+}
+
+/// A loss of `G` vectors, from `K` totals over their elements.
+pub trait Vectors<const G: usize, const K: usize>: Copy + Send + Sync {
+    /// What is added up.
+    type Total: Total;
+    /// What the second pass knows of the first.
+    type Slope: Copy;
+    /// What one element of each vector adds to the totals.
+    fn terms(self, x: [f64; G]) -> [f64; K];
+    /// The value of a row.
+    fn value(self, row: usize, totals: [Self::Total; K]) -> (f64, Self::Slope);
+    /// The derivatives by one element of each vector.
+    fn derivatives(self, slope: Self::Slope, x: [f64; G]) -> [f64; G];
+}
+
+/// Three totals of 16 `f64` lanes fill six AVX-512 or twelve AVX2 registers.
+const LANES: usize = 16;
+
+#[derive(Clone, Copy)]
+struct Rows<'a, T, L, const G: usize, const K: usize> {
+    loss: L,
+    buffers: [Buffers<'a, T>; G],
+    length: usize,
+    scale: f64,
+}
+
+impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> Rows<'_, T, L, G, K> {
+    /// # Safety
+    /// `n <= LANES` elements from `start` are in bounds of every buffer.
+    #[inline(always)]
+    unsafe fn read(&self, start: usize, n: usize) -> [[f64; LANES]; G] {
+        let mut wide = [[0.0; LANES]; G];
+        for g in 0..G {
+            // SAFETY: n <= LANES elements from `start` are in bounds by this function's own contract.
+            let x: [T; LANES] = unsafe { self.buffers[g].read_unchecked(start, n, T::ZERO) };
+            for i in 0..LANES {
+                wide[g][i] = x[i].to_f64();
+            }
+        }
+        wide
+    }
+
+    /// # Safety
+    /// `n <= LANES` elements from `start` are in bounds of every buffer.
+    #[inline(always)]
+    unsafe fn add(&self, start: usize, n: usize, lanes: &mut [[L::Total; LANES]; K]) {
+        // SAFETY: n <= LANES elements from `start` are in bounds by this function's own contract.
+        let x = unsafe { self.read(start, n) };
+        let mut terms = [[0.0; LANES]; K];
+        for i in 0..LANES {
+            let mut element = [0.0; G];
+            for g in 0..G {
+                element[g] = x[g][i];
+            }
+            let term = self.loss.terms(element);
+            for k in 0..K {
+                terms[k][i] = term[k];
+            }
+        }
+        for k in 0..K {
+            // Whole pieces first, so that their loop has a constant length.
+            if n == LANES {
+                for i in 0..LANES {
+                    lanes[k][i] = lanes[k][i].add(terms[k][i]);
+                }
+            } else {
+                for i in 0..n {
+                    lanes[k][i] = lanes[k][i].add(terms[k][i]);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// `n <= LANES` elements from `start` are in bounds of every buffer.
+    #[inline(always)]
+    unsafe fn write(&self, start: usize, n: usize, slope: L::Slope) {
+        // SAFETY: n <= LANES elements from `start` are in bounds by this function's own contract.
+        let x = unsafe { self.read(start, n) };
+        let mut gradients = [[T::ZERO; LANES]; G];
+        for i in 0..LANES {
+            let mut element = [0.0; G];
+            for g in 0..G {
+                element[g] = x[g][i];
+            }
+            let derivatives = self.loss.derivatives(slope, element);
+            for g in 0..G {
+                gradients[g][i] = T::from_f64(derivatives[g] * self.scale);
+            }
+        }
+        for g in 0..G {
+            // SAFETY: n <= LANES elements from `start` are in bounds by this function's own contract.
+            unsafe { self.buffers[g].write_unchecked(start, n, &gradients[g]) };
+        }
+    }
+
+    #[inline(always)]
+    fn row(&self, row: usize) -> f64 {
+        let start = row * self.length;
+        // Once for all pieces, which are short: a check of each costs a tenth of the time. All buffers
+        // have the same length, as `compute` made them.
+        self.buffers[0].check(start, self.length);
+        let whole = self.length - self.length % LANES;
+        let rest = self.length - whole;
+        let mut lanes = [[L::Total::ZERO; LANES]; K];
+        let mut j = 0;
+        while j < whole {
+            // SAFETY: the piece lies in the row, which is in bounds, and has LANES elements.
+            unsafe { self.add(start + j, LANES, &mut lanes) };
+            j += LANES;
+        }
+        if rest > 0 {
+            // SAFETY: the piece lies in the row, which is in bounds, and has rest < LANES elements.
+            unsafe { self.add(start + whole, rest, &mut lanes) };
+        }
+        let mut totals = [L::Total::ZERO; K];
+        for k in 0..K {
+            totals[k] = join(lanes[k]);
+        }
+        let (value, slope) = self.loss.value(row, totals);
+        if self.buffers[0].has_gradient() {
+            let mut j = 0;
+            while j < whole {
+                // SAFETY: the piece lies in the row, which is in bounds, and has LANES elements.
+                unsafe { self.write(start + j, LANES, slope) };
+                j += LANES;
+            }
+            if rest > 0 {
+                // SAFETY: the piece lies in the row, which is in bounds, and has rest < LANES elements.
+                unsafe { self.write(start + whole, rest, slope) };
+            }
+        }
+        value
+    }
+}
+
+/// Lanes in one, by halves.
+#[inline(always)]
+fn join<S: Total>(mut lanes: [S; LANES]) -> S {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = lanes[i].join(lanes[i + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> rowwise::Rows
+    for Rows<'_, T, L, G, K>
+{
+    #[inline(always)]
+    fn sum(self, rows: Range<usize>) -> f64 {
+        let mut total = 0.0;
+        for row in rows {
+            let value = self.row(row);
+            self.buffers[0].write_values(row, 1, &[value]);
+            total += value;
+        }
+        total
+    }
+}
+
+/// The value of a loss under `reduction` (0 for [`Reduction::None`]), and its gradients times
+/// `loss_scale`.
+///
+/// # Errors
+/// Lengths differ.
+pub fn compute<T: Float, L: Vectors<G, K>, const G: usize, const K: usize>(
+    loss: L,
+    inputs: [Input<'_, T>; G],
+    [rows, length]: [usize; 2],
+    mut reduction: Reduction<'_, T>,
+    loss_scale: f64,
+) -> Result<f64> {
+    let len = rowwise::elements([rows, length])?;
+    let [count, scale] = reduction.scales(rows as f64, loss_scale);
+    let mut values = Some(&mut reduction);
+    let mut buffers = Vec::with_capacity(G);
+    for input in inputs {
+        // SAFETY: each task of `rowwise` has rows of its own, and a row elements of its own.
+        buffers.push(unsafe {
+            match values.take() {
+                Some(reduction) => Buffers::new(input, len, reduction, rows),
+                None => Buffers::further(input, len),
+            }
+        }?);
+    }
+    let rows_of = Rows {
+        loss,
+        buffers: several(buffers)?,
+        length,
+        scale,
+    };
+    Ok(rowwise::sum(rows_of, rows, length) / count)
+}

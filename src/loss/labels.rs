@@ -1,0 +1,212 @@
+//! What rows of scores should predict, checked before anything is written.
+
+use super::{changed, require_len};
+use crate::error::{Error, Result};
+use crate::exec::isa::{self, Kernel};
+use crate::loss::driver::rowwise;
+use crate::numeric::float::Float;
+
+/// An integer type of class indices.
+pub(crate) trait Index: Copy + Send + Sync + std::fmt::Display {
+    /// Exact.
+    fn wide(self) -> i64;
+}
+
+impl Index for i32 {
+    #[inline(always)]
+    fn wide(self) -> i64 {
+        i64::from(self)
+    }
+}
+
+impl Index for i64 {
+    #[inline(always)]
+    fn wide(self) -> i64 {
+        self
+    }
+}
+
+/// The targets of rows.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a, T> {
+    /// A class per row.
+    I32(&'a [i32]),
+    /// A class per row.
+    I64(&'a [i64]),
+    /// Numbers of the scores' type: a probability per class and row, or one number per row.
+    Numbers(&'a [T]),
+}
+
+impl<T: Float> Target<'_, T> {
+    /// That of a row, where there is one per row.
+    #[inline(always)]
+    pub(crate) fn number(&self, row: usize) -> f64 {
+        match self {
+            Self::I32(target) => f64::from(target[row]),
+            Self::I64(target) => target[row] as f64,
+            Self::Numbers(target) => target[row].to_f64(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::I32(target) => target.len(),
+            Self::I64(target) => target.len(),
+            Self::Numbers(target) => target.len(),
+        }
+    }
+}
+
+/// `weight * value`, and 0 for the weight 0 whatever the value is.
+#[inline(always)]
+pub(crate) fn weigh(weight: f64, value: f64) -> f64 {
+    if weight == 0.0 { 0.0 } else { weight * value }
+}
+
+/// Everything about rows of scores but the scores.
+#[derive(Clone, Copy, Debug)]
+pub struct Labels<'a, T> {
+    /// Rows and classes.
+    pub shape: [usize; 2],
+    /// What the rows should predict.
+    pub target: Target<'a, T>,
+    /// A factor per class.
+    pub weight: Option<&'a [T]>,
+    /// Rows with this target add nothing. It has no meaning with probabilities.
+    pub ignore_index: Option<i64>,
+}
+
+impl<T: Float> Labels<'_, T> {
+    /// Checks everything, and returns what the mean is over: the rows that are not ignored, or the
+    /// sum of the weights of their targets.
+    ///
+    /// # Errors
+    /// A weight or a target too few or too many, or the first row whose target is neither a class
+    /// nor ignored.
+    pub(crate) fn check(&self, by_weight: bool) -> Result<f64> {
+        let [rows, classes] = self.shape;
+        if let Some(weight) = self.weight
+            && weight.len() != classes
+        {
+            let found = weight.len();
+            return Err(Error::Value(format!(
+                "weight must have one element per class: {found} for {classes} classes"
+            )));
+        }
+        let expected = match self.target {
+            Target::I32(_) | Target::I64(_) => rows,
+            Target::Numbers(_) => rowwise::elements(self.shape)?,
+        };
+        require_len("target", self.target.len(), expected)?;
+        let weight = self.weight.filter(|_| by_weight);
+        match self.target {
+            Target::I32(target) => check(target, classes, self.ignore_index, weight),
+            Target::I64(target) => check(target, classes, self.ignore_index, weight),
+            Target::Numbers(_) => Ok(rows as f64),
+        }
+    }
+
+    /// As [`check`](Self::check), for a loss that has no meaning for probabilities.
+    ///
+    /// # Errors
+    /// Also where targets are probabilities.
+    pub(crate) fn check_classes(&self, by_weight: bool) -> Result<f64> {
+        if let Target::Numbers(_) = self.target {
+            let name = T::NAME;
+            return Err(Error::Type(format!(
+                "target must be class indices, int32 or int64, got {name}"
+            )));
+        }
+        self.check(by_weight)
+    }
+
+    /// The class of a row, or `None` for one that is ignored. The target was checked.
+    #[inline(always)]
+    pub(crate) fn class(&self, row: usize) -> Option<usize> {
+        let target = match self.target {
+            Target::I32(target) => target[row].wide(),
+            Target::I64(target) => target[row],
+            Target::Numbers(_) => return None,
+        };
+        (Some(target) != self.ignore_index).then_some(target as usize)
+    }
+
+    /// The weight of a class.
+    #[inline(always)]
+    pub(crate) fn weight_of(&self, class: usize) -> f64 {
+        self.weight.map_or(1.0, |weight| weight[class].to_f64())
+    }
+}
+
+struct Check<'a, I> {
+    targets: &'a [I],
+    classes: i64,
+    /// Whether any target is ignored, and which.
+    ignores: bool,
+    ignore_index: i64,
+}
+
+impl<I: Index> Kernel for Check<'_, I> {
+    /// Whether all are in range, and how many are not ignored.
+    type Output = (bool, u64);
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let (mut bad, mut count) = (0, 0);
+        for &target in self.targets {
+            let target = target.wide();
+            let counts = !(self.ignores & (target == self.ignore_index));
+            count += u64::from(counts);
+            bad |= u64::from(counts & ((target < 0) | (target >= self.classes)));
+        }
+        (bad == 0, count)
+    }
+}
+
+/// Checks every target, and returns the sum of the weights of those that are not ignored.
+///
+/// # Errors
+/// The first row whose target is neither a class nor `ignore_index`.
+fn check<T: Float, I: Index>(
+    targets: &[I],
+    classes: usize,
+    ignore_index: Option<i64>,
+    weight: Option<&[T]>,
+) -> Result<f64> {
+    let bound = i64::try_from(classes).unwrap_or(i64::MAX);
+    let (good, count) = isa::current().run(Check {
+        targets,
+        classes: bound,
+        ignores: ignore_index.is_some(),
+        ignore_index: ignore_index.unwrap_or_default(),
+    });
+    if !good {
+        let bad = |target: &I| {
+            let target = target.wide();
+            Some(target) != ignore_index && !(0..bound).contains(&target)
+        };
+        let mut found = targets.iter().enumerate().filter(|(_, target)| bad(target));
+        let (row, target) = found.next().ok_or_else(|| changed("target"))?;
+        return Err(Error::Index(format!(
+            "target[{row}] is {target}, which is not one of {classes} classes"
+        )));
+    }
+    Ok(match weight {
+        Some(weight) => sum_of_weights(targets, ignore_index, weight),
+        None => count as f64,
+    })
+}
+
+fn sum_of_weights<T: Float, I: Index>(
+    targets: &[I],
+    ignore_index: Option<i64>,
+    weight: &[T],
+) -> f64 {
+    let mut lanes = [0.0; 8];
+    for (i, target) in targets.iter().enumerate() {
+        if Some(target.wide()) != ignore_index {
+            lanes[i % 8] += weight[target.wide() as usize].to_f64();
+        }
+    }
+    crate::loss::driver::pointwise::sum(lanes)
+}

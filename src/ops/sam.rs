@@ -1,0 +1,138 @@
+//! The perturbation of sharpness-aware minimization (Foret et al., 2021; adaptive: Kwon et al.,
+//! 2021).
+
+use crate::exec::isa::{self, Kernel};
+use crate::exec::pool::{self, CHUNK};
+use crate::exec::scratch::Scratch;
+use crate::numeric::float::Float;
+use crate::reduce::{self, Measure, Squares};
+use crate::storage::view::StorageView;
+use crate::sweep::prologue::TILE;
+
+/// The sum of `g^2`, or adaptive of `(p g)^2`, in `f64`.
+///
+/// # Panics
+/// The lengths differ.
+pub fn squares<T: Float>(p: &StorageView<'_, T>, g: &StorageView<'_, T>, adaptive: bool) -> f64 {
+    check(p, g);
+    let tier = isa::current();
+    let what = Squares { scale: 1.0 };
+    let join = |a, b| what.join(a, b);
+    let sums = reduce::blockwise(&[g.len()], g.len() / 2, join, |_, range| {
+        let (from, n) = (range.start, range.len());
+        let mut scratch = Scratch::<T, 3>::new(reduce::BLOCK);
+        let [loaded, held, products] = scratch.arrays();
+        // SAFETY: blocks are inside, and nobody writes view that are borrowed as shared.
+        let g = unsafe { g.read_into(from, &mut loaded[..n], tier) };
+        if !adaptive {
+            return reduce::block(g, what, tier);
+        }
+        // SAFETY: as for `g`, which is as long.
+        let p = unsafe { p.read_into(from, &mut held[..n], tier) };
+        let out = &mut products[..n];
+        tier.run(Products { p, g, out });
+        reduce::block(out, what, tier)
+    });
+    sums[0]
+}
+
+/// Adds `factor * g`, or adaptive `factor * p^2 g`, to every element of `p`.
+///
+/// # Panics
+/// The lengths differ, or `p` cannot be written.
+pub fn perturb<T: Float>(
+    p: StorageView<'_, T>,
+    g: &StorageView<'_, T>,
+    factor: f64,
+    adaptive: bool,
+) {
+    check(&p, g);
+    assert!(p.is_writable(), "parameters move");
+    let tier = isa::current();
+    let n = p.len();
+    let factor = T::from_f64(factor);
+    pool::run(n.div_ceil(CHUNK), n / 2, |chunk| {
+        let mut scratch = Scratch::<T, 2>::new(TILE);
+        let mut tiles = scratch.arrays();
+        for from in (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).step_by(TILE) {
+            let len = TILE.min(n - from);
+            let [held, loaded] = tiles.each_mut().map(|tile| &mut tile[..len]);
+            // SAFETY: inside, as both are as long, and `p` can be written. No other chunk has these
+            // elements of `p`, which is here by value, and no chunk is run twice; nobody writes `g`.
+            unsafe {
+                p.load(from, held, tier);
+                tier.run(Perturb {
+                    p: held,
+                    g: g.read_into(from, loaded, tier),
+                    factor,
+                    adaptive,
+                });
+                p.store(from, held, tier);
+            }
+        }
+    });
+}
+
+fn check<T: Float>(p: &StorageView<'_, T>, g: &StorageView<'_, T>) {
+    assert_eq!(
+        p.len(),
+        g.len(),
+        "a gradient has the length of its parameter"
+    );
+}
+
+/// Swaps all elements of two arrays.
+///
+/// # Panics
+/// The lengths differ.
+pub fn exchange<T: Send>(a: &mut [T], b: &mut [T]) {
+    let n = a.len();
+    assert_eq!(n, b.len(), "both have one length");
+    let b = pool::Shared::new(b);
+    pool::for_chunks(a, CHUNK, n / 2, |from, a| {
+        // SAFETY: chunks of `a`, and so these of `b`, do not overlap, and each comes once.
+        a.swap_with_slice(unsafe { b.slice_mut(from, from + a.len()) });
+    });
+}
+
+struct Products<'a, T> {
+    p: &'a [T],
+    g: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: Float> Kernel for Products<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let n = self.out.len();
+        let (p, g) = (&self.p[..n], &self.g[..n]);
+        for i in 0..n {
+            self.out[i] = p[i] * g[i];
+        }
+    }
+}
+
+struct Perturb<'a, T> {
+    p: &'a mut [T],
+    g: &'a [T],
+    factor: T,
+    adaptive: bool,
+}
+
+impl<T: Float> Kernel for Perturb<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let n = self.p.len();
+        let g = &self.g[..n];
+        for i in 0..n {
+            let p = self.p[i];
+            // The same for all elements: the compiler makes two loops of it.
+            let scale = if self.adaptive { p * p } else { T::ONE };
+            self.p[i] = p + self.factor * (scale * g[i]);
+        }
+    }
+}

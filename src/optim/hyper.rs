@@ -1,0 +1,306 @@
+//! Named, range-checked hyperparameters.
+
+use crate::error::{Error, Result};
+
+/// A hyperparameter as a caller gives it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A number.
+    Number(f64),
+    /// A number, or none.
+    Optional(Option<f64>),
+    /// Several numbers.
+    Numbers(Vec<f64>),
+    /// Two numbers, the first of which may be missing.
+    OptionalFirst(Option<f64>, f64),
+    /// A flag.
+    Flag(bool),
+    /// One of a few words.
+    Word(String),
+    /// One of a few words, or none.
+    OptionalWord(Option<String>),
+}
+
+/// The values that a number may take. NaN is never one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// Finite and >= 0.
+    NonNegative,
+    /// Finite and > 0.
+    Positive,
+    /// Finite and <= 0.
+    NonPositive,
+    /// In `[0, 1)`.
+    Decay,
+    /// In `[0, 1]`.
+    Unit,
+    /// In `(0, 1)`.
+    Inside,
+    /// Finite and > 1.
+    Above1,
+    /// Finite.
+    Finite,
+    /// > 0, infinity included.
+    Unbounded,
+}
+
+impl Range {
+    fn contains(self, x: f64) -> bool {
+        match self {
+            Self::NonNegative => x >= 0.0 && x.is_finite(),
+            Self::Positive => x > 0.0 && x.is_finite(),
+            Self::NonPositive => x <= 0.0 && x.is_finite(),
+            Self::Decay => (0.0..1.0).contains(&x),
+            Self::Unit => (0.0..=1.0).contains(&x),
+            Self::Inside => x > 0.0 && x < 1.0,
+            Self::Above1 => x > 1.0 && x.is_finite(),
+            Self::Finite => x.is_finite(),
+            Self::Unbounded => x > 0.0,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::NonNegative => "finite and >= 0",
+            Self::Positive => "finite and > 0",
+            Self::NonPositive => "finite and <= 0",
+            Self::Decay => "in [0, 1)",
+            Self::Unit => "in [0, 1]",
+            Self::Inside => "in (0, 1)",
+            Self::Above1 => "finite and > 1",
+            Self::Finite => "finite",
+            Self::Unbounded => "> 0",
+        }
+    }
+
+    fn check(self, name: &str, x: f64) -> Result<()> {
+        if self.contains(x) {
+            return Ok(());
+        }
+        let range = self.text();
+        Err(Error::Value(format!("{name} must be {range}, got {x}")))
+    }
+}
+
+/// The type of a hyperparameter, with the values it may take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// A number.
+    Number(Range),
+    /// A number, or none.
+    Optional(Range),
+    /// A whole number up to this.
+    Count(u64),
+    /// One number per range.
+    Numbers(&'static [Range]),
+    /// Two numbers, the first of which may be missing.
+    OptionalFirst([Range; 2]),
+    /// A flag.
+    Flag,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// One of these words, or none.
+    OptionalWord(&'static [&'static str]),
+}
+
+/// A finite number, at least 0.
+pub const NON_NEGATIVE: Kind = Kind::Number(Range::NonNegative);
+/// Two decay rates.
+pub const BETAS: Kind = Kind::Numbers(&[Range::Decay, Range::Decay]);
+
+/// One hyperparameter of an optimizer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spec {
+    /// Its name in a parameter group.
+    pub name: &'static str,
+    /// What it may be.
+    pub kind: Kind,
+}
+
+impl Spec {
+    fn check_word(&self, words: &[&str], word: &str) -> Result<()> {
+        if words.contains(&word) {
+            return Ok(());
+        }
+        let (name, words) = (self.name, words.join(", "));
+        Err(Error::Value(format!(
+            "{name} must be one of {words}; got {word:?}"
+        )))
+    }
+
+    /// The value, if it may be this hyperparameter.
+    ///
+    /// # Errors
+    /// The wrong type, or out of range.
+    pub fn check(&self, value: &Value) -> Result<()> {
+        let name = self.name;
+        match (self.kind, value) {
+            (Kind::Number(range), &Value::Number(x))
+            | (Kind::Optional(range), &Value::Optional(Some(x))) => range.check(name, x),
+            (Kind::Optional(_), Value::Optional(None))
+            | (Kind::OptionalWord(_), Value::OptionalWord(None))
+            | (Kind::Flag, Value::Flag(_)) => Ok(()),
+            (Kind::Count(most), &Value::Number(x)) => {
+                if x >= 0.0 && x <= most as f64 && x.fract() == 0.0 {
+                    return Ok(());
+                }
+                Err(Error::Value(format!(
+                    "{name} must be a whole number from 0 to {most}, got {x}"
+                )))
+            }
+            (Kind::Numbers(ranges), Value::Numbers(numbers)) if ranges.len() == numbers.len() => {
+                let mut pairs = ranges.iter().zip(numbers).enumerate();
+                pairs.try_for_each(|(i, (range, &x))| range.check(&format!("{name}[{i}]"), x))
+            }
+            (Kind::OptionalFirst(ranges), &Value::OptionalFirst(a, b)) => {
+                if let Some(a) = a {
+                    ranges[0].check(&format!("{name}[0]"), a)?;
+                }
+                ranges[1].check(&format!("{name}[1]"), b)
+            }
+            (Kind::Word(words), Value::Word(word))
+            | (Kind::OptionalWord(words), Value::OptionalWord(Some(word))) => {
+                self.check_word(words, word)
+            }
+            (kind, _) => Err(Error::Type(format!(
+                "{name} must be a {kind:?}, got {value:?}"
+            ))),
+        }
+    }
+}
+
+/// A field of a hyperparameter struct, taken from a value that [`Spec::check`] has passed.
+pub trait Field: Sized {
+    /// The field, or `None` for a value of another type.
+    fn take(value: &Value) -> Option<Self>;
+}
+
+macro_rules! field {
+    ($($type:ty: $pattern:pat => $field:expr,)*) => {
+        $(impl Field for $type {
+            fn take(value: &Value) -> Option<Self> {
+                if let $pattern = value { Some($field) } else { None }
+            }
+        })*
+    };
+}
+
+field! {
+    f64: Value::Number(x) => *x,
+    u64: Value::Number(x) => *x as u64,
+    Option<f64>: Value::Optional(x) => *x,
+    (Option<f64>, f64): Value::OptionalFirst(a, b) => (*a, *b),
+    bool: Value::Flag(flag) => *flag,
+    String: Value::Word(word) => word.clone(),
+    Option<String>: Value::OptionalWord(word) => word.clone(),
+}
+
+impl<const N: usize> Field for [f64; N] {
+    fn take(value: &Value) -> Option<Self> {
+        if let Value::Numbers(numbers) = value {
+            numbers.as_slice().try_into().ok()
+        } else {
+            None
+        }
+    }
+}
+
+/// The hyperparameters of one optimizer.
+pub trait Hyper: Sized {
+    /// Their names and ranges, in the order of the struct.
+    const SPECS: &'static [Spec];
+
+    /// Builds them from one value per spec, in order.
+    ///
+    /// # Errors
+    /// A value has the wrong type or is out of range, or two do not go together.
+    fn from_values(values: &[Value]) -> Result<Self>;
+}
+
+/// Declares a struct of hyperparameters and implements [`Hyper`] for it:
+/// `struct Name { field: type, Kind; ... } check |it| expression`.
+macro_rules! hyper {
+    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty, $kind:expr;)* }
+     $(check |$it:ident| $check:expr)?) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl $crate::optim::hyper::Hyper for $name {
+            const SPECS: &'static [$crate::optim::hyper::Spec] = &[
+                $($crate::optim::hyper::Spec { name: stringify!($field), kind: $kind },)*
+            ];
+
+            fn from_values(values: &[$crate::optim::hyper::Value]) -> $crate::error::Result<Self> {
+                for (spec, value) in Self::SPECS.iter().zip(values) {
+                    spec.check(value)?;
+                }
+                let mut values = values.iter();
+                let mut next = || values.next().expect("one value per spec");
+                let it = Self {
+                    $($field: $crate::optim::hyper::Field::take(next()).expect("checked above"),)*
+                };
+                $({ let $it = &it; $check?; })?
+                Ok(it)
+            }
+        }
+    };
+}
+pub(crate) use hyper;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_out_of_range_are_refused_by_name() {
+        let spec = |kind| Spec { name: "it", kind };
+        let cases: [(Range, &[f64], &[f64]); 9] = [
+            (Range::NonNegative, &[0.0, 1e300], &[-1e-300]),
+            (Range::Positive, &[1e-300], &[0.0]),
+            (Range::NonPositive, &[0.0, -1.0], &[1e-300]),
+            (Range::Decay, &[0.0, 0.999], &[1.0, -1e-9]),
+            (Range::Unit, &[0.0, 1.0], &[1.1]),
+            (Range::Inside, &[0.5], &[0.0, 1.0]),
+            (Range::Above1, &[1.2], &[1.0]),
+            (Range::Finite, &[-3.0], &[f64::NEG_INFINITY]),
+            (Range::Unbounded, &[f64::INFINITY], &[0.0]),
+        ];
+        for (range, good, bad) in cases {
+            for &x in good {
+                assert_eq!(spec(Kind::Number(range)).check(&Value::Number(x)), Ok(()));
+            }
+            for &x in bad.iter().chain([&f64::NAN]) {
+                let error = spec(Kind::Number(range)).check(&Value::Number(x));
+                assert!(matches!(error, Err(Error::Value(m)) if m.starts_with("it must be ")));
+                let error = spec(Kind::Optional(range)).check(&Value::Optional(Some(x)));
+                assert!(matches!(error, Err(Error::Value(_))));
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_the_wrong_form_are_refused() {
+        let betas = Spec {
+            name: "betas",
+            kind: BETAS,
+        };
+        assert_eq!(betas.check(&Value::Numbers(vec![0.9, 0.0])), Ok(()));
+        assert!(matches!(
+            betas.check(&Value::Numbers(vec![0.9, 1.0])),
+            Err(Error::Value(m)) if m.starts_with("betas[1] ")
+        ));
+        assert!(matches!(
+            betas.check(&Value::Number(0.9)),
+            Err(Error::Type(_))
+        ));
+        let steps = Spec {
+            name: "ns_steps",
+            kind: Kind::Count(99),
+        };
+        assert_eq!(steps.check(&Value::Number(99.0)), Ok(()));
+        for x in [-1.0, 100.0, 0.5, f64::NAN] {
+            assert!(steps.check(&Value::Number(x)).is_err());
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The driver of elementwise rules: prepare the gradient, apply the rule, in one pass.
+//!
+//! In the plain case, where the gradient is only scaled, the rule's own loop runs over the caller's
+//! memory. Anything more is done block by block in a buffer that stays in the L1 cache, and the
+//! same loop then runs over that: one machine loop per rule, whatever is fused around it.
+
+use crate::exec::isa::{Kernel, Tier};
+use crate::exec::pool::CHUNK;
+use crate::numeric::float::Float;
+use crate::sweep::prologue::{Prologue, TILE};
+use crate::sweep::rule::Rule;
+use crate::sweep::segment::{Segment, Slices, StepContext, rules};
+use crate::sweep::task::Driver;
+use crate::sweep::tile::{Writes, for_each_tile};
+
+/// Elements that are loaded, updated, stored and followed up together where the arrays are in a
+/// cache, and where they are not and memory must not wait for arithmetic. AdamW with bfloat16 moments
+/// on Zen 5, one core in cache: 0.38 ns per element with 1024 at a time, 0.53 with 256. Two cores at
+/// 16 Mi: 12.3 ms with 64, 8.0 with 128, 5.8 with 256, 7.9 with 512, 8.8 with 1024. Requests for
+/// the next block ahead of time only delay.
+const BLOCK: [usize; 2] = [TILE, 256];
+
+/// Elements from which the arrays of a step are taken to be in no cache.
+const LARGE: usize = 1 << 20;
+
+/// Segments under one type of rule.
+pub(crate) struct Elementwise<'a, T, R, const S: usize> {
+    segments: Vec<Segment<'a, T>>,
+    /// Where each segment ends when all are laid end to end; segments that go through blocks begin
+    /// on one.
+    ends: Vec<usize>,
+    rules: Vec<R>,
+    prologue: Prologue,
+}
+
+impl<'a, T: Float, const S: usize, R: Rule<T, S>> Elementwise<'a, T, R, S> {
+    /// A sweep over `segments` by the rule that each one's context gives.
+    ///
+    /// # Panics
+    /// A segment has not `S` state arrays.
+    pub(crate) fn new(
+        mut segments: Vec<Segment<'a, T>>,
+        prologue: Prologue,
+        rule_at: impl Fn(StepContext) -> R,
+    ) -> Self {
+        for segment in &segments {
+            segment.check_elementwise(S);
+        }
+        segments.dedup_by(|next, last| last.absorb(next));
+        let rules = rules(&segments, rule_at);
+        let unit = if segments.iter().all(Segment::is_bare) {
+            1
+        } else {
+            TILE
+        };
+        let mut end = 0;
+        let ends = segments
+            .iter()
+            .map(|segment| {
+                end += segment.len().next_multiple_of(unit);
+                end
+            })
+            .collect();
+        Self {
+            segments,
+            ends,
+            rules,
+            prologue,
+        }
+    }
+}
+
+impl<T: Float, const S: usize, R: Rule<T, S>> Driver for Elementwise<'_, T, R, S> {
+    fn chunks(&self, _phase: usize) -> (usize, usize) {
+        let elements = self.ends.last().copied().unwrap_or(0);
+        (elements.div_ceil(CHUNK), elements)
+    }
+
+    unsafe fn run(&self, _phase: usize, chunk: usize, tier: Tier) {
+        let (_, elements) = self.chunks(0);
+        let (from, to) = (chunk * CHUNK, elements.min((chunk + 1) * CHUNK));
+        let mut index = self.ends.partition_point(|&end| end <= from);
+        let mut at = from;
+        while at < to {
+            let segment = &self.segments[index];
+            let end = self.ends[index].min(to);
+            let start = match index {
+                0 => 0,
+                _ => self.ends[index - 1],
+            };
+            let part = (at - start, (end - start).min(segment.len()));
+            // SAFETY: inside the segment; no other chunk has these elements, and by the contract of
+            // `run` no chunk is done twice.
+            unsafe { self.part(index, part, tier) };
+            at = end;
+            index += 1;
+        }
+    }
+}
+
+impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
+    /// # Safety
+    /// `from <= to <= len`, and nobody else has these elements of the segment and of what follows it
+    /// meanwhile.
+    unsafe fn part(&self, index: usize, (from, to): (usize, usize), tier: Tier) {
+        let segment = &self.segments[index];
+        let rule = self.rules[index];
+        let piece = |scale, slices: Slices<'_, T, S>| {
+            tier.run(Piece {
+                rule,
+                scale,
+                slices,
+            });
+        };
+        let all = Writes {
+            state: true,
+            parameter: true,
+        };
+        let elements = self.ends.last().copied().unwrap_or(0);
+        let block = BLOCK[usize::from(elements > LARGE)];
+        // SAFETY: `new` has passed every segment through `check_elementwise`; the rest is this
+        // function's contract.
+        unsafe {
+            match self.prologue.plain() {
+                Some(scale) if segment.is_bare() => piece(scale, segment.slices(from, to)),
+                _ => for_each_tile(segment, (from, to), block, &self.prologue, all, tier, piece),
+            }
+        }
+    }
+}
+
+/// A stretch of one segment: the loop that everything comes down to.
+struct Piece<'a, T, R, const S: usize> {
+    rule: R,
+    scale: T,
+    slices: Slices<'a, T, S>,
+}
+
+impl<T: Float, const S: usize, R: Rule<T, S>> Kernel for Piece<'_, T, R, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self {
+            rule,
+            scale,
+            slices: Slices { p, g, state },
+        } = self;
+        let n = p.len();
+        assert_eq!(g.len(), n);
+        for array in &state {
+            assert_eq!(array.len(), n);
+        }
+        for i in 0..n {
+            let mut old = [T::ZERO; S];
+            for j in 0..S {
+                old[j] = state[j][i];
+            }
+            let (new_p, new) = rule.update(p[i], g[i] * scale, old);
+            p[i] = new_p;
+            for j in 0..S {
+                state[j][i] = new[j];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Copy)]
+    struct Keep;
+
+    impl Rule<f32, 1> for Keep {
+        const STATE: [&'static str; 1] = ["kept"];
+
+        #[inline(always)]
+        fn update(&self, p: f32, _g: f32, state: [f32; 1]) -> (f32, [f32; 1]) {
+            (p, state)
+        }
+    }
+
+    #[test]
+    fn segments_that_touch_are_swept_as_one() {
+        let [mut p, mut g, mut state] = [[0.0; 12]; 3];
+        let arrays = [&mut p, &mut g, &mut state].map(|array| array.as_mut_ptr());
+        let segment = |from: usize| {
+            // SAFETY: inside the arrays, apart, and not used while the segments live.
+            let [p, g, state] =
+                arrays.map(|array| unsafe { std::slice::from_raw_parts_mut(array.add(from), 4) });
+            Segment::native(p, g, &[4], [state], StepContext::default())
+        };
+        // SAFETY: made from pointers to the whole arrays.
+        let follows = |from| unsafe { segment(from).follows() };
+        let rule = |_| Keep;
+        let sweep = Elementwise::new(
+            vec![segment(0), follows(4), follows(8)],
+            Prologue::default(),
+            rule,
+        );
+        assert_eq!(sweep.ends, [12]);
+        let sweep = Elementwise::new(
+            vec![segment(0), follows(4), segment(8)],
+            Prologue::default(),
+            rule,
+        );
+        assert_eq!(sweep.ends, [8, 12]);
+    }
+}

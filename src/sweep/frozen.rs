@@ -1,0 +1,96 @@
+//! The driver of parameters that have no gradient: nothing is updated, but averages and copies follow
+//! them.
+
+use crate::exec::isa::Tier;
+use crate::exec::pool::CHUNK;
+use crate::exec::scratch::Scratch;
+use crate::numeric::float::Float;
+use crate::storage::view::StorageView;
+use crate::sweep::epilogue::Epilogue;
+use crate::sweep::prologue::TILE;
+use crate::sweep::task::Driver;
+
+/// A parameter that a step leaves alone, and what still follows it.
+#[derive(Debug)]
+pub struct FrozenParameter<'a, T> {
+    /// The parameter.
+    pub p: StorageView<'a, T>,
+    /// Its first state array, where [`Epilogue::iterate`] needs it.
+    pub z: Option<StorageView<'a, T>>,
+    /// What follows.
+    pub epilogue: Epilogue<'a, T>,
+}
+
+/// The work over parameters that have no gradient.
+#[derive(Debug)]
+pub(crate) struct Frozen<'a, T> {
+    parameters: Vec<FrozenParameter<'a, T>>,
+    /// Which parameter and from where each chunk is.
+    chunks: Vec<(usize, usize)>,
+    elements: usize,
+}
+
+impl<'a, T: Float> Frozen<'a, T> {
+    /// The work over `parameters`.
+    ///
+    /// # Panics
+    /// What follows a parameter, or its first state array, has another length, or cannot be written.
+    pub(crate) fn new(parameters: Vec<FrozenParameter<'a, T>>) -> Self {
+        let mut chunks = Vec::new();
+        let mut elements = 0;
+        for (index, FrozenParameter { p, z, epilogue }) in parameters.iter().enumerate() {
+            epilogue.check(p.len());
+            let fits = z.as_ref().is_none_or(|z| z.len() == p.len());
+            assert!(fits, "z has the length of p");
+            elements += p.len();
+            chunks.extend((0..p.len()).step_by(CHUNK).map(|from| (index, from)));
+        }
+        Self {
+            parameters,
+            chunks,
+            elements,
+        }
+    }
+}
+
+impl<T: Float> Driver for Frozen<'_, T> {
+    fn chunks(&self, _phase: usize) -> (usize, usize) {
+        (self.chunks.len(), self.elements / 2)
+    }
+
+    unsafe fn run(&self, _phase: usize, chunk: usize, tier: Tier) {
+        let (index, start) = self.chunks[chunk];
+        let FrozenParameter { p, z, epilogue } = &self.parameters[index];
+        let end = p.len().min(start + CHUNK);
+        let mut scratch = Scratch::<T, 2>::new(TILE);
+        let mut tiles = scratch.arrays();
+        for from in (start..end).step_by(TILE) {
+            let n = TILE.min(end - from);
+            let [a, b] = tiles.each_mut().map(|tile| &mut tile[..n]);
+            // SAFETY: inside, as `new` compared the lengths. No other chunk has these elements, and by
+            // the contract of `run` no chunk is done twice, so nobody else has them of the targets;
+            // nobody writes `p` and `z`.
+            unsafe {
+                let p = p.read_into(from, a, tier);
+                let z = z.as_ref().map(|z| z.read_into(from, b, tier));
+                epilogue.block(from, p, z, tier);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "z has the length of p")]
+    fn a_shorter_iterate_is_refused() {
+        let (mut p, mut z) = ([0.0_f32; 8], [0.0_f32; 4]);
+        let _ = Frozen::new(vec![FrozenParameter {
+            p: StorageView::native(&mut p),
+            z: Some(StorageView::native(&mut z)),
+            epilogue: Epilogue::default(),
+        }]);
+    }
+}

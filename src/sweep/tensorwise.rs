@@ -1,0 +1,156 @@
+//! The driver of rules that see whole arrays, by their shape.
+
+use std::sync::Mutex;
+
+use crate::exec::isa::Tier;
+use crate::exec::pool::{self, CHUNK};
+use crate::exec::scratch::Scratch;
+use crate::numeric::float::Float;
+use crate::storage::view::StorageView;
+use crate::sweep::prologue::{Prologue, TILE};
+use crate::sweep::rule::TensorRule;
+use crate::sweep::segment::{Segment, StepContext, rules, size};
+use crate::sweep::task::Driver;
+
+type Task<'a, T, R> = Mutex<Option<(Segment<'a, T>, R)>>;
+
+/// Segments under one type of rule.
+pub(crate) struct Tensorwise<'a, T, R> {
+    /// Each with its rule, until it is done.
+    tasks: Vec<Task<'a, T, R>>,
+    elements: usize,
+    prologue: Prologue,
+}
+
+impl<'a, T: Float, R: TensorRule<T>> Tensorwise<'a, T, R> {
+    /// The work over `segments` by the rule that each one's context gives.
+    ///
+    /// # Panics
+    /// A segment has not the state arrays of the rule, each of its own size.
+    pub(crate) fn new(
+        segments: Vec<Segment<'a, T>>,
+        prologue: Prologue,
+        rule_at: impl Fn(StepContext) -> R,
+    ) -> Self {
+        for segment in &segments {
+            let (shape, state) = (segment.shape(), segment.state());
+            let names = R::state(shape.len());
+            assert_eq!(state.len(), names.len(), "one array per state of the rule");
+            for (name, array) in names.iter().zip(state) {
+                assert_eq!(
+                    Some(array.len()),
+                    size(&R::state_shape(name, shape)),
+                    "{name} has the size that the rule gives it"
+                );
+            }
+        }
+        let rules = rules(&segments, rule_at);
+        Self {
+            elements: segments.iter().map(Segment::len).sum(),
+            tasks: segments
+                .into_iter()
+                .zip(rules)
+                .map(|task| Mutex::new(Some(task)))
+                .collect(),
+            prologue,
+        }
+    }
+}
+
+impl<T: Float, R: TensorRule<T>> Driver for Tensorwise<'_, T, R> {
+    fn chunks(&self, _phase: usize) -> (usize, usize) {
+        (self.tasks.len(), self.elements)
+    }
+
+    unsafe fn run(&self, _phase: usize, chunk: usize, tier: Tier) {
+        let task = self.tasks[chunk]
+            .lock()
+            .ok()
+            .and_then(|mut task| task.take());
+        let (segment, rule) = task.expect("each chunk is done once");
+        // SAFETY: the segment was taken from its place, so nobody else has it.
+        unsafe { update(segment, rule, &self.prologue, tier) }
+    }
+}
+
+/// # Safety
+/// Nobody else has the segment's elements, nor those of what follows it.
+unsafe fn update<T: Float, R: TensorRule<T>>(
+    segment: Segment<'_, T>,
+    rule: R,
+    prologue: &Prologue,
+    tier: Tier,
+) {
+    let n = segment.len();
+    let loaded = |view: &StorageView<'_, T>| {
+        let mut copy = vec![T::ZERO; view.len()];
+        pool::for_chunks(&mut copy, CHUNK, view.len() / 2, |from, out| {
+            // SAFETY: `copy`, of which `out` is a chunk from `from` on, is as long as the view; nobody
+            // else has them by this function's contract, and here they are only read.
+            unsafe { view.load(from, out, tier) };
+        });
+        copy
+    };
+    let mut states: Vec<Option<Vec<T>>> = segment
+        .state()
+        .iter()
+        .map(|view| (!view.is_native()).then(|| loaded(view)))
+        .collect();
+    let mut p_copy = (!segment.p.is_native()).then(|| loaded(&segment.p));
+    let g_copy = (!segment.g.is_native()).then(|| loaded(&segment.g));
+    // SAFETY: whole arrays and parts of them are inside. Nobody else has them by this function's
+    // contract, and here each is borrowed once at a time: gradients that lie where they are read are
+    // last used by the rule. `Segment::new` asked that parameter and state can be written, and
+    // `Segment::with_epilogue` that the targets can and are as long, and the gradient where it is cleared.
+    unsafe {
+        let lies = "a native array lies where it can be worked on";
+        let g = g_copy
+            .as_deref()
+            .or_else(|| segment.g.slice(0, n))
+            .expect(lies);
+        let mut prepared = Vec::new();
+        let g = if *prologue == Prologue::default() {
+            g
+        } else {
+            prepared.resize(n, T::ZERO);
+            let p = p_copy
+                .as_deref()
+                .or_else(|| segment.p.slice(0, n))
+                .expect(lies);
+            pool::for_chunks(&mut prepared, CHUNK, n / 2, |from, out| {
+                let to = from + out.len();
+                prologue.write(&p[from..to], &g[from..to], out, tier);
+            });
+            &prepared
+        };
+        let p = p_copy
+            .as_deref_mut()
+            .or_else(|| segment.p.slice_mut(0, n))
+            .expect(lies);
+        let arrays = segment.state().iter().zip(&mut states);
+        let state = arrays.map(|(view, copy)| {
+            let copy = copy.as_deref_mut();
+            copy.or_else(|| view.slice_mut(0, view.len())).expect(lies)
+        });
+        rule.update(segment.shape(), p, g, state.collect(), tier);
+        let copies = segment.state().iter().zip(&states);
+        for (view, copy) in copies.chain([(&segment.p, &p_copy)]) {
+            if let Some(copy) = copy {
+                view.store(0, copy, tier);
+            }
+        }
+        let Some(epilogue) = segment.epilogue() else {
+            return;
+        };
+        let mut scratch = Scratch::<T, 1>::new(TILE);
+        let [tile] = scratch.arrays();
+        for from in (0..n).step_by(TILE) {
+            let to = n.min(from + TILE);
+            let p = segment.p.read_into(from, &mut tile[..to - from], tier);
+            epilogue.block(from, p, None, tier);
+        }
+        if epilogue.clear_gradient {
+            segment.g.clear(0, n);
+        }
+    }
+}

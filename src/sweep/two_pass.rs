@@ -1,0 +1,306 @@
+//! The driver of rules in two passes: a direction, sums over each array, then the update.
+//!
+//! The first pass computes a direction and two sums over the array, the second what it does by
+//! their ratio. An array that fits a share of the L2 cache has both passes in one chunk, so it is
+//! read from memory once; a larger one is cut into chunks, and all threads meet in between. The
+//! sums come from fixed blocks and a fixed tree: neither threads nor neighbours change a bit.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::exec::isa::{Kernel, Tier};
+use crate::exec::pool::CHUNK;
+use crate::exec::scratch::Scratch;
+use crate::numeric::float::Float;
+use crate::reduce::{self, Squares, Sum};
+use crate::sweep::prologue::{Prologue, TILE};
+use crate::sweep::rule::TwoPassRule;
+use crate::sweep::segment::{MAX_SCALARS, Segment, Slices, StepContext, rules};
+use crate::sweep::task::{Driver, Sums};
+use crate::sweep::tile::{Writes, for_each_tile};
+
+/// Elements of an array that both passes take at once: 5 arrays of `f32` in 640 KiB.
+const WHOLE: usize = 2 * CHUNK;
+
+/// Elements whose sums are kept as one.
+const BLOCK: usize = TILE;
+
+/// Elements of one segment.
+#[derive(Clone, Copy)]
+struct Part {
+    segment: usize,
+    from: usize,
+    to: usize,
+}
+
+/// Segments under one type of rule.
+pub(crate) struct TwoPass<'a, T, R, const S: usize> {
+    segments: Vec<Segment<'a, T>>,
+    rules: Vec<R>,
+    prologue: Prologue,
+    /// The parts that the first phase takes, and those that are left for the second.
+    parts: [Vec<Part>; 2],
+    /// The first block of each segment, and the sums of every block.
+    starts: Vec<usize>,
+    blocks: Vec<[AtomicU64; 2]>,
+    /// What the second phase works by, per segment.
+    ratios: Vec<f64>,
+    scalars: Option<[f64; MAX_SCALARS]>,
+}
+
+impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
+    /// The work over `segments` by the rule that each one's context gives.
+    ///
+    /// # Panics
+    /// A segment has not `S` state arrays.
+    pub(crate) fn new(
+        segments: Vec<Segment<'a, T>>,
+        prologue: Prologue,
+        rule_at: impl Fn(StepContext) -> R,
+    ) -> Self {
+        for segment in &segments {
+            segment.check_elementwise(S);
+        }
+        let (mut first, mut second, mut starts, mut blocks) = (vec![], vec![], vec![], 0);
+        for (index, segment) in segments.iter().enumerate() {
+            let n = segment.len();
+            starts.push(blocks);
+            blocks += n.div_ceil(BLOCK);
+            let part = |from, to| Part {
+                segment: index,
+                from,
+                to,
+            };
+            if n <= WHOLE && !R::GLOBAL {
+                first.push(part(0, n));
+            } else {
+                let cut = (0..n)
+                    .step_by(CHUNK)
+                    .map(|from| part(from, n.min(from + CHUNK)));
+                first.extend(cut.clone());
+                second.extend(cut);
+            }
+        }
+        Self {
+            rules: rules(&segments, rule_at),
+            ratios: vec![0.0; segments.len()],
+            segments,
+            prologue,
+            parts: [first, second],
+            starts,
+            blocks: std::iter::repeat_with(Default::default)
+                .take(blocks)
+                .collect(),
+            scalars: None,
+        }
+    }
+
+    /// The sums of one segment, whose blocks are all done.
+    fn sums_of(&self, segment: usize) -> Sums {
+        let start = self.starts[segment];
+        let end = start + self.segments[segment].len().div_ceil(BLOCK);
+        [0, 1].map(|k| {
+            let sum = |block: &[AtomicU64; 2]| f64::from_bits(block[k].load(Ordering::Relaxed));
+            reduce::tree(&self.blocks[start..end].iter().map(sum).collect::<Vec<_>>())
+        })
+    }
+
+    /// # Safety
+    /// The part is one of `self.parts`, and nobody else has these elements of the segment and of what
+    /// follows it meanwhile.
+    unsafe fn first(&self, part: Part, tier: Tier) {
+        let rule = self.rules[part.segment];
+        let block = self.starts[part.segment] + part.from / BLOCK;
+        let segment = &self.segments[part.segment];
+        let writes = Writes {
+            state: R::FIRST_WRITES,
+            parameter: false,
+        };
+        let mut index = block;
+        let mut scratch = Scratch::<T, 2>::new(BLOCK);
+        let mut values = scratch.arrays();
+        let pass = |scale, slices: Slices<'_, T, S>| {
+            let n = slices.p.len();
+            tier.run(First {
+                rule,
+                scale,
+                slices,
+                values: values.each_mut().map(|array| &mut array[..n]),
+            });
+            for k in 0..2 {
+                let sum = if R::SQUARED {
+                    reduce::block(&values[k][..n], Squares { scale: 1.0 }, tier)
+                } else {
+                    reduce::block(&values[k][..n], Sum, tier)
+                };
+                self.blocks[index][k].store(sum.to_bits(), Ordering::Relaxed);
+            }
+            index += 1;
+        };
+        let range = (part.from, part.to);
+        // SAFETY: `new` has passed every segment through `check_elementwise` and made parts inside of
+        // it; that nobody else has the elements is this function's contract.
+        unsafe { for_each_tile(segment, range, BLOCK, &self.prologue, writes, tier, pass) };
+    }
+
+    /// # Safety
+    /// The part is one of `self.parts`, and nobody else has these elements of the segment and of what
+    /// follows it meanwhile.
+    unsafe fn second(&self, part: Part, ratio: f64, tier: Tier) {
+        let rule = self.rules[part.segment];
+        let ratio = T::from_f64(ratio);
+        let segment = &self.segments[part.segment];
+        let writes = Writes {
+            state: !R::FIRST_WRITES,
+            parameter: true,
+        };
+        let pass = |scale, slices: Slices<'_, T, S>| {
+            tier.run(Second {
+                rule,
+                ratio,
+                scale,
+                slices,
+            });
+        };
+        let range = (part.from, part.to);
+        // SAFETY: `new` has passed every segment through `check_elementwise` and made parts inside of
+        // it; that nobody else has the elements is this function's contract.
+        unsafe { for_each_tile(segment, range, BLOCK, &self.prologue, writes, tier, pass) };
+    }
+}
+
+impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R, S> {
+    fn phases(&self) -> usize {
+        if self.parts[1].is_empty() { 1 } else { 2 }
+    }
+
+    fn sums(&self) -> Sums {
+        if !R::GLOBAL {
+            return [0.0; 2];
+        }
+        let add = |a: Sums, b: Sums| [a[0] + b[0], a[1] + b[1]];
+        (0..self.segments.len())
+            .map(|index| self.sums_of(index))
+            .fold([0.0; 2], add)
+    }
+
+    fn resolve(&mut self, totals: Sums) {
+        for index in 0..self.segments.len() {
+            let sums = if R::GLOBAL {
+                totals
+            } else {
+                self.sums_of(index)
+            };
+            self.ratios[index] = self.rules[index].ratio(sums, self.segments[index].len());
+            self.scalars = self.rules[index].scalars(sums);
+        }
+    }
+
+    fn chunks(&self, phase: usize) -> (usize, usize) {
+        let parts = self.parts.get(phase).map_or(&[][..], Vec::as_slice);
+        (
+            parts.len(),
+            parts.iter().map(|part| part.to - part.from).sum(),
+        )
+    }
+
+    unsafe fn run(&self, phase: usize, chunk: usize, tier: Tier) {
+        let part = self.parts[phase][chunk];
+        let n = self.segments[part.segment].len();
+        // SAFETY: the parts of a phase do not overlap, and by the contract of `run` each is done once
+        // and the phases one after the other.
+        unsafe {
+            if phase == 1 {
+                return self.second(part, self.ratios[part.segment], tier);
+            }
+            self.first(part, tier);
+            if n <= WHOLE && !R::GLOBAL {
+                let ratio = self.rules[part.segment].ratio(self.sums_of(part.segment), n);
+                self.second(part, ratio, tier);
+            }
+        }
+    }
+
+    fn scalars(&self) -> Option<[f64; MAX_SCALARS]> {
+        self.scalars
+    }
+}
+
+/// The first pass over one block, which leaves the values to be summed in `values`: a plain loop
+/// becomes vectors, where sums inside of it would keep it scalar.
+struct First<'a, T, R, const S: usize> {
+    rule: R,
+    scale: T,
+    slices: Slices<'a, T, S>,
+    values: [&'a mut [T]; 2],
+}
+
+impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Kernel for First<'_, T, R, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self {
+            rule,
+            scale,
+            slices: Slices { p, g, state },
+            values: [a, b],
+        } = self;
+        let n = p.len();
+        assert!(g.len() == n && a.len() == n && b.len() == n);
+        for array in &state {
+            assert_eq!(array.len(), n);
+        }
+        for i in 0..n {
+            let mut old = [T::ZERO; S];
+            for j in 0..S {
+                old[j] = state[j][i];
+            }
+            let (new, values) = rule.first(p[i], g[i] * scale, old);
+            if R::FIRST_WRITES {
+                for j in 0..S {
+                    state[j][i] = new[j];
+                }
+            }
+            [a[i], b[i]] = values;
+        }
+    }
+}
+
+struct Second<'a, T, R, const S: usize> {
+    rule: R,
+    ratio: T,
+    scale: T,
+    slices: Slices<'a, T, S>,
+}
+
+impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Kernel for Second<'_, T, R, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self {
+            rule,
+            ratio,
+            scale,
+            slices: Slices { p, g, state },
+        } = self;
+        let n = p.len();
+        assert_eq!(g.len(), n);
+        for array in &state {
+            assert_eq!(array.len(), n);
+        }
+        for i in 0..n {
+            let mut old = [T::ZERO; S];
+            for j in 0..S {
+                old[j] = state[j][i];
+            }
+            let (new_p, new) = rule.second(ratio, p[i], g[i] * scale, old);
+            p[i] = new_p;
+            if !R::FIRST_WRITES {
+                for j in 0..S {
+                    state[j][i] = new[j];
+                }
+            }
+        }
+    }
+}

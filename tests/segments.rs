@@ -1,0 +1,100 @@
+//! Segments of one allocation: where they touch one loop runs across them, and elsewhere not.
+
+#[expect(dead_code, reason = "other tests run them")]
+mod cases;
+
+use fastoptim::optim::Method;
+use fastoptim::sweep::prologue::Prologue;
+use fastoptim::sweep::segment::{Segment, StepContext};
+use fastoptim::sweep::task;
+
+/// Elements of one segment, and of a gap.
+const N: usize = 40;
+const GAP: usize = 5;
+
+/// Some numbers of which two segments have `N` each, with a gap in between or none.
+struct Array {
+    numbers: Vec<f32>,
+    gap: usize,
+}
+
+impl Array {
+    fn new(seed: u64, gap: bool) -> Self {
+        // A loop that ran across a gap would still be inside.
+        let numbers = cases::numbers(3 * N, seed);
+        Self {
+            numbers: numbers.into_iter().map(|x| x.abs() as f32).collect(),
+            gap: if gap { GAP } else { 0 },
+        }
+    }
+
+    fn segments(&mut self) -> [&mut [f32]; 2] {
+        let start = self.numbers.as_mut_ptr();
+        // SAFETY: inside of `numbers`, which is borrowed exclusively, and apart.
+        [0, N + self.gap].map(|from| unsafe { std::slice::from_raw_parts_mut(start.add(from), N) })
+    }
+}
+
+/// What a step leaves in the parameters and the states, where the arrays in `gaps` have one: the
+/// parameters, the gradients, the states.
+fn step(
+    method: &Method,
+    gaps: &[bool],
+    contexts: [StepContext; 2],
+    follows: bool,
+) -> Vec<Vec<f32>> {
+    let mut arrays: Vec<_> = (1..)
+        .zip(gaps)
+        .map(|(seed, &gap)| Array::new(seed, gap))
+        .collect();
+    let halves = arrays.iter_mut().map(|array| array.segments().into());
+    let (first, second): (Vec<_>, Vec<_>) = halves.unzip();
+    let mut segments = Vec::new();
+    for (arrays, context) in [(first, contexts[0]), (second, contexts[1])] {
+        let mut arrays = arrays.into_iter();
+        let (p, g) = (arrays.next().expect("p"), arrays.next().expect("g"));
+        segments.push(Segment::native(p, g, &[N], arrays, context));
+    }
+    if follows {
+        let last = segments.pop().expect("there are two");
+        // SAFETY: `Array::segments` makes both from one pointer to the whole allocation.
+        segments.push(unsafe { last.follows() });
+    }
+    drop(task::run(vec![method.plan(segments, Prologue::default())]));
+    arrays.into_iter().map(|array| array.numbers).collect()
+}
+
+fn context(method: &Method, step: u64, fresh: bool) -> StepContext {
+    let initial = method.scalars();
+    StepContext {
+        step,
+        fresh,
+        scalars: std::array::from_fn(|i| initial.get(i).map_or(0.0, |(_, x)| *x)),
+    }
+}
+
+#[test]
+fn a_loop_runs_across_segments_only_where_all_of_them_go_on() {
+    for method in cases::methods() {
+        let states = method.state(1);
+        let flat = |name: &&str| method.state_shape(name, &[N]) == [N];
+        if method.check_shape(&[N]).is_err() || !states.iter().all(flat) {
+            continue;
+        }
+        let arrays = 2 + states.len();
+        let mut layouts = vec![vec![false; arrays]];
+        for gap in 0..arrays {
+            layouts.push((0..arrays).map(|array| array == gap).collect());
+        }
+        for gaps in layouts {
+            let first = context(&method, 3, false);
+            for (t, fresh) in [(3, false), (9, false), (3, true)] {
+                let contexts = [first, context(&method, t, fresh)];
+                assert!(
+                    step(&method, &gaps, contexts, true) == step(&method, &gaps, contexts, false),
+                    "{method:?} with gaps {gaps:?} at {contexts:?}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Many optimizers, losses and norms on many threads at once, with pools that change: every bit is
+//! what one thread alone computes, and a sanitizer finds nothing. `FASTOPTIM_STRESS` says how many
+//! rounds.
+
+mod cases;
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fastoptim::exec::pool::{self, with_threads};
+use fastoptim::loss::cross_entropy::CrossEntropy;
+use fastoptim::loss::{Input, Labels, Reduction, Target};
+use fastoptim::numeric::float::Float;
+use fastoptim::numeric::scale::ScaleFactor;
+use fastoptim::ops::clip::{Array, total_norm};
+use fastoptim::optim::{Kind, Method};
+use fastoptim::sweep::prologue::Prologue;
+
+/// Threads that call at once.
+const CALLERS: usize = 4;
+
+/// Two arrays, one after the other: enough in all for a step to take several threads.
+const LENGTHS: [usize; 2] = [1_030, 70_000];
+
+fn rounds() -> usize {
+    let asked = std::env::var("FASTOPTIM_STRESS").ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(3)
+}
+
+/// The last configuration of every optimizer, which has most switched on.
+fn methods() -> Vec<Method> {
+    let mut methods: Vec<Method> = Vec::new();
+    for method in cases::methods() {
+        let same =
+            |last: &mut Method| std::mem::discriminant(last) == std::mem::discriminant(&method);
+        if !methods.last_mut().is_some_and(same) {
+            methods.push(method);
+        }
+    }
+    assert_eq!(methods.len(), Kind::ALL.len());
+    methods
+}
+
+fn optimizer<T: Float>(method: &Method, prologue: Prologue) -> u64 {
+    hash(
+        cases::run::<T>(method, &LENGTHS, prologue)
+            .concat()
+            .iter()
+            .map(|x| x.to_f64()),
+    )
+}
+
+fn loss() -> u64 {
+    let (rows, classes) = (3_000, 30);
+    let x = cases::numbers(rows * classes, 5);
+    let target: Vec<i64> = (0..rows).map(|row| (row % classes) as i64).collect();
+    let labels = Labels {
+        shape: [rows, classes],
+        target: Target::I64(&target),
+        weight: None,
+        ignore_index: None,
+    };
+    let mut gradient = vec![0.0; x.len()];
+    let value = CrossEntropy {
+        label_smoothing: 0.1,
+    }
+    .compute(
+        labels,
+        Input::Gradient(&x, &mut gradient),
+        Reduction::Mean,
+        1.0,
+    )
+    .expect("classes are in range");
+    hash(gradient.into_iter().chain([value]))
+}
+
+fn norm() -> u64 {
+    let x = cases::numbers(300_000, 6);
+    hash(
+        [1.0, 2.0, 3.0]
+            .map(|p| total_norm(&[Array::F64(&x)], p))
+            .into_iter(),
+    )
+}
+
+fn hash(numbers: impl Iterator<Item = f64>) -> u64 {
+    numbers.fold(0, |hash: u64, x| {
+        (hash.rotate_left(5) ^ x.to_bits()).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    })
+}
+
+/// Everything that is done, as calls that give a hash of what they have computed.
+fn calls() -> Vec<Box<dyn Fn() -> u64 + Sync>> {
+    let clipped = Prologue {
+        scale: ScaleFactor::quotient(1.0, 2.0),
+        clip_value: 0.3,
+        ..Prologue::default()
+    };
+    let mut calls: Vec<Box<dyn Fn() -> u64 + Sync>> = vec![Box::new(loss), Box::new(norm)];
+    for (index, method) in methods().into_iter().enumerate() {
+        let prologue = [Prologue::default(), clipped][index % 2];
+        if index % 3 == 0 {
+            calls.push(Box::new(move || optimizer::<f64>(&method, prologue)));
+        } else {
+            calls.push(Box::new(move || optimizer::<f32>(&method, prologue)));
+        }
+    }
+    calls
+}
+
+#[test]
+fn callers_at_once_compute_what_one_alone_does() {
+    let calls = calls();
+    let expected: Vec<u64> = with_threads(1, || calls.iter().map(|call| call()).collect());
+    let (start, done) = (Barrier::new(CALLERS), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // The number of the process changes under calls that go on.
+        scope.spawn(|| {
+            for n in (1..=9).cycle() {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                pool::set_count(n);
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        let caller = |caller: usize| {
+            start.wait();
+            for round in 0..rounds() {
+                for step in 0..calls.len() {
+                    // Neighbours do the same at one time and not the same at another.
+                    let index = (step + round * caller) % calls.len();
+                    let found = match (step + caller) % 3 {
+                        0 => calls[index](),
+                        1 => with_threads(1 + (step + round) % 6, || calls[index]()),
+                        _ => nested(&*calls[index]),
+                    };
+                    assert_eq!(found, expected[index], "call {index}");
+                }
+            }
+        };
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|index| scope.spawn(move || caller(index)))
+            .collect();
+        let outcomes: Vec<_> = callers.into_iter().map(|caller| caller.join()).collect();
+        done.store(true, Ordering::Relaxed);
+        for outcome in outcomes {
+            outcome.expect("no caller panics");
+        }
+    });
+}
+
+/// What a call gives on every thread of a pool at once.
+fn nested(call: &(dyn Fn() -> u64 + Sync)) -> u64 {
+    let found: Vec<_> = (0..3).map(|_| std::sync::OnceLock::new()).collect();
+    with_threads(3, || {
+        pool::run(found.len(), usize::MAX, |index| {
+            found[index].set(call()).expect("each index comes once");
+        });
+    });
+    let first = *found[0].get().expect("each index came");
+    assert!(found.iter().all(|x| x.get() == Some(&first)));
+    first
+}
