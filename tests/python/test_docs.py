@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,32 @@ def test_the_code_on_the_page_of_precision_gives_what_it_says() -> None:
     assert names["losses"][-1] < names["losses"][0]
     assert names["info"].applied
     assert names["average"].updates == 200
+
+
+def test_the_code_on_the_page_of_schedules_resumes_as_it_says() -> None:
+    functions, safe, late = code("schedules")
+    params = fo.FlatBuffer({"w": (3,)})
+    names: dict[str, Any] = {"fo": fo, "params": params}
+    exec(textwrap.dedent(functions), names)
+    assert names["rate"](500) == 3e-4
+    assert names["rate"](10_000) == 0
+    trained = fo.AdamW(params, lr=3e-4)
+    scheduler = fo.lr_scheduler.LinearLR(trained, total_iters=500)
+    for _ in range(7):
+        trained.step(params.zeros_like())
+        scheduler.step()
+    states = {"optimizer": trained.state_dict(), "scheduler": scheduler.state_dict()}
+    for block in (safe, late):
+        names["saved"] = states
+        exec(block, names)
+        for _ in range(9):
+            assert names["opt"].param_groups[0]["lr"] == scheduler_at(names["scheduler"].last_epoch)
+            names["scheduler"].step()
+    # Made after the load and without `set_lr`, the rate is wrong for good.
+    exec(late.replace(", set_lr=True", ""), names)
+    assert names["opt"].param_groups[0]["lr"] < 0.5 * scheduler_at(7)
+
+
+def scheduler_at(step: int) -> float:
+    """The rate of the page's scheduler."""
+    return fo.schedules.linear(3e-4, total_iters=500)(step)

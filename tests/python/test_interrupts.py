@@ -221,7 +221,9 @@ def composed(opt: Any, name: str, nested: bool = False) -> Any:
     return lr_scheduler.SequentialLR(opt, parts, [2])
 
 
-def scheduler(name: str, call: str, *, first: int = 1, new_group: bool = False) -> World:
+def scheduler(
+    name: str, call: str, *options: bool, first: int = 1, new_group: bool = False
+) -> World:
     opt = mine()
     nested = call == "step"
     scheduling = made(opt, name) if name in ARGUMENTS else composed(opt, name, nested)
@@ -233,7 +235,7 @@ def scheduler(name: str, call: str, *, first: int = 1, new_group: bool = False) 
         scheduling.patience, scheduling.min_lr = 0, 0.0
     if new_group:
         opt.add_param_group({"params": [np.zeros(1)], "lr": 0.5})
-    arguments = (state,) if call == "load_state_dict" else metric
+    arguments = (state, *options) if call == "load_state_dict" else metric
     return World(lambda: getattr(scheduling, call)(*arguments), [scheduling])
 
 
@@ -287,6 +289,12 @@ WORLDS: dict[str, Callable[[], World]] = {
         f"{name}.{call}": (lambda name=name, call=call: scheduler(name, call))
         for name in sorted([*ARGUMENTS, *COMPOSITIONS])
         for call in ("step", "load_state_dict")
+    },
+    **{
+        f"{name}.load_state_dict set_lr": (
+            lambda name=name: scheduler(name, "load_state_dict", True)
+        )
+        for name in sorted([*ARGUMENTS, *COMPOSITIONS])
     },
     "SequentialLR.step next": lambda: scheduler("SequentialLR", "step", first=2),
     "StepLR.step new group": lambda: scheduler("StepLR", "step", new_group=True),

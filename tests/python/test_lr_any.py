@@ -12,7 +12,7 @@ import pickle
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from fastoptim import lr_scheduler
@@ -123,7 +123,8 @@ def pickled(program: Any, kept: Any) -> Any:
 def reloaded(program: Any, kept: Any) -> Any:
     """Restore new ones from the states, through JSON."""
     optimizer, schedulers = kept
-    _, other, _ = pytorch(lrs=[copy.deepcopy(g["lr"]) for g in optimizer.param_groups])
+    # Made on the first rates: one of now may be below 0, where nothing can begin.
+    _, other, _ = pytorch(lrs=[copy.deepcopy(g["initial_lr"]) for g in optimizer.param_groups])
     fresh = [build(lr_scheduler, other, part) for part in program]
     other.load_state_dict(optimizer.state_dict())
     for scheduler, old in zip(fresh, schedulers, strict=True):
@@ -145,8 +146,13 @@ EVENTS = st.dictionaries(
 )
 
 
+# Takes the rate that another scheduler has lowered below 0.
+BELOW_0 = ("CosineAnnealingLR", {"T_max": 1, "eta_min": 0.05})
+
+
 @settings(max_examples=100)
 @given(PROGRAMS, EVENTS, st.booleans())
+@example([("StepLR", {"step_size": 1, "gamma": 0.25}), BELOW_0], {2: reloaded}, False)
 def test_any_schedulers_against_pytorch(program: Any, events: Any, tensors: bool) -> None:
     # PyTorch's two keep their momenta in the groups, where the second overwrites the first's.
     found = [name for part in program for name in names(part)]

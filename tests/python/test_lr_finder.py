@@ -54,21 +54,106 @@ def test_the_suggestion_is_a_tenth_to_all_of_the_fastest_rate(curvature: float) 
     assert known.suggestion == pytest.approx(1e-3, rel=0.9)
 
 
+def swept(losses: Any, **arguments: Any) -> fo.LRFinderResult:
+    """Sweep over losses that are given, on which the steps have no influence."""
+    given = iter(losses)
+    finder = fo.LRFinder(fo.SGD(np.ones(1)), lambda w: (float(next(given)), w * 0))
+    return finder.run(**{"num_iter": len(losses), "quiet": True, **arguments})
+
+
 def test_it_stops_where_the_running_mean_is_five_times_its_best() -> None:
     losses = [4.0, 2.0, *[1.0] * 100, *[10.0] * 100]
-    mean = best = losses[0]
-    wanted = losses[:1]
-    for loss in losses[1:]:
-        mean = 0.95 * mean + 0.05 * loss
-        best = min(best, mean)
+    mean, best = 0.0, np.inf
+    wanted: list[float] = []
+    for loss in losses:
         wanted.append(loss)
-        if mean > 5 * best:
-            break
-    given = iter(losses)
-    result = fo.LRFinder(fo.SGD(np.ones(1)), lambda w: (next(given), w * 0)).run(num_iter=202)
+        mean = 0.95 * mean + 0.05 * loss
+        unbiased = mean / (1 - 0.95 ** len(wanted))
+        if len(wanted) >= 20:
+            best = min(best, unbiased)
+            if unbiased > 5 * best:
+                break
+    result = swept(losses)
     assert 102 < len(wanted) < 202
     assert result.losses.tolist() == wanted
     assert len(result.lrs) == len(result.smoothed) == len(wanted)
+
+
+def test_a_lucky_batch_at_the_start_does_not_end_the_sweep() -> None:
+    assert len(swept([1e-6, *[1.0] * 99]).losses) == 100
+    assert len(swept([1.0, 1.0, 1e-6, *[1.0] * 97]).losses) == 100
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        # As squared errors of single samples are.
+        assert len(swept(rng.standard_normal(100) ** 2).losses) == 100
+
+
+def test_the_smoothed_losses_are_exponential_averages_to_both_sides() -> None:
+    losses = np.random.default_rng(0).standard_normal(50) ** 2 + 1
+    result = swept(losses)
+    for i, value in enumerate(result.smoothed):
+        weights = np.exp(-np.abs(np.arange(50) - i) / 1.5)
+        np.testing.assert_allclose(value, weights @ losses / weights.sum(), rtol=1e-12)
+    # The bias is corrected: what stays the same is what it is, at the ends too.
+    np.testing.assert_allclose(swept(np.full(30, 3.0)).smoothed, 3.0, rtol=1e-14)
+
+
+RATES = np.geomspace(1e-7, 10, 100)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 0.2])
+def test_noise_does_not_move_the_suggestion_away_from_the_fall(spread: float) -> None:
+    curve = 2 - np.tanh(2 * np.log10(RATES / 1e-2))
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        result = swept(np.maximum(curve, 0) * (1 + spread * rng.standard_normal(100)))
+        assert result.suggestion is not None
+        assert 3e-3 < result.suggestion < 5e-2
+        assert 0.95 <= result.confidence <= 1
+
+
+def regression(seed: int, batch: int) -> Any:
+    """A linear model on batches of samples with noise."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.standard_normal((500, 10))
+    targets = inputs @ rng.standard_normal(10) + 0.5 * rng.standard_normal(500)
+
+    def objective(w: Any) -> Any:
+        rows = rng.integers(0, 500, batch)
+        error = inputs[rows] @ w - targets[rows]
+        return float(error @ error) / batch, 2 * inputs[rows].T @ error / batch
+
+    return objective
+
+
+@pytest.mark.parametrize(("batch", "least"), [(2, 3), (4, 18), (8, 20), (64, 20)])
+def test_what_is_suggested_on_small_batches_trains(batch: int, least: int) -> None:
+    # SGD lowers the loss by more than half in 300 steps at rates of 5e-4 to 0.1 or more.
+    suggested = []
+    for seed in range(20):
+        finder = fo.LRFinder(fo.SGD(np.zeros(10)), regression(seed, batch))
+        with np.errstate(over="ignore", invalid="ignore"):
+            suggested.append(finder.run(num_iter=200, quiet=True).suggestion)
+    found = [rate for rate in suggested if rate is not None]
+    assert len(found) >= least
+    assert all(5e-4 < rate < 0.3 for rate in found)
+
+
+def test_no_suggestion_where_there_is_only_noise() -> None:
+    rng = np.random.default_rng(1)
+    for draw in (
+        lambda: 5 + rng.standard_normal(100),
+        lambda: rng.standard_normal(100) ** 2,
+        lambda: rng.exponential(size=100),
+        lambda: (rng.random(100) < 0.3).astype(float),
+        # It never falls, and explodes at the end.
+        lambda: 5 + rng.standard_normal(100) + np.geomspace(1e-12, 1e6, 100),
+    ):
+        results = [swept(draw()) for _ in range(60)]
+        assert all((one.suggestion is None) == (one.confidence < 0.95) for one in results)
+        # 1 in 20 where the noise is normal.
+        assert sum(one.suggestion is not None for one in results) <= 6
+        assert np.median([one.confidence for one in results]) < 0.9
 
 
 def test_losses_below_zero_are_no_divergence() -> None:
@@ -92,9 +177,14 @@ def test_a_loss_that_is_not_finite_ends_the_sweep(bad: float) -> None:
 
 
 def test_no_suggestion_where_the_loss_never_falls() -> None:
-    assert fo.LRFinder(fo.SGD(np.ones(1)), lambda w: (1.0, 0 * w)).run().suggestion is None
+    for level in (1.0, 0.0, np.log(5), -0.3):
+        same = fo.LRFinder(fo.SGD(np.ones(1)), lambda w, level=level: (level, 0 * w)).run()  # type: ignore[misc]
+        assert (same.suggestion, same.confidence) == (None, 0.0)
     rising = fo.LRFinder(fo.SGD(np.ones(2), maximize=True), quadratic(1.0)).run()
-    assert rising.suggestion is None
+    assert (rising.suggestion, rising.confidence) == (None, 0.0)
+    for num_iter in range(2, 30):
+        short = fo.LRFinder(fo.SGD(np.ones(2)), quadratic(1.0)).run(num_iter=num_iter)
+        assert short.suggestion is None or short.suggestion in short.lrs
 
 
 @pytest.mark.parametrize("cls", OPTIMIZERS)

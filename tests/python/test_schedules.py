@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastoptim import schedules
+from fastoptim import optim, schedules
 
 # One call of each schedule. A new schedule without one fails the first test.
 EXAMPLES: dict[str, schedules.Schedule] = {
@@ -313,7 +313,70 @@ def test_combinations_of_what_does_not_fit() -> None:
         schedules.join([one, 0.1], [5])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="schedules"):
         schedules.join(one, [])  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="schedule"):
+    with pytest.raises(TypeError, match=r"schedule must be .*\.schedules\.constant"):
         schedules.warmup(0.1, 5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="steps"):
         schedules.warmup(one, -1)
+
+
+def half_lives(t: float) -> float:
+    # With a branch, which an array could not take.
+    return 0.4 if t < 2 else 0.4 * 0.5 ** (t - 2)
+
+
+OWN: dict[str, schedules.Schedule] = {
+    "warmup": schedules.warmup(half_lives, 4),
+    "no warm-up": schedules.warmup(half_lives, 0),
+    "join": schedules.join([half_lives, schedules.constant(0.1), half_lives], [3, 5.5]),
+    "nested": schedules.warmup(schedules.join([half_lives, half_lives], [4]), 2),
+}
+
+
+@pytest.mark.parametrize("schedule", OWN.values(), ids=OWN)
+def test_a_function_of_ones_own_is_a_schedule(schedule: schedules.Schedule) -> None:
+    grid = np.linspace(0, 20, 42).reshape(2, 3, 7)
+    expected = [schedule(t) for t in grid.ravel().tolist()]
+    assert schedule(grid).ravel().tolist() == expected
+    assert schedule(grid).shape == grid.shape
+    assert schedule(np.array(3)).shape == ()
+    assert schedule(np.arange(9)).tolist() == [schedule(t) for t in range(9)]
+    assert type(schedule(np.float32(2))) is float
+    assert pickle.loads(pickle.dumps(schedule)) == copy.deepcopy(schedule) == schedule
+    assert hash(schedule) == hash(copy.copy(schedule))
+    assert "half_lives" in repr(schedule)
+
+
+def test_a_function_of_ones_own_has_the_values_of_the_same_schedule() -> None:
+    own, ours = (lambda t: 0.3 * 0.9**t), schedules.exponential(0.3, 0.9)
+    steps = np.arange(30)
+    for build in (
+        lambda g: schedules.warmup(g, 5),
+        lambda g: schedules.join([g, schedules.constant(1.0), g], [4, 9]),
+    ):
+        np.testing.assert_allclose(build(own)(steps), build(ours)(steps), rtol=1e-14)
+    opt = optim.SGD(np.array([1.0]), lr=schedules.warmup(own, 5))
+    for t in range(8):
+        before = opt.params.copy()
+        opt.step(np.array([1.0]))
+        rate = 0.3 * t / 5 if t < 5 else 0.3 * 0.9 ** (t - 5)
+        np.testing.assert_allclose(before - opt.params, rate, rtol=1e-14)
+
+
+def test_a_function_of_ones_own_is_called_where_it_holds_and_with_an_int() -> None:
+    seen: list[Any] = []
+    table = [0.1, 0.2, 0.3]
+
+    def own(t: int) -> float:
+        seen.append(t)
+        return table[t]
+
+    joined = schedules.join([own, own], [3])
+    assert [joined(t) for t in range(6)] == joined(np.arange(6)).tolist() == table * 2
+    assert seen == [0, 1, 2] * 4
+    assert all(type(t) is int for t in seen)
+    with pytest.raises(IndexError):
+        joined(6)
+    assert schedules.warmup(own, 2)(np.array([1, 2, 4])).tolist() == [0.05, 0.1, 0.3]
+    for value in ("0.1", None, [0.1], 1j):
+        with pytest.raises(TypeError, match="the value of a schedule must be a number"):
+            schedules.warmup(lambda t, value=value: value, 2)(1)  # type: ignore[misc]

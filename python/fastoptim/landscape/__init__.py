@@ -29,3 +29,7 @@ __all__ = [
     "random_direction",
     "sharpness",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

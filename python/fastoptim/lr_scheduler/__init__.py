@@ -53,3 +53,7 @@ __all__ = [
     "StepLR",
     "WarmupStableDecayLR",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

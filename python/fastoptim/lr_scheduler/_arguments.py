@@ -11,6 +11,14 @@ from fastoptim.schedules._base import finite
 
 T = TypeVar("T")
 
+# PyTorch's words, so that what filters its warning filters ours.
+EPOCH_DEPRECATED = (
+    "The epoch parameter in `scheduler.step()` was not necessary and is being "
+    "deprecated where possible. Please use `scheduler.step()` to step the "
+    "scheduler. During the deprecation, if epoch is different from None, the "
+    "closed form is used instead of the new chainable form, where available."
+)
+
 
 def plain(value: Any) -> Any:
     """Give a number of any library as Python's, and a sequence as a new list of such."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import operator
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from fastoptim import _core
+from fastoptim._checks import flag
 from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
-from fastoptim.lr_scheduler._arguments import integer, plain
+from fastoptim.lr_scheduler._arguments import EPOCH_DEPRECATED, integer, plain
 from fastoptim.lr_scheduler._groups import (
     base_rate,
     check_optimizer,
+    check_rates,
     noting_base_rate,
     writing_rate,
     written_rate,
@@ -127,18 +130,32 @@ class LRScheduler(ABC):
         """Do step 0 from the base rates, whatever the rates are now."""
         self._begin(self._extended(self.optimizer.param_groups))
 
-    def step(self) -> None:
+    def step(self, epoch: int | None = None) -> None:
         """Move to the next step and write the rate of each group.
 
         It belongs after the optimizer's step.
 
+        Parameters
+        ----------
+        epoch : int, optional
+            The step to move to, at least 0. Deprecated, as in PyTorch: the rates are then those of
+            the closed form, whatever they were; `MultiplicativeLR`, which has none, multiplies.
+
         Raises
         ------
+        TypeError
+            If ``epoch`` is no integer, or a rate is a function of the step by now. Nothing is
+            written then.
         ValueError
-            If an argument was changed to one that is out of range, or a group was taken away.
-            Nothing is written then.
+            If an argument was changed to one that is out of range, ``epoch`` is negative, or a
+            group was taken away. Nothing is written then.
         """
-        self._advance(act=True)
+        if epoch is None:
+            self._advance(act=True)
+        else:
+            number = integer("epoch", epoch, low=0)
+            warnings.warn(EPOCH_DEPRECATED, UserWarning, stacklevel=2)
+            self._advance(act=True, epoch=number, jump=True)
 
     def get_last_lr(self) -> list[float]:
         """Give the rate of each group as this scheduler last left it."""
@@ -149,21 +166,33 @@ class LRScheduler(ABC):
         names = ("last_epoch", "base_lrs", "_last_lr", *self._position, *self._arguments)
         return {name: plain(getattr(self, name)) for name in names}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any], set_lr: bool = False) -> None:
         """Take over a state, one of PyTorch's class of the same name included.
 
         ``CyclicLR`` and ``OneCycleLR`` take their own only: PyTorch's keep half of theirs in the
         optimizer's groups.
 
-        The optimizer's rates stay as they are: they come back with the optimizer's own state,
-        before or after this call.
+        Parameters
+        ----------
+        state_dict : mapping
+            What `state_dict` gave.
+        set_lr : bool, default False
+            The optimizer's rates stay as they are: they come back with the optimizer's own state,
+            before or after this call. With True they are set to the closed form of the step, and
+            the momenta too where the scheduler drives them: for an optimizer whose own state is
+            not loaded, or a scheduler that was made after it was. `MultiplicativeLR`, which has no
+            closed form, sets the last rates.
 
         Raises
         ------
+        TypeError
+            If ``set_lr`` is no bool, or is True and a rate is a function of the step. Nothing has
+            changed then.
         CheckpointError
             If the state is not one of this class, does not fit the optimizer's groups or has a
-            value that the constructor would refuse. The scheduler is unchanged then.
+            value that the constructor would refuse. Nothing has changed then.
         """
+        flag("set_lr", set_lr)
         state = checked_state(self, state_dict, self.state_dict())
         loaded = copy.copy(self)
         loaded.__dict__.update(state)
@@ -176,7 +205,31 @@ class LRScheduler(ABC):
             loaded._check()
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"the state of a {type(self).__name__}: {error}") from error
-        self.__dict__.update(loaded.__dict__)
+        writes: list[Call] = []
+        if set_lr:
+            writes, loaded._last_lr = loaded._setting_rates()
+        _core.call_all([*writes, (self.__dict__.update, loaded.__dict__)])
+
+    def _set_rates(self, *, last: bool = False) -> None:
+        """Write the rates and momenta by the closed form, or the last rates in its place."""
+        writes, last_lr = self._setting_rates(last=last)
+        _core.call_all([*writes, setting(self, _last_lr=last_lr)])
+
+    def _setting_rates(self, *, last: bool = False) -> tuple[list[Call], list[float]]:
+        """Give the calls that do, and the rates after them."""
+        groups = self.optimizer.param_groups
+        check_rates([group["lr"] for group in groups])
+        place = self._find(self.last_epoch, self.base_lrs)
+        rates = self._last_lr if last else self._settled(place)
+        more = self._more(groups, place)
+        writes = list(map(writing_rate, groups, rates))
+        for group, (name, item) in zip(groups, more, strict=False):
+            writes.append((group.__setitem__, name, item))
+        return writes, list(map(written_rate, groups, rates))
+
+    def _settled(self, place: Place) -> list[float]:
+        """Give the rate of each group where the scheduler is, whatever it is now."""
+        return place.rates
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         """Give a state of PyTorch under our names; one of ours as it is."""
@@ -198,6 +251,7 @@ class LRScheduler(ABC):
         phase: float | None = None,
         anew: bool = False,
         held: list[Any] | None = None,
+        jump: bool = False,
         **position: Any,
     ) -> None:
         """Move to an epoch, by default the next: compute every rate, then write all at once.
@@ -218,7 +272,10 @@ class LRScheduler(ABC):
         rates, more = [], []
         if act:
             held = [group["lr"] for group in groups] if held is None else held
-            rates, more = self._next(held, old, new), self._more(groups, new)
+            if held != old.rates:
+                check_rates(held)
+            rates = self._jump(held, new) if jump else self._next(held, old, new)
+            more = self._more(groups, new)
         writes: list[Call] = []
         if base_lrs is not self.base_lrs:
             writes += map(noting_base_rate, groups, base_lrs)
@@ -240,6 +297,10 @@ class LRScheduler(ABC):
             now if rate == before else self._off_curve(rate, now - before, old, new)
             for rate, before, now in zip(held, old.rates, new.rates, strict=True)
         ]
+
+    def _jump(self, held: list[Any], new: Place) -> list[float]:
+        """Give the rate of each group at a step that is not the next, whatever it held."""
+        return new.rates
 
     def _off_curve(self, held: Any, change: float, old: Place, new: Place) -> float:
         """Give the rate after ``held``, which something else has set.

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from fastoptim._checks import flag
 from fastoptim.lr_scheduler._arguments import for_groups
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
+from fastoptim.lr_scheduler._groups import check_number
 from fastoptim.schedules._base import non_negative
 
 
@@ -91,6 +92,5 @@ def _driven(index: int, group: dict[str, Any]) -> str:
     name = "betas" if "betas" in group else "momentum"
     if name not in group:
         raise ValueError("cycle_momentum needs an optimizer with momentum or betas")
-    if callable(group[name]):
-        raise TypeError(f"{name} of param_groups[{index}] is a function of the step")
+    check_number(name, group[name], index)
     return name

@@ -18,10 +18,25 @@ def check_optimizer(optimizer: Any) -> None:
         base_rate(group, index)
 
 
+def check_number(name: str, value: Any, index: int) -> None:
+    """Refuse a function of the step: a scheduler would overwrite it with a number."""
+    if callable(value):
+        raise TypeError(
+            f"{name} of param_groups[{index}] is a function of the step already, which the "
+            f"optimizer follows without a scheduler: use one of the two. For a scheduler, give the "
+            f"optimizer a number as {name}"
+        )
+
+
+def check_rates(held: Iterable[Any]) -> None:
+    """Refuse groups of which one has got a function as its rate since the last step."""
+    for index, rate in enumerate(held):
+        check_number("lr", rate, index)
+
+
 def base_rate(group: Mapping[str, Any], index: int) -> float:
     """Read the rate at which a group started."""
-    if callable(group["lr"]):
-        raise TypeError(f"lr of param_groups[{index}] is a function of the step already")
+    check_number("lr", group["lr"], index)
     rate = float(group.get("initial_lr", group["lr"]))
     return non_negative(f"base_lr of param_groups[{index}]", rate)
 
@@ -50,6 +65,8 @@ def all_or_nothing(
     action: Callable[[], None], groups: Iterable[dict[str, Any]], parts: Iterable[object]
 ) -> None:
     """Give groups and schedulers back what they had, if what is done to them fails."""
+    groups = list(groups)
+    check_rates([group["lr"] for group in groups])
     kept = [(group, dict(group)) for group in groups]
     rates = [(group["lr"], float(group["lr"])) for group, _ in kept]
     attributes = [(vars(part), dict(vars(part))) for part in parts]

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeAlias
 
+from fastoptim._checks import flag
 from fastoptim.errors import CheckpointError
 from fastoptim.lr_scheduler._arguments import integer, listed, plain
 from fastoptim.lr_scheduler._base import LRScheduler
@@ -70,15 +71,32 @@ class Composition(ABC):
             "_schedulers": [scheduler.state_dict() for scheduler in self._schedulers],
         }
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state, one of PyTorch's included; the optimizer's rates stay as they are.
+    @abstractmethod
+    def _set_rates(self, *, last: bool = False) -> None:
+        """Write the rates and momenta by the closed form, or the last rates in its place."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], set_lr: bool = False) -> None:
+        """Take over a state, one of PyTorch's included.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            What `state_dict` gave.
+        set_lr : bool, default False
+            The optimizer's rates stay as they are. With True they are set: by a sequence to what
+            the scheduler whose turn it is would set, by a chain, which has no closed form, to the
+            last rates; the momenta too where a scheduler drives them.
 
         Raises
         ------
+        TypeError
+            If ``set_lr`` is no bool, or is True and a rate is a function of the step. Nothing has
+            changed then.
         CheckpointError
             If the state is not one of this class with as many schedulers. Nothing has changed
             then.
         """
+        flag("set_lr", set_lr)
         state = checked_state(self, state_dict, (*self._own, "_last_lr", "_schedulers"))
         states = state["_schedulers"]
         if not isinstance(states, list) or len(states) != len(self._schedulers):
@@ -98,8 +116,10 @@ class Composition(ABC):
             for scheduler, part in zip(self._schedulers, states, strict=True):
                 scheduler.load_state_dict(part)
             self.__dict__.update(own)
+            if set_lr:
+                self._set_rates()
 
-        all_or_nothing(action, [], [self, *self._parts()])
+        all_or_nothing(action, groups if set_lr else [], [self, *self._parts()])
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         """Give a state of PyTorch under our names; one of ours as it is."""
@@ -203,7 +223,7 @@ class SequentialLR(Composition):
 
     def _move(self, epoch: int, move: Callable[[Part], None]) -> None:
         """Move the scheduler whose turn it is at an epoch."""
-        scheduler = self._schedulers[bisect_right(self.milestones, epoch)]
+        scheduler = self._at(epoch)
 
         def action() -> None:
             move(scheduler)
@@ -211,6 +231,15 @@ class SequentialLR(Composition):
             self._last_lr = scheduler.get_last_lr()
 
         all_or_nothing(action, self.optimizer.param_groups, [self, *self._parts()])
+
+    def _at(self, epoch: int) -> Part:
+        """Give the scheduler whose turn it is at an epoch."""
+        return self._schedulers[bisect_right(self.milestones, epoch)]
+
+    def _set_rates(self, *, last: bool = False) -> None:
+        scheduler = self._at(self.last_epoch)
+        scheduler._set_rates(last=last)
+        self._last_lr = scheduler.get_last_lr()
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         return {"milestones" if key == "_milestones" else key: state[key] for key in state}
@@ -268,6 +297,12 @@ class ChainedScheduler(Composition):
     def _restart(self) -> None:
         first, *others = self._schedulers
         self._move(first._restart, *(scheduler._begin for scheduler in others))
+
+    def _set_rates(self, *, last: bool = False) -> None:
+        # Each in its turn, since one may drive the momentum; the rates are those of the last.
+        for scheduler in self._schedulers:
+            scheduler._set_rates(last=True)
+        self._note()
 
     def step(self) -> None:
         """Move all schedulers to the next step, or none where one of them cannot."""

@@ -127,6 +127,12 @@ class MultiplicativeLR(_ByFunction):
     def _next(self, held: list[Any], old: Place, new: Place) -> list[float]:
         return self._times(held, new.epoch) if new.epoch > 0 else [float(rate) for rate in held]
 
+    def _jump(self, held: list[Any], new: Place) -> list[float]:
+        return self._times(held, new.epoch)
+
+    def _settled(self, place: Place) -> list[float]:
+        return self._last_lr
+
     def _times(self, rates: list[Any], epoch: int) -> list[float]:
         factors = self._factors()
         return [float(rate) * factor(epoch) for rate, factor in zip(rates, factors, strict=True)]

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastoptim import _core
+from fastoptim._checks import flag
 from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
 from fastoptim.lr_scheduler._arguments import (
+    EPOCH_DEPRECATED,
     for_groups,
     integer,
     not_nan,
     one_or_listed,
     plain,
 )
-from fastoptim.lr_scheduler._groups import check_optimizer, writing_rate, written_rate
+from fastoptim.lr_scheduler._groups import (
+    check_optimizer,
+    check_rates,
+    writing_rate,
+    written_rate,
+)
 from fastoptim.lr_scheduler._states import checked_state, rates_of
 from fastoptim.schedules._base import finite, non_negative, one_of
 from fastoptim.tools.objective import number
@@ -141,25 +149,34 @@ class ReduceLROnPlateau:
             return value < self.best - margin
         return value > self.best + margin
 
-    def step(self, metrics: Any) -> None:
+    def step(self, metrics: Any, epoch: int | None = None) -> None:
         """Take the next value of the metric, and reduce the rates where it is time.
 
         Parameters
         ----------
         metrics : float
             The value; also an array or a tensor of one number.
+        epoch : int, optional
+            The number of this step, at least 0, by default the next. Deprecated, as in PyTorch.
 
         Raises
         ------
         TypeError
-            If ``metrics`` is no single number.
+            If ``metrics`` is no single number, ``epoch`` no integer, or a rate is a function of
+            the step by now. Nothing has changed then.
         ValueError
-            If an argument was changed to one that is out of range, or there are more groups than
-            there are ``min_lr``. Nothing has changed then.
+            If an argument was changed to one that is out of range, ``epoch`` is negative, or there
+            are more groups than there are ``min_lr``. Nothing has changed then.
         """
         value = number("metrics", metrics)
         self._check()
         groups, lows = self.optimizer.param_groups, self._lows()
+        check_rates([group["lr"] for group in groups])
+        if epoch is None:
+            epoch = self.last_epoch + 1
+        else:
+            epoch = integer("epoch", epoch, low=0)
+            warnings.warn(EPOCH_DEPRECATED, UserWarning, stacklevel=2)
         best, bad, cooldown = self.best, self.num_bad_epochs + 1, self.cooldown_counter
         if self.is_better(value):
             best, bad = value, 0
@@ -175,7 +192,6 @@ class ReduceLROnPlateau:
                     writes.append(writing_rate(group, new))
                     last_lr[index] = written_rate(group, new)
         counts = {"num_bad_epochs": bad, "cooldown_counter": cooldown}
-        epoch = self.last_epoch + 1
         moved = setting(self, last_epoch=epoch, best=best, **counts, _last_lr=last_lr)
         _core.call_all([*writes, moved])
 
@@ -188,14 +204,26 @@ class ReduceLROnPlateau:
         names = ("_last_lr", *self._COUNTS, "best", *self._ARGUMENTS)
         return {name: plain(getattr(self, name)) for name in names}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state, one of PyTorch's included; the optimizer's rates stay as they are.
+    def load_state_dict(self, state_dict: Mapping[str, Any], set_lr: bool = False) -> None:
+        """Take over a state, one of PyTorch's included.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            What `state_dict` gave.
+        set_lr : bool, default False
+            The optimizer's rates stay as they are. With True they are set to the last rates; no
+            closed form has them.
 
         Raises
         ------
+        TypeError
+            If ``set_lr`` is no bool, or is True and a rate is a function of the step. Nothing has
+            changed then.
         CheckpointError
             If the state is not one of this class. Nothing has changed then.
         """
+        flag("set_lr", set_lr)
         state = checked_state(self, state_dict, self.state_dict())
         loaded = copy.copy(self)
         loaded.__dict__.update(state)
@@ -209,7 +237,12 @@ class ReduceLROnPlateau:
             loaded._check()
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"the state of a ReduceLROnPlateau: {error}") from error
-        self.__dict__.update(loaded.__dict__)
+        writes: list[Call] = []
+        if set_lr:
+            check_rates([group["lr"] for group in groups])
+            writes = list(map(writing_rate, groups, loaded._last_lr))
+            loaded._last_lr = list(map(written_rate, groups, loaded._last_lr))
+        _core.call_all([*writes, (self.__dict__.update, loaded.__dict__)])
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         """Give a state of PyTorch under our names; one of ours as it is."""

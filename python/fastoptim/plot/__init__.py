@@ -7,3 +7,7 @@ from fastoptim.plot.lr_finder import lr_finder
 from fastoptim.plot.schedule import schedule
 
 __all__ = ["focal", "history", "landscape", "losses", "lr_finder", "schedule"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
+from fastoptim._checks import number
 from fastoptim.schedules._base import (
     Schedule,
     Steps,
@@ -20,6 +23,9 @@ from fastoptim.schedules._base import (
     where,
 )
 from fastoptim.schedules.cycles import fall
+
+# A schedule of this package, or any function of a user's own that gives a number for a step.
+Part: TypeAlias = Schedule | Callable[[int], float]
 
 
 @dataclass(frozen=True)
@@ -109,10 +115,14 @@ class warmup(Schedule):
     .. math::
         f(t) = \begin{cases} g(0)\, t / n & t < n \\ g(t - n) & \text{after} \end{cases}
 
+    The schedule after the rise begins at its own step 0: with a rise of ``n`` steps in a training
+    of ``total`` steps, its length is ``total - n``.
+
     Parameters
     ----------
-    schedule : Schedule
-        :math:`g`.
+    schedule : Schedule or function
+        :math:`g`; a function of one's own takes one step and gives a number. Whole steps are of
+        type int.
     steps : float
         :math:`n`, the steps of the rise, at least 0.
 
@@ -134,7 +144,7 @@ class warmup(Schedule):
     array([0.  , 0.25, 1.  , 1.  ])
     """
 
-    schedule: Schedule
+    schedule: Part
     steps: float
 
     def __post_init__(self) -> None:
@@ -143,10 +153,10 @@ class warmup(Schedule):
         self._check(steps=non_negative)
 
     def _at(self, t: Steps) -> Steps:
-        after = self.schedule._at(maximum(t - self.steps, 0))
+        after = _value(self.schedule, maximum(t - self.steps, 0))
         if self.steps == 0:
             return after
-        rise = self.schedule._at(0.0) * (t / self.steps)
+        rise = _value(self.schedule, 0.0) * (t / self.steps)
         return where(t < self.steps, rise, after)
 
 
@@ -159,8 +169,9 @@ class join(Schedule):
 
     Parameters
     ----------
-    schedules : sequence of Schedule
-        :math:`g`, at least one.
+    schedules : sequence of Schedule or function
+        :math:`g`, at least one; a function of one's own takes one step and gives a number. Whole
+        steps are of type int. Each is called at the steps where it is followed, and at no others.
     boundaries : sequence of numbers
         The step at which each but the first begins, in strictly ascending order.
 
@@ -179,7 +190,7 @@ class join(Schedule):
     array([1.  , 0.5 , 0.25])
     """
 
-    schedules: Sequence[Schedule]
+    schedules: Sequence[Part]
     boundaries: Sequence[float]
 
     def __post_init__(self) -> None:
@@ -200,10 +211,16 @@ class join(Schedule):
             )
 
     def _at(self, t: Steps) -> Steps:
-        value = self.schedules[0]._at(t)
-        for schedule, begin in zip(self.schedules[1:], self.boundaries, strict=True):
-            value = where(t >= begin, schedule._at(maximum(t - begin, 0)), value)
-        return value
+        begins = (0.0, *self.boundaries)
+        if not isinstance(t, np.ndarray):
+            turn = bisect_right(self.boundaries, t)
+            return _value(self.schedules[turn], t - begins[turn])
+        turns = np.searchsorted(self.boundaries, t, side="right")
+        values = np.empty_like(t)
+        for turn, schedule in enumerate(self.schedules):
+            mine = turns == turn
+            values[mine] = _value(schedule, t[mine] - begins[turn])
+        return values
 
 
 def linear_scaling(base_lr: float, batch_size: int, base_batch: int = 256) -> float:
@@ -247,5 +264,19 @@ def linear_scaling(base_lr: float, batch_size: int, base_batch: int = 256) -> fl
 
 
 def _require(name: str, value: object) -> None:
-    if not isinstance(value, Schedule):
-        raise TypeError(f"{name} must be of fastoptim.schedules, got {value!r}")
+    if not callable(value):
+        raise TypeError(
+            f"{name} must be a schedule or a function of the step, got {value!r}; "
+            "for a fixed value, fastoptim.schedules.constant"
+        )
+
+
+def _value(schedule: Part, t: Steps) -> Steps:
+    """Give a schedule's value at ``t >= 0``; a function of a user's own takes one step a time."""
+    if isinstance(schedule, Schedule):
+        return schedule._at(t)
+    if isinstance(t, np.ndarray):
+        values = [_value(schedule, one) for one in t.ravel().tolist()]
+        return np.array(values, np.float64).reshape(t.shape)
+    # As the optimizer calls it: what looks up a table needs an int.
+    return number("the value of a schedule", schedule(int(t) if t == int(t) else t))

@@ -24,9 +24,14 @@ Numbers = NDArray[np.float64]
 # those of torch-lr-finder. fastai weighs by 0.02 and stops at 4 times.
 _WEIGHT = 0.05
 _DIVERGED = 5.0
-# The part of the sweep on each side that the smoothed curve averages over. Unlike a running mean,
-# which lags behind by a decade of rates, it shifts nothing.
-_REACH = 0.05
+# The parts of the sweep at its two ends that are cut off, as fastai does: there the means are of
+# few losses.
+_FIRST, _LAST = 0.1, 0.05
+# The part of the sweep over which the weights of the smoothed curve fall to 1/e. With 0.05 the
+# steepest fall was a decade too low more often, over losses of batches of 1 to 64.
+_REACH = 0.03
+# How sure a fall has to be, at least.
+_SURE = 0.95
 
 
 @dataclass(frozen=True)
@@ -40,16 +45,23 @@ class LRFinderResult:
     losses : array of float64
         The loss before the step at each rate, as the objective gave it.
     smoothed : array of float64
-        The losses averaged over their neighbours.
+        The losses averaged over their neighbours, with weights that fall exponentially to both
+        sides.
     suggestion : float or None
-        The rate at which the smoothed loss falls most steeply over the logarithm of the rate; None
-        where it never falls.
+        The rate at which the smoothed loss falls most steeply over the logarithm of the rate, in
+        the lower half of its way down to its lowest point. None where it never falls, or not by
+        more than the noise of the losses may have done: larger batches or more rates tell then.
+    confidence : float
+        How sure it is that the loss falls at all, from 0 to 1: 1 less the chance that losses of
+        the same noise around a level that stays would go as low anywhere. From 0.95 there is a
+        suggestion.
     """
 
     lrs: Numbers
     losses: Numbers
     smoothed: Numbers
     suggestion: float | None
+    confidence: float
 
 
 class LRFinder:
@@ -75,7 +87,8 @@ class LRFinder:
 
     References
     ----------
-    Smith, "Cyclical Learning Rates for Training Neural Networks", 2017.
+    Smith, "Cyclical Learning Rates for Training Neural Networks", 2017. Gugger, "How Do You Find A
+    Good Learning Rate", 2018 (the exponential average with its bias corrected).
 
     Examples
     --------
@@ -103,9 +116,10 @@ class LRFinder:
     ) -> LRFinderResult:
         """Sweep the rate exponentially, one step at each, until the loss diverges.
 
-        The sweep ends early where the running mean of the losses has risen to 5 times its best (for
-        losses below zero, by 4 times its size), or a loss is not finite. Afterwards everything is
-        as before, to the byte, also when the objective raises: parameters, state, groups, counts.
+        The sweep ends early where the exponential average of the losses has risen to 5 times its
+        best (for losses below zero, by 4 times its size), or a loss is not finite. The average
+        counts from a tenth of the rates on: one lucky batch is no best. Afterwards everything is as
+        before, to the byte, also when the objective raises: parameters, state, groups, counts.
 
         Parameters
         ----------
@@ -133,24 +147,29 @@ class LRFinder:
             raise ValueError(f"rates must be 0 < start_lr < end_lr, got {start_lr} and {end_lr}")
         integer("num_iter", num_iter, least=2)
         lrs = np.geomspace(start, end, num_iter)
+        first = max(1, round(_FIRST * num_iter))
         rates = progress(lrs, len(lrs), "learning rates", quiet=quiet)
-        losses = restored(lambda: self._sweep(rates), _restoring(_base(self.opt)))
-        lrs = lrs[: len(losses)]
-        smoothed = _smoothed(np.array(losses), reach=max(1, round(_REACH * num_iter)))
-        return LRFinderResult(lrs, np.array(losses), smoothed, _steepest(lrs, smoothed))
+        losses = restored(lambda: self._sweep(rates, first), _restoring(_base(self.opt)))
+        return _result(lrs[: len(losses)], np.array(losses), num_iter)
 
-    def _sweep(self, lrs: Iterable[np.float64]) -> list[float]:
-        """Step at one rate after the other until the loss diverges, and give the losses."""
+    def _sweep(self, lrs: Iterable[np.float64], first: int) -> list[float]:
+        """Step at one rate after the other until the loss diverges, and give the losses.
+
+        The mean of the losses counts from the ``first`` on.
+        """
         losses: list[float] = []
-        mean = best = math.inf
+        mean, best = 0.0, math.inf
         for lr in lrs:
             loss = self._step(float(lr))
             if not math.isfinite(loss):
                 break
-            mean = mean + _WEIGHT * (loss - mean) if losses else loss
-            best = min(mean, best)
             losses.append(loss)
-            if mean > best + (_DIVERGED - 1) * abs(best):
+            mean += _WEIGHT * (loss - mean)
+            if len(losses) < first:
+                continue
+            unbiased = mean / (1 - (1 - _WEIGHT) ** len(losses))
+            best = min(unbiased, best)
+            if unbiased > best + (_DIVERGED - 1) * abs(best):
                 break
         if not losses:
             raise ValueError(f"the first loss must be finite, got {loss}")
@@ -202,18 +221,57 @@ def _restoring(opt: Optimizer) -> Callable[[], None]:
     return restore
 
 
-def _smoothed(losses: Numbers, reach: int) -> Numbers:
-    """Average over neighbours with weights that fall to both sides, fewer at the ends."""
-    weights = np.hanning(2 * reach + 3)[1:-1]
-    sums, totals = (np.convolve(x, weights) for x in (losses, np.ones_like(losses)))
-    result: Numbers = (sums / totals)[reach : reach + len(losses)]
-    return result
+def _result(lrs: Numbers, losses: Numbers, num_iter: int) -> LRFinderResult:
+    """Find where the losses fall, and how sure it is that they do."""
+    weights = _weights(len(losses), reach=max(1.0, _REACH * num_iter))
+    smoothed: Numbers = weights @ losses
+    lowest = int(smoothed.argmin())
+    if lowest == 0:
+        return LRFinderResult(lrs, losses, smoothed, None, 0.0)
+    # Where it starts is the mean of at most a third, in which the rates are still too small.
+    early = max(1, min(lowest, len(losses) // 3))
+    start = float(losses[:early].mean())
+    confidence = _confidence(losses, smoothed, weights, lowest, early, start)
+    if confidence < _SURE:
+        return LRFinderResult(lrs, losses, smoothed, None, confidence)
+    # The lower half of the way down: noise at the level of the start seldom comes that far.
+    half = (start + float(smoothed[lowest])) / 2
+    above = np.flatnonzero(smoothed[:lowest] >= half)
+    begin = max(int(above[-1]) if len(above) else 0, round(_FIRST * num_iter))
+    begin = min(begin, lowest)
+    end = min(lowest, len(losses) - 1 - round(_LAST * num_iter))
+    slopes = np.gradient(smoothed, np.log(lrs))[begin : max(end, begin) + 1]
+    suggestion = float(lrs[begin + int(slopes.argmin())])
+    return LRFinderResult(lrs, losses, smoothed, suggestion, confidence)
 
 
-def _steepest(lrs: Numbers, smoothed: Numbers) -> float | None:
-    """Give the rate of the steepest fall, which comes before the lowest point."""
-    end = int(smoothed.argmin()) + 1
-    if end < 2:
-        return None
-    slopes = np.gradient(smoothed[:end], np.log(lrs[:end]))
-    return float(lrs[slopes.argmin()])
+def _weights(n: int, reach: float) -> Numbers:
+    """Give the weights of ``n`` losses in each of their averages.
+
+    They fall exponentially to both sides, and each average is divided by the sum of its weights,
+    which corrects the bias at the ends. An average over the past only lags behind the losses, by
+    decades of rates where it is long enough for noise.
+    """
+    steps = np.arange(n)
+    weights = np.exp(-np.abs(steps[:, None] - steps) / reach)
+    normalized: Numbers = weights / weights.sum(axis=1, keepdims=True)
+    return normalized
+
+
+def _confidence(
+    losses: Numbers, smoothed: Numbers, weights: Numbers, lowest: int, early: int, start: float
+) -> float:
+    """Compare the fall from the start to the lowest point with the noise of the losses."""
+    before = slice(lowest + 1)
+    squares = float(((losses - smoothed)[before] ** 2).sum())
+    # A loss takes part in its own average, which makes what is left of it smaller.
+    noise = math.sqrt(squares / float((1 - weights.diagonal()[before]).sum()))
+    # Losses that are all the same differ by the rounding of their averages.
+    noise = max(noise, 8 * float(np.finfo(float).eps) * float(np.abs(losses[before]).max()))
+    share = float((weights[lowest] ** 2).sum())
+    error = noise * math.sqrt(share + 1 / early)
+    if error == 0:
+        return 0.0
+    chance = 0.5 * math.erfc((start - float(smoothed[lowest])) / error / math.sqrt(2))
+    # Any of the averages might have been the lowest: Bonferroni's bound.
+    return max(0.0, 1 - len(losses) * chance)
