@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-from fastoptim import progress
+from fastoptim.tools import progress
 
 CALLS: dict[str, Any] = {
     "numerical gradient": lambda quiet: fo.numerical_gradient(np.sum, np.ones(5), quiet=quiet),

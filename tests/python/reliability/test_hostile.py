@@ -272,7 +272,8 @@ def main() -> None:
 def test_nonsense_is_refused_and_leaves_what_works(share: int) -> None:
     names = sorted(ENTRIES)[share::2]
     script = "import test_hostile; test_hostile.main()"
-    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    tests = Path(__file__).parents[1]
+    paths = [str(tests), str(tests / "reliability"), os.environ.get("PYTHONPATH", "")]
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script, *names],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},

@@ -13,7 +13,7 @@ import pytest
 
 import fastoptim as fo
 from fastoptim import _core
-from test_concurrency import run
+from processes import run
 
 FRESH = """
 from collections.abc import Sequence

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
+from configurations import BF16, FORMS, REGULARIZERS, configurations, numbers, rounded
 from fastoptim.commands.demo.training import Digits, Perceptron
 from snapshot import snapshot
-from test_sweep import BF16, FORMS, REGULARIZERS, configurations, numbers, rounded
 
 HALVES: list[Any] = ["f2", BF16]
 STORAGES = [None, "float32", "bfloat16", "int8"]

@@ -12,7 +12,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 pytest.importorskip("tqdm", reason="tqdm is not installed")
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 SHARED = {"images.py", "networks.py", "report.py"}  # What the examples import.
 SMALL = {
     "optimizers.py": ["--epochs", "3", "--output", "picture.png"],

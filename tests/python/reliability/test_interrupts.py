@@ -27,7 +27,7 @@ import pytest
 import fastoptim as fo
 from fastoptim import lr_scheduler
 from rates import mine
-from test_lr_objects import ARGUMENTS, COMPOSITIONS, made
+from schedulers import ARGUMENTS, COMPOSITIONS, made
 
 
 class World(NamedTuple):
@@ -377,7 +377,7 @@ def picture(thing: Any) -> Any:
     return type(thing).__name__, held
 
 
-PLACES = str(Path(fo.__file__).parent), str(Path(__file__).parent)
+PLACES = str(Path(fo.__file__).parent), str(Path(__file__).parents[1])
 
 
 @contextlib.contextmanager

@@ -7,44 +7,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import fastoptim as fo
+from configurations import BF16, FORMS, REGULARIZERS, configurations, numbers, rounded
 from fastoptim import _core
+from processes import run
 from snapshot import snapshot
-from test_concurrency import run
 
-BF16 = np.dtype(ml_dtypes.bfloat16)
-FORMS = ["f4", "f8", "f2", BF16]
 # Below, across and far above the blocks of 1024 and the chunks of 16384 that a sweep works in.
 SHAPES = [(3, 5), (1, 1030), (0, 4), (150, 230)]
 SMALL = [(3, 5), (2, 2)]
-# What has two passes, or state of its own shape, beside the classes' defaults.
-VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "SGD": [{"momentum": 0.9, "weight_decay": 0.1}, {"momentum": 0.9, "momentum_form": "inside"}],
-    "RMSprop": [{"momentum": 0.9, "centered": True}],
-    "Adam": [{"amsgrad": True, "weight_decay": 0.1}, {"cautious": True}],
-    "AdamW": [{"cautious": True, "amsgrad": True}],
-    "Lion": [{"cautious": True, "weight_decay": 0.1}],
-    "LARS": [{"weight_decay": 0.1, "nesterov": True}],
-    "LAMB": [{"max_trust": 1.5, "bias_correction": False}],
-    "Prodigy": [{"d0": 1e-2, "weight_decay": 0.1, "decouple": False}],
-    "Adafactor": [{"weight_decay": 0.1}],
-}
-
-
-def configurations(optimizer: Any) -> list[dict[str, Any]]:
-    return [{}, *VARIANTS.get(optimizer.__name__, [])]
-
-
-def numbers(shapes: Any, dtype: Any, seed: int = 0) -> list[Any]:
-    """Give numbers around 0 with some zeros and some large ones among them."""
-    rng = np.random.default_rng(seed)
-    arrays = [rng.standard_normal(shape) * rng.choice([0, 0.3, 1, 4], shape) for shape in shapes]
-    # The sign of -0 is -0 here, but 0 in NumPy.
-    return [(array + 0.0).astype(dtype) for array in arrays]
 
 
 def prepared(
@@ -65,14 +39,6 @@ def prepared(
         found.append(u if clip_value is None else u.clip(-clip_value, clip_value))
     norm = None if max_norm is None else fo.clip_grad_norm_(found, max_norm)
     return found, norm
-
-
-REGULARIZERS = [
-    None,
-    fo.regularizers.L1(0.05),
-    fo.regularizers.L2(0.3),
-    fo.regularizers.ElasticNet(0.05, 0.3),
-]
 
 
 @pytest.mark.parametrize("maximize", [False, True])
@@ -163,14 +129,6 @@ def test_gradients_in_16_bits_are_their_numbers_in_float32(optimizer: Any) -> No
         single.step([g.astype("f4") for g in numbers(SHAPES, dtype, 1)])
         assert snapshot([a, low.state]) == snapshot([b, single.state])
         assert not any(np.any(g) for g in grads)
-
-
-def rounded(x: Any, dtype: Any) -> Any:
-    """Round float64 to the nearest bfloat16, ties to even; ml_dtypes goes through float32."""
-    if np.dtype(dtype) != BF16:
-        return x.astype(dtype)
-    fraction, exponent = np.frexp(x)
-    return np.asarray(np.ldexp(np.rint(fraction * 256) / 256, exponent), BF16)
 
 
 def arithmetic(dtype: Any) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = sorted((Path(__file__).parents[2] / "benches" / "python").glob("bench_*.py"))
+SCRIPTS = sorted((Path(__file__).parents[3] / "benches" / "python").glob("bench_*.py"))
 
 
 def test_there_are_benchmarks() -> None:

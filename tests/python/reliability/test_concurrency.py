@@ -6,8 +6,6 @@ import hashlib
 import itertools
 import os
 import platform
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,21 +17,9 @@ import pytest
 import fastoptim as fo
 from cases import LOSSES, OPTIMIZERS
 from fastoptim import _core
+from processes import run
 
 SIZES = [*range(258), *(2**k + d for k in range(9, 18) for d in (-3, -1, 0, 1, 3))]
-
-
-def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in a fresh interpreter, which can import the modules of these tests."""
-    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": paths, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def fixed_run() -> str:

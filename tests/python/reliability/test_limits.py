@@ -14,9 +14,9 @@ import pytest
 
 import fastoptim as fo
 from cases import LOSSES, OPTIMIZERS
+from processes import run
+from rows import CASES, inputs, made
 from snapshot import snapshot
-from test_concurrency import run
-from test_losses_rows import CASES, inputs, made
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="as Linux does it")
 

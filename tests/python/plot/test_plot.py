@@ -101,7 +101,7 @@ def test_the_focal_loss_is_drawn_as_its_formula() -> None:
 
 
 def test_the_pictures_of_the_pages_render(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Path(__file__).parents[2] / "docs" / "pictures.py"
+    script = Path(__file__).parents[3] / "docs" / "pictures.py"
     monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path)])
     found = runpy.run_path(str(script), run_name="__main__")
     for name in ("schedules", "losses", "focal"):
