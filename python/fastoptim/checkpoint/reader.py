@@ -1,0 +1,180 @@
+"""Reading a checkpoint file."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastoptim.checkpoint.dtypes import numpy_dtype
+from fastoptim.checkpoint.files import opened
+from fastoptim.checkpoint.header import LIMIT, Entry
+from fastoptim.checkpoint.pieces import as_bytes, pieces, watched
+from fastoptim.checkpoint.validation import decode
+from fastoptim.errors import CheckpointError
+
+_PICKLE = "a pickle, which is never unpickled"
+_OTHERS = {
+    **{bytes([0x80, protocol]): _PICKLE for protocol in range(2, 6)},
+    b"PK\x03\x04": f"a zip archive of numpy.savez, or of torch.save with {_PICKLE}",
+    b"\x93NUMPY": "an array of numpy.save",
+}
+"""What other files start with."""
+
+
+class Reader:
+    """An open checkpoint file whose header is valid in full.
+
+    Tensors are read when asked for, each byte once, and checked by their checksums.
+
+    Parameters
+    ----------
+    path : str or path
+        A regular file in the safetensors format.
+
+    Attributes
+    ----------
+    entries : mapping of str to Entry
+        What the file says of each tensor, by name.
+    metadata : mapping of str to str
+        The text given to `write`.
+    version : int or None
+        The version of the format; None for a file by another program, which has no checksums.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, of another format, of a newer version, or a directory.
+    OSError
+        The system refuses.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = os.fspath(path)
+        self._file = opened(path)
+        try:
+            with _faults_of(self._path):
+                header = decode(*self._head())
+        except BaseException:
+            self.close()
+            raise
+        self.entries: Mapping[str, Entry] = MappingProxyType({e.name: e for e in header.entries})
+        self.metadata = MappingProxyType(header.metadata)
+        self.version = header.version
+
+    def read(self, names: Iterable[str], *, quiet: bool = False) -> dict[str, NDArray[Any]]:
+        """Return new arrays of the tensors named; BF16 needs ml_dtypes.
+
+        Raises
+        ------
+        CheckpointError
+            A name is not there, or the data are damaged.
+        """
+        arrays = {}
+        for name in names:
+            entry = self._entry(name)
+            arrays[name] = np.empty(entry.shape, numpy_dtype(entry.dtype))
+        self.fill(arrays, quiet=quiet)
+        return arrays
+
+    def fill(self, arrays: Mapping[str, NDArray[Any]], *, quiet: bool = False) -> None:
+        """Read tensors into memory that is there.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray
+            Writeable contiguous arrays of as many bytes as the tensors; dtypes and shapes are not
+            looked at. What they hold after an error is damaged: let nobody see them before.
+        quiet : bool, default False
+            Show no progress of a large file.
+
+        Raises
+        ------
+        ValueError
+            An array is of another size, not contiguous or read-only.
+        CheckpointError
+            A name is not there, or the data are damaged.
+        """
+        plan = []
+        for name, array in arrays.items():
+            entry = self._entry(name)
+            if array.nbytes != entry.nbytes:
+                raise ValueError(f"{name!r} has {entry.nbytes} bytes, got {array.nbytes}")
+            if not (array.flags.c_contiguous and array.flags.writeable):
+                raise ValueError(f"the array for {name!r} must be contiguous and writeable")
+            plan.append((entry, array))
+        plan.sort(key=lambda pair: pair[0].start)
+        sizes = (entry.nbytes for entry, _ in plan)
+        with _faults_of(self._path):
+            watched(self._filled(plan), sizes, f"load {self._path}", quiet=quiet)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _entry(self, name: str) -> Entry:
+        try:
+            return self.entries[name]
+        except KeyError:
+            raise CheckpointError(f"{self._path} has no {name!r}") from None
+
+    def _head(self) -> tuple[bytes, int]:
+        size = os.fstat(self._file.fileno()).st_size
+        if size == 0:
+            raise ValueError("it is empty")
+        start = self._bytes(min(size, 9))
+        if start[8:] != b"{":
+            looks = next((what for magic, what in _OTHERS.items() if start.startswith(magic)), None)
+            raise ValueError(
+                "it is no safetensors file" + (f": it looks like {looks}" if looks else "")
+            )
+        length = int.from_bytes(start[:8], "little")
+        if not 2 <= length <= min(size - 8, LIMIT):
+            raise ValueError(f"its header is said to have {length} bytes, the file has {size}")
+        self._data = 8 + length
+        return start + self._bytes(length - 1), size - self._data
+
+    def _filled(self, plan: Iterable[tuple[Entry, NDArray[Any]]]) -> Iterator[None]:
+        for entry, array in plan:
+            self._file.seek(self._data + entry.start)
+            checksum = 0
+            for piece in pieces(array):
+                self._fill(piece)
+                checksum = zlib.crc32(piece, checksum)
+                yield
+            if entry.checksum not in (None, checksum):
+                raise ValueError(f"{entry.name!r} is damaged: the checksum does not fit")
+            if entry.dtype == "BOOL" and as_bytes(array).max(initial=0) > 1:
+                raise ValueError(f"{entry.name!r} is damaged: a BOOL is 0 or 1")
+
+    def _bytes(self, count: int) -> bytes:
+        read = bytearray(count)
+        self._fill(memoryview(read))
+        return bytes(read)
+
+    def _fill(self, memory: memoryview) -> None:
+        while memory:
+            count = self._file.readinto(memory)
+            if not count:
+                raise ValueError("it was cut off while it was read")
+            memory = memory[count:]
+
+
+@contextmanager
+def _faults_of(path: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
