@@ -379,6 +379,22 @@ def test_8_bits_are_right_to_a_unit(dtype: Any, rounding: str) -> None:
         m, v = loaded(state, "exp_avg"), loaded(state, "exp_avg_sq")
 
 
+@pytest.mark.parametrize("version", [None, 1, 3, "new", "2.5", [2]])
+def test_8_bits_of_another_map_are_refused_by_version(optimizer: Any, version: Any) -> None:
+    opt = optimizer(numbers(SHAPES, "f4"), state_dtype="int8", lr=0.01)
+    opt.step(numbers(SHAPES, "f4", 1))
+    before, saved = snapshot(opt), opt.state_dict()
+    assert saved.pop("int8_codes") == 2
+    if version is not None:
+        saved["int8_codes"] = version
+    if {*SIGNED, *SQUARES} & {*opt.state["0"]}:
+        with pytest.raises(fo.CheckpointError, match="int8_codes"):
+            opt.load_state_dict(saved)
+    assert snapshot(opt) == before
+    opt.load_state_dict({**saved, "int8_codes": np.int64(2)})
+    assert snapshot(opt) == before
+
+
 @pytest.fixture(scope="module")
 def digits() -> Digits:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
