@@ -1,4 +1,10 @@
-//! Numbers in 8 bits, in units of a scale that the elements of a block share.
+//! Numbers in 8 bits, as shares of a scale that the elements of a block have in common.
+//!
+//! The map has relative accuracy: it is the segmented companding of telephony (ITU-T G.711), linear
+//! near 0 and logarithmic above. To a share from 0 to 1 a small constant is added, and the bits of
+//! the sum, as an integer, are counted from those of the constant in units of the third bit of the
+//! mantissa: the code is the share's exponent and the first bits after it. All instruction sets have
+//! that arithmetic in vectors, and none needs a table.
 
 use super::Rounding;
 use crate::exec::isa::{Kernel, Tier};
@@ -7,35 +13,68 @@ use crate::numeric::float::Float;
 /// Elements that share a scale.
 pub const BLOCK: usize = 256;
 
-/// How a kind of numbers is kept in codes from 0 (or `-TOP`) to `TOP`.
-///
-/// `TOP * (1 / TOP)` in `f32` is 1 for both, so a block's largest value is loaded to the bit. All
-/// others are loaded to within 3 roundings and stored with 2 more, less than 2^-13 of a unit: a code
-/// that is loaded and stored again stays, if [`HALF`] is what is added before rounding.
+/// The bits of a sum below a code: 8 codes lead from a number to its double.
+const SHIFT: u32 = 20;
+
+/// The random bits that decide how a number is rounded.
+const RANDOM_BITS: u32 = 12;
+
+/// Half of one of the parts of a code's width among which random bits choose. Stochastic rounding
+/// leaves this much on either side, and rounding up as much below. A share that is computed from what
+/// was loaded is off by less than 16, so that a code that is loaded and stored again stays.
+const MARGIN: u32 = 1 << (SHIFT - RANDOM_BITS - 1);
+
+/// How a kind of numbers is kept.
 trait Scheme: Copy {
     /// The type of a code.
-    type Code: Copy + Default + Into<f32>;
-    /// The code of the block's largest value.
-    const TOP: f32;
-    /// Added to a number of units, it makes rounding to nearest what the scheme wants.
-    const SHIFT: f32;
-
+    type Code: Copy + Default;
+    /// The doublings that codes reach over: there are 8 codes for each.
+    const OCTAVES: u32;
+    /// What is added to the bits of a sum before the lower ones are cut off, for "nearest".
+    const NEAREST: u32;
     /// What becomes of a scale below the normal numbers, where it could round to itself for ever as
     /// the block decays.
     const SMALLEST: f32;
 
-    /// What is kept of `x`.
-    fn keep<T: Float>(self, x: T) -> f32;
-    /// The number of units of what is kept, before rounding.
-    fn units(self, kept: f32, units: f32) -> f32;
-    /// The last 8 bits.
-    fn code(self, bits: u32) -> Self::Code;
-    /// What `keep` was given.
-    fn back<T: Float>(self, kept: f32) -> T;
+    /// The bits of the constant c = 2^-OCTAVES (1 + 1/8 + c). By it 1 + c is `8 * OCTAVES - 1` codes
+    /// above c: the block's largest value has the last code, and a share of 1.
+    const ORIGIN: u32 =
+        ((127 - Self::OCTAVES) << 23) + (1 << SHIFT) + ((9_u64 << SHIFT) >> Self::OCTAVES) as u32;
+
+    /// The scale of a block by its largest absolute value.
+    fn scale<T: Float>(self, largest: T) -> f32;
+    /// The magnitude of a share of the scale of which the reciprocal is given.
+    fn share<T: Float>(self, x: T, reciprocal: f32) -> f32;
+    /// The code of `x` by its magnitude.
+    fn code<T: Float>(self, x: T, magnitude: u32) -> Self::Code;
+    /// The magnitude of a code, and its sign as the first bit.
+    fn parts(self, code: Self::Code) -> (u32, u32);
+    /// What has this share of the scale.
+    fn back<T: Float>(self, share: f32, scale: f32) -> T;
+
+    /// The share that a code stands for.
+    #[inline(always)]
+    fn value(self, code: Self::Code) -> f32 {
+        let (magnitude, sign) = self.parts(code);
+        let sum = f32::from_bits(Self::ORIGIN + (magnitude << SHIFT));
+        f32::from_bits((sum - f32::from_bits(Self::ORIGIN)).to_bits() | sign)
+    }
+
+    /// The code for `x`: the upper one of the two around it if the bits of the sum below a code reach
+    /// the next with `rise`.
+    #[inline(always)]
+    fn round<T: Float>(self, x: T, reciprocal: f32, rise: u32) -> Self::Code {
+        let sum = self.share(x, reciprocal) + f32::from_bits(Self::ORIGIN);
+        let above = sum.to_bits().wrapping_add(rise.wrapping_sub(Self::ORIGIN));
+        self.code(x, above >> SHIFT)
+    }
 }
 
-/// Half a unit, less what arithmetic may be wrong by.
-const HALF: f32 = 0.5 - 1.0 / 8192.0;
+/// The rise by the upper bits of a random word: the middle of one of 4096 parts.
+#[inline(always)]
+fn rise(word: u32) -> u32 {
+    ((word >> (32 - RANDOM_BITS)) << (SHIFT - RANDOM_BITS)) + MARGIN
+}
 
 /// Numbers of both signs.
 #[derive(Clone, Copy)]
@@ -43,59 +82,68 @@ struct Signed;
 
 impl Scheme for Signed {
     type Code = i8;
-    const TOP: f32 = 127.0;
-    const SHIFT: f32 = 0.0;
+    const OCTAVES: u32 = 16;
+    const NEAREST: u32 = 1 << (SHIFT - 1);
     const SMALLEST: f32 = 0.0;
 
     #[inline(always)]
-    fn keep<T: Float>(self, x: T) -> f32 {
-        x.to_f32()
+    fn scale<T: Float>(self, largest: T) -> f32 {
+        largest.to_f32()
     }
     #[inline(always)]
-    fn units(self, _: f32, units: f32) -> f32 {
-        units
+    fn share<T: Float>(self, x: T, reciprocal: f32) -> f32 {
+        x.to_f32().abs() * reciprocal
     }
     #[inline(always)]
-    fn code(self, bits: u32) -> i8 {
-        bits as i8
+    fn code<T: Float>(self, x: T, magnitude: u32) -> i8 {
+        let sign = x.to_f32().to_bits().cast_signed() >> 31;
+        ((magnitude.cast_signed() ^ sign) - sign) as i8
     }
     #[inline(always)]
-    fn back<T: Float>(self, kept: f32) -> T {
-        T::from_f32(kept)
+    fn parts(self, code: i8) -> (u32, u32) {
+        let wide = i32::from(code);
+        (wide.unsigned_abs(), wide.cast_unsigned() & 0x8000_0000)
+    }
+    #[inline(always)]
+    fn back<T: Float>(self, share: f32, scale: f32) -> T {
+        T::from_f32(share * scale)
     }
 }
 
-/// Squares, by their roots, rounded up. A square that is not 0 is never kept as 0, which would be a
-/// divisor of 0.
+/// Squares, with a scale that is a root: codes reach over the range of the roots of f64, and twice as
+/// many octaves as those of signed numbers, which are as many of roots. "Nearest" is up. A square
+/// that is not 0 is never kept as 0, which would be a divisor of 0.
 #[derive(Clone, Copy)]
 struct Squares;
 
 impl Scheme for Squares {
     type Code = u8;
-    const TOP: f32 = 255.0;
-    const SHIFT: f32 = HALF;
+    const OCTAVES: u32 = 32;
+    const NEAREST: u32 = (1 << SHIFT) - MARGIN;
     const SMALLEST: f32 = f32::MIN_POSITIVE;
 
     #[inline(always)]
-    fn keep<T: Float>(self, x: T) -> f32 {
-        x.sqrt().to_f32()
+    fn scale<T: Float>(self, largest: T) -> f32 {
+        largest.sqrt().to_f32()
     }
     #[inline(always)]
-    fn units(self, kept: f32, units: f32) -> f32 {
-        if (kept > 0.0) & (units < 1.0) {
-            1.0
-        } else {
-            units
-        }
+    fn share<T: Float>(self, x: T, reciprocal: f32) -> f32 {
+        // Not by its square, which may be infinite.
+        let reciprocal = T::from_f32(reciprocal);
+        (x * reciprocal * reciprocal).to_f32()
     }
     #[inline(always)]
-    fn code(self, bits: u32) -> u8 {
-        bits as u8
+    fn code<T: Float>(self, x: T, magnitude: u32) -> u8 {
+        magnitude.max(u32::from(x > T::ZERO)) as u8
     }
     #[inline(always)]
-    fn back<T: Float>(self, kept: f32) -> T {
-        let root = T::from_f32(kept);
-        root * root
+    fn parts(self, code: u8) -> (u32, u32) {
+        (u32::from(code), 0)
+    }
+    #[inline(always)]
+    fn back<T: Float>(self, share: f32, scale: f32) -> T {
+        let scale = T::from_f32(scale);
+        T::from_f32(share) * scale * scale
     }
 }
 
@@ -130,8 +178,7 @@ impl<T: Float, S: Scheme> Kernel for Load<'_, T, S> {
             let (q, to) = (&self.q[start..end], &mut self.to[start..end]);
             let scale = self.scales[block];
             for i in 0..to.len() {
-                let share = q[i].into() * (1.0 / S::TOP);
-                to[i] = self.scheme.back(share * scale);
+                to[i] = self.scheme.back(self.scheme.value(q[i]), scale);
             }
         }
     }
@@ -185,7 +232,7 @@ impl<T: Float, S: Scheme> Kernel for Store<'_, T, S> {
 fn store<T: Float, S: Scheme>(scheme: S, from: &[T], q: &mut [S::Code], rounding: Rounding) -> f32 {
     let n = q.len();
     let from = &from[..n];
-    let scale = scheme.keep(T::largest(from)).abs();
+    let scale = scheme.scale(T::largest(from));
     let scale = if scale > 0.0 && scale < f32::MIN_POSITIVE {
         S::SMALLEST
     } else {
@@ -197,11 +244,11 @@ fn store<T: Float, S: Scheme>(scheme: S, from: &[T], q: &mut [S::Code], rounding
         }
         return if scale == 0.0 { scale } else { f32::NAN };
     }
-    let units = Units::new(scheme, scale);
+    let reciprocal = 1.0 / scale;
     match rounding {
         Rounding::Nearest => {
             for i in 0..n {
-                q[i] = units.round(from[i], S::SHIFT);
+                q[i] = scheme.round(from[i], reciprocal, S::NEAREST);
             }
         }
         Rounding::Stochastic(noise) => {
@@ -211,7 +258,7 @@ fn store<T: Float, S: Scheme>(scheme: S, from: &[T], q: &mut [S::Code], rounding
                 let end = n.min(start + stretch.len());
                 let (from, q) = (&from[start..end], &mut q[start..end]);
                 for i in 0..q.len() {
-                    q[i] = units.round(from[i], shift(stretch.at(i)));
+                    q[i] = scheme.round(from[i], reciprocal, rise(stretch.at(i)));
                 }
                 start = end;
             }
@@ -220,45 +267,8 @@ fn store<T: Float, S: Scheme>(scheme: S, from: &[T], q: &mut [S::Code], rounding
     scale
 }
 
-/// One of 4096 numbers from `-HALF` to `HALF` by the upper bits of a random word.
-#[inline(always)]
-fn shift(word: u32) -> f32 {
-    // The middles of 4096 parts of 1..2, less 1.5.
-    f32::from_bits(0x3F80_0400 | (word >> 9 & 0x007F_F800)) - 1.5
-}
-
-/// The unit of a block, which takes two factors: the reciprocal of a tiny one is infinite.
-#[derive(Clone, Copy)]
-struct Units<S> {
-    scheme: S,
-    lift: f32,
-    factor: f32,
-}
-
-impl<S: Scheme> Units<S> {
-    #[inline(always)]
-    fn new(scheme: S, scale: f32) -> Self {
-        const LIFT: f32 = 18_446_744_073_709_551_616.0; // 2^64
-        let lift = if scale < 1.0 / LIFT { LIFT } else { 1.0 };
-        let factor = S::TOP / (scale * lift);
-        Self {
-            scheme,
-            lift,
-            factor,
-        }
-    }
-
-    /// The code for `x`: its number of units plus `shift`, to nearest.
-    #[inline(always)]
-    fn round<T: Float>(self, x: T, shift: f32) -> S::Code {
-        const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: the last bits of the sum are the integer.
-        let kept = self.scheme.keep(x);
-        let units = self.scheme.units(kept, kept * self.lift * self.factor);
-        self.scheme.code((units + shift + ROUND).to_bits())
-    }
-}
-
-/// Loads signed numbers: `q / 127 * scale`, NaN where the scale is.
+/// Loads signed numbers: the share that a code stands for, times the scale. All of a block
+/// whose scale is NaN are NaN.
 ///
 /// # Panics
 /// Lengths differ, or there is not one scale per started block.
@@ -266,9 +276,10 @@ pub fn load_signed<T: Float>(q: &[i8], scales: &[f32], to: &mut [T], tier: Tier)
     tier.run(Load::new(Signed, q, scales, to));
 }
 
-/// Stores signed numbers (first moments): `x / scale * 127`, rounded, with the block's largest
-/// absolute value as scale. The scale of zeros is 0, and so is one below the normal numbers of
-/// `f32`; that of a block with an infinite number or a NaN is NaN.
+/// Stores signed numbers (first moments) as shares of the block's largest absolute value, which is the
+/// scale. From 1e-4 of it up they are kept to within 1/7 of themselves, and to within 1/14 to the
+/// nearest. The scale of zeros is 0, and so is one below the normal numbers of `f32`; that of a block
+/// with an infinite number or a NaN is NaN.
 ///
 /// # Panics
 /// Lengths differ, or there is not one scale per started block.
@@ -282,7 +293,8 @@ pub fn store_signed<T: Float>(
     tier.run(Store::new(Signed, from, q, scales, rounding));
 }
 
-/// Loads squares: `(q / 255 * scale)^2`, NaN where the scale is.
+/// Loads squares: the share that a code stands for, times the scale twice. All of a block
+/// whose scale is NaN are NaN.
 ///
 /// # Panics
 /// Lengths differ, or there is not one scale per started block.
@@ -290,10 +302,11 @@ pub fn load_squares<T: Float>(q: &[u8], scales: &[f32], to: &mut [T], tier: Tier
     tier.run(Load::new(Squares, q, scales, to));
 }
 
-/// Stores squares (second moments): `sqrt(x) / scale * 255` with the block's largest root as scale.
-/// "Nearest" is rounded up, so that a quotient by the root cannot blow up; only numbers within 2^-13
-/// of an integer count as that integer, so that what was loaded is stored as it was. Neither way of
-/// rounding makes 0 of what is not 0. Scales of zeros, infinities and NaN are as for signed numbers.
+/// Stores squares (second moments) as shares of the block's largest, whose root is the scale. From
+/// 1e-8 of it up they are kept to within 1/7 of themselves, roots to within 1/15. "Nearest" is rounded
+/// up, so that a quotient by the root cannot blow up; only numbers within 2^-13 above a code count as
+/// that code, so that what was loaded is stored as it was. Neither way of rounding makes 0 of what is
+/// not 0. Scales of zeros, infinities and NaN are as for signed numbers.
 ///
 /// # Panics
 /// Lengths differ, or there is not one scale per started block.
@@ -310,6 +323,7 @@ pub fn store_squares<T: Float>(
 #[cfg(test)]
 mod tests {
     use std::fmt::Debug;
+    use std::ops::Range;
 
     use super::*;
     use crate::storage::Noise;
@@ -350,6 +364,34 @@ mod tests {
         numbers(n, scale).into_iter().map(square).collect()
     }
 
+    /// The number of codes below a share of the scale, with its fraction, from the definition of the
+    /// map: linear from one power of two to the next.
+    fn place<S: Scheme>(_: S, share: f64) -> f64 {
+        let place = |sum: f64| {
+            let octave = sum.log2().floor();
+            8.0 * (octave + sum / octave.exp2())
+        };
+        let constant = f64::from(f32::from_bits(S::ORIGIN));
+        place(share + constant) - place(constant)
+    }
+
+    #[test]
+    fn codes_have_even_steps_between_powers_of_two() {
+        fn check<S: Scheme>(scheme: S, codes: impl Iterator<Item = S::Code>) {
+            let shares: Vec<f64> = codes.map(|code| f64::from(scheme.value(code))).collect();
+            assert_eq!((shares[0], shares[shares.len() - 1]), (0.0, 1.0));
+            let constant = f64::from(f32::from_bits(S::ORIGIN));
+            assert!((1.0..1.2).contains(&(constant * f64::from(S::OCTAVES).exp2())));
+            for i in 1..shares.len() {
+                assert!((place(scheme, shares[i]) - i as f64).abs() < 1e-4);
+                let step = shares[i] - shares[i - 1];
+                assert!(step <= (shares[i - 1] + constant) / 8.0 * (1.0 + 1e-6));
+            }
+        }
+        check(Signed, 0..=127);
+        check(Squares, 0..=255);
+    }
+
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn signed_numbers_are_rounded_to_the_nearest_code() {
@@ -360,14 +402,19 @@ mod tests {
                 let block = &x[i / BLOCK * BLOCK..x.len().min((i / BLOCK + 1) * BLOCK)];
                 let top = block.iter().fold(0.0, |top: f32, x| top.max(x.abs()));
                 assert_eq!(scales[i / BLOCK], top);
-                let exact = f64::from(x[i]) / f64::from(top) * 127.0;
-                assert!((f64::from(q[i]) - exact).abs() <= 0.5 + 1e-4, "{exact}");
+                let exact = f64::from(x[i]) / f64::from(top);
+                let off = f64::from(q[i]).abs() - place(Signed, exact.abs());
+                assert!(off.abs() <= 0.5 + 1e-4, "{exact}: {}", q[i]);
+                assert!(q[i] == 0 || (q[i] < 0) == (exact < 0.0));
+                // 1/16, and half of what the smallest code is worth.
+                let loaded = f64::from(Signed.value(q[i]));
+                assert!((loaded - exact).abs() <= exact.abs() / 16.0 * 1.001 + 1.08e-6);
             }
         }
-        // Ties to even: 127 is the scale, so units are 1.
-        let ties = [127.0_f32, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5];
+        // Halves go up: from 16 to 32, in shares of 32, the steps are 2.
+        let ties = [32.0_f32, 16.0, 17.0, -19.0, -0.0];
         let (q, _) = Signed.store(&ties, Rounding::Nearest, Tier::Baseline);
-        assert_eq!(q, [127, 0, 2, 2, 0, -2, -126]);
+        assert_eq!(q, [127, 119, 120, -121, 0]);
     }
 
     #[test]
@@ -380,7 +427,10 @@ mod tests {
             let (q, scales) = Squares.store(&x, Rounding::Nearest, Tier::Baseline);
             let (random, _) = Squares.store(&x, stochastic(), Tier::Baseline);
             for i in 0..x.len() {
-                let exact = f64::from(x[i]).sqrt() / f64::from(scales[i / BLOCK]) * 255.0;
+                let exact = place(
+                    Squares,
+                    f64::from(x[i]) / f64::from(scales[i / BLOCK]).powi(2),
+                );
                 let above = f64::from(q[i]) - exact;
                 assert!((-2e-4..=1.0).contains(&above), "{exact}: {}", q[i]);
                 let off = f64::from(random[i]) - exact;
@@ -390,7 +440,7 @@ mod tests {
             }
         }
         // Far below the range of f32.
-        let (q, scales) = Squares.store(&[1e-60_f64, 1e-70, 0.0], stochastic(), Tier::Baseline);
+        let (q, scales) = Squares.store(&[1e-60_f64, 1e-120, 0.0], stochastic(), Tier::Baseline);
         assert_eq!((&q[..], scales[0]), (&[255, 1, 0][..], 1e-30_f64.to_f32()));
     }
 
@@ -417,12 +467,11 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn codes_that_are_loaded_and_stored_stay() {
-        fn check<S: Kept>(scheme: S, codes: &[S::Code], base: f32) {
+        fn check<S: Kept>(scheme: S, codes: &[S::Code], exponents: Range<i32>) {
             for i in 0..3000_u32 {
-                // All mantissas alike, and exponents to where products become subnormal.
-                let scale = (1.0 + (i.wrapping_mul(0x9E37_79B9) >> 9) as f32 / 8_388_608.0)
-                    * 2.0_f32.powi(i as i32 % 118 - 59)
-                    * base;
+                let exponent = exponents.start + i as i32 % exponents.len() as i32;
+                let mantissa = 1.0 + (i.wrapping_mul(0x9E37_79B9) >> 9) as f32 / 8_388_608.0;
+                let scale = mantissa * 2.0_f32.powi(exponent);
                 let stored = (codes.to_vec(), vec![scale]);
                 for rounding in [Rounding::Nearest, stochastic().skip(i as usize)] {
                     for tier in Tier::supported() {
@@ -436,10 +485,9 @@ mod tests {
         }
         let signed: Vec<i8> = (-127..=127).collect();
         let unsigned: Vec<u8> = (0..=255).collect();
-        check(Signed, &signed, 1.0);
-        check(Signed, &signed, 1e-18);
-        check(Signed, &signed, 1e19);
-        check(Squares, &unsigned, 1.0);
+        // Wherever the numbers are normal ones.
+        check(Signed, &signed, -107..128);
+        check(Squares, &unsigned, -45..64);
     }
 
     #[test]
@@ -475,16 +523,26 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn stochastic_rounding_is_right_on_average() {
-        // All shifts there are, on numbers of units in between.
-        for x in [0.3_f32, 5.01, -17.75, 126.999, -126.5] {
-            let units = Units::new(Signed, 127.0);
-            let sum: i32 = (0..4096)
-                .map(|word| i32::from(units.round(x, shift(word << 20))))
+        fn check<S: Scheme>(scheme: S, x: f32) {
+            // All rises there are. A part of 4096 of a step is at most that of the number's octave.
+            let sum: f64 = (0..4096)
+                .map(|word| scheme.round(x, 1.0, rise(word << 20)))
+                .map(|code| f64::from(scheme.value(code)))
                 .sum();
-            let error = f64::from(sum) / 4096.0 - f64::from(x);
-            assert!(error.abs() <= 1.0 / 4096.0, "{x}: {error}");
+            let error = sum / 4096.0 - f64::from(x);
+            let step = (x.abs() + f32::from_bits(S::ORIGIN)) / 8.0;
+            assert!(error.abs() <= f64::from(step) / 4096.0, "{x}: {error}");
         }
-        assert_eq!([shift(0), shift(u32::MAX)], [-HALF, HALF]);
+        for x in [1.0_f32, 0.97, 0.3, 0.0123, 1e-3, 3.3e-5, 1e-5] {
+            check(Signed, x);
+            check(Signed, -x);
+            check(Squares, x);
+            check(Squares, x * x);
+        }
+        // Below their smallest code, which squares are raised to.
+        check(Signed, 3e-7);
+        let ends = [rise(0), rise(u32::MAX)];
+        assert_eq!(ends, [MARGIN, (1 << SHIFT) - MARGIN]);
     }
 
     #[test]

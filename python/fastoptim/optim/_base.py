@@ -11,7 +11,13 @@ import numpy as np
 from fastoptim import _core
 from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
-from fastoptim.optim._checkpoint import checked_state, count, entry_of
+from fastoptim.optim._checkpoint import (
+    INT8_CODES,
+    check_codes,
+    checked_state,
+    count,
+    entry_of,
+)
 from fastoptim.optim._storage import Storage
 from fastoptim.params.ema import EMA
 from fastoptim.params.flat_buffer import FlatBuffer
@@ -284,12 +290,15 @@ class Optimizer:
             saved["param_names"] = list(saved["param_names"])
             groups.append({"params": list(range(start, end)), **saved})
             start = end
-        return {
+        saved = {
             "state": state,
             "param_groups": groups,
             "steps": self._engine.steps,
             "averaged": self._engine.averaged,
         }
+        if self._storage.state_dtype == "int8":
+            saved["int8_codes"] = INT8_CODES
+        return saved
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from what ``state_dict`` returned.
@@ -314,6 +323,7 @@ class Optimizer:
         if unknown:
             raise CheckpointError(f"state of unknown parameters {sorted(map(str, unknown))}")
         entries = [entry_of(name, state.get(index, {})) for index, name in enumerate(self._names)]
+        check_codes(state_dict.get("int8_codes"), entries)
         counts = [count(f"step of {name!r}", e.get("step", 0)) for name, e in entries]
         steps = count("steps", state_dict.get("steps", max(counts, default=0)))
         try:

@@ -34,6 +34,22 @@ def entry_of(name: str, entry: Any) -> tuple[str, Mapping[str, Any]]:
     return name, entry
 
 
+# The map between moments and their codes in 8 bits. The first, of even steps, had no number.
+INT8_CODES = 2
+
+
+def check_codes(saved: Any, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Refuse moments in 8 bits whose codes stand for other numbers than they do here."""
+    if not any(str(slot).endswith("_scale") for _, entry in entries for slot in entry):
+        return
+    if saved is None or count("int8_codes", saved) != INT8_CODES:
+        given = "missing" if saved is None else saved
+        raise CheckpointError(
+            f"int8_codes is {given}, expected {INT8_CODES}: the state has int8 moments of another "
+            "version of fastoptim, whose codes stand for other numbers"
+        )
+
+
 # Means and sums of squares and sizes: a negative one would make NaN, or turn a step around.
 _NON_NEGATIVE = {
     "acc_delta",

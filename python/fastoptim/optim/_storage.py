@@ -17,9 +17,11 @@ class Storage(NamedTuple):
     ----------
     state_dtype : {"float32", "bfloat16", "int8"} or None
         The storage of the moments. None: float64 for float64 parameters, float32 for all others.
-        "int8" keeps a first moment as int8 with the largest absolute value of each block of 256 as
-        its scale (``exp_avg`` and ``exp_avg_scale`` in the state), and the root of a second moment
-        as uint8.
+        "int8" keeps a first moment in int8 with the largest absolute value of each block of 256 as
+        its scale (``exp_avg`` and ``exp_avg_scale`` in the state), and a second moment in uint8
+        with the largest root as its scale. Codes are logarithmic: down to 1e-4 of the block's
+        largest, a first moment and the root of a second are kept to within 1/7 and 1/15 of
+        themselves.
     rounding : {"stochastic", "nearest"}
         Of parameters and moments that are kept in fewer bits than they are computed in.
         Stochastic rounding is right on average, so that small updates are not lost; nearest loses

@@ -31,13 +31,34 @@ def arrays_of(entry: Any) -> dict[str, Any]:
     return {name: x for name, x in entry.items() if isinstance(x, np.ndarray)}
 
 
+def origin(octaves: int) -> Any:
+    """Give the constant that is added to a share of the scale before its bits become a code."""
+    return np.uint32((127 - octaves << 23) + (1 << 20) + (9 << 20 >> octaves))
+
+
+def shares(octaves: int) -> Any:
+    """Give the share of the scale that each code stands for."""
+    codes = np.arange(8 * octaves, dtype="u4") << 20
+    return ((codes + origin(octaves)).view("f4") - origin(octaves).view("f4")).astype("f8")
+
+
+def places(share: Any, octaves: int) -> Any:
+    """Give the codes of shares before they are rounded."""
+    constant = float(origin(octaves).view("f4"))
+    mantissa, exponent = np.frexp(np.append(share, 0.0) + constant)
+    place = 8 * (exponent + 2 * mantissa)
+    return (place - place[-1])[:-1]
+
+
 def loaded(entry: Any, name: str) -> Any:
     """Give the numbers of a state array, however they are kept, in float64."""
-    array = entry[name].astype("f8")
+    array = entry[name]
     if f"{name}_scale" not in entry:
-        return array
+        return array.astype("f8")
     scale = np.repeat(entry[f"{name}_scale"].astype("f8"), 256)[: array.size].reshape(array.shape)
-    return (array / 255 * scale) ** 2 if name in SQUARES else array / 127 * scale
+    if name in SQUARES:
+        return shares(32)[array] * scale**2
+    return np.sign(array) * shares(16)[np.abs(array)] * scale
 
 
 @pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "options"])
@@ -105,7 +126,9 @@ def test_every_storage_stays_near_float64(optimizer: Any, dtype: Any, storage: s
         moved, off = 1.0 - exact[0], low[0].astype("f8") - exact[0]
         bits = np.abs(exact[0]).max() * 2.0 ** {"f2": -10, "f4": -23, "f8": -52}.get(dtype, -7)
         assert np.abs(off.mean()) <= 0.02 * np.abs(moved).mean() + bits / 10, extra
-        assert np.sqrt(np.mean(off**2)) <= 0.2 * np.sqrt(np.mean(moved**2)) + 5 * bits, extra
+        # Prodigy's steps grow by a factor that it measures, and the noise of 8 bits with them.
+        share = 0.25 if optimizer is fo.Prodigy and storage == "int8" else 0.2
+        assert np.sqrt(np.mean(off**2)) <= share * np.sqrt(np.mean(moved**2)) + 5 * bits, extra
 
 
 @pytest.mark.parametrize("half", HALVES)
@@ -238,8 +261,8 @@ def test_the_maximum_of_amsgrad_never_falls(dtype: Any, storage: Any, rounding: 
         opt.step((rng.standard_normal(1000) * 1.02**t).astype(dtype))
         now = loaded(opt.state["0"], "max_exp_avg_sq")
         # In 8 bits what is rounded up may be wrong by the rounding of the arithmetic.
-        slack = 1e-3 if storage == "int8" else 0.0
-        assert (np.sqrt(now) >= np.sqrt(before) - slack * np.sqrt(now.max()) / 255).all()
+        slack = 1e-4 if storage == "int8" else 0.0
+        assert (now >= before * (1 - slack)).all()
         before = now
 
 
@@ -362,21 +385,99 @@ def test_8_bits_are_right_to_a_unit(dtype: Any, rounding: str) -> None:
         g = g.astype("f8")
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
         state = opt.state["0"]
-        for name, exact, steps in [("exp_avg", m, 127), ("exp_avg_sq", np.sqrt(v), 255)]:
-            kept = loaded(state, name)
-            kept = np.sqrt(kept) if steps == 255 else kept
-            scales = [np.abs(exact[i : i + 256]).max() for i in range(0, n, 256)]
+        for name, exact, octaves in [("exp_avg", m, 16), ("exp_avg_sq", v, 32)]:
+            largest = np.array([np.abs(exact[i : i + 256]).max() for i in range(0, n, 256)])
+            scales = largest if octaves == 16 else np.sqrt(largest)
             np.testing.assert_allclose(state[f"{name}_scale"], scales, rtol=1e-6, atol=1e-38)
-            unit = np.repeat(scales, 256)[:n] / steps
-            off = (kept - exact) / np.where(unit == 0, 1, unit)
+            unit = np.repeat(np.where(largest == 0, 1, largest), 256)[:n]
+            off = np.abs(state[name].astype("i4")) - places(np.abs(exact) / unit, octaves)
+            assert (loaded(state, name) * exact >= 0).all()
             low, high = {
-                ("nearest", 127): (-0.501, 0.501),
-                ("nearest", 255): (-0.001, 1.001),
-            }.get((rounding, steps), (-1.001, 1.001))
+                ("nearest", 16): (-0.501, 0.501),
+                ("nearest", 32): (-0.001, 1.001),
+            }.get((rounding, octaves), (-1.001, 1.001))
             assert off.min() >= low
             assert off.max() <= high
         assert (loaded(state, "exp_avg_sq")[v > 1e-37] > 0).all()
         m, v = loaded(state, "exp_avg"), loaded(state, "exp_avg_sq")
+
+
+def dynamic_map(first: int) -> Any:
+    """Give the dynamic map of Dettmers et al. for shares from 0 to 1.
+
+    Middles of ``first`` parts of 1e-7 to 1e-6, of twice as many of the next decade, and so on.
+    """
+    edges = [np.linspace(0.1, 1, first * 2**i + 1) * 10.0 ** (i - 6) for i in range(7)]
+    return np.concatenate([[0.0], *[(x[1:] + x[:-1]) / 2 for x in edges], [1.0]])
+
+
+def test_8_bits_are_relatively_precise_where_the_map_of_the_paper_is_not() -> None:
+    """The worst errors to the nearest code as the guide has them, by decades of the largest."""
+
+    def nearest(codes: Any, x: Any) -> Any:
+        above = np.searchsorted(codes, x).clip(1, len(codes) - 1)
+        return np.where(x - codes[above - 1] < codes[above] - x, codes[above - 1], codes[above])
+
+    decades = 10.0 ** -np.linspace(np.arange(4), np.arange(1, 5), 5001)
+    for first, second, m, root in [
+        (shares(16), shares(32), [0.059, 0.059, 0.060, 0.068], [0.030, 0.030, 0.030, 0.030]),
+        (dynamic_map(1), dynamic_map(2), [0.062, 0.11, 0.18, 0.28], [0.031, 0.094, 0.27, 1.0]),
+    ]:
+        found = np.abs(nearest(first, decades) / decades - 1).max(0)
+        np.testing.assert_allclose(found, m, rtol=0.03)
+        found = np.abs(np.sqrt(nearest(second, decades**2)) / decades - 1).max(0)
+        np.testing.assert_allclose(found, root, rtol=0.03)
+
+
+def moved(grads: Any, first: Any, second: Any) -> Any:
+    """Give what 100 steps of Adam move by with moments to the nearest of two maps, in one block."""
+    w, m, v = np.zeros((3, grads.size))
+    for t in range(1, 101):
+        m, v = 0.9 * m + 0.1 * grads, 0.999 * v + 0.001 * grads**2
+        w -= 1e-3 * m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-12)
+        m = first[np.abs(m[:, None] / m.max() - first).argmin(1)] * m.max()
+        v = second[np.maximum(1, np.abs(v[:, None] / v.max() - second).argmin(1))] * v.max()
+    return w
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_small_gradients_of_a_block_move_parameters_as_in_float32(rounding: str) -> None:
+    grads = np.random.default_rng(0).uniform(0.5, 1, (5, 100, 256)).astype("f4")
+    powers = 10.0 ** -np.arange(5)
+    grads *= powers[:, None, None].astype("f4")
+    g = np.moveaxis(grads, 0, -1).reshape(-1).copy()  # all five in each block
+    g[::256] = 1.0
+    size = np.tile(powers, g.size // 5)
+    size[::256] = 1.0
+    means = {}
+    for storage in "float32", "int8":
+        w = np.zeros_like(g)
+        opt = fo.Adam(w, lr=1e-3, eps=1e-12, state_dtype=storage, rounding=rounding)
+        for _ in range(100):
+            opt.step(g)
+        means[storage] = np.array([w[size == x].mean(dtype="f8") for x in powers])
+    bound = 0.01 if rounding == "stochastic" else 0.05
+    np.testing.assert_allclose(means["int8"], means["float32"], rtol=bound)
+    # The map of the paper keeps second moments themselves: their 1e-8 is below its smallest code.
+    theirs = moved(g[:256].astype("f8"), dynamic_map(1), dynamic_map(2))
+    mean = [-theirs[size[:256] == x].mean() for x in powers]
+    np.testing.assert_allclose(mean, [0.1, 0.1, 0.1, 0.1, 0.013], rtol=0.1)
+
+
+@pytest.mark.parametrize("version", [None, 1, 3, "new", "2.5", [2]])
+def test_8_bits_of_another_map_are_refused_by_version(optimizer: Any, version: Any) -> None:
+    opt = optimizer(numbers(SHAPES, "f4"), state_dtype="int8", lr=0.01)
+    opt.step(numbers(SHAPES, "f4", 1))
+    before, saved = snapshot(opt), opt.state_dict()
+    assert saved.pop("int8_codes") == 2
+    if version is not None:
+        saved["int8_codes"] = version
+    if {*SIGNED, *SQUARES} & {*opt.state["0"]}:
+        with pytest.raises(fo.CheckpointError, match="int8_codes"):
+            opt.load_state_dict(saved)
+    assert snapshot(opt) == before
+    opt.load_state_dict({**saved, "int8_codes": np.int64(2)})
+    assert snapshot(opt) == before
 
 
 @pytest.fixture(scope="module")
