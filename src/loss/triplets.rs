@@ -217,7 +217,10 @@ mod tests {
     fn oracle(x: &[f64], length: usize, labels: &[i64], kind: Kind, margin: f64) -> Vec<[i64; 3]> {
         let rows = labels.len();
         let distance = |a: usize, b: usize| {
-            let squares = (0..length).map(|j| (x[a * length + j] - x[b * length + j]).powi(2));
+            let squares = (0..length).map(|j| {
+                let d = x[a * length + j] - x[b * length + j];
+                d * d
+            });
             squares.sum::<f64>().sqrt()
         };
         let mut triplets = Vec::new();
