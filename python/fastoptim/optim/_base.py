@@ -66,6 +66,13 @@ class Optimizer:
         number of steps applied so far, which must not call the optimizer. Groups are added by
         `add_param_group`; removing or reordering them, or giving one other parameters, is an error
         in the next call.
+
+    Notes
+    -----
+    An optimizer makes one call at a time: while one is in progress, another, whether from another
+    thread or from a function among the hyperparameters, raises a RuntimeError. A process that is
+    forked off during a step of another thread can use its copy of the optimizer; that step does not
+    count there, and may have updated some of the parameters and of the state.
     """
 
     _kind: ClassVar[str]

@@ -63,13 +63,14 @@ fn allocate(py: Python<'_>, wanted: &[Wanted]) -> PyResult<Vec<Piece>> {
     let mut pieces: Vec<Option<Piece>> = wanted.iter().map(|_| None).collect();
     for run in order.chunk_by(|&a, &b| key(a) == key(b)) {
         let refuse = || PyMemoryError::new_err(format!("cannot allocate {}", wanted[run[0]].label));
-        let mut offsets = vec![0];
-        for (&index, place) in run.iter().zip(0..) {
+        let (mut total, mut offsets) = (0, Vec::with_capacity(run.len()));
+        for &index in run {
+            offsets.push(total);
             let bytes = wanted[index].bytes();
-            let end = bytes.and_then(|bytes| bytes.checked_add(offsets[place]));
-            offsets.push(end.ok_or_else(refuse)?);
+            let end = bytes.and_then(|bytes| bytes.checked_add(total));
+            total = end.ok_or_else(refuse)?;
         }
-        let slab = Bound::new(py, Slab::zeros(offsets[run.len()])?)?;
+        let slab = Bound::new(py, Slab::zeros(total)?)?;
         for (&index, offset) in run.iter().zip(offsets) {
             let Wanted { dtype, shape, .. } = &wanted[index];
             pieces[index] = Some(Piece::new(&slab, offset, *dtype, shape));

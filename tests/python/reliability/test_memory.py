@@ -151,16 +151,16 @@ def _add_group(names: Any, arrays: Any, flat: bool, given: Any = list) -> None:
     _core.Engine("SGD", None, "nearest", 0).add_group(group, names, given(arrays), flat)
 
 
-@pytest.mark.parametrize("length", [0, 3, 2**40, 2**63 - 1])
+@pytest.mark.parametrize("length", [0, 3, 2**63 - 1])
 @pytest.mark.parametrize("name", LIES)
 def test_the_length_of_a_sequence_is_only_what_it_says(name: str, length: int) -> None:
-    # A failed allocation would end the process.
-    script = f"import test_memory as t; t.lie({name!r}, {length})"
-    if length == 2**40:
-        done = run(script)
-        assert done.returncode == 0, done.stderr
-    else:
-        lie(name, length)
+    lie(name, length)
+
+
+def test_a_length_beyond_all_memory() -> None:
+    # In a process of its own: an allocation that fails may end it.
+    done = run("import test_memory as t\nfor name in t.LIES: t.lie(name, 2**40)")
+    assert done.returncode == 0, done.stderr
 
 
 def lie(name: str, length: int) -> None:
@@ -239,7 +239,7 @@ import fastoptim as fo
 
 def limited(call):
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000, resource.RLIM_INFINITY))
     try:
         call()
     except MemoryError as error:
@@ -247,18 +247,20 @@ def limited(call):
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
 
+fo.set_num_threads(1)  # Threads take memory, too.
 w, g = np.zeros(20_000_000, "f4"), np.ones(20_000_000, "f4")
 opt = fo.SGD([w], lr=1.0)
 limited(lambda: fo.AdamW([w]))
 opt.param_groups[0]["momentum"] = 0.5
-limited(lambda: (fo.FlatBuffer({"a": (15_000_000,)}), opt.step([g]), fo.AdamW([w])))
+limited(lambda: (fo.FlatBuffer({"a": (1_000_000,)}), opt.step([g])))
 limited(lambda: fo.FlatBuffer({"a": (2**70,)}))
 limited(lambda: fo.FlatBuffer({"a": (2**62,)}))
+print(opt.state["0"], w.any())
 opt.step([g])
-print((w == -opt.state["0"]["step"]).all())
+print(opt.state["0"]["step"], (w == -1).all())
 """)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "True\n" * 5
+    assert done.stdout == "True\n" * 4 + "{'step': 0} False\n1 True\n"
 
 
 def test_only_one_buffer_is_taken_as_one() -> None:
