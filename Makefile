@@ -11,7 +11,7 @@ CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest ru
 export PYO3_PYTHON := $(abspath $(BIN)/python)
 
 .NOTPARALLEL:
-.PHONY: help setup quick demo test test-rust test-python lint lint-rust lint-python types format bench clean
+.PHONY: help setup quick demo test test-rust test-python asan tsan mutants lint lint-rust lint-python types format bench clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,22 @@ test-rust: setup ## Run the tests of the core, its documentation and, once each,
 
 test-python: setup ## Run the tests and the examples in the docstrings of the package
 	$(BIN)/python -m pytest
+
+# With a sanitizer goes a standard library built with it, and for that a target by name.
+SANITIZED = FASTOPTIM_SLOW=1 CARGO_PROFILE_TEST_OPT_LEVEL=1 RUSTFLAGS=-Zsanitizer=$(1) CARGO_TARGET_DIR=target/$(1) \
+	cargo +nightly test -Zbuild-std --target $(shell rustc -vV | sed -n 's/^host: //p') --lib --tests
+
+asan: ## Run the tests of the core under AddressSanitizer (needs a nightly Rust with rust-src)
+	$(call SANITIZED,address)
+
+tsan: ## Run them under ThreadSanitizer
+	$(call SANITIZED,thread)
+
+MUTATED := sweep layers reduce clip norm segment threads
+
+mutants: ## Change the drivers of kernels in small ways and list what no test notices (cargo-mutants)
+	FASTOPTIM_SLOW=1 CARGO_PROFILE_TEST_OPT_LEVEL=1 cargo mutants --jobs 1 --output target \
+		$(MUTATED:%=--file src/%.rs) $(if $(SHARD),--shard $(SHARD)) -- --lib --tests
 
 lint: lint-rust lint-python ## Check format and style
 
