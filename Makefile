@@ -11,7 +11,8 @@ CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest ru
 export PYO3_PYTHON := $(abspath $(BIN)/python)
 
 .NOTPARALLEL:
-.PHONY: help setup quick demo test test-rust test-python miri lint lint-rust lint-python types format bench clean
+.PHONY: help setup quick demo test test-rust test-python miri asan tsan mutants
+.PHONY: lint lint-rust lint-python types format bench clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +58,22 @@ miri: ## Look for undefined behaviour in the core, by both models of borrows (ni
 		MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-deterministic-floats $$model" \
 		cargo +nightly miri test --lib --tests || exit 1; \
 	done
+
+# With a sanitizer goes a standard library built with it, and for that a target by name.
+SANITIZED = FASTOPTIM_SLOW=1 CARGO_PROFILE_TEST_OPT_LEVEL=1 RUSTFLAGS=-Zsanitizer=$(1) CARGO_TARGET_DIR=target/$(1) \
+	cargo +nightly test -Zbuild-std --target $(shell rustc -vV | sed -n 's/^host: //p') --lib --tests
+
+asan: ## Run the tests of the core under AddressSanitizer (needs a nightly Rust with rust-src)
+	$(call SANITIZED,address)
+
+tsan: ## Run them under ThreadSanitizer
+	$(call SANITIZED,thread)
+
+MUTATED := sweep/elementwise sweep/two_pass sweep/norm sweep/segment reduce/mod ops/clip exec/pool
+
+mutants: ## Change the drivers of kernels in small ways and list what no test notices (cargo-mutants)
+	FASTOPTIM_SLOW=1 CARGO_PROFILE_TEST_OPT_LEVEL=1 cargo mutants --jobs 1 --output target \
+		$(MUTATED:%=--file src/%.rs) $(if $(SHARD),--shard $(SHARD)) -- --lib --tests
 
 lint: lint-rust lint-python ## Check format and style
 

@@ -1,6 +1,5 @@
 //! Many optimizers, losses and norms on many threads at once, with pools that change: every bit is
-//! what one thread alone computes, and a sanitizer finds nothing. `FASTOPTIM_STRESS` says how many
-//! rounds.
+//! what one thread alone computes. Sanitizers find most here.
 
 mod cases;
 
@@ -22,21 +21,13 @@ const CALLERS: usize = 4;
 /// Two arrays, one after the other: enough in all for a step to take several threads.
 const LENGTHS: [usize; 2] = [1_030, 70_000];
 
-fn rounds() -> usize {
-    let asked = std::env::var("FASTOPTIM_STRESS").ok();
-    asked.and_then(|text| text.parse().ok()).unwrap_or(3)
-}
+/// How often a caller does everything.
+const ROUNDS: usize = 3;
 
-/// The last configuration of every optimizer, which has most switched on.
+/// One configuration of every optimizer.
 fn methods() -> Vec<Method> {
-    let mut methods: Vec<Method> = Vec::new();
-    for method in cases::methods() {
-        let same =
-            |last: &mut Method| std::mem::discriminant(last) == std::mem::discriminant(&method);
-        if !methods.last_mut().is_some_and(same) {
-            methods.push(method);
-        }
-    }
+    let mut methods = cases::methods();
+    methods.dedup_by_key(|method| std::mem::discriminant(method));
     assert_eq!(methods.len(), Kind::ALL.len());
     methods
 }
@@ -126,7 +117,7 @@ fn callers_at_once_compute_what_one_alone_does() {
         });
         let caller = |caller: usize| {
             start.wait();
-            for round in 0..rounds() {
+            for round in 0..ROUNDS {
                 for step in 0..calls.len() {
                     // Neighbours do the same at one time and not the same at another.
                     let index = (step + round * caller) % calls.len();

@@ -227,12 +227,11 @@ mod tests {
         let x = [3e-160, 4e-160];
         let norm = total_norm(&[Array::F64(&x)], 2.0);
         assert!((norm / 5e-160 - 1.0).abs() < 1e-15, "{norm}");
-        let x = [1.3e-160; 1000];
-        let norm = total_norm(&[Array::F64(&x)], 2.0);
-        assert!((norm / (1.3e-160 * 1000_f64.sqrt()) - 1.0).abs() < 1e-15);
-        let x = [1.3e160; 1000];
-        let norm = total_norm(&[Array::F64(&x)], 2.0);
-        assert!((norm / (1.3e160 * 1000_f64.sqrt()) - 1.0).abs() < 1e-15);
+        for exponent in (-170..-140).chain(140..170) {
+            let x = 1.3 * 10_f64.powi(exponent);
+            let norm = total_norm(&[Array::F64(&[x; 1000])], 2.0);
+            assert!((norm / (x * 1000_f64.sqrt()) - 1.0).abs() < 1e-15, "{x}");
+        }
     }
 
     #[test]

@@ -42,7 +42,12 @@ fn choices(spec: &Spec) -> Vec<Value> {
     }
 }
 
-/// Every combination of choices that an optimizer takes.
+/// Whether tests are to do less, as `FASTOPTIM_SLOW` asks: a sanitizer makes them many times slower.
+pub(crate) fn slow() -> bool {
+    std::env::var_os("FASTOPTIM_SLOW").is_some()
+}
+
+/// Every combination of choices that an optimizer takes; the last one alone where tests are slow.
 pub(crate) fn methods() -> Vec<Method> {
     let mut methods = Vec::new();
     for &kind in Kind::ALL {
@@ -65,6 +70,8 @@ pub(crate) fn methods() -> Vec<Method> {
         // Miri is slow: two of each, which have no choice in common.
         if cfg!(miri) && methods.len() > before + 2 {
             methods.drain(before + 1..methods.len() - 1);
+        } else if slow() {
+            methods.drain(before..methods.len() - 1);
         }
     }
     methods
