@@ -71,13 +71,13 @@ fn tiers_agree_on_prepared_gradients() {
 
 #[test]
 fn threads_and_segments_agree() {
-    let (n, parts, counts) = if cfg!(miri) {
-        (301, [1, 0, 33, 267], &[2][..])
+    let (n, parts, counts, skipped) = if cfg!(miri) {
+        (301, [1, 0, 33, 267], &[2][..], 1)
     } else {
-        (300_001, [1, 0, 9_999, 200_001], &[1, 2, 3, 64][..])
+        (300_001, [1, 0, 9_999, 200_001], &[1, 2, 3, 64][..], 0)
     };
     for method in cases::methods() {
-        for prepare in preparations() {
+        for prepare in preparations().into_iter().skip(skipped) {
             let run = |lengths: &[usize]| bits(&cases::run::<f32>(&method, lengths, prepare));
             let expected = with_threads(1, || run(&[n]));
             for &threads in counts {
