@@ -76,15 +76,15 @@ fn tiers_agree_on_prepared_gradients() {
 
 #[test]
 fn threads_and_segments_agree() {
-    let (n, parts, counts) = if cfg!(miri) {
-        (301, [1, 0, 33, 267], &[2][..])
+    let (n, parts, counts, skipped) = if cfg!(miri) {
+        (301, [1, 0, 33, 267], &[2][..], 1)
     } else if cases::slow() {
-        (70_001, [1, 0, 9_999, 46_667], &[1, 2, 3, 64][..])
+        (70_001, [1, 0, 9_999, 46_667], &[1, 2, 3, 64][..], 0)
     } else {
-        (300_001, [1, 0, 9_999, 200_001], &[1, 2, 3, 64][..])
+        (300_001, [1, 0, 9_999, 200_001], &[1, 2, 3, 64][..], 0)
     };
     for method in cases::methods() {
-        for prologue in preparations() {
+        for prologue in preparations().into_iter().skip(skipped) {
             let run = |lengths: &[usize]| bits(&cases::run::<f32>(&method, lengths, prologue));
             let expected = with_threads(1, || run(&[n]));
             for &threads in counts {

@@ -118,7 +118,10 @@ fn of_several<T: Math>() {
             .iter()
             .map(|&s| T::from_f64(f64::from(2 * s - 1)))
             .collect();
-        for p in [0.5, 1.0, 2.0, 3.0, f64::INFINITY] {
+        for p in [2.0, 0.5, 1.0, 3.0, f64::INFINITY] {
+            if cfg!(miri) && shape[0] > 1 && p != 2.0 {
+                continue;
+            }
             for (swap, squared) in [(0.0, 0.0), (1.0, 0.0), (1.0, f64::from(u8::from(p == 2.0)))] {
                 let parameters = [1.0, p, 1e-6, swap, squared];
                 check("triplets", &inputs, |inputs, reduction| {
