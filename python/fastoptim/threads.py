@@ -30,7 +30,7 @@ def num_threads(n: SupportsIndex) -> Iterator[None]:
     Raises
     ------
     TypeError
-        ``n`` is no int.
+        ``n`` is not an integer.
     ValueError
         ``n`` is not between 1 and 1024.
 
@@ -50,14 +50,14 @@ def num_threads(n: SupportsIndex) -> Iterator[None]:
         set_own_threads(before)
 
 
-def _warn_of_nonsense(variable: str = "FASTOPTIM_NUM_THREADS") -> None:
+def _warn_of_invalid_value(variable: str = "FASTOPTIM_NUM_THREADS") -> None:
     text = os.environ.get(variable)
     if text is not None and not is_thread_count(text):
         warnings.warn(
-            f"{variable}={text!r} is no number of threads; the default is used",
+            f"{variable}={text!r} is not a number of threads; the default is used",
             RuntimeWarning,
             stacklevel=3,
         )
 
 
-_warn_of_nonsense()
+_warn_of_invalid_value()

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 /// per element; iterator adaptors such as `for_each` put a library function in between, so write
 /// `for`.
 pub trait Kernel {
-    /// What the loop computes.
+    /// The result of the loop.
     type Output;
     /// The loop.
     fn run(self) -> Self::Output;
@@ -46,7 +46,7 @@ pub struct Checked(());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
-    /// What every processor of the architecture has (SSE2 on x86-64).
+    /// The instructions that every processor of the architecture has (SSE2 on x86-64).
     Baseline,
     /// AVX2 with FMA and F16C: x86-64-v3.
     Avx2(Checked),
@@ -205,7 +205,7 @@ pub fn choose() -> Result<Tier> {
         return Ok(tier);
     }
     let tier = match std::env::var_os(VARIABLE) {
-        // What is not text is no name either: the error shows it with marks in its place.
+        // A value that is not Unicode is not a name either; the error replaces what it cannot show.
         Some(name) if !name.is_empty() => name
             .to_string_lossy()
             .parse::<Tier>()

@@ -51,8 +51,8 @@ pub fn count() -> usize {
     }
 }
 
-/// What the environment asks for, or all processors that the process may use: affinity masks and
-/// cgroup quotas are respected. Nonsense in the environment is passed over.
+/// The number in the environment, or all processors that the process may use: affinity masks and
+/// cgroup quotas are respected. Invalid values are ignored.
 pub fn default_count() -> usize {
     static DEFAULT: OnceLock<usize> = OnceLock::new();
     *DEFAULT.get_or_init(|| {
@@ -197,7 +197,7 @@ const CLOSED: usize = 1 << (usize::BITS - 1);
 /// One call of [`run`]. Workers that wake before it is closed take chunks from it; one that wakes
 /// later leaves it alone, so the caller never waits for a worker that sleeps.
 struct Job {
-    /// How many workers are inside, and [`CLOSED`].
+    /// The number of workers inside, and [`CLOSED`].
     state: AtomicUsize,
     next: AtomicUsize,
     chunks: usize,
@@ -219,7 +219,7 @@ impl Job {
         }
     }
 
-    /// What a worker does.
+    /// The body of a worker.
     fn help(&self) {
         let enter = |state| (state & CLOSED == 0).then_some(state + 1);
         let entered = self
@@ -310,7 +310,7 @@ fn share(chunks: usize, count: usize, helpers: usize, f: &(dyn Fn(usize) + Sync)
     }
 }
 
-/// What belongs to one process: a forked child inherits the memory but not the threads, nor can it
+/// The state of one process: a forked child inherits the memory but not the threads, nor can it
 /// trust a lock that another thread may have held.
 struct Process {
     id: u32,
@@ -546,8 +546,8 @@ mod tests {
     #[test]
     fn counts_are_parsed() {
         assert_eq!(parse(" 3 "), Some(3));
-        for nonsense in ["", "0", "-1", "two", "1.5", "1000000"] {
-            assert_eq!(parse(nonsense), None);
+        for invalid in ["", "0", "-1", "two", "1.5", "1000000"] {
+            assert_eq!(parse(invalid), None);
         }
     }
 }

@@ -14,7 +14,7 @@ struct Line(#[expect(dead_code, reason = "used by its address")] [u8; LINE]);
 const LINE: usize = 64;
 
 thread_local! {
-    /// What this thread has allocated and does not use now. Uses nest, so the last one given back is
+    /// Blocks that this thread has allocated and does not use now. Uses nest, so the last one given back is
     /// the first one taken: each depth of nesting keeps its own.
     static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }

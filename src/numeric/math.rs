@@ -25,7 +25,7 @@ pub trait Math: Float {
     fn ln_1p_small(self) -> Self;
 }
 
-/// What rounding took from `u = 1 + x`; exact.
+/// The part of `u = 1 + x` that rounding removed; exact.
 #[inline(always)]
 fn lost<T: Float>(x: T, u: T) -> T {
     if x > T::ONE {

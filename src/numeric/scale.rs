@@ -6,7 +6,7 @@
 
 use crate::numeric::float::Float;
 
-/// What is taken out of a factor that is too small or too large for `f64`: 2^512.
+/// The power of two taken out of a factor that is too small or too large for `f64`: 2^512.
 const FAR: f64 = f64::from_bits((1023 + 512) << 52);
 
 /// `value * power`, where `power` is a power of two.

@@ -16,7 +16,7 @@ hyper! {
     /// d_max = max(d_max, d'),  d = min(d_max, d growth_rate)
     /// p -= l (m / (sqrt(v) + d eps) + wd p)
     /// ```
-    /// The products and norms go over all arrays. l is from before d changes. d rises to d' at once
+    /// The products and norms are taken over all arrays. l is from before d changes. d rises to d' at once
     /// as long as it is still d0.
     pub struct Prodigy {
         /// What the estimate is multiplied by.

@@ -24,7 +24,7 @@ pub(crate) trait TwoPassRule<T, const S: usize>: Copy + Send + Sync {
     /// Whether the state is new after the first pass. It is after the second otherwise.
     const FIRST_WRITES: bool;
 
-    /// Whether the sums go over all arrays together.
+    /// Whether the sums are taken over all arrays together.
     const GLOBAL: bool = false;
 
     /// Whether it is the squares of the values that are summed.

@@ -138,7 +138,7 @@ class Reader:
         if start[8:] != b"{":
             looks = next((what for magic, what in _OTHERS.items() if start.startswith(magic)), None)
             raise ValueError(
-                "it is no safetensors file" + (f": it looks like {looks}" if looks else "")
+                "it is not a safetensors file" + (f": it looks like {looks}" if looks else "")
             )
         length = int.from_bytes(start[:8], "little")
         if not 2 <= length <= min(size - 8, LIMIT):

@@ -31,7 +31,7 @@ def decode(whole: bytes, data_size: int) -> Header:
     header = _parsed(whole[8:])
     metadata = header.pop("__metadata__", {})
     if not _is_text(metadata):
-        raise ValueError("its metadata are no strings by name")
+        raise ValueError("its metadata are not strings by name")
     version = _version(metadata) if ours else None
     entries = tuple(_entry(name, value) for name, value in header.items())
     _check_layout(entries, data_size)
@@ -54,7 +54,7 @@ def _parsed(text: bytes) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("its header is nested too deeply") from None
     except ValueError as error:
-        raise ValueError(f"its header is no valid JSON: {error}") from None
+        raise ValueError(f"its header is not valid JSON: {error}") from None
     if not isinstance(header, dict):
         raise ValueError("its header is no JSON object")  # noqa: TRY004
     return header
@@ -133,7 +133,7 @@ def _with_checksums(entries: Sequence[Entry], metadata: Mapping[str, str]) -> tu
     try:
         checksums = [int(digits, 16) for digits in metadata["fastoptim.crc32"].split()]
     except (KeyError, ValueError):
-        raise ValueError("its checksums are no numbers") from None
+        raise ValueError("its checksums are not numbers") from None
     if len(checksums) != len(entries):
         raise ValueError(f"it has {len(checksums)} checksums for {len(entries)} tensors")
     return tuple(

@@ -68,7 +68,7 @@ def write(
     Raises
     ------
     TypeError
-        A dtype that the format does not have, or metadata that are no strings.
+        A dtype that the format does not have, or metadata that are not strings.
     ValueError
         A name that stands twice, is reserved, or is no Unicode text.
     CheckpointError

@@ -11,7 +11,7 @@ from fastoptim import _core
 
 ABOUT = "print the version, the instruction set and threads in use, and the packages around"
 
-# What fastoptim works with, or is compared with, where it is installed.
+# Packages that fastoptim works with, or is compared with.
 COMPANIONS = (
     "numpy",
     "ml_dtypes",

@@ -94,7 +94,7 @@ class GradAccumulator:
         Raises
         ------
         TypeError
-            A gradient has another dtype than its parameter, or is no plain array.
+            A gradient has another dtype than its parameter, or is not a plain array.
         ValueError
             A wrong structure, shape or layout, memory that is shared, or a weight out of range.
             Nothing has changed then.
@@ -110,7 +110,7 @@ class GradAccumulator:
             name: known or array is not None
             for (name, known), array in zip(self._present.items(), given, strict=True)
         }
-        # Where there has been no gradient the mean is zeros, and stays so.
+        # A parameter without a gradient so far has a mean of zeros.
         names = [name for name in self._mean if present[name]]
         means = [self._mean[name] for name in names]
         values = [

@@ -36,7 +36,7 @@ class Place(NamedTuple):
     made_from: tuple[Any, ...]
     curve: Any
     epoch: int
-    # What the curve gives there, and the rate of each group by it.
+    # The value of the curve there, and the rate of each group.
     value: Any
     rates: list[float]
 
@@ -71,7 +71,7 @@ class LRScheduler(ABC):
     # those that are not.
     _arguments: ClassVar[tuple[str, ...]] = ()
     _functions: ClassVar[tuple[str, ...]] = ()
-    # What else is part of the state.
+    # Other attributes that are part of the state.
     _position: ClassVar[tuple[str, ...]] = ()
     # Whether construction with `last_epoch` >= 0 already acts on the rates. PyTorch's classes of
     # piecewise constant rates do; the others keep the rate that they find.
@@ -144,7 +144,7 @@ class LRScheduler(ABC):
         Raises
         ------
         TypeError
-            If ``epoch`` is no integer, or a rate is a function of the step by now. Nothing is
+            If ``epoch`` is not an integer, or a rate is a function of the step by now. Nothing is
             written then.
         ValueError
             If an argument was changed to one that is out of range, ``epoch`` is negative, or a
@@ -186,8 +186,8 @@ class LRScheduler(ABC):
         Raises
         ------
         TypeError
-            If ``set_lr`` is no bool, or is True and a rate is a function of the step. Nothing has
-            changed then.
+            If ``set_lr`` is not a bool, or is True and a rate is a function of the step.
+            Nothing has changed then.
         CheckpointError
             If the state is not one of this class, does not fit the optimizer's groups or has a
             value that the constructor would refuse. Nothing has changed then.

@@ -20,7 +20,7 @@ from fastoptim.schedules._base import finite
 class Composition(ABC):
     """What sequences and chains share: parts of one optimizer, and their states."""
 
-    # What the state has besides the parts' states and the last rates.
+    # The entries of the state besides the parts' states and the last rates.
     _own: ClassVar[tuple[str, ...]] = ()
 
     optimizer: Any
@@ -90,8 +90,8 @@ class Composition(ABC):
         Raises
         ------
         TypeError
-            If ``set_lr`` is no bool, or is True and a rate is a function of the step. Nothing has
-            changed then.
+            If ``set_lr`` is not a bool, or is True and a rate is a function of the step.
+            Nothing has changed then.
         CheckpointError
             If the state is not one of this class with as many schedulers. Nothing has changed
             then.

@@ -152,7 +152,7 @@ class CosineAnnealingWarmRestarts(Cosine):
     """
 
     _arguments = ("T_0", "T_mult", "eta_min")
-    # How far the current fall has come, and how long it is.
+    # The position in the current cycle, and its length.
     _position = ("T_cur", "T_i")
     _acts_on_resume = True
 
@@ -200,7 +200,7 @@ class CosineAnnealingWarmRestarts(Cosine):
         Raises
         ------
         TypeError
-            If ``epoch`` is no number. Nothing is written then.
+            If ``epoch`` is not a number. Nothing is written then.
         ValueError
             If ``epoch`` is negative, infinite or NaN. Nothing is written then.
         """

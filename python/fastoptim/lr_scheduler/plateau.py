@@ -162,8 +162,8 @@ class ReduceLROnPlateau:
         Raises
         ------
         TypeError
-            If ``metrics`` is no single number, ``epoch`` no integer, or a rate is a function of
-            the step by now. Nothing has changed then.
+            If ``metrics`` is not a single number, ``epoch`` is not an integer, or a rate is a
+            function of the step by now. Nothing has changed then.
         ValueError
             If an argument was changed to one that is out of range, ``epoch`` is negative, or there
             are more groups than there are ``min_lr``. Nothing has changed then.
@@ -218,8 +218,8 @@ class ReduceLROnPlateau:
         Raises
         ------
         TypeError
-            If ``set_lr`` is no bool, or is True and a rate is a function of the step. Nothing has
-            changed then.
+            If ``set_lr`` is not a bool, or is True and a rate is a function of the step.
+            Nothing has changed then.
         CheckpointError
             If the state is not one of this class. Nothing has changed then.
         """

@@ -205,7 +205,7 @@ class Optimizer:
         Raises
         ------
         TypeError
-            A gradient has another dtype than its parameter, or is no plain array.
+            A gradient has another dtype than its parameter, or is not a plain array.
         ValueError
             A wrong shape, layout or range, or memory that is shared.
         FloatingPointError

@@ -90,7 +90,7 @@ def checked_state(
         try:
             array = np.asarray(value)
         except ValueError as error:
-            raise CheckpointError(f"{slot} of {name!r} is no array: {error}") from None
+            raise CheckpointError(f"{slot} of {name!r} is not an array: {error}") from None
         if (str(array.dtype), array.shape) != expected[slot]:
             dtype, shape = expected[slot]
             raise CheckpointError(

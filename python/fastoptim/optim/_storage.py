@@ -26,7 +26,7 @@ class Storage(NamedTuple):
         Of parameters and moments that are kept in fewer bits than they are computed in.
         Stochastic rounding is right on average, so that small updates are not lost; nearest loses
         what is less than half a unit, and moves a second moment in int8 up alone, which ends in
-        steps that are too small: parameters in bfloat16 and moments in int8 want stochastic.
+        steps that are too small: use stochastic for parameters in bfloat16 and moments in int8.
     seed : int
         Of the random bits, which depend on it, the parameter, its step and the place alone: they
         are the same for any number of threads.

@@ -17,7 +17,7 @@ class LAMB(Optimizer):
         \right), \qquad
         p = p - \text{lr}\, \text{ratio}\, u
 
-    with Adam's :math:`m` and :math:`v`. The norms go over one array; the ratio is 1 where one
+    with Adam's :math:`m` and :math:`v`. The norms are those of one array; the ratio is 1 where one
     of them is 0. The gradients are not normalized first unless ``step(max_norm=)`` asks for it.
 
     Parameters

@@ -16,7 +16,7 @@ class LARS(Optimizer):
         \frac{\lVert p \rVert}{\lVert g \rVert + \epsilon}, \qquad
         v = \mu v + (1 - \text{dampening})\, \text{ratio}\, g, \qquad p = p - \text{lr}\, v
 
-    The norms go over one array; the ratio is 1 where one of them is 0. The first step copies
+    The norms are those of one array; the ratio is 1 where one of them is 0. The first step copies
     :math:`\text{ratio}\, g` into :math:`v`.
 
     Parameters

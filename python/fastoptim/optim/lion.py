@@ -14,7 +14,7 @@ class Lion(Optimizer):
         p = (1 - \text{lr} \lambda) p - \text{lr}\, \text{sign}(\beta_1 m + (1 - \beta_1) g), \qquad
         m = \beta_2 m + (1 - \beta_2) g
 
-    Every element moves by the rate, so it wants a rate 3 to 10 times smaller than AdamW's and a
+    Every element moves by the rate, so use a rate 3 to 10 times smaller than AdamW's and a
     weight decay as many times larger. sign(0) is 0.
 
     Parameters

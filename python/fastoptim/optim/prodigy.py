@@ -19,7 +19,7 @@ class Prodigy(Optimizer):
         d = \max\left(d, d_\text{coef} \frac{n}{\lVert s \rVert_1}\right) \\
         p &= p - l \left(\frac{m}{\sqrt v + d \epsilon} + \lambda p\right)
 
-    The product and the norm go over all arrays of all groups. The state keeps a copy of the
+    The product and the norm are taken over all arrays of all groups. The state keeps a copy of the
     first parameters, ``p0``; ``d``, ``d_max`` and ``d_numerator`` are the same in every
     parameter's state.
 

@@ -21,7 +21,7 @@ class SAM:
         e = \rho \frac{g}{\lVert g \rVert + 10^{-12}}, \qquad
         p = \text{base}(p, \nabla L(p + e))
 
-    The norm goes over all parameters of all groups. Adaptive, :math:`e = \rho\, p^2 g / \lVert p g
+    The norm is that of all parameters of all groups. Adaptive, :math:`e = \rho\, p^2 g / \lVert p g
     \rVert`, which does not depend on the scale of the parameters. The parameters come back from a
     saved copy, to the bit, before the base optimizer steps. Perturbed parameters in 16 bits are
     rounded as the base rounds.
@@ -33,7 +33,7 @@ class SAM:
     rho : float, default 0.05
         The size of the neighbourhood; finite and >= 0.
     adaptive : bool, default False
-        Scales the neighbourhood by the parameters; wants a ``rho`` about 10 times larger.
+        Scales the neighbourhood by the parameters; use a ``rho`` about 10 times larger.
 
     References
     ----------

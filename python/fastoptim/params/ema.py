@@ -106,7 +106,7 @@ class EMA:
         Raises
         ------
         TypeError
-            A parameter has another dtype, or is no plain array.
+            A parameter has another dtype, or is not a plain array.
         ValueError
             A wrong structure, shape or layout, or memory that is shared. Nothing has changed then.
         RuntimeError

@@ -66,7 +66,7 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
     Raises
     ------
     TypeError
-        ``shapes`` is no mapping of strings to integers, or the dtype is not one of these.
+        ``shapes`` is not a mapping of strings to integers, or the dtype is not one of these.
     ValueError
         A negative dimension.
 
@@ -159,7 +159,7 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
             if len(given) != len(self):
                 raise ValueError(f"arrays must be {len(self)}, got {len(given)}")
         checked = [self._checked(name, array) for name, array in zip(self, given, strict=True)]
-        # What overlaps this buffer is copied out before the first write.
+        # Arrays that overlap this buffer are copied before the first write.
         checked = [a.copy() if np.may_share_memory(a, self._flat) else a for a in checked]
         if not all(view.flags.writeable for view in self._views):
             raise ValueError("the buffer is read-only")

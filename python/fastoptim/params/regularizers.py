@@ -52,7 +52,7 @@ class Regularizer(ABC):
         Raises
         ------
         TypeError
-            An array has another dtype, or is no plain array.
+            An array has another dtype, or is not a plain array.
         ValueError
             A layout is wrong.
         """
@@ -78,7 +78,7 @@ class Regularizer(ABC):
         Raises
         ------
         TypeError
-            A gradient has another dtype than its parameter, or is no plain array.
+            A gradient has another dtype than its parameter, or is not a plain array.
         ValueError
             A wrong structure, shape or layout, memory that is shared, or gradients that are
             read-only. Nothing has changed then.

@@ -35,7 +35,7 @@ def history(values: History | Mapping[str, npt.ArrayLike], *names: str, ax: Any 
     KeyError
         There is nothing under a name.
     TypeError
-        ``values`` is no mapping.
+        ``values`` is not a mapping.
     ValueError
         A sequence is not 1-D.
 

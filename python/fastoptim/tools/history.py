@@ -73,7 +73,7 @@ class History(Mapping[str, NDArray[np.float64]]):
         Raises
         ------
         TypeError
-            A value is no number, or ``optimizer`` has no ``param_groups``.
+            A value is not a number, or ``optimizer`` has no ``param_groups``.
         """
         found = {} if loss is None else {"loss": number("loss", loss)}
         found |= _rates(optimizer) if optimizer is not None else {}

@@ -86,7 +86,7 @@ def linear_scores_grad(dscores: Array, W: Array, x: Array) -> tuple[Array, Array
     Returns
     -------
     dW : array of shape (C, D)
-        C-contiguous, as optimizers want it.
+        C-contiguous, as optimizers require.
     dx : array of the shape of x
         For what comes before.
     db : array of shape (C,)

@@ -30,7 +30,7 @@ _FIRST, _LAST = 0.1, 0.05
 # The part of the sweep over which the weights of the smoothed curve fall to 1/e. With 0.05 the
 # steepest fall was a decade too low more often, over losses of batches of 1 to 64.
 _REACH = 0.03
-# How sure a fall has to be, at least.
+# The least confidence for which a rate is suggested.
 _SURE = 0.95
 
 
@@ -83,7 +83,7 @@ class LRFinder:
     Raises
     ------
     TypeError
-        ``opt`` is no optimizer.
+        ``opt`` is not an optimizer.
 
     References
     ----------
@@ -118,8 +118,9 @@ class LRFinder:
 
         The sweep ends early where the exponential average of the losses has risen to 5 times its
         best (for losses below zero, by 4 times its size), or a loss is not finite. The average
-        counts from a tenth of the rates on: one lucky batch is no best. Afterwards everything is as
-        before, to the byte, also when the objective raises: parameters, state, groups, counts.
+        counts from a tenth of the rates on, so that one lucky batch does not count as the best.
+        Afterwards everything is as before, to the byte, also when the objective raises: parameters,
+        state, groups, counts.
 
         Parameters
         ----------

@@ -59,7 +59,7 @@ def minibatches(
     Raises
     ------
     TypeError
-        A number is no integer, or ``drop_last`` is no bool.
+        A number is not an integer, or ``drop_last`` is not a bool.
     ValueError
         A number is out of range.
 

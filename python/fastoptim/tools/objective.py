@@ -14,7 +14,7 @@ def number(name: str, found: Any) -> float:
     Raises
     ------
     TypeError
-        It is no single real number.
+        It is not a single real number.
     """
     if math.prod(getattr(found, "shape", ())) != 1:
         raise TypeError(f"{name} must be a number, got an array of shape {found.shape}")
@@ -27,7 +27,7 @@ def loss_and_grads(name: str, found: Any) -> tuple[float, Any]:
     Raises
     ------
     TypeError
-        They are no pair, or the loss is no number.
+        They are not a pair, or the loss is not a number.
     """
     if not isinstance(found, tuple) or len(found) != 2:
         raise TypeError(f"{name} must return (loss, gradients), got {type(found).__name__}")

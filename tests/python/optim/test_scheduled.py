@@ -12,7 +12,7 @@ import fastoptim as fo
 from cases import OPTIMIZERS
 from fastoptim import schedules
 
-# What is no number that could change, and what is a count of other things.
+# What is not a number that could change, and what is a count of other things.
 FIXED = {"params", "ns_steps", "warmup_steps", "seed"}
 
 

@@ -47,7 +47,7 @@ class Work:
     """Something to be done, by contestants: fastoptim first, and a ceiling last if there is one."""
 
     name: str
-    # What must be moved: each array that is read or written, once each way.
+    # The bytes that must be moved: each array that is read or written, once each way.
     moved: int
     contestants: Mapping[str, Contestant]
 

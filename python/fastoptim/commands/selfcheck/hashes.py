@@ -30,7 +30,7 @@ Kind: TypeAlias = Callable[[tuple[int, ...], int, str], Array]
 SHAPES = {"w": (211, 337), "b": (1009,)}
 ROWS, CLASSES = 701, 101
 
-# What selects rules of its own; the others run by their defaults alone.
+# Arguments that select other rules; all other optimizers run with their defaults only.
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "SGD": [{}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01, "maximize": True}],
     "RMSprop": [{}, {"momentum": 0.9, "centered": True}],
