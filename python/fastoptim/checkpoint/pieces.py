@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim.progress import progress
+from fastoptim.tools.progress import progress
 
 PIECE = 2**20
 """Bytes: from 256 KiB to 4 MiB the time is the same."""
