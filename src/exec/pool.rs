@@ -242,7 +242,7 @@ impl Job {
     /// Lets no more workers in and waits for those inside.
     fn close(&self) {
         // A worker inside is within its last chunk, some microseconds from its end.
-        const SPINS: usize = 2000;
+        const SPINS: usize = if cfg!(miri) { 1 } else { 2000 };
         self.state.fetch_or(CLOSED, Ordering::Relaxed);
         let mut spins = 0;
         while self.state.load(Ordering::Acquire) != CLOSED {
