@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,22 @@ def odd_arrays() -> Iterator[Any]:
 
 def values() -> list[Callable[[], Any]]:
     """Functions that make one each."""
-    plain = [None, True, False, -1, 0, 1, 2, 1024, 2**31, 2**32, 2**63 - 1, 2**63, 2**64, 10**400]
+    plain: list[Any] = [
+        None,
+        True,
+        False,
+        -1,
+        0,
+        1,
+        2,
+        1024,
+        2**31,
+        2**32,
+        2**63 - 1,
+        2**63,
+        2**64,
+        10**400,
+    ]
     plain += [-(2**63), -(2**64), 0.0, -0.0, 0.5, -1.5, 5e-324, 1e308, np.nan, np.inf, -np.inf, 1j]
     plain += [
         "",
@@ -149,7 +165,8 @@ def values() -> list[Callable[[], Any]]:
         np.float32,
     ]
     plain += [Refuses(), Shrinks(), Ellipsis, NotImplemented, slice(None), range(3), interrupting]
-    plain += [Lies(answer) for answer in (None, -1, 2**70, np.nan, "x", [], np.zeros(3))]
+    answers: list[Any] = [None, -1, 2**70, np.nan, "x", [], np.zeros(3)]
+    plain += map(Lies, answers)
     lengths = 0, 1, 2**20, 2**40, 2**63 - 1
     plain += [Claims(length, item) for length in lengths for item in (None, 1.0, np.zeros(3))]
     plain += [np.float64(1.5), np.int64(3), np.float32("nan"), np.True_, np.datetime64(0, "s")]
@@ -168,8 +185,12 @@ def values() -> list[Callable[[], Any]]:
         lambda: [(interrupting,)],
         lambda: memoryview(b"ab"),
     ]
-    fresh += [lambda index=index: next_array(index) for index in range(len(list(odd_arrays())))]
-    return [*(lambda value=value: value for value in plain), *fresh]
+    fresh += [partial(next_array, index) for index in range(len(list(odd_arrays())))]
+    return [*(partial(same, value) for value in plain), *fresh]
+
+
+def same(value: Any) -> Any:
+    return value
 
 
 def next_array(index: int) -> Any:

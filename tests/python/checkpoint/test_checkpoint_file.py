@@ -35,8 +35,9 @@ posix = pytest.mark.skipif(os.name == "nt", reason="POSIX files")
 
 def dtype_of(name: str) -> np.dtype[Any]:
     if name == "bfloat16":
-        return np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
-    return np.dtype(name)
+        name = pytest.importorskip("ml_dtypes").bfloat16
+    dtype: np.dtype[Any] = np.dtype(name)
+    return dtype
 
 
 def values(dtype: str, shape: tuple[int, ...]) -> Any:
@@ -552,7 +553,7 @@ def test_an_open_reader_keeps_its_file(tmp_path: Path) -> None:
 def test_the_file_is_synced_before_its_name_and_the_name_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
+    calls: list[Any] = []
     fsync, replace = os.fsync, Path.replace
 
     def synced(descriptor: int) -> None:

@@ -57,7 +57,7 @@ def called(scheduler: Any, *arguments: Any) -> list[warnings.WarningMessage]:
 @pytest.mark.parametrize("tensors", [False, True])
 @pytest.mark.parametrize("name", sorted(ARGUMENTS.keys() - OURS_ALONE))
 def test_a_step_to_an_epoch_against_pytorch(name: str, tensors: bool) -> None:
-    reference, theirs, ours = pytorch(**({"lrs": in_tensors()} if tensors else {}))
+    reference, theirs, ours = pytorch(lrs=in_tensors()) if tensors else pytorch()
     made = [
         getattr(library, name)(optimizer, **copy.deepcopy(ARGUMENTS[name]))
         for library, optimizer in ((reference, theirs), (lr_scheduler, ours))
@@ -83,8 +83,9 @@ def test_the_warning_is_pytorchs_own() -> None:
     theirs = torch.optim.lr_scheduler.EPOCH_DEPRECATION_WARNING
     # Without the address of PyTorch's issues.
     assert theirs.startswith(EPOCH_DEPRECATED)
+    three: Any = np.int64(3)
     with pytest.warns(UserWarning, match="epoch parameter") as warned:
-        lr_scheduler.StepLR(mine(), 2).step(np.int64(3))
+        lr_scheduler.StepLR(mine(), 2).step(three)
     assert [str(one.message) for one in warned] == [EPOCH_DEPRECATED]
 
 
@@ -127,9 +128,10 @@ def test_a_plateau_takes_an_epoch_too() -> None:
             assert len(called(scheduler, 1.0, epoch)) == (epoch is not None)
         assert made[0].last_epoch == made[1].last_epoch
         same(theirs, ours)
-    for epoch, error in ((-1, ValueError), (1.5, TypeError)):
+    bad: list[tuple[Any, type[Exception]]] = [(-1, ValueError), (1.5, TypeError)]
+    for wrong, error in bad:
         with pytest.raises(error, match="epoch"):
-            made[1].step(1.0, epoch)
+            made[1].step(1.0, wrong)
     assert made[1].last_epoch == 10
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import inspect
+import itertools
 import os
 import random
 import subprocess
@@ -50,7 +51,8 @@ def x(*shape: int, dtype: str = "f8") -> Any:
 ROWS = np.array([0, 2, 1])
 SIGNS = np.array([1.0, -1.0, 1.0])
 MORE = x(2, 2)
-NOTE = [({}.update, {"done": True})]
+WRITTEN: dict[str, bool] = {}
+NOTE = [(WRITTEN.update, {"done": True})]
 
 
 class Held:
@@ -141,15 +143,16 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
     ],
     "exchange": [lambda: ([x(3), x(2, dtype="f2")], [x(3), x(2, dtype="f2")], "y", ["a"], NOTE)],
     "gaussian_loss": [
-        lambda kind=kind: (True, 1e-6, kind, x(3), x(3), x(3), None, 1.0, True)
-        for kind in ("none", "mean")
+        lambda: (True, 1e-6, "none", x(3), x(3), x(3), None, 1.0, True),
+        lambda: (True, 1e-6, "mean", x(3), x(3), x(3), None, 1.0, True),
     ],
     "get_num_threads": [lambda: ()],
     "is_thread_count": [lambda: ("3",)],
     "lerp": [lambda: ([x(3), x(2, dtype="f4")], [x(3), x(2, dtype="f2")], 0.5, "y", ["a"], NOTE)],
     "mine_triplets": [
-        lambda kind=kind: (x(4, 3), np.array([0, 0, 1, 1]), kind, 0.5)
-        for kind in ("semihard", "hard", "all")
+        lambda: (x(4, 3), np.array([0, 0, 1, 1]), "semihard", 0.5),
+        lambda: (x(4, 3), np.array([0, 0, 1, 1]), "hard", 0.5),
+        lambda: (x(4, 3), np.array([0, 0, 1, 1]), "all", 0.5),
     ],
     "penalty": [lambda: (["a", "b"], [x(3), x(2, dtype="f4")], 0.1, 0.2)],
     "row_loss": [
@@ -222,17 +225,16 @@ def test_every_entry_has_good_arguments() -> None:
     for name, ways in FUNCTIONS.items():
         for way in ways:
             ENTRIES[name](*way())
-    for name, ways in METHODS.items():
-        for make in ENGINES:
-            for way in ways:
-                held = make()
-                getattr(held.engine, name.split(".")[1])(*way(held))
+    for name, methods in METHODS.items():
+        for make, method in itertools.product(ENGINES, methods):
+            held = make()
+            getattr(held.engine, name.split(".")[1])(*method(held))
 
 
-def refused(call: Callable[[], Any]) -> None:
+def refused(call: Callable[..., Any], *arguments: Any) -> None:
     """Make a call that may raise anything but a panic."""
     try:
-        call()
+        call(*arguments)
     except BaseException as error:
         if type(error).__name__ == "PanicException":
             raise
@@ -246,16 +248,16 @@ def attack(name: str, times: int) -> None:
         print(name, number, flush=True)
         if name in FUNCTIONS:
             arguments = spoiled_arguments(rng, rng.choice(FUNCTIONS[name])())
-            refused(lambda arguments=arguments: entry(*arguments))
+            refused(entry, *arguments)
             continue
         held = rng.choice(ENGINES)()
         if is_attribute(entry):
             getattr(held.engine, member)
             value = rng.choice(VALUES)()
-            refused(lambda held=held, value=value: setattr(held.engine, member, value))
+            refused(setattr, held.engine, member, value)
         else:
             arguments = spoiled_arguments(rng, rng.choice(METHODS[name])(held))
-            refused(lambda held=held, given=arguments: getattr(held.engine, member)(*given))
+            refused(getattr(held.engine, member), *arguments)
         refused(held.use)
     _core.set_own_threads(None)
 

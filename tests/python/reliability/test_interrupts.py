@@ -17,6 +17,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -43,7 +44,10 @@ def buffer(*values: float) -> fo.FlatBuffer:
 
 def adam(**arguments: Any) -> fo.AdamW:
     """An optimizer of two groups that has made a step."""
-    groups = [{"params": [np.array([1.0, -2.0])]}, {"params": [np.array([3.0])], "lr": 0.5}]
+    groups: list[dict[str, Any]] = [
+        {"params": [np.array([1.0, -2.0])]},
+        {"params": [np.array([3.0])], "lr": 0.5},
+    ]
     opt = fo.AdamW(groups, **arguments)
     opt.step([np.ones(2), np.ones(1)])
     return opt
@@ -286,14 +290,12 @@ WORLDS: dict[str, Callable[[], World]] = {
     "FlatBuffer.__setitem__": set_item,
     "Minibatches.__next__": next_batch,
     **{
-        f"{name}.{call}": (lambda name=name, call=call: scheduler(name, call))
+        f"{name}.{call}": partial(scheduler, name, call)
         for name in sorted([*ARGUMENTS, *COMPOSITIONS])
         for call in ("step", "load_state_dict")
     },
     **{
-        f"{name}.load_state_dict set_lr": (
-            lambda name=name: scheduler(name, "load_state_dict", True)
-        )
+        f"{name}.load_state_dict set_lr": partial(scheduler, name, "load_state_dict", True)
         for name in sorted([*ARGUMENTS, *COMPOSITIONS])
     },
     "SequentialLR.step next": lambda: scheduler("SequentialLR", "step", first=2),
@@ -401,7 +403,14 @@ def at_each_instruction(see: Callable[[FrameType], None]) -> Iterator[None]:
 
 
 # They change nothing: after them is the same moment as before.
-LOADS = ("LOAD_CONST", "LOAD_FAST", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_METHOD", "LOAD_CLOSURE")
+LOADS: tuple[str, ...] = (
+    "LOAD_CONST",
+    "LOAD_FAST",
+    "LOAD_DEREF",
+    "LOAD_GLOBAL",
+    "LOAD_METHOD",
+    "LOAD_CLOSURE",
+)
 LOADS += ("BUILD_", "COMPARE_", "COPY", "IS_OP", "KW_NAMES", "PRECALL", "PUSH_NULL", "SWAP")
 
 
@@ -410,7 +419,8 @@ def done(make: Callable[[], World]) -> tuple[Any, list[int]]:
 
     Those after mere loads are left out, and those of a loop from its third round on.
     """
-    world, rounds, last, numbers = make(), Counter[Any](), {}, []
+    world, rounds, numbers = make(), Counter[Any](), list[int]()
+    last: dict[FrameType, str] = {}
     seen = itertools.count(1)
 
     def see(frame: FrameType | None) -> None:

@@ -340,7 +340,7 @@ def test_a_function_of_ones_own_is_a_schedule(schedule: schedules.Schedule) -> N
     assert schedule(grid).shape == grid.shape
     assert schedule(np.array(3)).shape == ()
     assert schedule(np.arange(9)).tolist() == [schedule(t) for t in range(9)]
-    assert type(schedule(np.float32(2))) is float
+    assert isinstance(schedule(np.float32(2)), float)
     assert pickle.loads(pickle.dumps(schedule)) == copy.deepcopy(schedule) == schedule
     assert hash(schedule) == hash(copy.copy(schedule))
     assert "half_lives" in repr(schedule)
