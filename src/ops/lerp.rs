@@ -2,10 +2,9 @@
 
 use crate::exec::isa::{self, Kernel};
 use crate::exec::pool::{self, CHUNK};
-use crate::exec::scratch::Scratch;
+use crate::exec::scratch::{Scratch, TILE};
 use crate::numeric::float::Float;
 use crate::storage::view::StorageView;
-use crate::sweep::prologue::TILE;
 
 /// Moves every average towards its value: `a += weight (x - a)`. A weight of 1 copies.
 ///

@@ -3,11 +3,10 @@
 
 use crate::exec::isa::{self, Kernel};
 use crate::exec::pool::{self, CHUNK};
-use crate::exec::scratch::Scratch;
+use crate::exec::scratch::{Scratch, TILE};
 use crate::numeric::float::Float;
 use crate::reduce::{self, Measure, Squares};
 use crate::storage::view::StorageView;
-use crate::sweep::prologue::TILE;
 
 /// The sum of `g^2`, or adaptive of `(p g)^2`, in `f64`.
 ///

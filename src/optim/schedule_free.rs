@@ -11,11 +11,10 @@
 use super::moments::correction;
 use crate::exec::isa::{self, Kernel};
 use crate::exec::pool::{self, CHUNK};
-use crate::exec::scratch::Scratch;
+use crate::exec::scratch::{Scratch, TILE};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::storage::view::StorageView;
-use crate::sweep::prologue::TILE;
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
 use crate::sweep::segment::{MAX_SCALARS, StepContext};
 
