@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::exec::isa::{self, Kernel, Tier};
 use crate::exec::pool;
+use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
+use crate::storage::precision::Precision;
+use crate::storage::view::StorageView;
 
 /// Elements per block: 16 KiB of `f32`, half an L1 cache. Under Miri small arrays have several, as
 /// with [`pool::CHUNK`].
@@ -170,15 +173,80 @@ pub(crate) fn block<T: Float, M: Measure>(elements: &[T], measure: M, tier: Tier
     tier.run(Block { elements, measure })
 }
 
-/// Measures each slice by itself. All of them share one fork-join.
-pub(crate) fn measure<T: Float, M: Measure>(slices: &[&[T]], measure: M) -> Vec<f64> {
+/// An array of numbers, however it is stored.
+pub(crate) trait Elements: Sync {
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// Measures a range of at most [`BLOCK`] elements, which starts a block.
+    fn block(&self, range: Range<usize>, measure: impl Measure, tier: Tier) -> f64;
+}
+
+impl<T: Float> Elements for [T] {
+    fn len(&self) -> usize {
+        <[T]>::len(self)
+    }
+
+    fn block(&self, range: Range<usize>, measure: impl Measure, tier: Tier) -> f64 {
+        block(&self[range], measure, tier)
+    }
+}
+
+impl<E: Elements + ?Sized> Elements for &E {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn block(&self, range: Range<usize>, measure: impl Measure, tier: Tier) -> f64 {
+        (**self).block(range, measure, tier)
+    }
+}
+
+impl<T: Float> Elements for StorageView<'_, T> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn block(&self, range: Range<usize>, measure: impl Measure, tier: Tier) -> f64 {
+        assert!(range.start <= range.end && range.end <= self.len());
+        // SAFETY: inside, and nobody writes an array whose view is borrowed as shared: all that write
+        // through a view have it alone.
+        if let Some(elements) = unsafe { self.slice(range.start, range.end) } {
+            return block(elements, measure, tier);
+        }
+        let mut scratch = Scratch::<T, 1>::new(BLOCK);
+        let [loaded] = scratch.arrays();
+        let loaded = &mut loaded[..range.len()];
+        // SAFETY: as above.
+        unsafe { self.load(range.start, loaded, tier) };
+        block(loaded, measure, tier)
+    }
+}
+
+impl<S: Elements, D: Elements> Elements for Precision<S, D> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Single(x) => x.len(),
+            Self::Double(x) => x.len(),
+        }
+    }
+
+    fn block(&self, range: Range<usize>, measure: impl Measure, tier: Tier) -> f64 {
+        match self {
+            Self::Single(x) => x.block(range, measure, tier),
+            Self::Double(x) => x.block(range, measure, tier),
+        }
+    }
+}
+
+/// Measures each array by itself. All of them share one fork-join.
+pub(crate) fn measure(arrays: &[impl Elements], measure: impl Measure) -> Vec<f64> {
     let tier = isa::current();
-    let lengths: Vec<usize> = slices.iter().map(|slice| slice.len()).collect();
+    let lengths: Vec<usize> = arrays.iter().map(Elements::len).collect();
     // Reading and squaring costs about a quarter of an AdamW step.
     let cost = lengths.iter().sum::<usize>() / 4;
     let join = |a, b| measure.join(a, b);
     blockwise(&lengths, cost, join, |owner, range| {
-        block(&slices[owner][range], measure, tier)
+        arrays[owner].block(range, measure, tier)
     })
 }
 
@@ -305,9 +373,9 @@ mod tests {
         for tier in isa::Tier::supported() {
             let found = isa::with_tier(tier, || {
                 [
-                    bits(measure(&[&x], Sum)),
-                    bits(measure(&[&x], Squares { scale: 1.0 })),
-                    bits(measure(&[&single], Sum)),
+                    bits(measure(&[&x[..]], Sum)),
+                    bits(measure(&[&x[..]], Squares { scale: 1.0 })),
+                    bits(measure(&[&single[..]], Sum)),
                     bits(measure(&[&x[..77]], Sum)),
                 ]
             });
