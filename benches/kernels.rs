@@ -9,9 +9,10 @@ use fastoptim::loss::driver::pointwise;
 use fastoptim::loss::mse::Mse;
 use fastoptim::loss::{Input, Labels, Reduction, Target};
 use fastoptim::numeric::scale::ScaleFactor;
-use fastoptim::ops::clip::{Array, ArrayMut, clamp, scale, total_norm};
+use fastoptim::ops::clip::{clamp, scale, total_norm};
 use fastoptim::optim::hyper::Value::{Flag, Number, Numbers, Word};
 use fastoptim::optim::{Kind, Method};
+use fastoptim::storage::view::StorageView;
 use fastoptim::sweep::prologue::Prologue;
 use fastoptim::sweep::segment::{Segment, StepContext};
 use fastoptim::sweep::stream::stream;
@@ -104,19 +105,19 @@ fn clipping(c: &mut Criterion) {
         let mut g = vec![1e-3_f32; n];
         group.throughput(Throughput::Bytes(4 * n as u64));
         group.bench_function(BenchmarkId::new("norm", n), |b| {
-            b.iter(|| total_norm(black_box(&[Array::F32(&g)]), 2.0));
+            b.iter(|| total_norm(black_box(&[StorageView::read(&g).into()]), 2.0));
         });
         group.throughput(Throughput::Bytes(8 * n as u64));
         group.bench_function(BenchmarkId::new("scale", n), |b| {
             b.iter(|| {
                 scale(
-                    &mut [ArrayMut::F32(&mut g)],
+                    &mut [StorageView::native(&mut g).into()],
                     ScaleFactor::quotient(0.999_999, 1.0),
                 )
             });
         });
         group.bench_function(BenchmarkId::new("clamp", n), |b| {
-            b.iter(|| clamp(&mut [ArrayMut::F32(&mut g)], 1.0));
+            b.iter(|| clamp(&mut [StorageView::native(&mut g).into()], 1.0));
         });
         group.finish();
     }

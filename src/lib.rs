@@ -28,9 +28,10 @@
 //! norm of 1 as it is read:
 //!
 //! ```
-//! use fastoptim::ops::clip::{self, Array};
+//! use fastoptim::ops::clip;
 //! use fastoptim::loss::{self, Input, Reduction, Weights};
 //! use fastoptim::optim::{Method, adam::Adam};
+//! use fastoptim::storage::view::StorageView;
 //! use fastoptim::sweep::prologue::Prologue;
 //! use fastoptim::sweep::segment::{StepContext, Segment};
 //! use fastoptim::sweep::task;
@@ -56,7 +57,7 @@
 //! let shape = [w.len()];
 //! let mut state = vec![[0.0_f32; 4]; adamw.state(shape.len()).len()];
 //!
-//! let norm = clip::total_norm(&[Array::F32(&g)], 2.0);
+//! let norm = clip::total_norm(&[StorageView::read(&g).into()], 2.0);
 //! let prologue = Prologue {
 //!     coefficient: clip::coefficient(norm, 1.0),
 //!     ..Prologue::default()

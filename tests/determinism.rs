@@ -7,8 +7,9 @@ use fastoptim::exec::isa::{Tier, with_tier};
 use fastoptim::exec::pool::with_threads;
 use fastoptim::numeric::float::Float;
 use fastoptim::numeric::scale::ScaleFactor;
-use fastoptim::ops::clip::{Array, total_norm};
+use fastoptim::ops::clip::total_norm;
 use fastoptim::optim::Method;
+use fastoptim::storage::view::StorageView;
 use fastoptim::sweep::prologue::Prologue;
 
 fn bits<T: Float>(arrays: &[Vec<T>]) -> Vec<u64> {
@@ -149,8 +150,11 @@ fn norms_agree() {
         let single: Vec<f32> = double.iter().map(|&x| x as f32).collect();
         for norm_type in [1.0, 2.0, 3.0, f64::INFINITY] {
             let run = || {
-                [Array::F32(&single), Array::F64(&double)]
-                    .map(|array| total_norm(&[array], norm_type).to_bits())
+                [
+                    StorageView::read(&single).into(),
+                    StorageView::read(&double).into(),
+                ]
+                .map(|array| total_norm(&[array], norm_type).to_bits())
             };
             let expected = with_threads(1, run);
             for tier in Tier::supported() {

@@ -11,8 +11,9 @@ use fastoptim::loss::cross_entropy::CrossEntropy;
 use fastoptim::loss::{Input, Labels, Reduction, Target};
 use fastoptim::numeric::float::Float;
 use fastoptim::numeric::scale::ScaleFactor;
-use fastoptim::ops::clip::{Array, total_norm};
+use fastoptim::ops::clip::total_norm;
 use fastoptim::optim::{Kind, Method};
+use fastoptim::storage::view::StorageView;
 use fastoptim::sweep::prologue::Prologue;
 
 /// Threads that call at once.
@@ -69,7 +70,7 @@ fn norm() -> u64 {
     let x = cases::numbers(300_000, 6);
     hash(
         [1.0, 2.0, 3.0]
-            .map(|p| total_norm(&[Array::F64(&x)], p))
+            .map(|p| total_norm(&[StorageView::read(&x).into()], p))
             .into_iter(),
     )
 }

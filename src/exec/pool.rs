@@ -115,15 +115,23 @@ pub fn run(chunks: usize, elements: usize, f: impl Fn(usize) + Sync) {
     }
 }
 
-/// Calls `f` once with every item, as [`run`] does with every index.
-pub(crate) fn run_each<T: Send>(items: Vec<T>, elements: usize, f: impl Fn(T) + Sync) {
-    let items: Vec<_> = items
-        .into_iter()
-        .map(|item| Mutex::new(Some(item)))
-        .collect();
-    run(items.len(), elements, |index| {
-        let item = items[index].lock().ok().and_then(|mut slot| slot.take());
-        f(item.expect("each item is taken once"));
+/// Calls `f` once with every chunk of arrays of these lengths, as [`run`] does with every index: whose
+/// it is, and its elements. `share` is what an element costs, in elements of an AdamW step.
+pub(crate) fn for_ranges(
+    lengths: impl IntoIterator<Item = usize>,
+    share: f64,
+    f: impl Fn(usize, Range<usize>) + Sync,
+) {
+    let mut chunks = Vec::new();
+    let mut elements = 0;
+    for (owner, length) in lengths.into_iter().enumerate() {
+        elements += length;
+        let starts = (0..length).step_by(CHUNK);
+        chunks.extend(starts.map(|from| (owner, from..length.min(from + CHUNK))));
+    }
+    run(chunks.len(), (elements as f64 * share) as usize, |index| {
+        let (owner, range) = &chunks[index];
+        f(*owner, range.clone());
     });
 }
 

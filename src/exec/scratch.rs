@@ -13,6 +13,11 @@ struct Line(#[expect(dead_code, reason = "used by its address")] [u8; LINE]);
 
 const LINE: usize = 64;
 
+/// Elements that are worked on at a time where arrays are loaded and stored: 4 KiB of `f32`, which
+/// leaves room for several arrays in L1. Under Miri small arrays have several, as with
+/// [`CHUNK`](crate::exec::pool::CHUNK).
+pub(crate) const TILE: usize = if cfg!(miri) { 256 } else { 1024 };
+
 thread_local! {
     /// Blocks that this thread has allocated and does not use now. Uses nest, so the last one given back is
     /// the first one taken: each depth of nesting keeps its own.

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use super::{Buffers, Input, Reduction, changed, check_loss_scale, piece};
 use crate::error::{Error, Result};
-use crate::loss::driver::pointwise;
 use crate::loss::driver::rowwise;
 use crate::numeric::float::Float;
 use crate::numeric::math::Math;
+use crate::reduce;
 
 /// The likelihood of `y`, with gradients by the mean and by the variance.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ impl<T: Math> rowwise::Rows for Elements<'_, T> {
                 lanes[i] += values[i];
             }
         }
-        pointwise::sum(lanes)
+        reduce::sum(lanes)
     }
 }
 

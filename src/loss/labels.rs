@@ -208,5 +208,5 @@ fn sum_of_weights<T: Float, I: Index>(
             lanes[i % 8] += weight[target.wide() as usize].to_f64();
         }
     }
-    crate::loss::driver::pointwise::sum(lanes)
+    crate::reduce::sum(lanes)
 }

@@ -26,7 +26,7 @@ pub mod triplet_margin;
 pub mod triplets;
 mod weights;
 
-pub(crate) use driver::buffers::{Buffers, Partials, piece};
+pub(crate) use driver::buffers::{Buffers, piece};
 pub use driver::buffers::{Input, Reduction};
 pub(crate) use labels::weigh;
 pub use labels::{Labels, Target};

@@ -9,9 +9,9 @@ use std::ops::Range;
 use super::{Buffers, Input, Labels, Reduction};
 use crate::error::{Error, Result};
 use crate::exec::scratch::Scratch;
-use crate::loss::driver::pointwise;
 use crate::loss::driver::rowwise::{self, GROUP};
 use crate::numeric::float::Float;
+use crate::reduce;
 
 /// The hinge of every class against the target's.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +126,7 @@ impl<T: Float, const SQUARED: bool> rowwise::Rows for Narrow<'_, T, SQUARED> {
             }
             first += GROUP;
         }
-        pointwise::sum(lanes)
+        reduce::sum(lanes)
     }
 }
 
@@ -190,12 +190,12 @@ impl<T: Float, const SQUARED: bool> Wide<'_, T, SQUARED> {
             self.piece(start + whole, n, place, [shift, factor], &mut sums);
         }
         if rows.buffers.has_gradient() {
-            let slope = pointwise::sum(sums.slopes);
+            let slope = reduce::sum(sums.slopes);
             // SAFETY: nothing else is read or written before the slice is dropped.
             let gradient = unsafe { rows.buffers.gradient(start, classes) };
             gradient[target] = T::from_f64(-factor * slope);
         }
-        weight * pointwise::sum(sums.values)
+        weight * reduce::sum(sums.values)
     }
 }
 

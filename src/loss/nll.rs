@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::{Buffers, Input, Labels, Reduction};
 use crate::error::Result;
-use crate::loss::driver::pointwise;
 use crate::loss::driver::rowwise::{self, GROUP};
 use crate::numeric::float::Float;
+use crate::reduce;
 
 /// The likelihood of classes, given its logarithms.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,7 @@ impl<T: Float> rowwise::Rows for Rows<'_, T> {
             }
             first += GROUP;
         }
-        pointwise::sum(lanes)
+        reduce::sum(lanes)
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::OnceLock;
 use crate::error::{Error, Result};
 use crate::exec::isa::{self, Kernel};
 use crate::exec::pool;
-use crate::loss::driver::pointwise;
 use crate::loss::driver::rowwise;
 use crate::loss::{piece, require_len};
 use crate::numeric::float::Float;
+use crate::reduce;
 
 /// Which triplets are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl<T: Float> Kernel for Distances<'_, T> {
                 self.add(row, whole, self.length - whole, &mut lanes);
             }
             for k in 0..ANCHORS {
-                self.found[k][row] = pointwise::sum(lanes[k]).sqrt();
+                self.found[k][row] = reduce::sum(lanes[k]).sqrt();
             }
         }
     }

@@ -1,66 +1,30 @@
 //! Gradient norms and clipping.
 
-use crate::exec::isa::{self, Kernel};
-use crate::exec::pool::{self, CHUNK};
+use std::ops::Range;
+
+use crate::exec::isa::{self, Kernel, Tier};
+use crate::exec::pool;
 use crate::numeric::float::Float;
 use crate::numeric::scale::ScaleFactor;
 use crate::reduce::{self, Absolute, Largest, Powers, Squares};
-
-/// One array, of either type.
-#[derive(Clone, Copy, Debug)]
-pub enum Array<'a> {
-    /// Single precision.
-    F32(&'a [f32]),
-    /// Double precision.
-    F64(&'a [f64]),
-}
-
-/// One array to be changed in place, of either type.
-#[derive(Debug)]
-pub enum ArrayMut<'a> {
-    /// Single precision.
-    F32(&'a mut [f32]),
-    /// Double precision.
-    F64(&'a mut [f64]),
-}
-
-/// Measures every array, in the order given.
-pub(crate) fn measure_all<M: reduce::Measure>(arrays: &[Array<'_>], measure: M) -> Vec<f64> {
-    let (mut single, mut double) = (Vec::new(), Vec::new());
-    for array in arrays {
-        match array {
-            Array::F32(x) => single.push(*x),
-            Array::F64(x) => double.push(*x),
-        }
-    }
-    let mut single = reduce::measure(&single, measure).into_iter();
-    let mut double = reduce::measure(&double, measure).into_iter();
-    let next = |array: &Array<'_>| match array {
-        Array::F32(_) => single.next(),
-        Array::F64(_) => double.next(),
-    };
-    arrays
-        .iter()
-        .map(next)
-        .map(|x| x.expect("one per array"))
-        .collect()
-}
+use crate::storage::precision::{AnyView, Precision};
+use crate::storage::view::StorageView;
 
 /// The norm of all arrays taken as one vector, `norm_type` > 0 or infinite.
 ///
 /// Finite elements have a finite norm unless it is beyond `f64` itself. The arrays combine in
 /// order, each from blocks of its own, so views of one buffer and separate arrays give the same
 /// bits.
-pub fn total_norm(arrays: &[Array<'_>], norm_type: f64) -> f64 {
+pub fn total_norm(arrays: &[AnyView<'_>], norm_type: f64) -> f64 {
     let sum = |terms: Vec<f64>| terms.iter().sum::<f64>();
     if norm_type == 2.0 {
         scaled_root(
-            arrays.iter().all(|array| matches!(array, Array::F32(_))),
-            |scale| sum(measure_all(arrays, Squares { scale })),
+            arrays.iter().all(AnyView::is_single),
+            |scale| sum(reduce::measure(arrays, Squares { scale })),
             || largest(arrays),
         )
     } else if norm_type == 1.0 {
-        sum(measure_all(arrays, Absolute))
+        sum(reduce::measure(arrays, Absolute))
     } else if norm_type == f64::INFINITY {
         largest(arrays)
     } else {
@@ -72,7 +36,7 @@ pub fn total_norm(arrays: &[Array<'_>], norm_type: f64) -> f64 {
             power: norm_type,
             unit,
         };
-        unit * sum(measure_all(arrays, powers)).powf(1.0 / norm_type)
+        unit * sum(reduce::measure(arrays, powers)).powf(1.0 / norm_type)
     }
 }
 
@@ -99,8 +63,8 @@ pub(crate) fn scaled_root(
     squares(scale).sqrt() / scale
 }
 
-fn largest(arrays: &[Array<'_>]) -> f64 {
-    measure_all(arrays, Largest)
+fn largest(arrays: &[AnyView<'_>]) -> f64 {
+    reduce::measure(arrays, Largest)
         .into_iter()
         .fold(0.0, f64::max_or_nan)
 }
@@ -116,12 +80,27 @@ pub fn coefficient(norm: f64, max_norm: f64) -> ScaleFactor {
     }
 }
 
-struct Scale<'a, T> {
+/// What becomes of every element.
+trait Change: Copy + Sync {
+    fn apply<T: Float>(self, x: &mut [T], tier: Tier);
+}
+
+#[derive(Clone, Copy)]
+struct Scale(ScaleFactor);
+
+impl Change for Scale {
+    fn apply<T: Float>(self, x: &mut [T], tier: Tier) {
+        let factors = self.0.parts();
+        tier.run(ScaleKernel { x, factors });
+    }
+}
+
+struct ScaleKernel<'a, T> {
     x: &'a mut [T],
     factors: [T; 2],
 }
 
-impl<T: Float> Kernel for Scale<'_, T> {
+impl<T: Float> Kernel for ScaleKernel<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -132,12 +111,22 @@ impl<T: Float> Kernel for Scale<'_, T> {
     }
 }
 
-struct Clamp<'a, T> {
+#[derive(Clone, Copy)]
+struct Clamp(f64);
+
+impl Change for Clamp {
+    fn apply<T: Float>(self, x: &mut [T], tier: Tier) {
+        let bound = T::from_f64(self.0);
+        tier.run(ClampKernel { x, bound });
+    }
+}
+
+struct ClampKernel<'a, T> {
     x: &'a mut [T],
     bound: T,
 }
 
-impl<T: Float> Kernel for Clamp<'_, T> {
+impl<T: Float> Kernel for ClampKernel<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -149,63 +138,62 @@ impl<T: Float> Kernel for Clamp<'_, T> {
 }
 
 /// Multiplies every array by `factor`; writes nothing when it is 1.
-pub fn scale(arrays: &mut [ArrayMut<'_>], factor: ScaleFactor) {
-    if factor == ScaleFactor::ONE {
-        return;
+///
+/// # Panics
+/// An array cannot be written.
+pub fn scale(arrays: &mut [AnyView<'_>], factor: ScaleFactor) {
+    if factor != ScaleFactor::ONE {
+        change(arrays, Scale(factor));
     }
-    let tier = isa::current();
-    for_each_chunk(arrays, &|piece| match piece {
-        ArrayMut::F32(x) => tier.run(Scale {
-            x,
-            factors: factor.parts(),
-        }),
-        ArrayMut::F64(x) => tier.run(Scale {
-            x,
-            factors: factor.parts(),
-        }),
-    });
 }
 
 /// Limits every element to `-bound..=bound`; NaN stays NaN.
-pub fn clamp(arrays: &mut [ArrayMut<'_>], bound: f64) {
-    let tier = isa::current();
-    for_each_chunk(arrays, &|piece| match piece {
-        ArrayMut::F32(x) => tier.run(Clamp {
-            x,
-            bound: bound as f32,
-        }),
-        ArrayMut::F64(x) => tier.run(Clamp { x, bound }),
-    });
+///
+/// # Panics
+/// An array cannot be written.
+pub fn clamp(arrays: &mut [AnyView<'_>], bound: f64) {
+    change(arrays, Clamp(bound));
 }
 
-fn for_each_chunk(arrays: &mut [ArrayMut<'_>], f: &(impl Fn(ArrayMut<'_>) + Sync)) {
-    let mut pieces = Vec::new();
-    let mut elements = 0;
-    for array in arrays {
-        match array {
-            ArrayMut::F32(x) => {
-                elements += x.len();
-                pieces.extend(x.chunks_mut(CHUNK).map(ArrayMut::F32));
-            }
-            ArrayMut::F64(x) => {
-                elements += x.len();
-                pieces.extend(x.chunks_mut(CHUNK).map(ArrayMut::F64));
-            }
-        }
+fn change(arrays: &mut [AnyView<'_>], change: impl Change) {
+    fn piece<T: Float>(
+        array: &StorageView<'_, T>,
+        range: Range<usize>,
+        change: impl Change,
+        tier: Tier,
+    ) {
+        assert!(array.is_writable(), "arrays are changed in place");
+        // SAFETY: `for_ranges` gives ranges inside the array, each of them once and none that overlap;
+        // the array can be written, and is borrowed exclusively by the caller.
+        unsafe { array.update(range, tier, |_, x| change.apply(x, tier)) };
     }
-    pool::run_each(pieces, elements / 4, f);
+    let tier = isa::current();
+    let lengths = arrays.iter().map(reduce::Elements::len);
+    pool::for_ranges(lengths, 0.25, |owner, range| match &arrays[owner] {
+        Precision::Single(x) => piece(x, range, change, tier),
+        Precision::Double(x) => piece(x, range, change, tier),
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::{Half, Rounding};
+
+    fn single(x: &[f32]) -> AnyView<'_> {
+        StorageView::read(x).into()
+    }
+
+    fn double(x: &[f64]) -> AnyView<'_> {
+        StorageView::read(x).into()
+    }
 
     #[test]
     fn extreme_gradients_have_a_correct_norm() {
-        let norm = |x: &[f32]| total_norm(&[Array::F32(x)], 2.0);
+        let norm = |x: &[f32]| total_norm(&[single(x)], 2.0);
         assert!((norm(&[3e38, 3e38]) / (f64::from(3e38_f32) * 2_f64.sqrt()) - 1.0).abs() < 1e-15);
         assert_eq!(norm(&[1e-30]), f64::from(1e-30_f32));
-        let norm = |x: &[f64]| total_norm(&[Array::F64(x)], 2.0);
+        let norm = |x: &[f64]| total_norm(&[double(x)], 2.0);
         assert!((norm(&[3e300, 4e300]) / 5e300 - 1.0).abs() < 1e-15);
         assert!((norm(&[3e-300, 4e-300]) / 5e-300 - 1.0).abs() < 1e-15);
         assert_eq!(norm(&[]), 0.0);
@@ -216,20 +204,20 @@ mod tests {
     #[test]
     fn other_norms() {
         let x = [3.0, -4.0];
-        assert_eq!(total_norm(&[Array::F64(&x)], 1.0), 7.0);
-        assert_eq!(total_norm(&[Array::F64(&x)], f64::INFINITY), 4.0);
-        assert!((total_norm(&[Array::F64(&x)], 3.0) - 91_f64.cbrt()).abs() < 1e-14);
+        assert_eq!(total_norm(&[double(&x)], 1.0), 7.0);
+        assert_eq!(total_norm(&[double(&x)], f64::INFINITY), 4.0);
+        assert!((total_norm(&[double(&x)], 3.0) - 91_f64.cbrt()).abs() < 1e-14);
     }
 
     #[test]
     fn a_norm_whose_squares_lose_digits_is_scaled() {
         // Squares near 1e-320 are multiples of 5e-324.
         let x = [3e-160, 4e-160];
-        let norm = total_norm(&[Array::F64(&x)], 2.0);
+        let norm = total_norm(&[double(&x)], 2.0);
         assert!((norm / 5e-160 - 1.0).abs() < 1e-15, "{norm}");
         for exponent in (-170..-140).chain(140..170) {
             let x = 1.3 * 10_f64.powi(exponent);
-            let norm = total_norm(&[Array::F64(&[x; 1000])], 2.0);
+            let norm = total_norm(&[double(&[x; 1000])], 2.0);
             assert!((norm / (x * 1000_f64.sqrt()) - 1.0).abs() < 1e-15, "{x}");
         }
     }
@@ -237,7 +225,7 @@ mod tests {
     #[test]
     fn any_norm_of_what_is_not_finite_says_so() {
         for norm_type in [0.5, 1.0, 2.0, 3.0, f64::INFINITY] {
-            let norm = |x: [f64; 2]| total_norm(&[Array::F64(&x)], norm_type);
+            let norm = |x: [f64; 2]| total_norm(&[double(&x)], norm_type);
             assert_eq!(norm([1.0, -f64::INFINITY]), f64::INFINITY, "{norm_type}");
             assert!(norm([1.0, f64::NAN]).is_nan(), "{norm_type}");
             assert!(norm([f64::INFINITY, f64::NAN]).is_nan(), "{norm_type}");
@@ -267,15 +255,41 @@ mod tests {
     #[test]
     fn a_tiny_coefficient_keeps_its_digits() {
         let mut x = [1e38_f32; 4];
-        scale(&mut [ArrayMut::F32(&mut x)], coefficient(2e38, 1e-6));
+        scale(
+            &mut [StorageView::native(&mut x).into()],
+            coefficient(2e38, 1e-6),
+        );
         assert!((x[0] / 0.5e-6 - 1.0).abs() < 1e-6);
     }
 
     #[test]
     fn clamping_keeps_nan() {
         let mut x = [5.0, -5.0, 0.5, f64::NAN];
-        clamp(&mut [ArrayMut::F64(&mut x)], 1.0);
+        clamp(&mut [StorageView::native(&mut x).into()], 1.0);
         assert_eq!(x[..3], [1.0, -1.0, 0.5]);
         assert!(x[3].is_nan());
+    }
+
+    fn bfloat16(x: &mut [u16]) -> AnyView<'_> {
+        StorageView::<f32>::half(Half::Bf16, x, Rounding::Nearest).into()
+    }
+
+    #[test]
+    fn numbers_in_16_bits_are_changed_in_place_and_rounded_to_nearest() {
+        // 1.0, -3.0 and 1.0078125 (the number after 1) in bfloat16.
+        let bits = [0x3F80, 0xC040, 0x3F81];
+        let n = 1 + 2 * crate::exec::scratch::TILE;
+        let mut x: Vec<u16> = (0..n).map(|i| bits[i % 3]).collect();
+        assert_eq!(total_norm(&[bfloat16(&mut x)], f64::INFINITY), 3.0);
+        clamp(&mut [bfloat16(&mut x)], 2.0);
+        scale(&mut [bfloat16(&mut x)], ScaleFactor::quotient(1.0, 2.0));
+        let expected = [0x3F00, 0xBF80, 0x3F01];
+        assert!((0..n).all(|i| x[i] == expected[i % 3]));
+    }
+
+    #[test]
+    #[should_panic(expected = "arrays are changed in place")]
+    fn what_is_only_read_is_not_scaled() {
+        scale(&mut [single(&[1.0])], ScaleFactor::quotient(1.0, 2.0));
     }
 }

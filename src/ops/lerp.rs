@@ -1,51 +1,29 @@
 //! Running averages of parameters and gradients.
 
 use crate::exec::isa::{self, Kernel};
-use crate::exec::pool::{self, CHUNK};
-use crate::exec::scratch::Scratch;
+use crate::exec::pool;
 use crate::numeric::float::Float;
-use crate::storage::view::StorageView;
-use crate::sweep::prologue::TILE;
+use crate::storage::precision::Pair;
 
-/// Moves every average towards its value: `a += weight (x - a)`. A weight of 1 copies.
+/// Moves the first array of every pair towards the second: `a += weight (x - a)`. A weight of 1
+/// copies.
 ///
 /// # Panics
-/// The lengths of a pair differ.
-pub fn lerp<T: Float>(pairs: Vec<(&mut [T], StorageView<'_, T>)>, weight: f64) {
+/// The lengths of a pair differ, or its first array cannot be written.
+pub fn lerp<T: Float>(pairs: Vec<Pair<'_, T>>, weight: f64) {
+    for (a, x) in &pairs {
+        assert_eq!(a.len(), x.len(), "a value has the length of its average");
+        assert!(a.is_writable(), "averages move");
+    }
     let tier = isa::current();
     let weight = T::from_f64(weight);
-    let (averages, values): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-    let mut pieces = Vec::new();
-    let mut elements = 0;
-    for (a, x) in averages.into_iter().zip(&values) {
-        assert_eq!(a.len(), x.len(), "a value has the length of its average");
-        elements += a.len();
-        let starts = (0..a.len()).step_by(CHUNK);
-        pieces.extend(
-            a.chunks_mut(CHUNK)
-                .zip(starts)
-                .map(|(a, from)| (a, x, from)),
-        );
-    }
+    let lengths = pairs.iter().map(|(a, _)| a.len());
     // Reads two arrays and writes one, where AdamW has seven streams.
-    pool::run_each(pieces, elements / 2, |(a, x, from)| {
-        // SAFETY: inside, as the lengths are equal, and nobody writes values that are borrowed.
-        if let Some(x) = unsafe { x.slice(from, from + a.len()) } {
-            tier.run(Lerp { a, x, weight });
-            return;
-        }
-        let mut scratch = Scratch::<T, 1>::new(TILE);
-        let [tile] = scratch.arrays();
-        for (a, start) in a.chunks_mut(TILE).zip((from..).step_by(TILE)) {
-            let loaded = &mut tile[..a.len()];
-            // SAFETY: inside, as the lengths are equal, and nobody writes values that are borrowed.
-            unsafe { x.load(start, loaded, tier) };
-            tier.run(Lerp {
-                a,
-                x: loaded,
-                weight,
-            });
-        }
+    pool::for_ranges(lengths, 0.5, |owner, range| {
+        let (a, x) = &pairs[owner];
+        // SAFETY: `for_ranges` gives ranges inside `a`, which is as long as `x`, each of them once and
+        // none that overlap; `a` can be written, and the views are here by value.
+        unsafe { a.update_by(x, range, tier, |a, x| tier.run(Lerp { a, x, weight })) };
     });
 }
 
@@ -76,14 +54,18 @@ impl<T: Float> Kernel for Lerp<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exec::pool::CHUNK;
+    use crate::exec::scratch::TILE;
     use crate::storage::Half;
+    use crate::storage::view::StorageView;
 
     #[test]
     fn every_element_of_every_pair_moves() {
         let mut a = [vec![1.0_f32; 3 * CHUNK + 5], vec![], vec![2.0]];
         let mut x: Vec<_> = a.iter().map(|a| vec![4.0; a.len()]).collect();
+        let averages = a.iter_mut().map(|a| StorageView::native(a));
         let values = x.iter_mut().map(|x| StorageView::native(x));
-        lerp(a.iter_mut().map(|a| &mut **a).zip(values).collect(), 0.25);
+        lerp(averages.zip(values).collect(), 0.25);
         assert!(a[0].iter().all(|&a| a == 1.75));
         assert_eq!(a[2], [2.5]);
     }
@@ -96,7 +78,10 @@ mod tests {
         let x: Vec<_> = (0..n).map(|i| ((i % 200) as f32).to_bits()).collect();
         let half: Vec<_> = x.iter().map(|bits| (bits >> 16) as u16).collect();
         lerp(
-            vec![(&mut a, StorageView::read_half(Half::Bf16, &half))],
+            vec![(
+                StorageView::native(&mut a),
+                StorageView::read_half(Half::Bf16, &half),
+            )],
             0.5,
         );
         assert!((0..n).all(|i| a[i] == (i % 200) as f32 / 2.0));
@@ -105,7 +90,10 @@ mod tests {
     #[test]
     fn a_weight_of_one_copies() {
         let (mut a, x) = ([1e30, f64::NAN, f64::INFINITY], [1e-30, 1.0, -2.0]);
-        lerp(vec![(&mut a, StorageView::read(&x))], 1.0);
+        lerp(
+            vec![(StorageView::native(&mut a), StorageView::read(&x))],
+            1.0,
+        );
         assert_eq!(a, x);
     }
 }

@@ -2,9 +2,10 @@
 //! computes it, on any tier and thread.
 
 use crate::exec::isa::{self, Kernel};
-use crate::exec::pool::{self, CHUNK};
+use crate::exec::pool;
 use crate::numeric::float::Float;
 use crate::numeric::math::Math;
+use crate::storage::view::StorageView;
 
 /// Philox 4x32 with 10 rounds (Salmon et al., 2011): four words from a counter and a key.
 #[inline(always)]
@@ -166,20 +167,28 @@ impl Draw {
 }
 
 /// Adds `scale` times normal numbers to every element. A scale of 0 writes nothing.
-pub fn add_normal<T: Float>(x: &mut [T], scale: f64, draw: Draw) {
+///
+/// # Panics
+/// `x` cannot be written.
+pub fn add_normal<T: Float>(x: StorageView<'_, T>, scale: f64, draw: Draw) {
+    assert!(x.is_writable(), "what is added to can be written");
     if scale == 0.0 {
         return;
     }
     let tier = isa::current();
     // A normal number costs about as much as ten elements of an AdamW step.
-    let n = x.len();
-    pool::for_chunks(x, CHUNK, n * 10, |from, x| {
-        tier.run(AddNormal {
-            x,
-            scale,
-            draw,
-            from,
-        });
+    pool::for_ranges([x.len()], 10.0, |_, range| {
+        let f = |from, x: &mut [T]| {
+            tier.run(AddNormal {
+                x,
+                scale,
+                draw,
+                from,
+            });
+        };
+        // SAFETY: `for_ranges` gives ranges inside `x`, each of them once and none that overlap; `x`
+        // can be written and is here by value.
+        unsafe { x.update(range, tier, f) };
     });
 }
 
@@ -252,7 +261,7 @@ mod tests {
             draw: 2,
             array: 3,
         };
-        add_normal(&mut x, 1.0, draw);
+        add_normal(StorageView::native(&mut x), 1.0, draw);
         let mean = |f: &dyn Fn(f64) -> f64| x.iter().map(|&x| f(x)).sum::<f64>() / n as f64;
         assert!(mean(&|x| x).abs() < 4e-3);
         assert!((mean(&|x| x * x) - 1.0).abs() < 6e-3);
@@ -269,7 +278,7 @@ mod tests {
         };
         let run = |n: usize| {
             let mut x = vec![1.0_f32; n];
-            add_normal(&mut x, 0.1, draw);
+            add_normal(StorageView::native(&mut x), 0.1, draw);
             x
         };
         let n = if cfg!(miri) { 601 } else { 70_001 };

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use crate::exec::isa::{self, Kernel, Tier};
-use crate::exec::pool::Shared;
+use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
-use crate::ops::clip::{Array, measure_all};
 use crate::reduce;
+use crate::storage::precision::{AnyPair, AnyView, Pair, Precision};
 
 /// The two coefficients; one that is 0 switches its term off.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,27 +17,24 @@ pub struct Penalty {
     pub l2: f64,
 }
 
-/// A parameter, and its gradient to be added to.
-#[derive(Debug)]
-pub enum Pair<'a> {
-    /// Single precision.
-    F32(&'a [f32], &'a mut [f32]),
-    /// Double precision.
-    F64(&'a [f64], &'a mut [f64]),
-}
-
 impl Penalty {
     /// The penalty on all arrays, which combine in order, each from blocks of its own.
-    pub fn value(self, params: &[Array<'_>]) -> f64 {
+    pub fn value(self, params: &[AnyView<'_>]) -> f64 {
         self.apply(Value(params))
     }
 
-    /// Adds the gradient `l1 sign(w) + 2 l2 w` to every gradient, in one pass, and gives the
-    /// penalty: the bits of `value`.
+    /// Adds the gradient `l1 sign(w) + 2 l2 w` to the second array of every pair of a parameter and
+    /// its gradient, in one pass, and returns the penalty: the bits of `value`.
     ///
     /// # Panics
-    /// A gradient is not as long as its parameter.
-    pub fn add_gradient(self, pairs: &mut [Pair<'_>]) -> f64 {
+    /// A gradient is not as long as its parameter, or cannot be written.
+    pub fn add_gradient(self, pairs: &mut [AnyPair<'_>]) -> f64 {
+        for pair in &*pairs {
+            match pair {
+                Precision::Single(pair) => check(pair),
+                Precision::Double(pair) => check(pair),
+            }
+        }
         self.apply(Gradient(pairs))
     }
 
@@ -84,85 +81,74 @@ trait Apply {
     fn apply<const L1: bool, const L2: bool>(self, terms: Terms<L1, L2>) -> f64;
 }
 
-struct Value<'a>(&'a [Array<'a>]);
+struct Value<'a, 'b>(&'a [AnyView<'b>]);
 
-impl Apply for Value<'_> {
+impl Apply for Value<'_, '_> {
     fn apply<const L1: bool, const L2: bool>(self, terms: Terms<L1, L2>) -> f64 {
-        total(&measure_all(self.0, terms))
+        total(&reduce::measure(self.0, terms))
     }
 }
 
-struct Gradient<'a, 'b>(&'a mut [Pair<'b>]);
+fn check<T: Float>((w, g): &Pair<'_, T>) {
+    let fits = w.len() == g.len();
+    assert!(fits, "a gradient has the length of its parameter");
+    assert!(g.is_writable(), "gradients are added to");
+}
+
+/// Pairs that `check` has passed.
+struct Gradient<'a, 'b>(&'a mut [AnyPair<'b>]);
 
 impl Apply for Gradient<'_, '_> {
     fn apply<const L1: bool, const L2: bool>(self, terms: Terms<L1, L2>) -> f64 {
         let tier = isa::current();
-        let (lengths, tasks): (Vec<_>, Vec<_>) = self
-            .0
-            .iter_mut()
-            .map(|pair| match pair {
-                Pair::F32(w, g) => (w.len(), task(terms, w, g, tier)),
-                Pair::F64(w, g) => (w.len(), task(terms, w, g, tier)),
-            })
-            .unzip();
+        let length = |pair: &AnyPair<'_>| match pair {
+            Precision::Single((w, _)) => w.len(),
+            Precision::Double((w, _)) => w.len(),
+        };
+        let lengths: Vec<_> = self.0.iter().map(length).collect();
         // Reads two arrays and writes one, where AdamW has seven streams.
         let cost = lengths.iter().sum::<usize>() / 2;
-        // SAFETY: `blockwise` comes to each block once, so no two threads are in one.
-        let block = |owner: usize, block| unsafe { tasks[owner].run(block) };
+        // SAFETY: `blockwise` gives blocks inside of the arrays, each of them once and none that
+        // overlap; `add_gradient` has the pairs exclusively, and has checked them.
+        let block = |owner: usize, block| unsafe {
+            match &self.0[owner] {
+                Precision::Single(pair) => add_block(terms, pair, block, tier),
+                Precision::Double(pair) => add_block(terms, pair, block, tier),
+            }
+        };
         let join = |a, b| reduce::Measure::join(terms, a, b);
         total(&reduce::blockwise(&lengths, cost, join, block))
     }
 }
 
-fn task<'a, T: Float, const L1: bool, const L2: bool>(
+/// Adds the gradient to the elements of one block, and returns their penalty.
+///
+/// # Safety
+/// The block is inside both arrays, the second can be written and nobody else has its elements, and
+/// nobody writes those of the first.
+unsafe fn add_block<T: Float, const L1: bool, const L2: bool>(
     terms: Terms<L1, L2>,
-    w: &'a [T],
-    g: &'a mut [T],
+    (w, g): &Pair<'_, T>,
+    block: Range<usize>,
     tier: Tier,
-) -> Box<dyn Task + 'a> {
-    assert_eq!(
-        w.len(),
-        g.len(),
-        "a gradient has the length of its parameter"
-    );
-    Box::new(Penalized {
-        terms,
-        w,
-        g: Shared::new(g),
-        tier,
-    })
-}
-
-/// One parameter, of whatever type.
-trait Task: Sync {
-    /// Adds the gradient to the elements of one block, and gives their penalty.
-    ///
-    /// # Safety
-    /// No two threads are in one block.
-    unsafe fn run(&self, block: Range<usize>) -> f64;
-}
-
-struct Penalized<'a, T, const L1: bool, const L2: bool> {
-    terms: Terms<L1, L2>,
-    w: &'a [T],
-    g: Shared<'a, T>,
-    tier: Tier,
-}
-
-impl<T: Float, const L1: bool, const L2: bool> Task for Penalized<'_, T, L1, L2> {
-    unsafe fn run(&self, block: Range<usize>) -> f64 {
-        // SAFETY: no other thread is in the block, by the contract of `Task::run`.
-        let g = unsafe { self.g.slice_mut(block.start, block.end) };
-        let w = &self.w[block];
-        self.tier.run(AddGradient::<T, L1, L2> {
-            w,
+) -> f64 {
+    let start = block.start;
+    let mut scratch = Scratch::<T, 1>::new(reduce::BLOCK);
+    let [loaded] = scratch.arrays();
+    // SAFETY: inside, and written by nobody, by this function's contract.
+    let w = unsafe { w.read_into(start, &mut loaded[..block.len()], tier) };
+    let add = |at: usize, g: &mut [T]| {
+        tier.run(AddGradient::<T, L1, L2> {
+            w: &w[at - start..][..g.len()],
             g,
-            l1: T::from_f64(self.terms.l1),
-            twice_l2: T::from_f64(2.0 * self.terms.l2),
+            l1: T::from_f64(terms.l1),
+            twice_l2: T::from_f64(2.0 * terms.l2),
         });
-        // The block is in the L1 cache by now.
-        reduce::block(w, self.terms, self.tier)
-    }
+    };
+    // SAFETY: inside, to be written, and had by nobody else, by this function's contract.
+    unsafe { g.update(block, tier, add) };
+    // The block is in the L1 cache by now.
+    reduce::block(w, terms, tier)
 }
 
 struct AddGradient<'a, T, const L1: bool, const L2: bool> {
@@ -191,6 +177,7 @@ impl<T: Float, const L1: bool, const L2: bool> Kernel for AddGradient<'_, T, L1,
 mod tests {
     use super::*;
     use crate::exec::pool;
+    use crate::storage::view::StorageView;
 
     fn numbers(n: usize) -> Vec<f64> {
         (0..n).map(|i| ((i * 37) % 101) as f64 - 50.0).collect()
@@ -202,10 +189,14 @@ mod tests {
             let regularizer = Penalty { l1, l2 };
             let w = numbers(if cfg!(miri) { 1007 } else { 10_007 });
             let mut g = vec![1.0; w.len()];
-            let value = regularizer.add_gradient(&mut [Pair::F64(&w, &mut g)]);
+            let value = regularizer.add_gradient(&mut [(
+                StorageView::read(&w),
+                StorageView::native(&mut g),
+            )
+                .into()]);
             let expected: f64 = w.iter().map(|w| l1 * w.abs() + l2 * w * w).sum();
             assert_eq!(value, expected);
-            assert_eq!(regularizer.value(&[Array::F64(&w)]), expected);
+            assert_eq!(regularizer.value(&[StorageView::read(&w).into()]), expected);
             for (w, g) in w.iter().zip(&g) {
                 let sign = if *w == 0.0 { 0.0 } else { w.signum() };
                 assert_eq!(*g, 1.0 + l1 * sign + 2.0 * l2 * w);
@@ -218,7 +209,11 @@ mod tests {
         let w = [f32::INFINITY];
         for (l1, l2, slope) in [(0.5, 0.0, 0.5), (0.0, 0.5, f32::INFINITY), (0.0, 0.0, 0.0)] {
             let mut g = [0.0];
-            let value = Penalty { l1, l2 }.add_gradient(&mut [Pair::F32(&w, &mut g)]);
+            let value = Penalty { l1, l2 }.add_gradient(&mut [(
+                StorageView::read(&w),
+                StorageView::native(&mut g),
+            )
+                .into()]);
             assert_eq!(value, if l1 + l2 > 0.0 { f64::INFINITY } else { 0.0 });
             assert_eq!(g, [slope]);
         }
@@ -237,12 +232,17 @@ mod tests {
             let single: Vec<f32> = double.iter().map(|&w| w as f32).collect();
             let run = || {
                 let (mut f, mut d) = (vec![0.5; n], vec![0.5; n]);
-                let value = regularizer
-                    .add_gradient(&mut [Pair::F32(&single, &mut f), Pair::F64(&double, &mut d)]);
+                let value = regularizer.add_gradient(&mut [
+                    (StorageView::read(&single), StorageView::native(&mut f)).into(),
+                    (StorageView::read(&double), StorageView::native(&mut d)).into(),
+                ]);
                 (value, f, d)
             };
             let expected = isa::with_tier(Tier::Baseline, run).expect("supported");
-            let arrays = [Array::F32(&single), Array::F64(&double)];
+            let arrays = [
+                StorageView::read(&single).into(),
+                StorageView::read(&double).into(),
+            ];
             assert_eq!(regularizer.value(&arrays), expected.0);
             for tier in Tier::supported() {
                 for count in if cfg!(miri) { 3..4 } else { 1..4 } {

@@ -7,7 +7,6 @@ use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
 use crate::reduce::{self, Measure, Squares};
 use crate::storage::view::StorageView;
-use crate::sweep::prologue::TILE;
 
 /// The sum of `g^2`, or adaptive of `(p g)^2`, in `f64`.
 ///
@@ -22,7 +21,7 @@ pub fn squares<T: Float>(p: &StorageView<'_, T>, g: &StorageView<'_, T>, adaptiv
         let (from, n) = (range.start, range.len());
         let mut scratch = Scratch::<T, 3>::new(reduce::BLOCK);
         let [loaded, held, products] = scratch.arrays();
-        // SAFETY: blocks are inside, and nobody writes view that are borrowed as shared.
+        // SAFETY: blocks are inside, and nobody writes arrays whose views are borrowed as shared.
         let g = unsafe { g.read_into(from, &mut loaded[..n], tier) };
         if !adaptive {
             return reduce::block(g, what, tier);
@@ -49,27 +48,20 @@ pub fn perturb<T: Float>(
     check(&p, g);
     assert!(p.is_writable(), "parameters move");
     let tier = isa::current();
-    let n = p.len();
     let factor = T::from_f64(factor);
-    pool::run(n.div_ceil(CHUNK), n / 2, |chunk| {
-        let mut scratch = Scratch::<T, 2>::new(TILE);
-        let mut tiles = scratch.arrays();
-        for from in (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).step_by(TILE) {
-            let len = TILE.min(n - from);
-            let [held, loaded] = tiles.each_mut().map(|tile| &mut tile[..len]);
-            // SAFETY: inside, as both are as long, and `p` can be written. No other chunk has these
-            // elements of `p`, which is here by value, and no chunk is run twice; nobody writes `g`.
-            unsafe {
-                p.load(from, held, tier);
-                tier.run(Perturb {
-                    p: held,
-                    g: g.read_into(from, loaded, tier),
-                    factor,
-                    adaptive,
-                });
-                p.store(from, held, tier);
-            }
-        }
+    pool::for_ranges([p.len()], 0.5, |_, range| {
+        let f = |p: &mut [T], g: &[T]| {
+            tier.run(Perturb {
+                p,
+                g,
+                factor,
+                adaptive,
+            });
+        };
+        // SAFETY: `for_ranges` gives ranges inside `p`, which is as long as `g`, each of them once and
+        // none that overlap; `p` can be written and is here by value, and nobody writes `g`, which is
+        // borrowed.
+        unsafe { p.update_by(g, range, tier, f) };
     });
 }
 

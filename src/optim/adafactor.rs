@@ -6,7 +6,7 @@ use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::{self, CHUNK};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
-use crate::reduce::{self, Squares, VECTOR};
+use crate::reduce::{self, Partials, Squares, VECTOR};
 use crate::sweep::rule::{Optimizer, TensorRule, Visitor};
 
 hyper! {
@@ -99,19 +99,15 @@ impl<T: Float> TensorRule<T> for Step<T> {
         };
         let floor = T::from_f64(self.eps1 * self.eps1);
         let blocks = variance.blocks(n);
-        let partials: Vec<OnceLock<f64>> = blocks.iter().map(|_| OnceLock::new()).collect();
+        let partials = Partials::new(blocks.len());
         pool::run(blocks.len(), n, |index| {
             let (from, to) = blocks[index];
             let sum = variance
                 .rows(from, to, g)
                 .map(|(g, v)| tier.run(Norm { g, v, floor }));
-            partials[index].get_or_init(|| sum.sum());
+            partials.set(index, sum.sum());
         });
-        let partials: Vec<f64> = partials
-            .iter()
-            .map(|x| *x.get().expect("all ran"))
-            .collect();
-        let u = (reduce::tree(&partials) / n as f64).sqrt();
+        let u = (partials.total() / n as f64).sqrt();
         let lr = T::from_f64(self.eps2.max(rms) * self.lr / (u / self.d).max(1.0));
         let keep = self.keep;
         pool::for_parts(p, &blocks, n, |from, mut p| {

@@ -9,13 +9,10 @@
 //! `x = (p - (1 - b1) z) / b1`: [`blend`] goes from one to the other.
 
 use super::moments::correction;
-use crate::exec::isa::{self, Kernel};
-use crate::exec::pool::{self, CHUNK};
-use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
+use crate::ops::lerp::lerp;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::storage::view::StorageView;
-use crate::sweep::prologue::TILE;
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
 use crate::sweep::segment::{MAX_SCALARS, StepContext};
 
@@ -240,48 +237,7 @@ impl<T: Float> Rule<T, 2> for Adam<T> {
 /// `p += weight (z - p)`: with 1 - 1 / b1 from y to the averaged x, with 1 - b1 back.
 ///
 /// # Panics
-/// The lengths differ.
+/// The lengths differ, or `p` cannot be written.
 pub fn blend<T: Float>(p: StorageView<'_, T>, z: StorageView<'_, T>, weight: f64) {
-    assert!(
-        p.len() == z.len() && p.is_writable(),
-        "z has the length of p"
-    );
-    let tier = isa::current();
-    let n = p.len();
-    let weight = T::from_f64(weight);
-    pool::run(n.div_ceil(CHUNK), n / 2, |chunk| {
-        let mut scratch = Scratch::<T, 2>::new(TILE);
-        let [x, y] = scratch.arrays();
-        for from in (chunk * CHUNK..n.min((chunk + 1) * CHUNK)).step_by(TILE) {
-            let len = TILE.min(n - from);
-            let (x, y) = (&mut x[..len], &mut y[..len]);
-            // SAFETY: inside, as both are as long, and `p` can be written. No other chunk has these
-            // elements of the two, which are here by value, and no chunk is run twice.
-            unsafe {
-                p.load(from, x, tier);
-                z.load(from, y, tier);
-                tier.run(Blend { p: x, z: y, weight });
-                p.store(from, x, tier);
-            }
-        }
-    });
-}
-
-struct Blend<'a, T> {
-    p: &'a mut [T],
-    z: &'a [T],
-    weight: T,
-}
-
-impl<T: Float> Kernel for Blend<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let n = self.p.len();
-        let z = &self.z[..n];
-        for i in 0..n {
-            self.p[i] = self.p[i] + self.weight * (z[i] - self.p[i]);
-        }
-    }
+    lerp(vec![(p, z)], weight);
 }

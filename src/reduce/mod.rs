@@ -5,10 +5,14 @@
 //! their number alone. Threads only choose who computes which block, so they never change a bit.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::exec::isa::{self, Kernel, Tier};
 use crate::exec::pool;
+use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
+use crate::storage::precision::Precision;
+use crate::storage::view::StorageView;
 
 /// Elements per block: 16 KiB of `f32`, half an L1 cache. Under Miri small arrays have several, as
 /// with [`pool::CHUNK`].
@@ -141,15 +145,27 @@ impl<T: Float, M: Measure> Kernel for Block<'_, T, M> {
         for i in 0..rest.len() {
             lanes[i] = self.measure.add(lanes[i], rest[i].to_f64());
         }
-        let mut width = LANES / 2;
-        while width > 0 {
-            for i in 0..width {
-                lanes[i] = self.measure.join(lanes[i], lanes[i + width]);
-            }
-            width /= 2;
-        }
-        lanes[0]
+        halve(lanes, |a, b| self.measure.join(a, b))
     }
+}
+
+/// Lanes as one: the upper half is joined to the lower one until one is left.
+#[inline(always)]
+pub(crate) fn halve<S: Copy, const N: usize>(mut lanes: [S; N], join: impl Fn(S, S) -> S) -> S {
+    let mut width = N / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = join(lanes[i], lanes[i + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The sum of lanes, by halves.
+#[inline(always)]
+pub(crate) fn sum<const N: usize>(lanes: [f64; N]) -> f64 {
+    halve(lanes, |a, b| a + b)
 }
 
 /// Measures at most [`BLOCK`] elements.
@@ -157,15 +173,80 @@ pub(crate) fn block<T: Float, M: Measure>(elements: &[T], measure: M, tier: Tier
     tier.run(Block { elements, measure })
 }
 
-/// Measures each slice by itself. All of them share one fork-join.
-pub(crate) fn measure<T: Float, M: Measure>(slices: &[&[T]], measure: M) -> Vec<f64> {
+/// An array of numbers, however it is stored.
+pub(crate) trait Elements: Sync {
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// Measures a range of at most [`BLOCK`] elements, which starts a block.
+    fn block(&self, range: Range<usize>, measure: impl Measure, tier: Tier) -> f64;
+}
+
+impl<T: Float> Elements for [T] {
+    fn len(&self) -> usize {
+        <[T]>::len(self)
+    }
+
+    fn block(&self, range: Range<usize>, measure: impl Measure, tier: Tier) -> f64 {
+        block(&self[range], measure, tier)
+    }
+}
+
+impl<E: Elements + ?Sized> Elements for &E {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn block(&self, range: Range<usize>, measure: impl Measure, tier: Tier) -> f64 {
+        (**self).block(range, measure, tier)
+    }
+}
+
+impl<T: Float> Elements for StorageView<'_, T> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn block(&self, range: Range<usize>, measure: impl Measure, tier: Tier) -> f64 {
+        assert!(range.start <= range.end && range.end <= self.len());
+        // SAFETY: inside, and nobody writes an array whose view is borrowed as shared: all that write
+        // through a view have it alone.
+        if let Some(elements) = unsafe { self.slice(range.start, range.end) } {
+            return block(elements, measure, tier);
+        }
+        let mut scratch = Scratch::<T, 1>::new(BLOCK);
+        let [loaded] = scratch.arrays();
+        let loaded = &mut loaded[..range.len()];
+        // SAFETY: as above.
+        unsafe { self.load(range.start, loaded, tier) };
+        block(loaded, measure, tier)
+    }
+}
+
+impl<S: Elements, D: Elements> Elements for Precision<S, D> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Single(x) => x.len(),
+            Self::Double(x) => x.len(),
+        }
+    }
+
+    fn block(&self, range: Range<usize>, measure: impl Measure, tier: Tier) -> f64 {
+        match self {
+            Self::Single(x) => x.block(range, measure, tier),
+            Self::Double(x) => x.block(range, measure, tier),
+        }
+    }
+}
+
+/// Measures each array by itself. All of them share one fork-join.
+pub(crate) fn measure(arrays: &[impl Elements], measure: impl Measure) -> Vec<f64> {
     let tier = isa::current();
-    let lengths: Vec<usize> = slices.iter().map(|slice| slice.len()).collect();
+    let lengths: Vec<usize> = arrays.iter().map(Elements::len).collect();
     // Reading and squaring costs about a quarter of an AdamW step.
     let cost = lengths.iter().sum::<usize>() / 4;
     let join = |a, b| measure.join(a, b);
     blockwise(&lengths, cost, join, |owner, range| {
-        block(&slices[owner][range], measure, tier)
+        arrays[owner].block(range, measure, tier)
     })
 }
 
@@ -186,33 +267,50 @@ pub(crate) fn blockwise(
     }
     starts.push(blocks);
 
-    let partials: Vec<Slot> = (0..blocks).map(|_| Slot::default()).collect();
+    let partials = Partials::new(blocks);
     pool::run(blocks.div_ceil(CHUNK), elements, |chunk| {
         for block in chunk * CHUNK..((chunk + 1) * CHUNK).min(blocks) {
             let owner = starts.partition_point(|&start| start <= block) - 1;
             let start = (block - starts[owner]) * BLOCK;
             let end = lengths[owner].min(start + BLOCK);
-            partials[block].set(f(owner, start..end));
+            partials.set(block, f(owner, start..end));
         }
     });
-    let partials: Vec<f64> = partials.into_iter().map(Slot::get).collect();
+    let partials = partials.into_values();
     starts
         .windows(2)
         .map(|ends| fold(&partials[ends[0]..ends[1]], &join))
         .collect()
 }
 
-/// A result that one task writes and the caller reads after the join.
-#[derive(Default)]
-struct Slot(std::sync::atomic::AtomicU64);
+/// Results of blocks, each written by the task that computes it and read after the join.
+#[derive(Debug)]
+pub(crate) struct Partials(Vec<AtomicU64>);
 
-impl Slot {
-    fn set(&self, x: f64) {
-        self.0
-            .store(x.to_bits(), std::sync::atomic::Ordering::Relaxed);
+impl Partials {
+    /// As many zeros.
+    pub(crate) fn new(blocks: usize) -> Self {
+        Self((0..blocks).map(|_| AtomicU64::new(0)).collect())
     }
-    fn get(self) -> f64 {
-        f64::from_bits(self.0.into_inner())
+
+    /// Sets the result of one block.
+    pub(crate) fn set(&self, block: usize, x: f64) {
+        self.0[block].store(x.to_bits(), Ordering::Relaxed);
+    }
+
+    /// The result of one block.
+    pub(crate) fn get(&self, block: usize) -> f64 {
+        f64::from_bits(self.0[block].load(Ordering::Relaxed))
+    }
+
+    fn into_values(self) -> Vec<f64> {
+        let value = |x: AtomicU64| f64::from_bits(x.into_inner());
+        self.0.into_iter().map(value).collect()
+    }
+
+    /// The sum of all of them, by [`tree`].
+    pub(crate) fn total(self) -> f64 {
+        tree(&self.into_values())
     }
 }
 
@@ -275,9 +373,9 @@ mod tests {
         for tier in isa::Tier::supported() {
             let found = isa::with_tier(tier, || {
                 [
-                    bits(measure(&[&x], Sum)),
-                    bits(measure(&[&x], Squares { scale: 1.0 })),
-                    bits(measure(&[&single], Sum)),
+                    bits(measure(&[&x[..]], Sum)),
+                    bits(measure(&[&x[..]], Squares { scale: 1.0 })),
+                    bits(measure(&[&single[..]], Sum)),
                     bits(measure(&[&x[..77]], Sum)),
                 ]
             });

@@ -5,10 +5,14 @@
 //! step to the next is smaller than half a unit of the format, rounding to nearest loses it every
 //! time; stochastic rounding keeps it on average.
 
+mod encoding;
 mod half;
+mod in_place;
 mod int8;
+pub mod precision;
 pub mod view;
 
+pub use encoding::Encoding;
 pub use half::{Half, load_half, store_half};
 pub use int8::{BLOCK, load_signed, load_squares, store_signed, store_squares};
 

@@ -1,53 +1,61 @@
-//! One array of a parameter, however its numbers are kept.
+//! One array, however it is stored.
 //!
-//! Rules compute in `f32` or `f64`. An array that is kept in that type is worked on where it lies;
-//! any other is loaded and stored in blocks that stay in the L1 cache.
+//! Kernels compute in `f32` or `f64`. An array that is stored in that type is computed on in place;
+//! any other is loaded and stored in tiles that stay in the L1 cache.
 
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
 use crate::exec::isa::Tier;
 use crate::numeric::float::Float;
-use crate::storage::{self, Half, Rounding};
+use crate::storage::{self, Encoding, Half, Rounding};
 
-/// How numbers that rules do not see as they are kept are kept.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Format {
-    /// As `f32`, where `f64` is computed in.
-    Single,
-    /// In 16 bits.
-    Half(Half),
-    /// In 8 bits with a scale per block, of either sign.
-    Signed,
-    /// In 8 bits with a scale per block, as roots of squares.
-    Squares,
-}
-
-/// What only numbers need that rules do not see as they are kept.
+/// What only an array needs whose encoding is not the one that is computed in.
 #[derive(Clone, Copy, Debug)]
-struct Kept {
-    format: Format,
-    /// One per started block in the formats of 8 bits.
+struct Encoded {
+    encoding: Encoding,
+    /// As many as the encoding has for the array.
     scales: NonNull<f32>,
     rounding: Rounding,
 }
 
-/// Where an array lies, and how its numbers are kept: what [`StorageView::from_raw`] is made from.
+/// An array in memory: what [`StorageView::from_raw`] is made from.
 #[derive(Clone, Copy, Debug)]
-pub enum Raw<T> {
-    /// Numbers as they are computed in.
-    Native(*mut [T]),
-    /// Numbers as `f32`.
-    Single(*mut [f32]),
-    /// Numbers in 16 bits.
-    Half(Half, *mut [u16]),
-    /// Numbers of either sign in 8 bits, and a scale for every [`storage::BLOCK`] of them.
-    Signed(*mut [i8], *mut [f32]),
-    /// Numbers that are not negative, as roots in 8 bits, and their scales as for `Signed`.
-    Squares(*mut [u8], *mut [f32]),
+pub struct Raw {
+    encoding: Encoding,
+    data: *mut u8,
+    len: usize,
+    scales: *mut [f32],
 }
 
-/// An array of numbers that rules see as `T`.
+impl Raw {
+    /// `len` elements at `data`, without scales.
+    pub fn new(encoding: Encoding, data: *mut u8, len: usize) -> Self {
+        Self {
+            encoding,
+            data,
+            len,
+            scales: ptr::slice_from_raw_parts_mut(ptr::null_mut(), 0),
+        }
+    }
+
+    /// It with the scales of its blocks.
+    #[must_use]
+    pub fn with_scales(self, scales: *mut [f32]) -> Self {
+        Self { scales, ..self }
+    }
+
+    fn native<T: Float>(data: *mut [T]) -> Self {
+        let encoding = if Encoding::F32.is_native::<T>() {
+            Encoding::F32
+        } else {
+            Encoding::F64
+        };
+        Self::new(encoding, data.cast(), data.len())
+    }
+}
+
+/// An array of numbers that kernels see as `T`.
 ///
 /// It holds the address of the array and no reference to it: references are made of what one thread
 /// reads or writes at a time, and no longer. A step makes some for every parameter, so what most of
@@ -56,7 +64,7 @@ pub enum Raw<T> {
 pub struct StorageView<'a, T> {
     data: NonNull<u8>,
     len: usize,
-    kept: Option<Box<Kept>>,
+    encoded: Option<Box<Encoded>>,
     writable: bool,
     memory: PhantomData<&'a mut [T]>,
 }
@@ -68,70 +76,53 @@ unsafe impl<T: Float> Send for StorageView<'_, T> {}
 // asks that nobody else has those elements, or that nobody writes them where it only reads.
 unsafe impl<T: Float> Sync for StorageView<'_, T> {}
 
-/// The start of an array, which is any aligned address where there are no elements.
+/// The start of `len` elements, which is any aligned address where there are none.
 ///
 /// # Panics
 /// There are elements at a null pointer.
-fn start<U>(data: *mut [U]) -> NonNull<U> {
-    if data.len() == 0 {
+fn start<U>(data: *mut U, len: usize) -> NonNull<U> {
+    if len == 0 {
         return NonNull::dangling();
     }
-    let start = NonNull::new(data.cast::<U>()).expect("an array of some length lies somewhere");
-    debug_assert!(start.is_aligned(), "an array is aligned to its elements");
-    start
+    NonNull::new(data).expect("an array with elements has an address")
 }
 
-/// The start of the scales of an array of `len` numbers.
-///
-/// # Panics
-/// There is not one per block.
-fn scales(scales: *mut [f32], len: usize) -> NonNull<f32> {
-    assert_eq!(
-        scales.len(),
-        len.div_ceil(storage::BLOCK),
-        "one scale per block"
-    );
-    start(scales)
+/// A borrowed array of elements of the type that this encoding has.
+fn raw<U>(encoding: Encoding, data: *mut [U]) -> Raw {
+    debug_assert_eq!(size_of::<U>(), encoding.width());
+    Raw::new(encoding, data.cast(), data.len())
 }
 
 impl<'a, T: Float> StorageView<'a, T> {
-    fn new(raw: Raw<T>, rounding: Rounding, writable: bool) -> Self {
-        let (data, len, kept) = match raw {
-            Raw::Native(data) => (start(data).cast(), data.len(), None),
-            Raw::Single(data) => {
-                let computed_in = size_of::<T>() == size_of::<f32>();
-                let kept = (!computed_in).then_some((Format::Single, NonNull::dangling()));
-                (start(data).cast(), data.len(), kept)
-            }
-            Raw::Half(half, data) => {
-                let kept = (Format::Half(half), NonNull::dangling());
-                (start(data).cast(), data.len(), Some(kept))
-            }
-            Raw::Signed(data, each) => {
-                let kept = (Format::Signed, scales(each, data.len()));
-                (start(data).cast(), data.len(), Some(kept))
-            }
-            Raw::Squares(data, each) => {
-                let kept = (Format::Squares, scales(each, data.len()));
-                (start(data).cast(), data.len(), Some(kept))
-            }
-        };
+    fn new(raw: Raw, rounding: Rounding, writable: bool) -> Self {
+        let Raw {
+            encoding,
+            data,
+            len,
+            scales,
+        } = raw;
+        let count = encoding.scales(len);
+        assert_eq!(scales.len(), count, "one scale per block");
+        // Dangling pointers are aligned to the elements of any encoding.
+        let data = start(data.cast::<u64>(), len).cast::<u8>();
+        debug_assert!(data.addr().get().is_multiple_of(encoding.width()));
+        let encoded = (!encoding.is_native::<T>()).then(|| {
+            Box::new(Encoded {
+                encoding,
+                scales: start(scales.cast::<f32>(), count),
+                rounding,
+            })
+        });
         Self {
             data,
             len,
-            kept: kept.map(|(format, scales)| {
-                Box::new(Kept {
-                    format,
-                    scales,
-                    rounding,
-                })
-            }),
+            encoded,
             writable,
             memory: PhantomData,
         }
     }
 
-    /// An array that may be written, from where it lies. An array of no length may lie anywhere.
+    /// An array that may be written, from its address, which may be any where there are no elements.
     ///
     /// # Safety
     /// For `'a` the array, with its scales where it has some, is alive, aligned and initialized, the
@@ -144,12 +135,12 @@ impl<'a, T: Float> StorageView<'a, T> {
     ///
     /// # Panics
     /// A pointer is null though its array has a length, or there is not one scale per block.
-    pub unsafe fn from_raw(raw: Raw<T>, rounding: Rounding) -> Self {
+    pub unsafe fn from_raw(raw: Raw, rounding: Rounding) -> Self {
         Self::new(raw, rounding, true)
     }
 
-    /// An array to be read alone, from where it lies. Nothing is written through the pointers, so
-    /// they may come from a `*const`.
+    /// An array to be read only, from its address. Nothing is written through the pointers, so they
+    /// may come from a `*const`.
     ///
     /// # Safety
     /// As for [`StorageView::from_raw`], but the pointers need only read, and others may read the array
@@ -157,38 +148,38 @@ impl<'a, T: Float> StorageView<'a, T> {
     ///
     /// # Panics
     /// As [`StorageView::from_raw`].
-    pub unsafe fn read_from_raw(raw: Raw<T>) -> Self {
+    pub unsafe fn read_from_raw(raw: Raw) -> Self {
         Self::new(raw, Rounding::Nearest, false)
     }
 
     /// Numbers as they are computed in.
     pub fn native(data: &'a mut [T]) -> Self {
         // SAFETY: the slice is borrowed for `'a`, by nobody else.
-        unsafe { Self::from_raw(Raw::Native(data), Rounding::Nearest) }
+        unsafe { Self::from_raw(Raw::native(data), Rounding::Nearest) }
     }
 
     /// Numbers as they are computed in, to be read alone.
     pub fn read(data: &'a [T]) -> Self {
         // SAFETY: the slice is borrowed for `'a`, so nobody writes it.
-        unsafe { Self::read_from_raw(Raw::Native(ptr::from_ref(data).cast_mut())) }
+        unsafe { Self::read_from_raw(Raw::native(ptr::from_ref(data).cast_mut())) }
     }
 
     /// Numbers in 16 bits, to be read alone.
     pub fn read_half(format: Half, data: &'a [u16]) -> Self {
         // SAFETY: the slice is borrowed for `'a`, so nobody writes it.
-        unsafe { Self::read_from_raw(Raw::Half(format, ptr::from_ref(data).cast_mut())) }
+        unsafe { Self::read_from_raw(raw(Encoding::Half(format), ptr::from_ref(data).cast_mut())) }
     }
 
     /// Numbers as `f32`.
     pub fn single(data: &'a mut [f32]) -> Self {
         // SAFETY: the slice is borrowed for `'a`, by nobody else.
-        unsafe { Self::from_raw(Raw::Single(data), Rounding::Nearest) }
+        unsafe { Self::from_raw(raw(Encoding::F32, data), Rounding::Nearest) }
     }
 
     /// Numbers in 16 bits.
     pub fn half(format: Half, data: &'a mut [u16], rounding: Rounding) -> Self {
         // SAFETY: the slice is borrowed for `'a`, by nobody else.
-        unsafe { Self::from_raw(Raw::Half(format, data), rounding) }
+        unsafe { Self::from_raw(raw(Encoding::Half(format), data), rounding) }
     }
 
     /// Numbers of either sign in 8 bits, with a scale for every [`storage::BLOCK`] of them.
@@ -197,7 +188,7 @@ impl<'a, T: Float> StorageView<'a, T> {
     /// There are more or fewer scales.
     pub fn signed(data: &'a mut [i8], scales: &'a mut [f32], rounding: Rounding) -> Self {
         // SAFETY: both slices are borrowed for `'a`, by nobody else.
-        unsafe { Self::from_raw(Raw::Signed(data, scales), rounding) }
+        unsafe { Self::from_raw(raw(Encoding::Signed, data).with_scales(scales), rounding) }
     }
 
     /// Numbers that are not negative, as roots in 8 bits with a scale for every [`storage::BLOCK`].
@@ -206,7 +197,7 @@ impl<'a, T: Float> StorageView<'a, T> {
     /// There are more or fewer scales.
     pub fn squares(data: &'a mut [u8], scales: &'a mut [f32], rounding: Rounding) -> Self {
         // SAFETY: both slices are borrowed for `'a`, by nobody else.
-        unsafe { Self::from_raw(Raw::Squares(data, scales), rounding) }
+        unsafe { Self::from_raw(raw(Encoding::Squares, data).with_scales(scales), rounding) }
     }
 
     /// How many numbers there are.
@@ -219,9 +210,9 @@ impl<'a, T: Float> StorageView<'a, T> {
         self.len == 0
     }
 
-    /// Whether they can be worked on where they lie.
+    /// Whether they are stored as they are computed in.
     pub(crate) fn is_native(&self) -> bool {
-        self.kept.is_none()
+        self.encoded.is_none()
     }
 
     /// Whether they may be written.
@@ -229,71 +220,59 @@ impl<'a, T: Float> StorageView<'a, T> {
         self.writable
     }
 
-    /// Where numbers that can be worked on lie.
+    /// The address of numbers that are stored as they are computed in.
     fn start(&self) -> *mut T {
         debug_assert!(self.is_native());
         self.data.as_ptr().cast()
     }
 
-    /// Takes `next` in, which lies behind it.
+    /// Takes `next` in, which starts where this one ends.
     pub(crate) fn extend(&mut self, next: &Self) {
         self.len += next.len;
     }
 
-    /// Whether `next` lies right behind it, both where they can be worked on.
+    /// Whether `next` starts where this one ends, and both are stored as they are computed in.
     pub(crate) fn meets(&self, next: &Self) -> bool {
         self.is_native()
             && next.is_native()
             && ptr::eq(self.start().wrapping_add(self.len), next.start())
     }
 
-    /// The numbers of `from..to` where they lie, if they can be read there.
+    /// The numbers of `from..to` in place, if they are stored as they are computed in.
     ///
     /// # Safety
     /// `from <= to <= len`, and nobody writes any of them while the result lives.
     pub(crate) unsafe fn slice(&self, from: usize, to: usize) -> Option<&'a [T]> {
         debug_assert!(from <= to && to <= self.len);
-        // SAFETY: kept as `T`; by this function's contract inside, and written by nobody.
+        // SAFETY: stored as `T`; by this function's contract inside, and written by nobody.
         self.is_native()
             .then(|| unsafe { std::slice::from_raw_parts(self.start().add(from), to - from) })
     }
 
-    /// The numbers of `from..to` where they lie, if they can be worked on there.
+    /// The numbers of `from..to` in place and to be written, if they are stored as they are computed
+    /// in.
     ///
     /// # Safety
     /// `from <= to <= len`, they may be written, and nobody else has any of them while the result
     /// lives.
     pub(crate) unsafe fn slice_mut(&self, from: usize, to: usize) -> Option<&'a mut [T]> {
         debug_assert!(self.writable && from <= to && to <= self.len);
-        // SAFETY: kept as `T`; by this function's contract inside, writable, and had by nobody else.
+        // SAFETY: stored as `T`; by this function's contract inside, writable, and had by nobody else.
         self.is_native()
             .then(|| unsafe { std::slice::from_raw_parts_mut(self.start().add(from), to - from) })
     }
 
-    /// `len` numbers from `from` on as they are kept, to be read.
+    /// Where the stored element `from` is.
     ///
     /// # Safety
-    /// `U` is what the numbers are kept in, `from + len` is at most the length, and nobody writes any
-    /// of them while the result lives.
-    unsafe fn codes<U>(&self, from: usize, len: usize) -> &[U] {
-        debug_assert!(from + len <= self.len);
-        // SAFETY: by this function's contract kept as `U`, inside, and written by nobody.
-        unsafe { std::slice::from_raw_parts(self.data.cast::<U>().as_ptr().add(from), len) }
-    }
-
-    /// `len` numbers from `from` on as they are kept, to be written.
-    ///
-    /// # Safety
-    /// `U` is what the numbers are kept in, `from + len` is at most the length, they may be written,
-    /// and nobody else has any of them while the result lives.
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "elements are asked for one thread at a time"
-    )]
-    unsafe fn codes_mut<U>(&self, from: usize, len: usize) -> &mut [U] {
-        debug_assert!(self.writable && from + len <= self.len);
-        // SAFETY: by this function's contract kept as `U`, inside, writable, and had by nobody else.
-        unsafe { std::slice::from_raw_parts_mut(self.data.cast::<U>().as_ptr().add(from), len) }
+    /// `from <= len`.
+    unsafe fn at(&self, from: usize) -> *mut u8 {
+        let width = match &self.encoded {
+            None => size_of::<T>(),
+            Some(encoded) => encoded.encoding.width(),
+        };
+        // SAFETY: the array has `len` elements of this width, and `from` is at most that many.
+        unsafe { self.data.as_ptr().add(from * width) }
     }
 
     /// Reads the numbers from `from` on, which starts a block.
@@ -302,27 +281,15 @@ impl<'a, T: Float> StorageView<'a, T> {
     /// `from + out.len()` is at most the length, and nobody writes any of them meanwhile.
     pub(crate) unsafe fn load(&self, from: usize, out: &mut [T], tier: Tier) {
         let n = out.len();
-        // SAFETY: each format is read as what it is kept in; that the numbers are inside and nobody
-        // writes them is this function's contract.
+        debug_assert!(from + n <= self.len);
+        // SAFETY: elements of this encoding, aligned; that they are inside and nobody writes them is
+        // this function's contract, and blocks that nobody writes have scales that nobody writes.
         unsafe {
-            let Some(kept) = &self.kept else {
-                return out.copy_from_slice(self.codes(from, n));
-            };
-            match kept.format {
-                Format::Single => {
-                    let data = self.codes::<f32>(from, n);
-                    for i in 0..n {
-                        out[i] = T::from_f32(data[i]);
-                    }
-                }
-                Format::Half(format) => {
-                    storage::load_half(format, self.codes(from, n), out, tier);
-                }
-                Format::Signed => {
-                    storage::load_signed(self.codes(from, n), kept.scales(from, n), out, tier);
-                }
-                Format::Squares => {
-                    storage::load_squares(self.codes(from, n), kept.scales(from, n), out, tier);
+            match &self.encoded {
+                None => out.copy_from_slice(std::slice::from_raw_parts(self.start().add(from), n)),
+                Some(encoded) => {
+                    let (data, scales) = (self.at(from), encoded.scales(from, n));
+                    encoded.encoding.load(data, scales, out, tier);
                 }
             }
         }
@@ -340,8 +307,8 @@ impl<'a, T: Float> StorageView<'a, T> {
     {
         // SAFETY: that the numbers are inside and nobody writes them is this function's contract.
         unsafe {
-            if let Some(lies) = self.slice(from, from + tile.len()) {
-                return lies;
+            if let Some(own) = self.slice(from, from + tile.len()) {
+                return own;
             }
             self.load(from, tile, tier);
         }
@@ -355,31 +322,19 @@ impl<'a, T: Float> StorageView<'a, T> {
     /// them meanwhile.
     pub(crate) unsafe fn store(&self, from: usize, new: &[T], tier: Tier) {
         let n = new.len();
-        // SAFETY: each format is written as what it is kept in; that the numbers are inside, may be
-        // written and nobody else has them is this function's contract. Whole blocks are: their
-        // scales are nobody else's either.
+        debug_assert!(self.writable && from + n <= self.len);
+        // SAFETY: elements of this encoding, aligned; that they are inside, may be written and nobody
+        // else has them is this function's contract. Whole blocks are: their scales are nobody
+        // else's either.
         unsafe {
-            let Some(kept) = &self.kept else {
-                return self.codes_mut(from, n).copy_from_slice(new);
-            };
-            let rounding = kept.rounding.skip(from);
-            match kept.format {
-                Format::Single => {
-                    let data = self.codes_mut::<f32>(from, n);
-                    for i in 0..n {
-                        data[i] = new[i].to_f64() as f32;
-                    }
+            match &self.encoded {
+                None => {
+                    std::slice::from_raw_parts_mut(self.start().add(from), n).copy_from_slice(new)
                 }
-                Format::Half(format) => {
-                    storage::store_half(format, new, self.codes_mut(from, n), rounding, tier);
-                }
-                Format::Signed => {
-                    let scales = kept.scales_mut(from, n);
-                    storage::store_signed(new, self.codes_mut(from, n), scales, rounding, tier);
-                }
-                Format::Squares => {
-                    let scales = kept.scales_mut(from, n);
-                    storage::store_squares(new, self.codes_mut(from, n), scales, rounding, tier);
+                Some(encoded) => {
+                    let (data, scales) = (self.at(from), encoded.scales_mut(from, n));
+                    let rounding = encoded.rounding.skip(from);
+                    encoded.encoding.store(new, data, scales, rounding, tier);
                 }
             }
         }
@@ -390,33 +345,31 @@ impl<'a, T: Float> StorageView<'a, T> {
     /// # Safety
     /// `from <= to <= len`, they may be written, and nobody else has any of them meanwhile.
     pub(crate) unsafe fn clear(&self, from: usize, to: usize) {
-        let n = to - from;
-        // SAFETY: each format is written as what it is kept in, and all bits 0 is 0 in every one;
-        // that the numbers are inside, may be written and nobody else has them is this function's
-        // contract.
+        debug_assert!(self.writable && from <= to && to <= self.len);
+        // SAFETY: elements whose bits may all be 0 in every encoding; that they are inside, may be
+        // written and nobody else has them is this function's contract.
         unsafe {
-            match self.kept.as_deref().map(|kept| (kept, kept.format)) {
-                None => self.codes_mut(from, n).fill(T::ZERO),
-                Some((_, Format::Single)) => self.codes_mut(from, n).fill(0.0_f32),
-                Some((_, Format::Half(_))) => self.codes_mut(from, n).fill(0_u16),
-                Some((kept, Format::Signed | Format::Squares)) => {
-                    self.codes_mut(from, n).fill(0_u8);
-                    kept.scales_mut(from, n).fill(0.0);
-                }
+            let (first, end) = (self.at(from), self.at(to));
+            first.write_bytes(0, end.offset_from_unsigned(first));
+            if let Some(encoded) = &self.encoded {
+                encoded.scales_mut(from, to - from).fill(0.0);
             }
         }
     }
 }
 
-impl Kept {
+impl Encoded {
     /// The scales of `len` numbers from `from` on, which starts a block.
     ///
     /// # Safety
-    /// The numbers are in 8 bits, `from + len` is at most their length, and nobody writes them while
-    /// the result lives.
+    /// `from + len` is at most the length of the array, and nobody writes these numbers while the
+    /// result lives.
     unsafe fn scales(&self, from: usize, len: usize) -> &[f32] {
+        let blocks = self.encoding.scales(len);
+        if blocks == 0 {
+            return &[];
+        }
         debug_assert!(from.is_multiple_of(storage::BLOCK));
-        let blocks = len.div_ceil(storage::BLOCK);
         // SAFETY: there is a scale for each started block, and by this function's contract these
         // blocks are inside and nobody writes them.
         unsafe {
@@ -428,15 +381,18 @@ impl Kept {
     /// The same, to be written.
     ///
     /// # Safety
-    /// The numbers are in 8 bits, `from + len` is at most their length, they may be written, and
-    /// nobody else has them while the result lives.
+    /// `from + len` is at most the length of the array, these numbers may be written, and nobody else
+    /// has them while the result lives.
     #[expect(
         clippy::mut_from_ref,
         reason = "elements are asked for one thread at a time"
     )]
     unsafe fn scales_mut(&self, from: usize, len: usize) -> &mut [f32] {
+        let blocks = self.encoding.scales(len);
+        if blocks == 0 {
+            return &mut [];
+        }
         debug_assert!(from.is_multiple_of(storage::BLOCK));
-        let blocks = len.div_ceil(storage::BLOCK);
         // SAFETY: there is a scale for each started block, and by this function's contract these
         // blocks are inside, writable, and had by nobody else.
         unsafe {
@@ -450,12 +406,12 @@ impl Kept {
 mod tests {
     use super::*;
 
-    /// Numbers that all formats keep exactly.
+    /// Numbers that all encodings represent exactly.
     fn exact<T: Float>(n: usize) -> Vec<T> {
         (0..n).map(|i| T::from_f64([0.0, 1.0][i % 2])).collect()
     }
 
-    fn every_number_is_kept<T: Float>(view: &StorageView<'_, T>) {
+    fn every_number_is_stored<T: Float>(view: &StorageView<'_, T>) {
         let n = view.len();
         let (new, mut got) = (exact::<T>(n), vec![T::ONE; n]);
         // SAFETY: inside, writable by its type, and nobody else has the view.
@@ -476,24 +432,28 @@ mod tests {
     }
 
     #[test]
-    fn every_format_keeps_what_it_is_given() {
+    fn every_encoding_stores_what_it_is_given() {
         let nearest = Rounding::Nearest;
         for n in [0_usize, 1, 300, 512] {
             let blocks = n.div_ceil(storage::BLOCK);
-            every_number_is_kept(&StorageView::native(&mut vec![0.5_f32; n]));
-            every_number_is_kept(&StorageView::<f64>::single(&mut vec![0.5_f32; n]));
-            every_number_is_kept(&StorageView::<f32>::single(&mut vec![0.5_f32; n]));
+            every_number_is_stored(&StorageView::native(&mut vec![0.5_f32; n]));
+            every_number_is_stored(&StorageView::<f64>::single(&mut vec![0.5_f32; n]));
+            every_number_is_stored(&StorageView::<f32>::single(&mut vec![0.5_f32; n]));
+            let mut double = vec![0.5_f64; n];
+            let double = Raw::native::<f64>(&raw mut double[..]);
+            // SAFETY: a vector that nobody else has while the view lives.
+            every_number_is_stored::<f32>(&unsafe { StorageView::from_raw(double, nearest) });
             for half in [Half::F16, Half::Bf16] {
-                every_number_is_kept(&StorageView::<f32>::half(half, &mut vec![7; n], nearest));
+                every_number_is_stored(&StorageView::<f32>::half(half, &mut vec![7; n], nearest));
             }
             let mut scales = vec![0.5; blocks];
             let (mut signed, mut squares) = (vec![7; n], vec![7; n]);
-            every_number_is_kept(&StorageView::<f32>::signed(
+            every_number_is_stored(&StorageView::<f32>::signed(
                 &mut signed,
                 &mut scales,
                 nearest,
             ));
-            every_number_is_kept(&StorageView::<f64>::squares(
+            every_number_is_stored(&StorageView::<f64>::squares(
                 &mut squares,
                 &mut scales,
                 nearest,
@@ -522,21 +482,21 @@ mod tests {
     }
 
     #[test]
-    fn nothing_may_lie_nowhere() {
+    fn an_empty_array_may_be_at_null() {
         let null = ptr::slice_from_raw_parts_mut(ptr::null_mut::<f64>(), 0);
         // SAFETY: there are no elements.
-        let view = unsafe { StorageView::from_raw(Raw::Native(null), Rounding::Nearest) };
+        let view = unsafe { StorageView::<f64>::from_raw(Raw::native(null), Rounding::Nearest) };
         assert!(view.is_empty());
         // SAFETY: there are no elements.
         assert_eq!(unsafe { view.slice_mut(0, 0) }, Some(&mut [][..]));
     }
 
     #[test]
-    #[should_panic(expected = "an array of some length lies somewhere")]
-    fn something_does_not_lie_nowhere() {
+    #[should_panic(expected = "an array with elements has an address")]
+    fn an_array_with_elements_is_not_at_null() {
         let null = ptr::slice_from_raw_parts_mut(ptr::null_mut::<f64>(), 1);
         // SAFETY: refused before it is used.
-        let _ = unsafe { StorageView::from_raw(Raw::Native(null), Rounding::Nearest) };
+        let _ = unsafe { StorageView::<f64>::from_raw(Raw::native(null), Rounding::Nearest) };
     }
 
     #[test]

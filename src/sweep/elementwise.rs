@@ -6,8 +6,9 @@
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::CHUNK;
+use crate::exec::scratch::TILE;
 use crate::numeric::float::Float;
-use crate::sweep::prologue::{Prologue, TILE};
+use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::Rule;
 use crate::sweep::segment::{Segment, Slices, StepContext, rules};
 use crate::sweep::task::Driver;

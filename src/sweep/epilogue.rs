@@ -2,11 +2,10 @@
 //! are in the L1 cache.
 
 use crate::exec::isa::Tier;
-use crate::exec::scratch::Scratch;
+use crate::exec::scratch::{Scratch, TILE};
 use crate::numeric::float::Float;
 use crate::ops::lerp::Lerp;
 use crate::storage::view::StorageView;
-use crate::sweep::prologue::TILE;
 
 /// What is left to do after an update.
 #[derive(Debug)]

@@ -3,11 +3,10 @@
 
 use crate::exec::isa::Tier;
 use crate::exec::pool::CHUNK;
-use crate::exec::scratch::Scratch;
+use crate::exec::scratch::{Scratch, TILE};
 use crate::numeric::float::Float;
 use crate::storage::view::StorageView;
 use crate::sweep::epilogue::Epilogue;
-use crate::sweep::prologue::TILE;
 use crate::sweep::task::Driver;
 
 /// A parameter that a step leaves alone, and what still follows it.

@@ -3,12 +3,13 @@
 
 use std::ops::Range;
 
-use crate::exec::isa::{self, Tier};
+use crate::exec::isa::Tier;
 use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
 use crate::numeric::scale::ScaleFactor;
 use crate::ops::clip::scaled_root;
-use crate::reduce::{self, Largest, Measure, Squares};
+use crate::reduce::{self, Elements, Largest, Measure, Squares};
+use crate::storage::precision::Precision;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::segment::Segment;
 
@@ -50,8 +51,8 @@ pub fn norm(groups: &[Group<'_, '_>], check: bool) -> f64 {
 /// The first parameter, by its number, whose unscaled gradient is not finite.
 pub fn first_infinite(groups: &[Group<'_, '_>]) -> Option<usize> {
     fn infinite<T: Float>(segments: &[Segment<'_, T>], scale: ScaleFactor) -> Vec<usize> {
-        let raw = Prologue::default();
-        let largest = measure(segments, &raw, Largest, false);
+        let gradients: Vec<_> = segments.iter().map(|segment| &segment.g).collect();
+        let largest = reduce::measure(&gradients, Largest);
         let [a, b] = scale.parts::<T>();
         let finite = |x: f64| (T::from_f64(x) * a * b).is_finite();
         let pairs = segments.iter().zip(largest);
@@ -71,7 +72,7 @@ pub fn first_infinite(groups: &[Group<'_, '_>]) -> Option<usize> {
 
 /// Measures every prepared gradient, in the order of the parameters.
 fn measure_all(groups: &[Group<'_, '_>], what: impl Measure, check: bool) -> Vec<f64> {
-    let mut found = Vec::new();
+    let mut all: Vec<(usize, Precision<_, _>)> = Vec::new();
     for group in groups {
         let prologue = if group.prologue.is_scale() {
             Prologue::default()
@@ -82,62 +83,80 @@ fn measure_all(groups: &[Group<'_, '_>], what: impl Measure, check: bool) -> Vec
                 ..group.prologue
             }
         };
-        let single = measure(group.single, &prologue, what, check);
-        let double = measure(group.double, &prologue, what, check);
-        found.extend(group.single.iter().map(|s| s.index).zip(single));
-        found.extend(group.double.iter().map(|s| s.index).zip(double));
+        let single = group.single.iter();
+        let single = single.map(|s| {
+            (
+                s.index,
+                Precision::Single(Prepared::new(s, prologue, check)),
+            )
+        });
+        let double = group.double.iter();
+        let double = double.map(|s| {
+            (
+                s.index,
+                Precision::Double(Prepared::new(s, prologue, check)),
+            )
+        });
+        all.extend(single);
+        all.extend(double);
     }
-    found.sort_by_key(|(index, _)| *index);
-    found.into_iter().map(|(_, x)| x).collect()
+    all.sort_by_key(|(index, _)| *index);
+    let gradients: Vec<_> = all.into_iter().map(|(_, gradient)| gradient).collect();
+    reduce::measure(&gradients, what)
 }
 
-/// Measures the prepared gradient of every segment.
-fn measure<T: Float>(
-    segments: &[Segment<'_, T>],
-    prologue: &Prologue,
-    what: impl Measure,
+/// The gradient of a segment after a prologue.
+struct Prepared<'s, 'a, T> {
+    segment: &'s Segment<'a, T>,
+    prologue: Prologue,
+    /// Whether an element that is not finite makes the measure NaN, even if clipping mends it.
     check: bool,
-) -> Vec<f64> {
-    let tier = isa::current();
-    let lengths: Vec<usize> = segments.iter().map(Segment::len).collect();
-    // Reading and squaring costs about a quarter of an AdamW step.
-    let cost = lengths.iter().sum::<usize>() / 4;
-    let join = |a, b| what.join(a, b);
-    reduce::blockwise(&lengths, cost, join, |owner, range| {
-        block(&segments[owner], range, prologue, what, check, tier)
-    })
 }
 
-fn block<T: Float>(
-    segment: &Segment<'_, T>,
-    range: Range<usize>,
-    prologue: &Prologue,
-    what: impl Measure,
-    check: bool,
-    tier: Tier,
-) -> f64 {
-    let Range { start, end } = range;
-    let n = end - start;
-    let mut scratch = Scratch::<T, 3>::new(reduce::BLOCK);
-    let [loaded, held, prepared] = scratch.arrays();
-    // SAFETY: the range is inside the segment, whose gradient is as long as its parameter, and while
-    // it is borrowed as shared nobody writes it: a step takes it by value.
-    let g = unsafe { segment.g.read_into(start, &mut loaded[..n], tier) };
-    if *prologue == Prologue::default() {
-        // A gradient that is not finite shows in what is measured.
-        return reduce::block(g, what, tier);
+impl<'s, 'a, T> Prepared<'s, 'a, T> {
+    fn new(segment: &'s Segment<'a, T>, prologue: Prologue, check: bool) -> Self {
+        Self {
+            segment,
+            prologue,
+            check,
+        }
     }
-    // SAFETY: as for the gradient, the range is inside and nobody writes a borrowed segment.
-    let p = unsafe { segment.p.read_into(start, &mut held[..n], tier) };
-    let out = &mut prepared[..n];
-    prologue.write(p, g, out, tier);
-    let infinite = if check {
-        let scale = prologue.scale.parts::<T>();
-        reduce::block(g, Infinite { scale }, tier)
-    } else {
-        0.0
-    };
-    reduce::block(out, what, tier) + infinite
+}
+
+impl<T: Float> Elements for Prepared<'_, '_, T> {
+    fn len(&self) -> usize {
+        self.segment.len()
+    }
+
+    fn block(&self, range: Range<usize>, what: impl Measure, tier: Tier) -> f64 {
+        let Self {
+            segment,
+            prologue,
+            check,
+        } = self;
+        if *prologue == Prologue::default() {
+            // A gradient that is not finite shows in what is measured.
+            return segment.g.block(range, what, tier);
+        }
+        let Range { start, end } = range;
+        let n = end - start;
+        let mut scratch = Scratch::<T, 3>::new(reduce::BLOCK);
+        let [loaded, held, prepared] = scratch.arrays();
+        // SAFETY: the range is inside the segment, whose gradient is as long as its parameter, and
+        // while it is borrowed as shared nobody writes it: a step takes it by value.
+        let g = unsafe { segment.g.read_into(start, &mut loaded[..n], tier) };
+        // SAFETY: as for the gradient, the range is inside and nobody writes a borrowed segment.
+        let p = unsafe { segment.p.read_into(start, &mut held[..n], tier) };
+        let out = &mut prepared[..n];
+        prologue.write(p, g, out, tier);
+        let infinite = if *check {
+            let scale = prologue.scale.parts::<T>();
+            reduce::block(g, Infinite { scale }, tier)
+        } else {
+            0.0
+        };
+        reduce::block(out, what, tier) + infinite
+    }
 }
 
 /// 0, or NaN where an element that is scaled is not finite.

@@ -5,10 +5,6 @@ use crate::numeric::float::Float;
 use crate::numeric::scale::ScaleFactor;
 use crate::ops::penalty::Penalty;
 
-/// Elements prepared at a time: 4 KiB of `f32`, which leaves room for the rule's arrays in L1. Under
-/// Miri small arrays have several, as with [`CHUNK`](crate::exec::pool::CHUNK).
-pub(crate) const TILE: usize = if cfg!(miri) { 256 } else { 1024 };
-
 /// `coefficient * clamp(scale * g + l1 sign(p) + 2 l2 p, clip_value) + weight_decay * p`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prologue {

@@ -257,8 +257,8 @@ pub(crate) struct Slices<'a, T, const S: usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::Rounding;
     use crate::storage::view::Raw;
+    use crate::storage::{Encoding, Rounding};
 
     #[test]
     #[should_panic(expected = "state can be written")]
@@ -307,8 +307,8 @@ mod tests {
         let starts = arrays.each_mut().map(|array| array.as_mut_ptr());
         // SAFETY: inside the arrays, through pointers to all of each; the two parts are apart.
         let view = |array: usize, at: usize| unsafe {
-            let part = std::ptr::slice_from_raw_parts_mut(starts[array].add(at), 3);
-            StorageView::from_raw(Raw::Native(part), Rounding::Nearest)
+            let part = Raw::new(Encoding::F64, starts[array].add(at).cast(), 3);
+            StorageView::from_raw(part, Rounding::Nearest)
         };
         let context = |step| StepContext {
             step,

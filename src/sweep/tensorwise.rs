@@ -4,10 +4,10 @@ use std::sync::Mutex;
 
 use crate::exec::isa::Tier;
 use crate::exec::pool::{self, CHUNK};
-use crate::exec::scratch::Scratch;
+use crate::exec::scratch::{Scratch, TILE};
 use crate::numeric::float::Float;
 use crate::storage::view::StorageView;
-use crate::sweep::prologue::{Prologue, TILE};
+use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::TensorRule;
 use crate::sweep::segment::{Segment, StepContext, rules, size};
 use crate::sweep::task::Driver;

@@ -5,10 +5,10 @@
 //! there. The loop in between is the one that also runs over the caller's memory.
 
 use crate::exec::isa::Tier;
-use crate::exec::scratch::Scratch;
+use crate::exec::scratch::{Scratch, TILE};
 use crate::numeric::float::Float;
 use crate::sweep::epilogue::Epilogue;
-use crate::sweep::prologue::{Prologue, TILE};
+use crate::sweep::prologue::Prologue;
 use crate::sweep::segment::{MAX_STATE, Segment, Slices};
 
 /// What a pass over a segment leaves changed.

@@ -5,14 +5,12 @@
 //! read from memory once; a larger one is cut into chunks, and all threads meet in between. The
 //! sums come from fixed blocks and a fixed tree: neither threads nor neighbours change a bit.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::CHUNK;
-use crate::exec::scratch::Scratch;
+use crate::exec::scratch::{Scratch, TILE};
 use crate::numeric::float::Float;
-use crate::reduce::{self, Squares, Sum};
-use crate::sweep::prologue::{Prologue, TILE};
+use crate::reduce::{self, Partials, Squares, Sum};
+use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::TwoPassRule;
 use crate::sweep::segment::{MAX_SCALARS, Segment, Slices, StepContext, rules};
 use crate::sweep::task::{Driver, Sums};
@@ -39,9 +37,9 @@ pub(crate) struct TwoPass<'a, T, R, const S: usize> {
     prologue: Prologue,
     /// The parts that the first phase takes, and those that are left for the second.
     parts: [Vec<Part>; 2],
-    /// The first block of each segment, and the sums of every block.
+    /// The first block of each segment, and the two sums of every block.
     starts: Vec<usize>,
-    blocks: Vec<[AtomicU64; 2]>,
+    blocks: Partials,
     /// What the second phase works by, per segment.
     ratios: Vec<f64>,
     scalars: Option<[f64; MAX_SCALARS]>,
@@ -87,9 +85,7 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
             prologue,
             parts: [first, second],
             starts,
-            blocks: std::iter::repeat_with(Default::default)
-                .take(blocks)
-                .collect(),
+            blocks: Partials::new(2 * blocks),
             scalars: None,
         }
     }
@@ -99,8 +95,8 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
         let start = self.starts[segment];
         let end = start + self.segments[segment].len().div_ceil(BLOCK);
         [0, 1].map(|k| {
-            let sum = |block: &[AtomicU64; 2]| f64::from_bits(block[k].load(Ordering::Relaxed));
-            reduce::tree(&self.blocks[start..end].iter().map(sum).collect::<Vec<_>>())
+            let sums = (start..end).map(|block| self.blocks.get(2 * block + k));
+            reduce::tree(&sums.collect::<Vec<_>>())
         })
     }
 
@@ -132,7 +128,7 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
                 } else {
                     reduce::block(&values[k][..n], Sum, tier)
                 };
-                self.blocks[index][k].store(sum.to_bits(), Ordering::Relaxed);
+                self.blocks.set(2 * index + k, sum);
             }
             index += 1;
         };

@@ -43,7 +43,7 @@ def get_total_norm(
     Parameters
     ----------
     grads : FlatBuffer, array, sequence or mapping
-        float32 or float64; None is passed over.
+        float32, float64, float16 or bfloat16, which may be mixed; None is passed over.
     norm_type : float, default 2.0
         The p of the p-norm, > 0; ``math.inf`` for the largest absolute value.
     error_if_nonfinite : bool, default False
@@ -52,7 +52,7 @@ def get_total_norm(
     Returns
     -------
     float
-        Accumulated in float64: finite for all finite float32 gradients.
+        Accumulated in float64: finite for all finite gradients in float32 or 16 bits.
 
     Raises
     ------
@@ -78,7 +78,8 @@ def clip_grads_with_norm_(grads: Gradients, max_norm: float, total_norm: float) 
     Parameters
     ----------
     grads : FlatBuffer, array, sequence or mapping
-        Scaled in place; nothing is written where the factor is 1 or the norm is not finite.
+        Scaled in place; nothing is written where the factor is 1 or the norm is not finite. Those
+        in 16 bits are scaled in float32 and rounded to nearest.
     max_norm : float
         > 0; infinity clips nothing.
     total_norm : float
@@ -115,7 +116,8 @@ def clip_grad_norm_(
     Parameters
     ----------
     grads : FlatBuffer, array, sequence or mapping
-        Scaled in place; nothing is written where the norm is small enough or not finite.
+        Scaled in place; nothing is written where the norm is small enough or not finite. Those in
+        16 bits are scaled in float32 and rounded to nearest.
     max_norm : float
         > 0; infinity only measures, read-only gradients too.
     norm_type : float, default 2.0
@@ -161,7 +163,7 @@ def clip_grad_value_(grads: Gradients, clip_value: float) -> None:
     grads : FlatBuffer, array, sequence or mapping
         Changed in place.
     clip_value : float
-        >= 0.
+        >= 0; in 16 bits the nearest number of the dtype.
 
     Examples
     --------

@@ -136,7 +136,9 @@ class GradScaler:
         opt : Optimizer
             Whose gradients they are.
         grads : FlatBuffer, array, sequence or mapping
-            As for its ``step``, float32 or float64. Infinities and NaNs among them are remembered.
+            As for its ``step``. Infinities and NaNs among them are remembered. Those in 16 bits are
+            divided in float32 and rounded to nearest: in float16 a quotient below 6e-8 becomes 0,
+            which `step` by scaled gradients avoids.
 
         Raises
         ------
@@ -155,12 +157,6 @@ class GradScaler:
         names = [name for group in opt.param_groups for name in group["param_names"]]
         params = [array for group in opt.param_groups for array in group["params"]]
         ordered = opt.in_order(grads)
-        for name, array in zip(names, ordered, strict=False):
-            if isinstance(array, np.ndarray) and array.dtype.name in ("float16", "bfloat16"):
-                raise TypeError(
-                    f"grads[{name!r}] is {array.dtype}, which would lose what the scale has saved; "
-                    "step takes it as it is"
-                )
         finite = math.isfinite(_core.total_norm(ordered, names, math.inf))
         unscaled = {id(opt): replace(progress, unscaled=True, found_inf=not finite)}
         _core.unscale(names, params, ordered, self._scale, [(self._progress.update, unscaled)])

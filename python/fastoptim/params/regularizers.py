@@ -41,7 +41,7 @@ class Regularizer(ABC):
         Parameters
         ----------
         params : FlatBuffer, array, sequence or mapping of arrays, or list of group dicts
-            float32 or float64.
+            float32, float64, float16 or bfloat16.
 
         Returns
         -------
@@ -65,9 +65,10 @@ class Regularizer(ABC):
         Parameters
         ----------
         params : FlatBuffer, array, sequence or mapping of arrays, or list of group dicts
-            float32 or float64.
+            float32, float64, float16 or bfloat16.
         grads : FlatBuffer, array, sequence or mapping
-            Gradients in the structure of the parameters, of the same dtypes, changed in place. A
+            Gradients in the structure of the parameters, changed in place: of their dtypes, or of
+            16 bits for float32. Those in 16 bits are added to in float32 and rounded to nearest. A
             parameter whose gradient is None is left out of the penalty, too.
 
         Returns
@@ -78,7 +79,7 @@ class Regularizer(ABC):
         Raises
         ------
         TypeError
-            A gradient has another dtype than its parameter, or is not a plain array.
+            A gradient has a dtype that does not go with its parameter, or is not a plain array.
         ValueError
             A wrong structure, shape or layout, memory that is shared, or gradients that are
             read-only. Nothing has changed then.

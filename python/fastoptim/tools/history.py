@@ -65,8 +65,8 @@ class History(Mapping[str, NDArray[np.float64]]):
             consistently after it.
         grads : FlatBuffer, array, sequence or mapping, optional
             Their global 2-norm, under ``"grad_norm"``, and that of each under ``"grad_norm/NAME"``
-            where they have names, or ``"grad_norm/0"``, ...: one pass over the gradients. None
-            among them counts as zero.
+            where they have names, or ``"grad_norm/0"``, ...: one pass over the gradients, of any
+            dtype that ``step`` takes. None among them counts as zero.
         **values : float
             Anything else, under its own name.
 
@@ -131,7 +131,7 @@ def _norms(grads: Gradients) -> dict[str, float]:
         named = dict(grads)
     else:
         named = {str(index): grad for index, grad in enumerate(grads)}
-    norms = {name: 0.0 if g is None else get_total_norm([g]) for name, g in named.items()}
+    norms = {name: 0.0 if g is None else get_total_norm({name: g}) for name, g in named.items()}
     # The squares of norms near the ends of the range of numbers have none; hypot minds that.
     total = math.hypot(*norms.values())
     return {"grad_norm": total} | {f"grad_norm/{name}": norm for name, norm in norms.items()}

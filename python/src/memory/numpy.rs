@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use fastoptim::storage::Half;
+use fastoptim::storage::{Encoding, Half};
 use numpy::npyffi::{
     NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject,
 };
@@ -16,17 +16,20 @@ use pyo3::types::PyType;
 /// The element types that kernels know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dtype {
-    F16,
-    BF16,
-    F32,
-    F64,
-    I8,
-    U8,
+    /// Numbers in one of the encodings of the core.
+    Number(Encoding),
     I32,
     I64,
 }
 
 impl Dtype {
+    pub(crate) const F16: Self = Self::Number(Encoding::Half(Half::F16));
+    pub(crate) const BF16: Self = Self::Number(Encoding::Half(Half::Bf16));
+    pub(crate) const F32: Self = Self::Number(Encoding::F32);
+    pub(crate) const F64: Self = Self::Number(Encoding::F64);
+    pub(crate) const I8: Self = Self::Number(Encoding::Signed);
+    pub(crate) const U8: Self = Self::Number(Encoding::Squares);
+
     /// What a dtype of NumPy is here, if it is one of these and of native byte order.
     pub(crate) fn of(descr: &Bound<'_, PyArrayDescr>) -> Option<Self> {
         let dtype = match (descr.kind(), descr.itemsize()) {
@@ -55,20 +58,20 @@ impl Dtype {
 
     pub(crate) fn size(self) -> usize {
         match self {
-            Self::I8 | Self::U8 => 1,
-            Self::F16 | Self::BF16 => 2,
-            Self::F32 | Self::I32 => 4,
-            Self::F64 | Self::I64 => 8,
+            Self::Number(encoding) => encoding.width(),
+            Self::I32 => 4,
+            Self::I64 => 8,
         }
     }
 
-    /// The 16-bit format that it is, if it is one.
-    pub(crate) fn half(self) -> Option<Half> {
-        match self {
-            Self::F16 => Some(Half::F16),
-            Self::BF16 => Some(Half::Bf16),
-            _ => None,
-        }
+    /// Whether it is one that parameters may have.
+    pub(crate) fn is_float(self) -> bool {
+        matches!(self, Self::F16 | Self::BF16 | Self::F32 | Self::F64)
+    }
+
+    /// Whether it is a 16-bit format.
+    pub(crate) fn is_half(self) -> bool {
+        matches!(self, Self::Number(Encoding::Half(_)))
     }
 
     /// What is computed in where numbers are kept like this.
@@ -84,12 +87,7 @@ impl Dtype {
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::F16 => "float16",
-            Self::BF16 => "bfloat16",
-            Self::F32 => "float32",
-            Self::F64 => "float64",
-            Self::I8 => "int8",
-            Self::U8 => "uint8",
+            Self::Number(encoding) => encoding.name(),
             Self::I32 => "int32",
             Self::I64 => "int64",
         })
@@ -120,8 +118,8 @@ impl<'py> Array<'py> {
         let descr = array.dtype();
         let dtype = Dtype::of(&descr).ok_or_else(|| {
             PyTypeError::new_err(format!(
-                "{name} must be float32 or float64 (class indices int32 or int64) of native byte \
-                 order, got {descr}"
+                "{name} must be float32, float64, float16 or bfloat16 (class indices int32 or int64) \
+                 of native byte order, got {descr}"
             ))
         })?;
         // SAFETY: the object is an ndarray, and the interpreter is attached.
@@ -227,7 +225,7 @@ macro_rules! with_float {
 }
 pub(crate) use with_float;
 
-/// An array of a type that parameters and gradients may have.
+/// An array of a type that is computed in.
 pub(crate) fn floats<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Array<'py>> {
     let array = Array::new(name, object)?;
     if matches!(array.dtype, Dtype::F32 | Dtype::F64) {
@@ -239,13 +237,10 @@ pub(crate) fn floats<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Ar
     )))
 }
 
-/// An array of a type that parameters of an optimizer may have.
+/// An array of a type that parameters and gradients may have.
 pub(crate) fn numbers<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Array<'py>> {
     let array = Array::new(name, object)?;
-    if matches!(
-        array.dtype,
-        Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64
-    ) {
+    if array.dtype.is_float() {
         return Ok(array);
     }
     Err(PyTypeError::new_err(format!(

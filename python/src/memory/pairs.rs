@@ -88,7 +88,7 @@ impl<'py> Pairs<'py> {
                 continue;
             }
             let b = Array::new(&label[1], b)?;
-            let narrower = a.dtype == Dtype::F32 && b.dtype.half().is_some();
+            let narrower = a.dtype == Dtype::F32 && b.dtype.is_half();
             let mixed = matches!(dtypes, Dtypes::Narrower | Dtypes::Gradients);
             let dtype = if mixed && narrower { b.dtype } else { a.dtype };
             b.require_match(&label[1], dtype, &a.shape)?;

@@ -1,11 +1,9 @@
 //! What the wrappers around an optimizer, the random searches and the benchmarks do to whole
 //! arrays.
 
-use fastoptim::numeric::float::Float;
 use fastoptim::ops;
 use fastoptim::ops::normal::{self, Draw};
 use fastoptim::ops::sam;
-use fastoptim::storage::view::StorageView;
 use fastoptim::storage::{Noise, Rounding};
 use fastoptim::sweep::segment::MAX_STATE;
 use pyo3::exceptions::PyValueError;
@@ -59,7 +57,7 @@ fn sam_norm(
     for (p, g) in &pairs.arrays {
         sum += with_float!(p.dtype.arithmetic(), T => {
             // SAFETY: checked, alive in this frame, and registered.
-            let (p, g) = unsafe { (read::<T>(p), read(g)) };
+            let (p, g) = unsafe { (view::read_array::<T>(p), view::read_array(g)) };
             py.detach(|| sam::squares(&p, &g, adaptive))
         });
     }
@@ -102,22 +100,12 @@ fn sam_perturb(
             // SAFETY: checked, disjoint, alive in this frame, and registered.
             let (p, g) = unsafe {
                 let p = view::written::<T>(p.dtype, Address(p.data), p.len, || rounding);
-                (p, read(g))
+                (p, view::read_array(g))
             };
             py.detach(|| sam::perturb(p, &g, factor, adaptive));
         });
     }
     then.map_or(Ok(()), |then| then.run())
-}
-
-/// The numbers of an array, to be read alone.
-///
-/// # Safety
-/// As for `Array::slice`, and `T` is what its dtype is computed in.
-unsafe fn read<'a, T: Float>(array: &Array<'_>) -> StorageView<'a, T> {
-    // SAFETY: `Array::new` checked the layout; by this function's contract `T` is the type that it
-    // is computed in, the array outlives `'a`, and nobody writes it.
-    unsafe { view::read(array.dtype, Address(array.data), array.len) }
 }
 
 /// Swaps the elements of two sequences of arrays of the same shapes; `label` and `names` are what
@@ -185,9 +173,11 @@ fn lerp(
         let of_dtype = pairs.arrays.iter().filter(|(a, _)| a.dtype == dtype);
         with_float!(dtype, T => {
             // SAFETY: checked, disjoint, alive in this frame, and registered.
-            let view = of_dtype.map(|(a, x)| unsafe { (a.slice_mut::<T>(), read(x)) });
-            let view: Vec<_> = view.collect();
-            py.detach(|| ops::lerp::lerp(view, weight));
+            let pair = |(a, x): &(Array<'_>, Array<'_>)| unsafe {
+                (view::written_array::<T>(a), view::read_array::<T>(x))
+            };
+            let pairs: Vec<_> = of_dtype.map(pair).collect();
+            py.detach(|| ops::lerp::lerp(pairs, weight));
         });
     }
     then.map_or(Ok(()), |then| then.run())
@@ -215,7 +205,7 @@ fn add_normal(
         let draw = Draw { seed, draw, array };
         with_float!(p.dtype, T => {
             // SAFETY: checked, disjoint, alive in this frame, and registered.
-            let p = unsafe { p.slice_mut::<T>() };
+            let p = unsafe { view::written_array::<T>(p) };
             py.detach(|| normal::add_normal(p, scale, draw));
         });
     }

@@ -1,15 +1,17 @@
 //! Norms and clipping of sequences of arrays.
 
 use fastoptim::numeric::scale::ScaleFactor;
-use fastoptim::ops::clip::{self, Array as Read, ArrayMut as Write};
+use fastoptim::ops::clip;
+use fastoptim::storage::precision::AnyView;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::memory::inflight;
 use crate::memory::items::Items;
-use crate::memory::numpy::{Array, Dtype, check_disjoint, floats};
+use crate::memory::numpy::{Array, check_disjoint, numbers};
 use crate::memory::pairs::{Dtypes, Pairs, Side};
+use crate::memory::view;
 use crate::runtime::commit::Then;
 
 /// The arrays that are there, named in errors by `names` or by their place.
@@ -27,7 +29,7 @@ fn arrays<'py>(
             Some(name) => format!("grads[{name:?}]"),
             None => format!("grads[{index}]"),
         };
-        let array = floats(&name, grad)?;
+        let array = numbers(&name, grad)?;
         if written {
             array.require_writable(&name)?;
         }
@@ -52,25 +54,15 @@ fn enter(arrays: &[Array<'_>], written: bool) -> PyResult<inflight::Guard> {
     }
 }
 
-fn readable<'a>(arrays: &[Array<'_>]) -> Vec<Read<'a>> {
+fn readable<'a>(arrays: &[Array<'_>]) -> Vec<AnyView<'a>> {
     // SAFETY: checked, kept alive by the caller's frame, and registered while in use.
-    let read = |array: &Array<'_>| unsafe {
-        match array.dtype {
-            Dtype::F32 => Read::F32(array.slice()),
-            _ => Read::F64(array.slice()),
-        }
-    };
+    let read = |array| unsafe { view::any_read(array) };
     arrays.iter().map(read).collect()
 }
 
-fn writable<'a>(arrays: &[Array<'_>]) -> Vec<Write<'a>> {
+fn writable<'a>(arrays: &[Array<'_>]) -> Vec<AnyView<'a>> {
     // SAFETY: as above, disjoint and registered as written.
-    let write = |array: &Array<'_>| unsafe {
-        match array.dtype {
-            Dtype::F32 => Write::F32(array.slice_mut()),
-            _ => Write::F64(array.slice_mut()),
-        }
-    };
+    let write = |array| unsafe { view::any_written(array) };
     arrays.iter().map(write).collect()
 }
 
@@ -146,7 +138,7 @@ fn unscale(
     then: Option<Then<'_>>,
 ) -> PyResult<()> {
     let pairs = Pairs::new(
-        Dtypes::Full,
+        Dtypes::Gradients,
         Some(&names),
         Side::read("params", &params),
         Side::written("grads", &grads),

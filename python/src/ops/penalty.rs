@@ -1,14 +1,14 @@
 //! Penalties on the size of the parameters.
 
-use fastoptim::ops::clip::Array as Read;
-use fastoptim::ops::penalty::{Pair, Penalty};
+use fastoptim::ops::penalty::Penalty;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::memory::inflight;
 use crate::memory::items::Items;
-use crate::memory::numpy::{Array, Dtype, floats};
+use crate::memory::numpy::{Array, numbers};
 use crate::memory::pairs::{Dtypes, Pairs, Side};
+use crate::memory::view;
 
 /// The penalty on the arrays.
 #[pyfunction]
@@ -28,16 +28,11 @@ fn penalty(
     }
     let mut arrays = Vec::with_capacity(params.len());
     for (name, p) in names.iter().zip(params.iter()) {
-        arrays.push(floats(&format!("params[{name:?}]"), p)?);
+        arrays.push(numbers(&format!("params[{name:?}]"), p)?);
     }
     let _guard = inflight::enter(Vec::new(), arrays.iter().map(Array::range).collect())?;
     // SAFETY: checked, alive in this frame, and registered.
-    let read = |array: &Array<'_>| unsafe {
-        match array.dtype {
-            Dtype::F32 => Read::F32(array.slice()),
-            _ => Read::F64(array.slice()),
-        }
-    };
+    let read = |array| unsafe { view::any_read(array) };
     let read: Vec<_> = arrays.iter().map(read).collect();
     Ok(py.detach(|| Penalty { l1, l2 }.value(&read)))
 }
@@ -54,19 +49,14 @@ fn add_penalty(
     l2: f64,
 ) -> PyResult<f64> {
     let pairs = Pairs::new(
-        Dtypes::Full,
+        Dtypes::Gradients,
         Some(&names),
         Side::read("params", &params),
         Side::written("grads", &grads),
     )?;
     let _guard = pairs.enter()?;
     // SAFETY: checked, disjoint, alive in this frame, and registered.
-    let pair = |(p, g): &(Array<'_>, Array<'_>)| unsafe {
-        match p.dtype {
-            Dtype::F32 => Pair::F32(p.slice(), g.slice_mut()),
-            _ => Pair::F64(p.slice(), g.slice_mut()),
-        }
-    };
+    let pair = |(p, g): &(Array<'_>, Array<'_>)| unsafe { view::any_pair(p, g) };
     let mut pairs: Vec<_> = pairs.arrays.iter().map(pair).collect();
     Ok(py.detach(|| Penalty { l1, l2 }.add_gradient(&mut pairs)))
 }

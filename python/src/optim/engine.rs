@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use fastoptim::optim::Kind;
 use fastoptim::optim::schedule_free::blend;
-use fastoptim::storage::Rounding;
+use fastoptim::storage::{Encoding, Rounding};
 use pyo3::exceptions::{
     PyFloatingPointError, PyIndexError, PyRuntimeError, PyTypeError, PyValueError,
 };
@@ -88,16 +88,13 @@ impl Engine {
             let message = format!("{name} must be {words}, got {got:?}");
             Err(PyValueError::new_err(message))
         };
-        let moments = match state_dtype {
-            None => None,
-            Some("float32") => Some(Dtype::F32),
-            Some("bfloat16") => Some(Dtype::BF16),
-            Some("int8") => Some(Dtype::I8),
-            Some(got) => {
-                let words = "'float32', 'bfloat16', 'int8' or None";
-                return refuse("state_dtype", words, got);
-            }
-        };
+        let named = |name| Encoding::MOMENTS.into_iter().find(|it| it.name() == name);
+        let moments = state_dtype.and_then(named);
+        if let (None, Some(got)) = (moments, state_dtype) {
+            let words = Encoding::MOMENTS.map(|it| format!("'{}'", it.name()));
+            let words = format!("{} or None", words.join(", "));
+            return refuse("state_dtype", &words, got);
+        }
         let stochastic = match rounding {
             "stochastic" => true,
             "nearest" => false,
@@ -112,8 +109,9 @@ impl Engine {
         let seed = index.extract::<u64>().map_err(|_| {
             PyValueError::new_err(format!("seed must be >= 0 and fit 64 bits, got {seed}"))
         })?;
-        if moments == Some(Dtype::BF16) {
-            py.import("ml_dtypes")?;
+        if let Some(encoding) = moments {
+            // What is not NumPy's own is imported now, before a step needs it.
+            Dtype::Number(encoding).descr(py)?;
         }
         Ok(Self(Exclusive::new(Inner {
             keys: Keys::new(py, kind),

@@ -5,7 +5,7 @@ use std::ops::Range;
 use fastoptim::numeric::float::Float;
 use fastoptim::optim::{Moment, moment};
 use fastoptim::storage::view::{Raw, StorageView};
-use fastoptim::storage::{BLOCK, Noise, Rounding};
+use fastoptim::storage::{Encoding, Noise, Rounding};
 use fastoptim::sweep::segment::MAX_SCALARS;
 use numpy::PyUntypedArray;
 use pyo3::exceptions::PyValueError;
@@ -17,8 +17,8 @@ use crate::memory::view::{self, elements};
 
 /// How an optimizer keeps its moments, and how it rounds what is kept in fewer bits.
 pub(crate) struct Storage {
-    /// The dtype of the moments; that of the arithmetic where none is asked for.
-    pub(crate) moments: Option<Dtype>,
+    /// The encoding of the moments; that of the arithmetic where none is asked for.
+    pub(crate) moments: Option<Encoding>,
     pub(crate) stochastic: bool,
     pub(crate) seed: u64,
 }
@@ -28,8 +28,8 @@ impl Storage {
     /// for, all else (iterates, step sizes, sums that only grow) as it is computed in.
     pub(crate) fn of(&self, name: &str, parameter: Dtype) -> Dtype {
         match (self.moments, moment(name)) {
-            (Some(Dtype::I8), Some(Moment::Square)) => Dtype::U8,
-            (Some(dtype), Some(_)) => dtype,
+            (Some(encoding), Some(Moment::Square)) => Dtype::Number(encoding.of_squares()),
+            (Some(encoding), Some(_)) => Dtype::Number(encoding),
             _ => parameter.arithmetic(),
         }
     }
@@ -123,28 +123,15 @@ impl Slot {
             "max_exp_avg_sq" => Rounding::Nearest,
             _ => rounding(),
         };
-        let scales = || {
-            let scales = self.scales.as_ref();
-            scales.map_or(elements(data, 0), |scales| {
-                elements(scales.data, scales.len)
-            })
-        };
-        let (raw, rounding) = match dtype {
-            Dtype::F32 => (Raw::Single(elements(data, len)), Rounding::Nearest),
-            Dtype::I8 => (Raw::Signed(elements(data, len), scales()), rounding()),
-            Dtype::U8 => (Raw::Squares(elements(data, len), scales()), rounding()),
-            // SAFETY: the dtype is that of the array; that it is alive and nobody else has it is this
-            // function's contract.
-            dtype => return unsafe { view::written(dtype, data, len, rounding) },
-        };
-        // SAFETY: as for `written`, and the scales are a slot's own as its numbers are.
-        unsafe { StorageView::from_raw(raw, rounding) }
+        let encoding = view::encoding(dtype);
+        let mut raw = Raw::new(encoding, data.0, len);
+        if let Some(scales) = &self.scales {
+            raw = raw.with_scales(elements(scales.data, scales.len));
+        }
+        // SAFETY: the dtype is that of the array; that it is alive and nobody else has it, nor its
+        // scales, is this function's contract.
+        unsafe { StorageView::from_raw(raw, view::rounding_of(encoding, rounding)) }
     }
-}
-
-/// The scales of an array of this many numbers.
-pub(crate) fn scale_count(len: usize) -> usize {
-    len.div_ceil(BLOCK)
 }
 
 pub(crate) struct Parameter {

@@ -14,8 +14,9 @@ use crate::memory::inflight::{self, Ranges};
 use crate::memory::items::Items;
 use crate::memory::numpy::Dtype;
 use crate::memory::slab::Slab;
+use crate::memory::view;
 use crate::optim::group::Group;
-use crate::optim::parameter::{Parameter, Piece, Slot, scale_count};
+use crate::optim::parameter::{Parameter, Piece, Slot};
 
 /// The state of one parameter as a copy: its steps, its numbers and its arrays by name.
 pub(super) type Saved<'py> = (
@@ -126,13 +127,13 @@ impl Inner {
             let method = &self.groups[parameter.group].method;
             let shape = method.state_shape(name, &layout.shape);
             let dtype = self.storage.of(name, layout.dtype);
-            let scales = scale_count(shape.iter().product());
+            let scales = scales(dtype, &shape);
             wanted.push(Wanted {
                 label: name.to_owned(),
                 dtype,
                 shape,
             });
-            if is_scaled(dtype) {
+            if let Some(scales) = scales {
                 wanted.push(Wanted {
                     label: scale_name(name),
                     dtype: Dtype::F32,
@@ -145,11 +146,7 @@ impl Inner {
             let Some(numbers) = pieces.next() else {
                 break;
             };
-            let scales = if is_scaled(numbers.dtype) {
-                pieces.next()
-            } else {
-                None
-            };
+            let scales = scales(numbers.dtype, &numbers.shape).and_then(|_| pieces.next());
             self.parameters[index].slots.push(Slot {
                 name,
                 numbers,
@@ -252,11 +249,11 @@ impl Inner {
             for (name, needed) in all.chain(others.map(|name| (*name, false))) {
                 let shape = method.state_shape(name, &layout.shape);
                 let dtype = self.storage.of(name, layout.dtype);
-                let scales = scale_count(shape.iter().product());
+                let scales = scales(dtype, &shape);
                 // Momentum may be switched on at any step.
                 let needed = needed && name != "momentum_buffer";
                 arrays.push((name.to_owned(), dtype.to_string(), shape, needed));
-                if is_scaled(dtype) {
+                if let Some(scales) = scales {
                     let dtype = Dtype::F32.to_string();
                     arrays.push((scale_name(name), dtype, vec![scales], needed));
                 }
@@ -354,6 +351,9 @@ fn fitting<'a, 'py>(
     )))
 }
 
-fn is_scaled(dtype: Dtype) -> bool {
-    matches!(dtype, Dtype::I8 | Dtype::U8)
+/// How many scales an array of this dtype and shape has beside its numbers, if it has some.
+fn scales(dtype: Dtype, shape: &[usize]) -> Option<usize> {
+    let encoding = view::encoding(dtype);
+    let count = encoding.scales(shape.iter().product());
+    encoding.is_scaled().then_some(count)
 }

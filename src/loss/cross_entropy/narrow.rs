@@ -7,10 +7,10 @@ use super::distribution::{Distribution, Pivot};
 use super::wide::{log_of_sum, pivot_gradient};
 use super::{Focus, Rows};
 use crate::exec::scratch::Scratch;
-use crate::loss::driver::pointwise;
 use crate::loss::driver::rowwise::{self, GROUP};
 use crate::loss::weigh;
 use crate::numeric::math::Math;
+use crate::reduce;
 
 #[derive(Clone, Copy)]
 pub(super) struct Narrow<'a, T, D, F>(pub(super) Rows<'a, T, D, F>);
@@ -157,6 +157,6 @@ impl<T: Math, D: Distribution<T>, F: Focus> rowwise::Rows for Narrow<'_, T, D, F
             }
             first += GROUP;
         }
-        pointwise::sum(lanes)
+        reduce::sum(lanes)
     }
 }

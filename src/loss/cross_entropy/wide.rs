@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use super::distribution::{Distribution, Pivot};
 use super::{Focus, Rows};
-use crate::loss::driver::{pointwise, rowwise};
+use crate::loss::driver::rowwise;
 use crate::loss::weigh;
 use crate::numeric::math::Math;
+use crate::reduce;
 
 /// 64 lanes of `f32` fill four AVX-512 registers.
 pub(super) const LANES: usize = 64;
@@ -64,18 +65,7 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
                 lanes[i] = if x[i] > lanes[i] { x[i] } else { lanes[i] };
             }
         }
-        let mut width = LANES / 2;
-        while width > 0 {
-            for i in 0..width {
-                lanes[i] = if lanes[i + width] > lanes[i] {
-                    lanes[i + width]
-                } else {
-                    lanes[i]
-                };
-            }
-            width /= 2;
-        }
-        lanes[0]
+        reduce::halve(lanes, |a, b| if b > a { b } else { a })
     }
 
     /// The starts of pieces that cover a row. The last one overlaps the one before, so that all are
@@ -227,7 +217,7 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
                 widen(&mut dot, &sums.dot);
             }
         }
-        let (others, rest) = (pointwise::sum(exp), pointwise::sum(q));
+        let (others, rest) = (reduce::sum(exp), reduce::sum(q));
         let pivot_q = distribution.at(row, pivot).to_f64() + distribution.extra(row);
         let pivot_e = pivot_d.exp_nonpositive().to_f64();
         let (total, mass) = (others + pivot_e, rest + pivot_q);
@@ -274,7 +264,7 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
             pivot_q * pivot_d
         };
         let log = log_of_sum(others, pivot_e);
-        weigh(factor, mass * log - pointwise::sum(dot) - pivot_term)
+        weigh(factor, mass * log - reduce::sum(dot) - pivot_term)
     }
 }
 

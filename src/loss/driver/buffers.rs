@@ -332,30 +332,3 @@ pub(crate) fn piece<T: Float, const N: usize>(from: &[T], start: usize, n: usize
     // SAFETY: `from` has n elements, and n <= N.
     unsafe { load(from.as_ptr(), n, T::ZERO) }
 }
-
-/// Results of blocks, each written by the task that computed it.
-pub(crate) struct Partials(Vec<std::sync::atomic::AtomicU64>);
-
-impl Partials {
-    pub(crate) fn new(blocks: usize) -> Self {
-        Self(
-            (0..blocks)
-                .map(|_| std::sync::atomic::AtomicU64::new(0))
-                .collect(),
-        )
-    }
-
-    pub(crate) fn set(&self, block: usize, sum: f64) {
-        self.0[block].store(sum.to_bits(), std::sync::atomic::Ordering::Relaxed);
-    }
-
-    /// All of them in one, by the fixed tree.
-    pub(crate) fn total(self) -> f64 {
-        let sums: Vec<f64> = self
-            .0
-            .into_iter()
-            .map(|x| f64::from_bits(x.into_inner()))
-            .collect();
-        crate::reduce::tree(&sums)
-    }
-}

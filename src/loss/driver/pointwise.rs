@@ -6,9 +6,9 @@
 use crate::error::Result;
 use crate::exec::isa::{self, Kernel};
 use crate::exec::pool;
-use crate::loss::{Buffers, Input, Partials, Reduction, piece};
+use crate::loss::{Buffers, Input, Reduction, piece};
 use crate::numeric::float::Float;
-use crate::reduce::VECTOR;
+use crate::reduce::{self, Partials, VECTOR};
 
 /// A loss of one element at a time.
 pub trait Pointwise<T: Float>: Copy + Send + Sync {
@@ -120,21 +120,8 @@ impl<T: Float, L: Piecewise<T>> Kernel for Block<'_, T, L> {
         for i in 0..LANES {
             lanes[i] = sums[i / VECTOR][i % VECTOR];
         }
-        sum(lanes)
+        reduce::sum(lanes)
     }
-}
-
-/// Lanes in one, by halves.
-#[inline(always)]
-pub(crate) fn sum<const N: usize>(mut lanes: [f64; N]) -> f64 {
-    let mut width = N / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
 }
 
 /// The value of a loss under `reduction` (0 for [`Reduction::None`]), and its gradient times

@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 use crate::exec::isa::{self, Kernel};
 use crate::exec::pool;
-use crate::loss::Partials;
+use crate::reduce::Partials;
 
 /// Elements per block, about: 16 KiB of `f32`. Under Miri small arrays have several, as with
 /// [`pool::CHUNK`].

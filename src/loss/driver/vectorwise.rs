@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::loss::driver::rowwise;
 use crate::loss::{Buffers, Input, Reduction, several};
 use crate::numeric::float::Float;
+use crate::reduce;
 
 /// What the terms of a row add up to.
 pub trait Total: Copy + Send + Sync {
@@ -151,7 +152,7 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> Rows<'_, T, L, 
         }
         let mut totals = [L::Total::ZERO; K];
         for k in 0..K {
-            totals[k] = join(lanes[k]);
+            totals[k] = reduce::halve(lanes[k], L::Total::join);
         }
         let (value, slope) = self.loss.value(row, totals);
         if self.buffers[0].has_gradient() {
@@ -168,19 +169,6 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> Rows<'_, T, L, 
         }
         value
     }
-}
-
-/// Lanes in one, by halves.
-#[inline(always)]
-fn join<S: Total>(mut lanes: [S; LANES]) -> S {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] = lanes[i].join(lanes[i + width]);
-        }
-        width /= 2;
-    }
-    lanes[0]
 }
 
 impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> rowwise::Rows
