@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastoptim import _core
+from fastoptim._checks import integer, non_negative
 from fastoptim.params.flat_buffer import FlatBuffer
 from fastoptim.params.structure import Array, Arrays, named_arrays
 
@@ -17,13 +18,6 @@ class _Search:
     _local: bool
 
     def __init__(self, params: Arrays, scale: float = 1e-3, seed: int = 0) -> None:
-        scale = float(scale)
-        if not (math.isfinite(scale) and scale >= 0):
-            raise ValueError(f"scale must be finite and >= 0, got {scale}")
-        if not isinstance(seed, int) or isinstance(seed, bool):
-            raise TypeError(f"seed must be an integer, got {seed!r}")
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"seed must be in [0, 2**64), got {seed}")
         self.params = params
         self.scale = scale
         self.seed = seed
@@ -33,9 +27,31 @@ class _Search:
             self._arrays: list[Array] = [params.flat]
         else:
             _, self._arrays = named_arrays(params)
+        if not self._arrays:
+            raise ValueError("params is empty")
         # With a scale of 0 it checks the arrays and changes nothing.
-        _core.add_normal(self._arrays, 0.0, seed, 0)
+        _core.add_normal(self._arrays, 0.0, self.seed, 0)
         self._saved = [array.copy() for array in self._arrays]
+
+    @property
+    def scale(self) -> float:
+        """The standard deviation of the draws; it may be changed between steps."""
+        return self._scale
+
+    @scale.setter
+    def scale(self, scale: float) -> None:
+        self._scale = non_negative("scale", scale)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the draws."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        if isinstance(seed, bool):
+            raise TypeError(f"seed must be an integer, got {seed!r}")
+        self._seed = integer("seed", seed, unsigned=True)
 
     def step(self, objective: Callable[[Any], float]) -> float:
         """Try one draw and keep it if it is better.

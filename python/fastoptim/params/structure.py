@@ -81,6 +81,9 @@ def chosen_names(chosen: Any, names: list[str]) -> tuple[str, ...]:
         raise TypeError(f"param_names must be strings, got {chosen!r}")
     if len(chosen) != len(names):
         raise ValueError(f"param_names has {len(chosen)} names for {len(names)} parameters")
+    if len(set(chosen)) < len(chosen):
+        twice = sorted({name for name in chosen if list(chosen).count(name) > 1})
+        raise ValueError(f"param_names must be different names, got {twice} more than once")
     return tuple(chosen)
 
 

@@ -88,3 +88,9 @@ def seconds(count: int) -> float:
 def test_a_step_takes_time_in_proportion_to_its_groups() -> None:
     # Four times as long; sixteen times if each group looked at all of the others.
     assert seconds(1000) < 9 * seconds(250)
+
+
+def test_a_name_twice_in_one_group_is_refused() -> None:
+    group = {"params": [np.ones(2), np.ones(3)], "param_names": ["a", "a"]}
+    with pytest.raises(ValueError, match=r"param_names must be different names, got \['a'\]"):
+        fo.SGD([group])

@@ -75,6 +75,10 @@ def test_nan_is_never_better_and_errors_restore(cls: Any) -> None:
         ({"scale": math.nan}, ValueError),
         ({"seed": -1}, ValueError),
         ({"seed": 1.5}, TypeError),
+        ({"seed": True}, TypeError),
+        ({"seed": 2**64}, ValueError),
+        ({"scale": "1"}, TypeError),
+        ({"params": []}, ValueError),
         ({"params": [np.ones(2, "i4")]}, TypeError),
         ({"params": [np.ones((4, 4))[:, ::2]]}, ValueError),
     ],
@@ -82,3 +86,22 @@ def test_nan_is_never_better_and_errors_restore(cls: Any) -> None:
 def test_bad_arguments(arguments: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         fo.RandomSearch(**{"params": np.ones(2), **arguments})
+
+
+@pytest.mark.parametrize("cls", SEARCHES)
+def test_integers_of_any_type_are_seeds(cls: Any) -> None:
+    assert cls(np.ones(2), seed=np.int64(3)).seed == 3
+    assert cls(np.ones(2), seed=2**64 - 1).seed == 2**64 - 1
+
+
+@pytest.mark.parametrize("cls", SEARCHES)
+def test_attributes_that_are_set_later_are_checked(cls: Any) -> None:
+    search = cls(np.ones(2), scale=0.5)
+    for name, value, error in [
+        ("scale", -1.0, ValueError),
+        ("scale", "1", TypeError),
+        ("seed", -1, ValueError),
+    ]:
+        with pytest.raises(error, match=name):
+            setattr(search, name, value)
+    assert (search.scale, search.seed) == (0.5, 0)
