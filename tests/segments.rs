@@ -3,7 +3,7 @@
 #[expect(dead_code, reason = "other tests run them")]
 mod cases;
 
-use fastoptim::optim::Method;
+use fastoptim::optim::{Method, StateSpec};
 use fastoptim::sweep::prologue::Prologue;
 use fastoptim::sweep::segment::{Segment, StepContext};
 use fastoptim::sweep::task;
@@ -77,7 +77,7 @@ fn context(method: &Method, step: u64, fresh: bool) -> StepContext {
 fn a_loop_runs_across_segments_only_where_all_of_them_go_on() {
     for method in cases::methods() {
         let states = method.state(1);
-        let flat = |name: &&str| method.state_shape(name, &[N]) == [N];
+        let flat = |spec: &StateSpec| method.state_shape(spec.name, &[N]) == [N];
         if method.check_shape(&[N]).is_err() || !states.iter().all(flat) {
             continue;
         }

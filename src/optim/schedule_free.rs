@@ -8,7 +8,7 @@
 //! p is the point y at which gradients are taken; z starts as p. The averaged iterate is
 //! `x = (p - (1 - b1) z) / b1`: [`blend`] goes from one to the other.
 
-use super::moments::correction;
+use super::moments::{EXP_AVG_SQ, correction};
 use crate::exec::isa::{self, Kernel};
 use crate::exec::pool::{self, CHUNK};
 use crate::exec::scratch::Scratch;
@@ -18,6 +18,7 @@ use crate::storage::view::StorageView;
 use crate::sweep::prologue::TILE;
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
 use crate::sweep::segment::{MAX_SCALARS, StepContext};
+use crate::sweep::state::StateSpec;
 
 /// What both have beside the direction u.
 struct Schedule {
@@ -75,6 +76,9 @@ impl Schedule {
         }
     }
 }
+
+/// The sequence that gradients move by whole steps.
+const Z: StateSpec = StateSpec::iterate("z");
 
 const SCALARS: [(&str, f64); 2] = [("weight_sum", 0.0), ("lr_max", 0.0)];
 
@@ -149,7 +153,7 @@ impl Optimizer for ScheduleFreeSGD {
 struct Sgd<T>(Interpolate<T>);
 
 impl<T: Float> Rule<T, 1> for Sgd<T> {
-    const STATE: [&'static str; 1] = ["z"];
+    const STATE: [StateSpec; 1] = [Z];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [z]: [T; 1]) -> (T, [T; 1]) {
@@ -226,7 +230,7 @@ struct Adam<T> {
 }
 
 impl<T: Float> Rule<T, 2> for Adam<T> {
-    const STATE: [&'static str; 2] = ["z", "exp_avg_sq"];
+    const STATE: [StateSpec; 2] = [Z, EXP_AVG_SQ];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [z, v]: [T; 2]) -> (T, [T; 2]) {

@@ -7,6 +7,7 @@ pub mod norm;
 pub mod prologue;
 pub(crate) mod rule;
 pub mod segment;
+pub(crate) mod state;
 pub mod stream;
 pub mod task;
 pub(crate) mod tensorwise;

@@ -2,7 +2,7 @@
 
 use fastoptim::numeric::float::Float;
 use fastoptim::optim::hyper::{self, Spec, Value};
-use fastoptim::optim::{Kind, Method};
+use fastoptim::optim::{Kind, Method, StateSpec};
 use fastoptim::sweep::prologue::Prologue;
 use fastoptim::sweep::segment::{Segment, StepContext};
 use fastoptim::sweep::task;
@@ -104,9 +104,9 @@ pub(crate) fn run<T: Float>(method: &Method, lengths: &[usize], prologue: Prolog
     let shapes: Vec<_> = lengths.iter().map(|&n| shape(method, n)).collect();
     let mut p = cast(numbers(n, 1));
     let zeros = |shape: &Vec<usize>| -> Vec<Vec<T>> {
-        let names = method.state(shape.len()).iter();
-        let size = |name: &&str| method.state_shape(name, shape).iter().product();
-        names.map(|name| vec![T::ZERO; size(name)]).collect()
+        let specs = method.state(shape.len()).iter();
+        let size = |spec: &StateSpec| method.state_shape(spec.name, shape).iter().product();
+        specs.map(|spec| vec![T::ZERO; size(spec)]).collect()
     };
     let mut states: Vec<_> = shapes.iter().map(zeros).collect();
     let initial = method.scalars();

@@ -1,6 +1,6 @@
 //! Parameters in 16 bits, with moments in 8, and all that may follow a step.
 
-use fastoptim::optim::{Method, Moment, moment};
+use fastoptim::optim::{Method, Role, StateSpec};
 use fastoptim::storage::view::StorageView;
 use fastoptim::storage::{BLOCK, Half, Noise, Rounding};
 use fastoptim::sweep::epilogue::Epilogue;
@@ -18,12 +18,12 @@ enum State {
 }
 
 impl State {
-    fn new(name: &str, len: usize) -> Self {
+    fn new(spec: &StateSpec, len: usize) -> Self {
         let scales = vec![0.0; len.div_ceil(BLOCK)];
-        match moment(name) {
-            Some(Moment::Signed) => Self::Signed(vec![0; len], scales),
-            Some(Moment::Square) => Self::Squares(vec![0; len], scales),
-            None => Self::Single(vec![0.0; len]),
+        match spec.role {
+            Role::FirstMoment => Self::Signed(vec![0; len], scales),
+            Role::SecondMoment => Self::Squares(vec![0; len], scales),
+            Role::Iterate | Role::Other => Self::Single(vec![0.0; len]),
         }
     }
 
@@ -69,8 +69,8 @@ struct Parameter {
 impl Parameter {
     fn new(method: &Method, index: usize, n: usize) -> Self {
         let shape = shape(method, n);
-        let names = method.state(shape.len()).iter();
-        let size = |name: &&str| method.state_shape(name, &shape).iter().product();
+        let specs = method.state(shape.len()).iter();
+        let size = |spec: &StateSpec| method.state_shape(spec.name, &shape).iter().product();
         let initial = method.scalars();
         Self {
             index,
@@ -78,7 +78,7 @@ impl Parameter {
             g: Vec::new(),
             average: vec![0.0; n],
             copy: vec![0; n],
-            states: names.map(|name| State::new(name, size(name))).collect(),
+            states: specs.map(|spec| State::new(spec, size(spec))).collect(),
             scalars: std::array::from_fn(|i| initial.get(i).map_or(0.0, |(_, x)| *x)),
             shape,
         }

@@ -266,7 +266,7 @@ impl Engine {
         let found = py.detach(|| execute(methods, members, &options));
         drop(guard);
         if let Some(index) = found.infinite {
-            inner.retract(&grown);
+            inner.rollback(&grown);
             let name = &inner.parameters[index].name;
             return match options.nonfinite {
                 Policy::Raise => Err(PyFloatingPointError::new_err(format!(
@@ -285,9 +285,9 @@ impl Engine {
             let method = &inner.groups[parameter.group].method;
             parameter.step = context.step;
             parameter.scalars = method.advance(context);
-            let names = method.state(parameter.layout.shape.len());
+            let specs = method.state(parameter.layout.shape.len());
             for slot in &mut parameter.slots {
-                slot.started |= names.contains(&slot.name);
+                slot.started |= specs.iter().any(|spec| spec.name == slot.spec.name);
             }
         }
         // What a step finds over all parameters holds for all of them.
@@ -367,8 +367,8 @@ impl Engine {
         Ok(inner.expect(&groups))
     }
 
-    /// Takes over groups and state that are what `expected` asks for. State arrays that are not
-    /// given hold nothing.
+    /// Restores groups and state that are what `expected` asks for. State arrays that are not
+    /// given become empty.
     #[pyo3(signature = (groups, state, steps, averaged, then=None))]
     fn restore(
         &self,
@@ -380,7 +380,7 @@ impl Engine {
         then: Option<Then<'_>>,
     ) -> PyResult<()> {
         let inner = &mut *self.lock()?;
-        inner.take_over(py, groups, &state, steps)?;
+        inner.restore(py, groups, &state, steps)?;
         inner.averaged = averaged;
         then.map_or(Ok(()), |then| then.run())
     }

@@ -135,7 +135,7 @@ impl Inner {
             let has = |range: Range<usize>| range.contains(&start);
             let mut slots = p.slots.iter();
             let slot = slots.find(|slot| slot.ranges().any(has))?;
-            Some(format!("{} of {:?}", slot.name, p.name))
+            Some(format!("{} of {:?}", slot.spec.name, p.name))
         });
         let pairs = self.parameters.iter().zip(&gradients.arrays);
         let grad = pairs.into_iter().find_map(|(p, memory)| {

@@ -6,6 +6,7 @@ use fastoptim::numeric::float::Float;
 use fastoptim::numeric::scale::ScaleFactor;
 use fastoptim::ops::clip;
 use fastoptim::ops::penalty::Penalty;
+use fastoptim::optim::StateSpec;
 use fastoptim::storage::Rounding;
 use fastoptim::storage::view::StorageView;
 use fastoptim::sweep::frozen::FrozenParameter;
@@ -210,13 +211,16 @@ pub(super) fn execute(groups: &[Group], members: Vec<Members<'_>>, options: &Opt
 impl Inner {
     /// The context of a parameter in this step.
     pub(super) fn context(&self, parameter: &Parameter) -> StepContext {
-        let names = self.groups[parameter.group]
+        let specs = self.groups[parameter.group]
             .method
             .state(parameter.layout.shape.len());
-        let started = |&&name: &&&str| parameter.slot(name).is_some_and(|slot| slot.started);
+        let started = |spec: &StateSpec| {
+            let slot = parameter.slot(spec.name);
+            slot.is_some_and(|slot| slot.started)
+        };
         StepContext {
             step: parameter.step.saturating_add(1),
-            fresh: !names.iter().any(|name| started(&name)),
+            fresh: !specs.iter().any(started),
             scalars: parameter.scalars,
         }
     }
@@ -302,8 +306,8 @@ impl Inner {
                 });
                 continue;
             };
-            let names = group.method.state(layout.shape.len());
-            let slots = || names.iter().filter_map(|name| parameter.slot(name));
+            let specs = group.method.state(layout.shape.len());
+            let slots = || specs.iter().filter_map(|spec| parameter.slot(spec.name));
             // SAFETY: there is a gradient, so `check` has passed for the parameter; that nobody
             // else has the memory is this function's contract.
             let mut segment = unsafe {
