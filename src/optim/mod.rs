@@ -60,6 +60,31 @@ impl<T: Float> Visitor<T> for StateSpecs {
     }
 }
 
+/// Whether a rule works by sums over all parameters of a step.
+struct SumsGlobally;
+
+impl<T: Float> Visitor<T> for SumsGlobally {
+    type Output = bool;
+
+    fn elementwise<const S: usize, R: Rule<T, S> + 'static>(
+        self,
+        _: impl Fn(StepContext) -> R,
+    ) -> bool {
+        false
+    }
+
+    fn two_pass<const S: usize, R: TwoPassRule<T, S> + 'static>(
+        self,
+        _: impl Fn(StepContext) -> R,
+    ) -> bool {
+        R::GLOBAL
+    }
+
+    fn tensorwise<R: TensorRule<T> + 'static>(self, _: impl Fn(StepContext) -> R) -> bool {
+        false
+    }
+}
+
 /// The shape of one state array.
 struct StateShape<'a>(&'a str, &'a [usize]);
 
@@ -194,12 +219,17 @@ macro_rules! optimizers {
                 match self { $(Self::$name(hyper) => hyper.check_shape(shape),)* }
             }
 
+            /// Whether a step works by sums over all parameters of all groups.
+            pub(crate) fn sums_globally(&self) -> bool {
+                match self { $(Self::$name(hyper) => hyper.visit::<f32, _>(SumsGlobally),)* }
+            }
+
             /// The work of one step over `segments`, each with one array per entry of
-            /// [`Method::state`]. [`work::run`](crate::sweep::task::run) does it.
+            /// [`Method::state`].
             ///
             /// # Panics
             /// A segment has other state arrays, or a shape that [`Method::check_shape`] refuses.
-            pub fn plan<'a, T: Float>(
+            pub(crate) fn plan<'a, T: Float>(
                 &self,
                 segments: Vec<Segment<'a, T>>,
                 prologue: Prologue,

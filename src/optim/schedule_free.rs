@@ -241,7 +241,17 @@ impl<T: Float> Rule<T, 2> for Adam<T> {
     }
 }
 
-/// `p += weight (z - p)`: with 1 - 1 / b1 from y to the averaged x, with 1 - b1 back.
+/// The weight of [`blend`] from y, where gradients are taken, to the averaged x.
+pub fn average_weight(beta: f64) -> f64 {
+    1.0 - 1.0 / beta
+}
+
+/// The weight of [`blend`] from the averaged x back to y.
+pub fn gradient_weight(beta: f64) -> f64 {
+    1.0 - beta
+}
+
+/// `p += weight (z - p)`.
 ///
 /// # Panics
 /// The lengths differ.

@@ -43,7 +43,7 @@ pub fn stream(p: &mut [f32], g: &[f32], others: Vec<&mut [f32]>) {
         3 => Work::new(Elementwise::<_, _, 3>::new(segment, prologue, |_| Add)),
         _ => Work::new(Elementwise::<_, _, 4>::new(segment, prologue, |_| Add)),
     };
-    task::run(vec![work]);
+    task::run(vec![work], |sums| sums);
 }
 
 #[cfg(test)]

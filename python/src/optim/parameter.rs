@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use fastoptim::numeric::float::Float;
 use fastoptim::optim::{Role, StateSpec};
+use fastoptim::step::Progress;
 use fastoptim::storage::view::{Raw, StorageView};
 use fastoptim::storage::{BLOCK, Noise, Rounding};
-use fastoptim::sweep::segment::MAX_SCALARS;
 use numpy::PyUntypedArray;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -154,8 +154,7 @@ pub(crate) struct Parameter {
     pub(crate) array: Py<PyAny>,
     pub(crate) layout: Layout,
     pub(crate) group: usize,
-    pub(crate) step: u64,
-    pub(crate) scalars: [f64; MAX_SCALARS],
+    pub(crate) progress: Progress,
     pub(crate) slots: Vec<Slot>,
 }
 

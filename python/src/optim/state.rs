@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use super::engine::Inner;
+use super::parameter_set::ParameterSet;
 use crate::memory::inflight::{self, Ranges};
 use crate::memory::items::Items;
 use crate::memory::numpy::Dtype;
@@ -79,7 +79,7 @@ fn zeros(py: Python<'_>, wanted: &[Wanted]) -> PyResult<Vec<Piece>> {
     Ok(pieces.into_iter().flatten().collect())
 }
 
-impl Inner {
+impl ParameterSet {
     /// Allocates the state arrays that the hyperparameters ask for and that are missing, all or
     /// none, and returns them. Most state cannot start late: AMSGrad's maximum would have missed the
     /// past.
@@ -91,7 +91,7 @@ impl Inner {
                 if parameter.slot(spec.name).is_some() {
                     continue;
                 }
-                if parameter.step > 0 && !spec.late_start {
+                if parameter.progress.steps > 0 && !spec.late_start {
                     return Err(PyValueError::new_err(format!(
                         "{} of parameter {:?} cannot start after its first step",
                         spec.name, parameter.name
@@ -223,7 +223,7 @@ impl Inner {
     /// The numbers in the state of one parameter beside its step.
     pub(super) fn numbers(&self, parameter: &Parameter) -> Vec<(&'static str, f64)> {
         let names = self.groups[parameter.group].method.scalars();
-        let pairs = names.iter().zip(parameter.scalars);
+        let pairs = names.iter().zip(parameter.progress.scalars);
         pairs.map(|((name, _), x)| (*name, x)).collect()
     }
 
@@ -235,8 +235,8 @@ impl Inner {
             let arrays: Vec<_> = started.map(|(name, view, _)| (name, view)).collect();
             let scalars = self.numbers(parameter);
             let initial = self.groups[parameter.group].method.scalars();
-            let touched = parameter.step > 0 || !arrays.is_empty() || scalars != initial;
-            Ok(touched.then_some((parameter.step, scalars, arrays)))
+            let touched = parameter.progress.steps > 0 || !arrays.is_empty() || scalars != initial;
+            Ok(touched.then_some((parameter.progress.steps, scalars, arrays)))
         };
         self.parameters.iter().map(save).collect()
     }
@@ -297,8 +297,8 @@ impl Inner {
             }
         };
         for (parameter, (step, scalars, arrays)) in self.parameters.iter_mut().zip(state) {
-            parameter.step = *step;
-            for (own, new) in parameter.scalars.iter_mut().zip(scalars.iter()) {
+            parameter.progress.steps = *step;
+            for (own, new) in parameter.progress.scalars.iter_mut().zip(scalars.iter()) {
                 *own = *new;
             }
             for slot in &mut parameter.slots {
