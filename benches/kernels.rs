@@ -12,11 +12,9 @@ use fastoptim::numeric::scale::ScaleFactor;
 use fastoptim::ops::clip::{clamp, scale, total_norm};
 use fastoptim::optim::hyper::Value::{Flag, Number, Numbers, Word};
 use fastoptim::optim::{Kind, Method};
+use fastoptim::step::{self, GroupSegments, Local, Options, Segment, StepContext};
 use fastoptim::storage::view::StorageView;
-use fastoptim::sweep::prologue::Prologue;
-use fastoptim::sweep::segment::{Segment, StepContext};
 use fastoptim::sweep::stream::stream;
-use fastoptim::sweep::task;
 
 /// Elements: L1, L2, last-level cache, and four times a cache of 32 MiB.
 const SIZES: [usize; 4] = [1 << 10, 1 << 15, 1 << 20, 1 << 25];
@@ -80,7 +78,11 @@ fn optimizers(c: &mut Criterion) {
                         ..StepContext::default()
                     };
                     let segment = Segment::native(&mut p, &g, &shape, state, context);
-                    task::run(vec![method.plan(vec![segment], Prologue::default())]);
+                    let group = GroupSegments {
+                        single: vec![segment],
+                        ..GroupSegments::new(&method)
+                    };
+                    step::run(vec![group], &Options::default(), &Local).expect("in range")
                 });
             });
         }

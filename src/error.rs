@@ -13,15 +13,22 @@ pub enum Error {
     Index(String),
     /// Changed by another thread during the call.
     Changed(String),
+    /// A gradient that is not finite: the number of its parameter, if this process has it.
+    NotFinite(Option<usize>),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Value(message)
-        | Self::Type(message)
-        | Self::Index(message)
-        | Self::Changed(message)) = self;
-        f.write_str(message)
+        match self {
+            Self::Value(message)
+            | Self::Type(message)
+            | Self::Index(message)
+            | Self::Changed(message) => f.write_str(message),
+            Self::NotFinite(Some(index)) => {
+                write!(f, "gradient {index} has elements that are not finite")
+            }
+            Self::NotFinite(None) => f.write_str("a gradient of another process is not finite"),
+        }
     }
 }
 

@@ -8,12 +8,12 @@
 //! | sweep | one pass over the parameters with everything fused in |
 //! | segment | one named array inside a flat buffer |
 //!
-//! - [`optim`] lists the optimizers: a [`Method`](optim::Method) plans the work of a step on
-//!   [`segment`]s, which are made of [`view`]: arrays, perhaps in fewer bits ([`storage`]).
-//!   [`work`] does all of a step's work together.
-//! - [`prologue`] is what becomes of gradients before their rule sees them, with factors ([`factor`])
-//!   and bounds that come from [`clip`] or [`norm`] and with the penalties of a [`regularizer`];
-//!   [`epilogue`] is what follows the update, and [`following`] where there is none.
+//! - [`step`] does a whole step: the options and their checks, the norm of the gradients, clipping,
+//!   the update, and the counts of the state. Its parameters are
+//!   [`Segment`](sweep::segment::Segment)s, which are made of
+//!   [`StorageView`](storage::view::StorageView)s: arrays, perhaps in fewer bits ([`storage`]).
+//! - [`optim`] lists the optimizers: a [`Method`](optim::Method) is one with its hyperparameters, and
+//!   [`StateSpec`](optim::StateSpec) describes an array of its state.
 //! - [`loss`] has the losses; [`pointwise`] and [`vectorwise`] make one of a formula.
 //! - [`sam`], [`average`] and [`random`] serve what is built around an optimizer, [`mining`] what
 //!   feeds a loss; [`stream`] is the ceiling.
@@ -28,13 +28,9 @@
 //! norm of 1 as it is read:
 //!
 //! ```
-//! use fastoptim::ops::clip;
 //! use fastoptim::loss::{self, Input, Reduction, Weights};
 //! use fastoptim::optim::{Method, adam::Adam};
-//! use fastoptim::storage::view::StorageView;
-//! use fastoptim::sweep::prologue::Prologue;
-//! use fastoptim::sweep::segment::{StepContext, Segment};
-//! use fastoptim::sweep::task;
+//! use fastoptim::step::{self, GroupSegments, Local, Options, Progress, Segment};
 //!
 //! let target = [0.0_f32, 0.0, 0.0, 5.0];
 //! let mut w = [1.0_f32, 2.0, -3.0, 4.0];
@@ -57,16 +53,17 @@
 //! let shape = [w.len()];
 //! let mut state = vec![[0.0_f32; 4]; adamw.state(shape.len()).len()];
 //!
-//! let norm = clip::total_norm(&[StorageView::read(&g).into()], 2.0);
-//! let prologue = Prologue {
-//!     coefficient: clip::coefficient(norm, 1.0),
-//!     ..Prologue::default()
-//! };
-//! let context = StepContext { step: 1, fresh: true, ..StepContext::default() };
-//! let state = state.iter_mut().map(|array| &mut array[..]);
-//! let segment = Segment::native(&mut w, &g, &shape, state, context);
-//! task::run(vec![adamw.plan(vec![segment], prologue)]);
+//! let mut progress = Progress::new(&adamw);
 //!
+//! let context = progress.context(true);
+//! let arrays = state.iter_mut().map(|array| &mut array[..]);
+//! let segment = Segment::native(&mut w, &g, &shape, arrays, context);
+//! let group = GroupSegments { single: vec![segment], ..GroupSegments::new(&adamw) };
+//! let options = Options { max_norm: Some(1.0), ..Options::default() };
+//! let outcome = step::run(vec![group], &options, &Local)?;
+//! outcome.write_back(&adamw, Some(context), &mut progress);
+//!
+//! assert!(outcome.norm > Some(1.0) && progress.steps == 1);
 //! assert!(mse(&w, &mut g)? < before);
 //! assert!((w[0] - (1.0 - 0.1 * 0.01 - 0.1)).abs() < 1e-6);
 //! # Ok::<(), fastoptim::error::Error>(())
@@ -86,5 +83,6 @@ pub mod numeric;
 pub mod ops;
 pub mod optim;
 mod reduce;
+pub mod step;
 pub mod storage;
 pub mod sweep;

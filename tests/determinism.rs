@@ -3,16 +3,15 @@
 mod cases;
 mod kept;
 
+use cases::Precision;
 use fastoptim::exec::isa::{Tier, with_tier};
 use fastoptim::exec::pool::with_threads;
-use fastoptim::numeric::float::Float;
-use fastoptim::numeric::scale::ScaleFactor;
 use fastoptim::ops::clip::total_norm;
 use fastoptim::optim::Method;
+use fastoptim::step::Options;
 use fastoptim::storage::view::StorageView;
-use fastoptim::sweep::prologue::Prologue;
 
-fn bits<T: Float>(arrays: &[Vec<T>]) -> Vec<u64> {
+fn bits<T: Precision>(arrays: &[Vec<T>]) -> Vec<u64> {
     arrays
         .iter()
         .flatten()
@@ -32,20 +31,26 @@ fn lengths() -> Vec<usize> {
     (0..=257).chain((9..=15).flat_map(around)).collect()
 }
 
-fn preparations() -> [Prologue; 2] {
-    let clipped = Prologue {
-        scale: ScaleFactor::quotient(1.0, 2.0),
-        clip_value: 0.3,
-        coefficient: ScaleFactor::quotient(7.0, 10.0),
-        ..Prologue::default()
-    };
-    [Prologue::default(), clipped]
-}
+/// Gradients as they are, and unscaled and clipped by value.
+const PREPARATIONS: [Options; 2] = [
+    Options::DEFAULT,
+    Options {
+        loss_scale: 2.0,
+        clip_value: Some(0.3),
+        ..Options::DEFAULT
+    },
+];
 
-fn tiers_agree<T: Float>(prologue: Prologue, lengths: &[usize]) {
+/// Gradients that are unscaled and clipped by value and by norm.
+const CLIPPED: Options = Options {
+    max_norm: Some(0.2),
+    ..PREPARATIONS[1]
+};
+
+fn tiers_agree<T: Precision>(options: &Options, lengths: &[usize]) {
     for method in cases::methods() {
         for &n in lengths {
-            let run = || bits(&cases::run::<T>(&method, &[n], prologue));
+            let run = || bits(&cases::run::<T>(&method, &[n], options));
             let expected = with_tier(Tier::Baseline, run).expect("always there");
             for tier in Tier::supported() {
                 let got = with_tier(tier, run).expect("supported");
@@ -58,7 +63,7 @@ fn tiers_agree<T: Float>(prologue: Prologue, lengths: &[usize]) {
 #[test]
 #[cfg_attr(miri, ignore = "Miri has one tier")]
 fn tiers_agree_on_f32() {
-    tiers_agree::<f32>(Prologue::default(), &lengths());
+    tiers_agree::<f32>(&Options::DEFAULT, &lengths());
 }
 
 #[test]
@@ -66,13 +71,13 @@ fn tiers_agree_on_f32() {
 fn tiers_agree_on_f64() {
     let most = if cases::slow() { 3 } else { 67 };
     let lengths: Vec<usize> = (0..=most).chain([1023, 1025, 33_000]).collect();
-    tiers_agree::<f64>(Prologue::default(), &lengths);
+    tiers_agree::<f64>(&Options::DEFAULT, &lengths);
 }
 
 #[test]
 #[cfg_attr(miri, ignore = "Miri has one tier")]
 fn tiers_agree_on_prepared_gradients() {
-    tiers_agree::<f32>(preparations()[1], &[1, 31, 1023, 1024, 1025, 4099, 33_000]);
+    tiers_agree::<f32>(&CLIPPED, &[1, 31, 1023, 1024, 1025, 4099, 33_000]);
 }
 
 #[test]
@@ -85,8 +90,8 @@ fn threads_and_segments_agree() {
         (300_001, [1, 0, 9_999, 200_001], &[1, 2, 3, 64][..], 0)
     };
     for method in cases::methods().into_iter().step_by(1 + skipped) {
-        for prologue in preparations().into_iter().skip(skipped) {
-            let run = |lengths: &[usize]| bits(&cases::run::<f32>(&method, lengths, prologue));
+        for options in [Options::DEFAULT, CLIPPED].into_iter().skip(skipped) {
+            let run = |lengths: &[usize]| bits(&cases::run::<f32>(&method, lengths, &options));
             let expected = with_threads(1, || run(&[n]));
             for &threads in counts {
                 assert!(
@@ -108,11 +113,11 @@ fn tiers_and_threads_agree_on_what_is_kept_in_fewer_bits() {
         } else {
             &[1, 255, 257, 1025, 40_001]
         };
-        for (n, prologue) in lengths
+        for (n, options) in lengths
             .iter()
-            .flat_map(|&n| preparations().map(|prologue| (n, prologue)))
+            .flat_map(|&n| [Options::DEFAULT, CLIPPED].map(|options| (n, options)))
         {
-            let run = || kept::run(&method, &[(0, n)], prologue);
+            let run = || kept::run(&method, &[(0, n)], &options);
             let expected =
                 with_threads(1, || with_tier(Tier::Baseline, run)).expect("always there");
             for tier in Tier::supported() {
@@ -132,10 +137,10 @@ fn neighbours_change_nothing_in_what_is_kept_in_fewer_bits() {
         if matches!(method, Method::Prodigy(_)) {
             continue;
         }
-        for prologue in preparations() {
-            let together = with_threads(2, || kept::run(&method, &parameters, prologue));
+        for options in &PREPARATIONS {
+            let together = with_threads(2, || kept::run(&method, &parameters, options));
             for (&parameter, found) in parameters.iter().zip(together) {
-                let alone = kept::run(&method, &[parameter], prologue);
+                let alone = kept::run(&method, &[parameter], options);
                 assert!(alone == [found], "{method:?} differs at {parameter:?}");
             }
         }

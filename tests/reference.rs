@@ -3,9 +3,8 @@
 
 mod cases;
 
-use fastoptim::numeric::scale::ScaleFactor;
 use fastoptim::optim::Method;
-use fastoptim::sweep::prologue::Prologue;
+use fastoptim::step::Options;
 
 /// Miri is slow.
 const N: usize = if cfg!(miri) { 40 } else { 1000 };
@@ -69,8 +68,8 @@ fn every_rule_is_its_paper() {
     let start = cases::numbers(N, 1);
     let gradients = [2, 3, 4].map(|seed| cases::numbers(N, seed));
     for method in cases::methods() {
-        let double = cases::run::<f64>(&method, &[N], Prologue::default());
-        let single = cases::run::<f32>(&method, &[N], Prologue::default());
+        let double = cases::run::<f64>(&method, &[N], &Options::DEFAULT);
+        let single = cases::run::<f32>(&method, &[N], &Options::DEFAULT);
         for i in 0..N {
             let g = [0, 1, 2].map(|t| gradients[t][i]);
             let Some(expected) = paper(&method, start[i], g) else {
@@ -86,20 +85,30 @@ fn every_rule_is_its_paper() {
 
 #[test]
 fn preparation_is_in_order() {
-    // coefficient * clamp(scale * g, clip_value), then decay by the rule's own weight decay.
-    let prologue = Prologue {
-        scale: ScaleFactor::quotient(2.0, 1.0),
-        clip_value: 0.5,
-        coefficient: ScaleFactor::quotient(1.0, 4.0),
-        ..Prologue::default()
+    // Unscaled, clipped by value and by norm, then decay by the rule's own weight decay.
+    let options = Options {
+        loss_scale: 0.5,
+        clip_value: Some(0.5),
+        max_norm: Some(1.0),
+        ..Options::DEFAULT
     };
     let start = cases::numbers(N, 1);
-    let prepared = |g: f64| 0.25 * (2.0 * g).clamp(-0.5, 0.5);
-    let gradients = [2, 3, 4].map(|seed| cases::numbers(N, seed));
+    let gradients = [2, 3, 4].map(|seed| {
+        let clamped = cases::numbers(N, seed)
+            .into_iter()
+            .map(|g| (2.0 * g).clamp(-0.5, 0.5));
+        let clamped: Vec<f64> = clamped.collect();
+        let norm = clamped.iter().map(|g| g * g).sum::<f64>().sqrt();
+        assert!(norm > 1.0);
+        clamped
+            .into_iter()
+            .map(|g| g / (norm + 1e-6))
+            .collect::<Vec<f64>>()
+    });
     for method in cases::methods() {
-        let got = cases::run::<f64>(&method, &[N], prologue);
+        let got = cases::run::<f64>(&method, &[N], &options);
         for i in 0..N {
-            let g = [0, 1, 2].map(|t| prepared(gradients[t][i]));
+            let g = [0, 1, 2].map(|t| gradients[t][i]);
             let Some(expected) = paper(&method, start[i], g) else {
                 break;
             };

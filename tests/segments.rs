@@ -3,10 +3,9 @@
 #[expect(dead_code, reason = "other tests run them")]
 mod cases;
 
-use fastoptim::optim::Method;
-use fastoptim::sweep::prologue::Prologue;
-use fastoptim::sweep::segment::{Segment, StepContext};
-use fastoptim::sweep::task;
+use cases::Precision;
+use fastoptim::optim::{Method, StateSpec};
+use fastoptim::step::{self, Local, Options, Progress, Segment, StepContext};
 
 /// Elements of one segment, and of a gap.
 const N: usize = 40;
@@ -60,16 +59,16 @@ fn step(
         // SAFETY: `Array::segments` makes both from one pointer to the whole allocation.
         segments.push(unsafe { last.follows() });
     }
-    drop(task::run(vec![method.plan(segments, Prologue::default())]));
+    let group = f32::group(method, segments);
+    let outcome = step::run(vec![group], &Options::DEFAULT, &Local).expect("options are in range");
+    assert!(outcome.applied);
     arrays.into_iter().map(|array| array.numbers).collect()
 }
 
 fn context(method: &Method, step: u64, fresh: bool) -> StepContext {
-    let initial = method.scalars();
     StepContext {
         step,
-        fresh,
-        scalars: std::array::from_fn(|i| initial.get(i).map_or(0.0, |(_, x)| *x)),
+        ..Progress::new(method).context(fresh)
     }
 }
 
@@ -77,7 +76,7 @@ fn context(method: &Method, step: u64, fresh: bool) -> StepContext {
 fn a_loop_runs_across_segments_only_where_all_of_them_go_on() {
     for method in cases::methods() {
         let states = method.state(1);
-        let flat = |name: &&str| method.state_shape(name, &[N]) == [N];
+        let flat = |spec: &StateSpec| method.state_shape(spec.name, &[N]) == [N];
         if method.check_shape(&[N]).is_err() || !states.iter().all(flat) {
             continue;
         }

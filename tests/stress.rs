@@ -6,15 +6,14 @@ mod cases;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cases::Precision;
 use fastoptim::exec::pool::{self, with_threads};
 use fastoptim::loss::cross_entropy::CrossEntropy;
 use fastoptim::loss::{Input, Labels, Reduction, Target};
-use fastoptim::numeric::float::Float;
-use fastoptim::numeric::scale::ScaleFactor;
 use fastoptim::ops::clip::total_norm;
 use fastoptim::optim::{Kind, Method};
+use fastoptim::step::Options;
 use fastoptim::storage::view::StorageView;
-use fastoptim::sweep::prologue::Prologue;
 
 /// Threads that call at once.
 const CALLERS: usize = 4;
@@ -33,9 +32,9 @@ fn methods() -> Vec<Method> {
     methods
 }
 
-fn optimizer<T: Float>(method: &Method, prologue: Prologue) -> u64 {
+fn optimizer<T: Precision>(method: &Method, options: &Options) -> u64 {
     hash(
-        cases::run::<T>(method, &LENGTHS, prologue)
+        cases::run::<T>(method, &LENGTHS, options)
             .concat()
             .iter()
             .map(|x| x.to_f64()),
@@ -83,18 +82,18 @@ fn hash(numbers: impl Iterator<Item = f64>) -> u64 {
 
 /// Everything that is done, as calls that give a hash of what they have computed.
 fn calls() -> Vec<Box<dyn Fn() -> u64 + Sync>> {
-    let clipped = Prologue {
-        scale: ScaleFactor::quotient(1.0, 2.0),
-        clip_value: 0.3,
-        ..Prologue::default()
+    let clipped = Options {
+        loss_scale: 2.0,
+        clip_value: Some(0.3),
+        ..Options::DEFAULT
     };
     let mut calls: Vec<Box<dyn Fn() -> u64 + Sync>> = vec![Box::new(loss), Box::new(norm)];
     for (index, method) in methods().into_iter().enumerate() {
-        let prologue = [Prologue::default(), clipped][index % 2];
+        let options = [Options::DEFAULT, clipped][index % 2];
         if index % 3 == 0 {
-            calls.push(Box::new(move || optimizer::<f64>(&method, prologue)));
+            calls.push(Box::new(move || optimizer::<f64>(&method, &options)));
         } else {
-            calls.push(Box::new(move || optimizer::<f32>(&method, prologue)));
+            calls.push(Box::new(move || optimizer::<f32>(&method, &options)));
         }
     }
     calls

@@ -2,7 +2,9 @@
 
 use fastoptim::error::Error;
 use pyo3::PyErr;
-use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyFloatingPointError, PyIndexError, PyRuntimeError, PyTypeError, PyValueError,
+};
 
 pub(crate) fn to_py(error: Error) -> PyErr {
     match error {
@@ -10,5 +12,6 @@ pub(crate) fn to_py(error: Error) -> PyErr {
         Error::Type(message) => PyTypeError::new_err(message),
         Error::Index(message) => PyIndexError::new_err(message),
         Error::Changed(message) => PyRuntimeError::new_err(message),
+        Error::NotFinite(_) => PyFloatingPointError::new_err(error.to_string()),
     }
 }

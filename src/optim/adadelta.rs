@@ -1,8 +1,10 @@
 //! Adadelta (Zeiler, 2012).
 
+use super::moments::SQUARE_AVG;
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
@@ -22,6 +24,8 @@ hyper! {
         weight_decay: f64, NON_NEGATIVE;
     }
 }
+
+const ACC_DELTA: StateSpec = StateSpec::second_moment("acc_delta");
 
 impl Optimizer for Adadelta {
     fn coupled_decay(&self) -> f64 {
@@ -48,7 +52,7 @@ struct Step<T> {
 }
 
 impl<T: Float> Rule<T, 2> for Step<T> {
-    const STATE: [&'static str; 2] = ["square_avg", "acc_delta"];
+    const STATE: [StateSpec; 2] = [SQUARE_AVG, ACC_DELTA];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v, d]: [T; 2]) -> (T, [T; 2]) {

@@ -8,6 +8,7 @@ use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::reduce::{self, Partials, Squares, VECTOR};
 use crate::sweep::rule::{Optimizer, TensorRule, Visitor};
+use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
@@ -31,6 +32,10 @@ hyper! {
         weight_decay: f64, NON_NEGATIVE;
     }
 }
+
+const ROW_VAR: StateSpec = StateSpec::other("row_var").non_negative();
+const COL_VAR: StateSpec = StateSpec::other("col_var").non_negative();
+const VARIANCE: StateSpec = StateSpec::other("variance").non_negative();
 
 impl Optimizer for Adafactor {
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
@@ -60,11 +65,11 @@ struct Step<T> {
 }
 
 impl<T: Float> TensorRule<T> for Step<T> {
-    fn state(rank: usize) -> &'static [&'static str] {
+    fn state(rank: usize) -> &'static [StateSpec] {
         if rank > 1 {
-            &["row_var", "col_var"]
+            &[ROW_VAR, COL_VAR]
         } else {
-            &["variance"]
+            &[VARIANCE]
         }
     }
 

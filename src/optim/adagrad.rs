@@ -3,6 +3,7 @@
 use crate::numeric::float::Float;
 use crate::optim::hyper::{NON_NEGATIVE, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
@@ -22,6 +23,8 @@ hyper! {
         eps: f64, NON_NEGATIVE;
     }
 }
+
+const SUM: StateSpec = StateSpec::other("sum").non_negative();
 
 impl Optimizer for Adagrad {
     fn coupled_decay(&self) -> f64 {
@@ -54,7 +57,7 @@ struct Step<T> {
 }
 
 impl<T: Float> Rule<T, 1> for Step<T> {
-    const STATE: [&'static str; 1] = ["sum"];
+    const STATE: [StateSpec; 1] = [SUM];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {

@@ -1,11 +1,12 @@
 //! Adam (Kingma and Ba, 2015), AdamW (Loshchilov and Hutter, 2019), AMSGrad (Reddi et al., 2018).
 
 use super::cautious::{Cautious, Directed};
-use super::moments::{Moments, correction};
+use super::moments::{EXP_AVG, EXP_AVG_SQ, Moments, correction};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
 use crate::sweep::segment::StepContext;
+use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
@@ -33,8 +34,11 @@ hyper! {
     }
 }
 
+/// AMSGrad's largest v. It never falls, so rounding must not raise it at random.
+const MAX_EXP_AVG_SQ: StateSpec = StateSpec::second_moment("max_exp_avg_sq").rounded_to_nearest();
+
 impl Optimizer for Adam {
-    const OPTIONAL: &'static [&'static str] = &["max_exp_avg_sq"];
+    const OPTIONAL: &'static [StateSpec] = &[MAX_EXP_AVG_SQ];
 
     fn coupled_decay(&self) -> f64 {
         if self.decoupled_weight_decay {
@@ -87,7 +91,7 @@ impl<T: Float> Step<T> {
 }
 
 impl<T: Float> Rule<T, 2> for Step<T> {
-    const STATE: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
+    const STATE: [StateSpec; 2] = [EXP_AVG, EXP_AVG_SQ];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, state: [T; 2]) -> (T, [T; 2]) {
@@ -117,7 +121,7 @@ impl<T: Float> Directed<T, 2> for Step<T> {
 struct AmsGrad<T>(Step<T>);
 
 impl<T: Float> Rule<T, 3> for AmsGrad<T> {
-    const STATE: [&'static str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
+    const STATE: [StateSpec; 3] = [EXP_AVG, EXP_AVG_SQ, MAX_EXP_AVG_SQ];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, state: [T; 3]) -> (T, [T; 3]) {

@@ -1,9 +1,10 @@
 //! Adamax (Kingma and Ba, 2015).
 
-use super::moments::correction;
+use super::moments::{EXP_AVG, correction};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{BETAS, NON_NEGATIVE, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
@@ -22,6 +23,8 @@ hyper! {
         weight_decay: f64, NON_NEGATIVE;
     }
 }
+
+const EXP_INF: StateSpec = StateSpec::second_moment("exp_inf");
 
 impl Optimizer for Adamax {
     fn coupled_decay(&self) -> f64 {
@@ -51,7 +54,7 @@ struct Step<T> {
 }
 
 impl<T: Float> Rule<T, 2> for Step<T> {
-    const STATE: [&'static str; 2] = ["exp_avg", "exp_inf"];
+    const STATE: [StateSpec; 2] = [EXP_AVG, EXP_INF];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [m, u]: [T; 2]) -> (T, [T; 2]) {

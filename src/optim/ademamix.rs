@@ -1,9 +1,10 @@
 //! AdEMAMix (Pagliardini, Ablin and Grangier, 2024).
 
-use super::moments::{Moments, correction};
+use super::moments::{EXP_AVG_SQ, Moments, correction};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
@@ -53,6 +54,9 @@ impl AdEMAMix {
     }
 }
 
+const EXP_AVG_FAST: StateSpec = StateSpec::first_moment("exp_avg_fast");
+const EXP_AVG_SLOW: StateSpec = StateSpec::first_moment("exp_avg_slow");
+
 impl Optimizer for AdEMAMix {
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let [b1, b2, _] = self.betas;
@@ -88,7 +92,7 @@ struct Step<T> {
 }
 
 impl<T: Float> Rule<T, 3> for Step<T> {
-    const STATE: [&'static str; 3] = ["exp_avg_fast", "exp_avg_slow", "exp_avg_sq"];
+    const STATE: [StateSpec; 3] = [EXP_AVG_FAST, EXP_AVG_SLOW, EXP_AVG_SQ];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [m, n, v]: [T; 3]) -> (T, [T; 3]) {

@@ -4,6 +4,7 @@ use crate::numeric::float::Float;
 use crate::optim::hyper::{NON_NEGATIVE, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
 use crate::sweep::segment::{MAX_SCALARS, StepContext};
+use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
@@ -24,6 +25,8 @@ hyper! {
         weight_decay: f64, NON_NEGATIVE;
     }
 }
+
+const AX: StateSpec = StateSpec::iterate("ax");
 
 impl Optimizer for ASGD {
     fn coupled_decay(&self) -> f64 {
@@ -62,7 +65,7 @@ struct Step<T> {
 }
 
 impl<T: Float> Rule<T, 1> for Step<T> {
-    const STATE: [&'static str; 1] = ["ax"];
+    const STATE: [StateSpec; 1] = [AX];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [ax]: [T; 1]) -> (T, [T; 1]) {

@@ -3,6 +3,7 @@
 
 use crate::numeric::float::Float;
 use crate::sweep::rule::{Rule, TwoPassRule};
+use crate::sweep::state::StateSpec;
 use crate::sweep::task::Sums;
 
 /// A rule whose step can be masked: `p = keep * p - u`.
@@ -31,7 +32,7 @@ fn agreement<T: Float>(a: T, b: T) -> T {
 pub(super) struct Cautious<R>(pub(super) R);
 
 impl<T: Float, const S: usize, R: Directed<T, S>> TwoPassRule<T, S> for Cautious<R> {
-    const STATE: [&'static str; S] = R::STATE;
+    const STATE: [StateSpec; S] = R::STATE;
     const FIRST_WRITES: bool = false;
     const SQUARED: bool = false;
 

@@ -1,9 +1,10 @@
 //! LAMB (You et al., 2020).
 
-use super::moments::{Moments, correction};
+use super::moments::{EXP_AVG, EXP_AVG_SQ, Moments, correction};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
 use crate::sweep::rule::{Optimizer, TwoPassRule, Visitor};
+use crate::sweep::state::StateSpec;
 use crate::sweep::task::Sums;
 
 hyper! {
@@ -77,7 +78,7 @@ impl<T: Float> Step<T> {
 }
 
 impl<T: Float> TwoPassRule<T, 2> for Step<T> {
-    const STATE: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
+    const STATE: [StateSpec; 2] = [EXP_AVG, EXP_AVG_SQ];
     const FIRST_WRITES: bool = true;
     const SQUARED: bool = true;
 

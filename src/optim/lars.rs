@@ -1,9 +1,11 @@
 //! LARS (You, Gitman and Ginsburg, 2017).
 
+use super::moments::MOMENTUM_BUFFER;
 use crate::error::{Error, Result};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, hyper};
 use crate::sweep::rule::{Optimizer, TwoPassRule, Visitor};
+use crate::sweep::state::StateSpec;
 use crate::sweep::task::Sums;
 
 hyper! {
@@ -53,7 +55,7 @@ impl Lars {
 }
 
 impl Optimizer for Lars {
-    const OPTIONAL: &'static [&'static str] = &["momentum_buffer"];
+    const OPTIONAL: &'static [StateSpec] = &[MOMENTUM_BUFFER];
 
     fn coupled_decay(&self) -> f64 {
         self.weight_decay
@@ -103,7 +105,7 @@ struct Plain<T> {
 }
 
 impl<T: Float> TwoPassRule<T, 0> for Plain<T> {
-    const STATE: [&'static str; 0] = [];
+    const STATE: [StateSpec; 0] = [];
     const FIRST_WRITES: bool = false;
     const SQUARED: bool = true;
 
@@ -133,7 +135,7 @@ struct Momentum<T> {
 }
 
 impl<T: Float> TwoPassRule<T, 1> for Momentum<T> {
-    const STATE: [&'static str; 1] = ["momentum_buffer"];
+    const STATE: [StateSpec; 1] = [MOMENTUM_BUFFER];
     const FIRST_WRITES: bool = false;
     const SQUARED: bool = true;
 

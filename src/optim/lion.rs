@@ -1,9 +1,11 @@
 //! Lion (Chen et al., 2023).
 
 use super::cautious::{Cautious, Directed};
+use super::moments::EXP_AVG;
 use crate::numeric::float::Float;
 use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
@@ -52,7 +54,7 @@ struct Step<T> {
 }
 
 impl<T: Float> Rule<T, 1> for Step<T> {
-    const STATE: [&'static str; 1] = ["exp_avg"];
+    const STATE: [StateSpec; 1] = [EXP_AVG];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, state: [T; 1]) -> (T, [T; 1]) {

@@ -22,7 +22,7 @@ pub mod rprop;
 pub mod schedule_free;
 pub mod sgd;
 
-pub use moments::{Moment, moment};
+pub use crate::sweep::state::{Role, StateSpec};
 
 use crate::error::Result;
 use crate::numeric::float::Float;
@@ -36,10 +36,10 @@ use crate::sweep::tensorwise::Tensorwise;
 use crate::sweep::two_pass::TwoPass;
 
 /// The state arrays of a parameter of this many dimensions.
-struct StateNames(usize);
+struct StateSpecs(usize);
 
-impl<T: Float> Visitor<T> for StateNames {
-    type Output = &'static [&'static str];
+impl<T: Float> Visitor<T> for StateSpecs {
+    type Output = &'static [StateSpec];
 
     fn elementwise<const S: usize, R: Rule<T, S> + 'static>(
         self,
@@ -57,6 +57,31 @@ impl<T: Float> Visitor<T> for StateNames {
 
     fn tensorwise<R: TensorRule<T> + 'static>(self, _: impl Fn(StepContext) -> R) -> Self::Output {
         R::state(self.0)
+    }
+}
+
+/// Whether a rule works by sums over all parameters of a step.
+struct SumsGlobally;
+
+impl<T: Float> Visitor<T> for SumsGlobally {
+    type Output = bool;
+
+    fn elementwise<const S: usize, R: Rule<T, S> + 'static>(
+        self,
+        _: impl Fn(StepContext) -> R,
+    ) -> bool {
+        false
+    }
+
+    fn two_pass<const S: usize, R: TwoPassRule<T, S> + 'static>(
+        self,
+        _: impl Fn(StepContext) -> R,
+    ) -> bool {
+        R::GLOBAL
+    }
+
+    fn tensorwise<R: TensorRule<T> + 'static>(self, _: impl Fn(StepContext) -> R) -> bool {
+        false
     }
 }
 
@@ -153,14 +178,14 @@ macro_rules! optimizers {
         }
 
         impl Method {
-            /// The names of the state arrays that a step with these hyperparameters uses for a
-            /// parameter of `rank` dimensions.
-            pub fn state(&self, rank: usize) -> &'static [&'static str] {
-                match self { $(Self::$name(hyper) => hyper.visit::<f32, _>(StateNames(rank)),)* }
+            /// The state arrays that a step with these hyperparameters uses for a parameter of `rank`
+            /// dimensions.
+            pub fn state(&self, rank: usize) -> &'static [StateSpec] {
+                match self { $(Self::$name(hyper) => hyper.visit::<f32, _>(StateSpecs(rank)),)* }
             }
 
-            /// The names of those that only some hyperparameters ask for, these or others.
-            pub fn optional_state(&self) -> &'static [&'static str] {
+            /// Those that only some hyperparameters ask for, these or others.
+            pub fn optional_state(&self) -> &'static [StateSpec] {
                 match self { $(Self::$name(_) => <$hyper as Optimizer>::OPTIONAL,)* }
             }
 
@@ -194,12 +219,17 @@ macro_rules! optimizers {
                 match self { $(Self::$name(hyper) => hyper.check_shape(shape),)* }
             }
 
-            /// The work of one step over `segments`, each with one array per name in
-            /// [`Method::state`]. [`work::run`](crate::sweep::task::run) does it.
+            /// Whether a step works by sums over all parameters of all groups.
+            pub(crate) fn sums_globally(&self) -> bool {
+                match self { $(Self::$name(hyper) => hyper.visit::<f32, _>(SumsGlobally),)* }
+            }
+
+            /// The work of one step over `segments`, each with one array per entry of
+            /// [`Method::state`].
             ///
             /// # Panics
             /// A segment has other state arrays, or a shape that [`Method::check_shape`] refuses.
-            pub fn plan<'a, T: Float>(
+            pub(crate) fn plan<'a, T: Float>(
                 &self,
                 segments: Vec<Segment<'a, T>>,
                 prologue: Prologue,

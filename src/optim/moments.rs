@@ -1,6 +1,20 @@
-//! The running moments that the Adam family shares.
+//! The running moments that several optimizers share.
 
 use crate::numeric::float::Float;
+use crate::sweep::state::StateSpec;
+
+/// Adam's m.
+pub(super) const EXP_AVG: StateSpec = StateSpec::first_moment("exp_avg");
+
+/// Adam's v.
+pub(super) const EXP_AVG_SQ: StateSpec = StateSpec::second_moment("exp_avg_sq");
+
+/// The mean of squares of RMSprop and Adadelta.
+pub(super) const SQUARE_AVG: StateSpec = StateSpec::second_moment("square_avg");
+
+/// Momentum, which may be switched on at any step.
+pub(super) const MOMENTUM_BUFFER: StateSpec =
+    StateSpec::first_moment("momentum_buffer").late_start();
 
 /// `m = b1 m + (1 - b1) g` and `v = b2 v + (1 - b2) g^2`; `b1c` is 1 - b1.
 #[derive(Clone, Copy)]
@@ -33,29 +47,6 @@ impl<T: Float> Moments<T> {
 /// `1 - b^t`, without the cancellation where b^t is near 1.
 pub(super) fn correction(b: f64, t: u64) -> f64 {
     -(t as f64 * b.ln()).exp_m1()
-}
-
-/// What a state array is, where it is a running mean that a few bits can hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// A mean of numbers of either sign.
-    Signed,
-    /// A mean of squares.
-    Square,
-}
-
-/// Whether the state array of this name is a moment. Iterates, first parameters, step sizes, factors
-/// of matrices and sums that only grow are none.
-pub fn moment(name: &str) -> Option<Moment> {
-    match name {
-        "exp_avg" | "exp_avg_fast" | "exp_avg_slow" | "momentum_buffer" | "grad_avg" => {
-            Some(Moment::Signed)
-        }
-        "exp_avg_sq" | "max_exp_avg_sq" | "square_avg" | "acc_delta" | "exp_inf" => {
-            Some(Moment::Square)
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Muon (Jordan et al., 2024): momentum whose singular values are brought near 1.
 
+use super::moments::MOMENTUM_BUFFER;
 use crate::error::{Error, Result};
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::{self, CHUNK};
@@ -8,6 +9,7 @@ use crate::ops::matmul::{Affine, ScaleFactor, multiply, transpose};
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::reduce::{self, Squares};
 use crate::sweep::rule::{Optimizer, TensorRule, Visitor};
+use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
@@ -80,8 +82,8 @@ struct Step<T> {
 }
 
 impl<T: Float> TensorRule<T> for Step<T> {
-    fn state(_rank: usize) -> &'static [&'static str] {
-        &["momentum_buffer"]
+    fn state(_rank: usize) -> &'static [StateSpec] {
+        &[MOMENTUM_BUFFER]
     }
 
     fn state_shape(_name: &str, shape: &[usize]) -> Vec<usize> {

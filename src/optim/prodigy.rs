@@ -1,10 +1,11 @@
 //! Prodigy (Mishchenko and Defazio, 2023): Adam that estimates its own learning rate d.
 
-use super::moments::correction;
+use super::moments::{EXP_AVG, EXP_AVG_SQ, correction};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
 use crate::sweep::rule::{Optimizer, TwoPassRule, Visitor};
 use crate::sweep::segment::{MAX_SCALARS, StepContext};
+use crate::sweep::state::StateSpec;
 use crate::sweep::task::Sums;
 
 hyper! {
@@ -43,6 +44,9 @@ hyper! {
         growth_rate: f64, Kind::Number(Range::Unbounded);
     }
 }
+
+const S: StateSpec = StateSpec::other("s");
+const P0: StateSpec = StateSpec::iterate("p0");
 
 impl Optimizer for Prodigy {
     fn coupled_decay(&self) -> f64 {
@@ -150,7 +154,7 @@ impl Estimate {
 }
 
 impl<T: Float> TwoPassRule<T, 4> for Step<T> {
-    const STATE: [&'static str; 4] = ["exp_avg", "exp_avg_sq", "s", "p0"];
+    const STATE: [StateSpec; 4] = [EXP_AVG, EXP_AVG_SQ, S, P0];
     const FIRST_WRITES: bool = true;
     const SQUARED: bool = false;
     const GLOBAL: bool = true;

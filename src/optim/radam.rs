@@ -1,9 +1,10 @@
 //! RAdam (Liu et al., 2020).
 
-use super::moments::{Moments, correction};
+use super::moments::{EXP_AVG, EXP_AVG_SQ, Moments, correction};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
@@ -75,7 +76,7 @@ struct Step<T> {
 }
 
 impl<T: Float> Rule<T, 2> for Step<T> {
-    const STATE: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
+    const STATE: [StateSpec; 2] = [EXP_AVG, EXP_AVG_SQ];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, state: [T; 2]) -> (T, [T; 2]) {

@@ -1,8 +1,10 @@
 //! RMSprop (Hinton, 2012), centered (Graves, 2013).
 
+use super::moments::{MOMENTUM_BUFFER, SQUARE_AVG};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
@@ -29,8 +31,10 @@ hyper! {
     }
 }
 
+const GRAD_AVG: StateSpec = StateSpec::first_moment("grad_avg");
+
 impl Optimizer for RMSprop {
-    const OPTIONAL: &'static [&'static str] = &["momentum_buffer", "grad_avg"];
+    const OPTIONAL: &'static [StateSpec] = &[MOMENTUM_BUFFER, GRAD_AVG];
 
     fn coupled_decay(&self) -> f64 {
         self.weight_decay
@@ -110,7 +114,7 @@ impl<T: Float> Scaled<T> {
 struct Plain<T>(Scaled<T>);
 
 impl<T: Float> Rule<T, 1> for Plain<T> {
-    const STATE: [&'static str; 1] = ["square_avg"];
+    const STATE: [StateSpec; 1] = [SQUARE_AVG];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
@@ -123,7 +127,7 @@ impl<T: Float> Rule<T, 1> for Plain<T> {
 struct Centered<T>(Scaled<T>);
 
 impl<T: Float> Rule<T, 2> for Centered<T> {
-    const STATE: [&'static str; 2] = ["square_avg", "grad_avg"];
+    const STATE: [StateSpec; 2] = [SQUARE_AVG, GRAD_AVG];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v, mean]: [T; 2]) -> (T, [T; 2]) {
@@ -136,7 +140,7 @@ impl<T: Float> Rule<T, 2> for Centered<T> {
 struct Momentum<T>(Scaled<T>);
 
 impl<T: Float> Rule<T, 2> for Momentum<T> {
-    const STATE: [&'static str; 2] = ["square_avg", "momentum_buffer"];
+    const STATE: [StateSpec; 2] = [SQUARE_AVG, MOMENTUM_BUFFER];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v, b]: [T; 2]) -> (T, [T; 2]) {
@@ -150,7 +154,7 @@ impl<T: Float> Rule<T, 2> for Momentum<T> {
 struct CenteredMomentum<T>(Scaled<T>);
 
 impl<T: Float> Rule<T, 3> for CenteredMomentum<T> {
-    const STATE: [&'static str; 3] = ["square_avg", "momentum_buffer", "grad_avg"];
+    const STATE: [StateSpec; 3] = [SQUARE_AVG, MOMENTUM_BUFFER, GRAD_AVG];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v, b, mean]: [T; 3]) -> (T, [T; 3]) {

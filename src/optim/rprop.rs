@@ -3,6 +3,7 @@
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
@@ -20,6 +21,9 @@ hyper! {
         step_sizes: [f64; 2], Kind::Numbers(&[Range::NonNegative, Range::NonNegative]);
     }
 }
+
+const PREV: StateSpec = StateSpec::other("prev");
+const STEP_SIZE: StateSpec = StateSpec::other("step_size").non_negative();
 
 impl Optimizer for Rprop {
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
@@ -46,7 +50,7 @@ struct Step<T> {
 }
 
 impl<T: Float> Rule<T, 2> for Step<T> {
-    const STATE: [&'static str; 2] = ["prev", "step_size"];
+    const STATE: [StateSpec; 2] = [PREV, STEP_SIZE];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [last, s]: [T; 2]) -> (T, [T; 2]) {

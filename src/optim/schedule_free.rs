@@ -8,13 +8,14 @@
 //! p is the point y at which gradients are taken; z starts as p. The averaged iterate is
 //! `x = (p - (1 - b1) z) / b1`: [`blend`] goes from one to the other.
 
-use super::moments::correction;
+use super::moments::{EXP_AVG_SQ, correction};
 use crate::numeric::float::Float;
 use crate::ops::lerp::lerp;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::storage::view::StorageView;
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
 use crate::sweep::segment::{MAX_SCALARS, StepContext};
+use crate::sweep::state::StateSpec;
 
 /// What both have beside the direction u.
 struct Schedule {
@@ -72,6 +73,9 @@ impl Schedule {
         }
     }
 }
+
+/// The sequence that gradients move by whole steps.
+const Z: StateSpec = StateSpec::iterate("z");
 
 const SCALARS: [(&str, f64); 2] = [("weight_sum", 0.0), ("lr_max", 0.0)];
 
@@ -146,7 +150,7 @@ impl Optimizer for ScheduleFreeSGD {
 struct Sgd<T>(Interpolate<T>);
 
 impl<T: Float> Rule<T, 1> for Sgd<T> {
-    const STATE: [&'static str; 1] = ["z"];
+    const STATE: [StateSpec; 1] = [Z];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [z]: [T; 1]) -> (T, [T; 1]) {
@@ -223,7 +227,7 @@ struct Adam<T> {
 }
 
 impl<T: Float> Rule<T, 2> for Adam<T> {
-    const STATE: [&'static str; 2] = ["z", "exp_avg_sq"];
+    const STATE: [StateSpec; 2] = [Z, EXP_AVG_SQ];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [z, v]: [T; 2]) -> (T, [T; 2]) {
@@ -234,7 +238,17 @@ impl<T: Float> Rule<T, 2> for Adam<T> {
     }
 }
 
-/// `p += weight (z - p)`: with 1 - 1 / b1 from y to the averaged x, with 1 - b1 back.
+/// The weight of [`blend`] from y, where gradients are taken, to the averaged x.
+pub fn average_weight(beta: f64) -> f64 {
+    1.0 - 1.0 / beta
+}
+
+/// The weight of [`blend`] from the averaged x back to y.
+pub fn gradient_weight(beta: f64) -> f64 {
+    1.0 - beta
+}
+
+/// `p += weight (z - p)`.
 ///
 /// # Panics
 /// The lengths differ, or `p` cannot be written.

@@ -1,10 +1,12 @@
 //! Stochastic gradient descent with momentum (Polyak, 1964; Sutskever et al., 2013).
 
+use super::moments::MOMENTUM_BUFFER;
 use crate::error::{Error, Result};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
 use crate::sweep::segment::StepContext;
+use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
@@ -43,7 +45,7 @@ impl Sgd {
 }
 
 impl Optimizer for Sgd {
-    const OPTIONAL: &'static [&'static str] = &["momentum_buffer"];
+    const OPTIONAL: &'static [StateSpec] = &[MOMENTUM_BUFFER];
 
     fn coupled_decay(&self) -> f64 {
         self.weight_decay
@@ -83,7 +85,7 @@ struct Plain<T> {
 }
 
 impl<T: Float> Rule<T, 0> for Plain<T> {
-    const STATE: [&'static str; 0] = [];
+    const STATE: [StateSpec; 0] = [];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, []: [T; 0]) -> (T, [T; 0]) {
@@ -100,7 +102,7 @@ struct Outside<T> {
 }
 
 impl<T: Float> Rule<T, 1> for Outside<T> {
-    const STATE: [&'static str; 1] = ["momentum_buffer"];
+    const STATE: [StateSpec; 1] = [MOMENTUM_BUFFER];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
@@ -116,7 +118,7 @@ struct Nesterov<T> {
 }
 
 impl<T: Float> Rule<T, 1> for Nesterov<T> {
-    const STATE: [&'static str; 1] = ["momentum_buffer"];
+    const STATE: [StateSpec; 1] = [MOMENTUM_BUFFER];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
@@ -132,7 +134,7 @@ struct Inside<T> {
 }
 
 impl<T: Float> Rule<T, 1> for Inside<T> {
-    const STATE: [&'static str; 1] = ["momentum_buffer"];
+    const STATE: [StateSpec; 1] = [MOMENTUM_BUFFER];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
@@ -148,7 +150,7 @@ struct NesterovInside<T> {
 }
 
 impl<T: Float> Rule<T, 1> for NesterovInside<T> {
-    const STATE: [&'static str; 1] = ["momentum_buffer"];
+    const STATE: [StateSpec; 1] = [MOMENTUM_BUFFER];
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {

@@ -169,12 +169,13 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Kernel for Piece<'_, T, R, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sweep::state::StateSpec;
 
     #[derive(Clone, Copy)]
     struct Keep;
 
     impl Rule<f32, 1> for Keep {
-        const STATE: [&'static str; 1] = ["kept"];
+        const STATE: [StateSpec; 1] = [StateSpec::other("kept")];
 
         #[inline(always)]
         fn update(&self, p: f32, _g: f32, state: [f32; 1]) -> (f32, [f32; 1]) {

@@ -10,33 +10,36 @@ use crate::numeric::scale::ScaleFactor;
 use crate::ops::clip::scaled_root;
 use crate::reduce::{self, Elements, Largest, Measure, Squares};
 use crate::storage::precision::Precision;
+use crate::sweep::all_reduce::AllReduce;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::segment::Segment;
 
 /// The segments of one parameter group, and what is done to their gradients.
 #[derive(Clone, Copy, Debug)]
-pub struct Group<'s, 'a> {
+pub(crate) struct Group<'s, 'a> {
     /// Those computed in single precision.
-    pub single: &'s [Segment<'a, f32>],
+    pub(crate) single: &'s [Segment<'a, f32>],
     /// Those computed in double precision.
-    pub double: &'s [Segment<'a, f64>],
+    pub(crate) double: &'s [Segment<'a, f64>],
     /// Its clipping by norm and its weight decay are left out.
-    pub prologue: Prologue,
+    pub(crate) prologue: Prologue,
 }
 
 /// The 2-norm of all gradients, unscaled, regularized and clipped by value. With `check` it is NaN
 /// where a gradient is not finite, even if clipping makes it so. One read of the gradients. The
-/// scale and the bound are the same in all groups.
-pub fn norm(groups: &[Group<'_, '_>], check: bool) -> f64 {
+/// scale and the bound are the same in all groups. With `ranks` it is over all processes.
+pub(crate) fn norm(groups: &[Group<'_, '_>], check: bool, ranks: &dyn AllReduce) -> f64 {
     let sum = |unit| {
         let squares = measure_all(groups, Squares { scale: unit }, check);
-        squares.into_iter().sum()
+        let [sum, _] = ranks.sum([squares.into_iter().sum(), 0.0]);
+        sum
     };
     let largest = || {
         let largest = measure_all(groups, Largest, false);
-        largest.into_iter().fold(0.0, f64::max_or_nan)
+        ranks.max(largest.into_iter().fold(0.0, f64::max_or_nan))
     };
-    let single = groups.iter().all(|group| group.double.is_empty());
+    let double = groups.iter().any(|group| !group.double.is_empty());
+    let single = ranks.max(f64::from(double)) == 0.0;
     let norm = scaled_root(single, sum, largest);
     // What is the same for all gradients comes last: they need not be scaled one by one.
     match groups.first() {
@@ -49,7 +52,7 @@ pub fn norm(groups: &[Group<'_, '_>], check: bool) -> f64 {
 }
 
 /// The first parameter, by its number, whose unscaled gradient is not finite.
-pub fn first_infinite(groups: &[Group<'_, '_>]) -> Option<usize> {
+pub(crate) fn first_infinite(groups: &[Group<'_, '_>]) -> Option<usize> {
     fn infinite<T: Float>(segments: &[Segment<'_, T>], scale: ScaleFactor) -> Vec<usize> {
         let gradients: Vec<_> = segments.iter().map(|segment| &segment.g).collect();
         let largest = reduce::measure(&gradients, Largest);

@@ -7,17 +7,17 @@ use crate::ops::penalty::Penalty;
 
 /// `coefficient * clamp(scale * g + l1 sign(p) + 2 l2 p, clip_value) + weight_decay * p`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Prologue {
+pub(crate) struct Prologue {
     /// Unscaling, negation where the objective is maximized.
-    pub scale: ScaleFactor,
+    pub(crate) scale: ScaleFactor,
     /// The coefficients of a penalty on absolute values and on squares.
-    pub regularizer: Penalty,
+    pub(crate) regularizer: Penalty,
     /// The bound of clipping by value; infinite for none.
-    pub clip_value: f64,
+    pub(crate) clip_value: f64,
     /// The coefficient of clipping by norm.
-    pub coefficient: ScaleFactor,
+    pub(crate) coefficient: ScaleFactor,
     /// Coupled weight decay.
-    pub weight_decay: f64,
+    pub(crate) weight_decay: f64,
 }
 
 impl Default for Prologue {

@@ -5,12 +5,13 @@ use crate::exec::isa::Tier;
 use crate::numeric::float::Float;
 use crate::optim::hyper::Hyper;
 use crate::sweep::segment::{MAX_SCALARS, StepContext};
+use crate::sweep::state::StateSpec;
 use crate::sweep::task::Sums;
 
 /// What an optimizer does to one element: values in, values out, no branch.
 pub(crate) trait Rule<T, const S: usize>: Copy + Send + Sync {
-    /// PyTorch's names of the state arrays.
-    const STATE: [&'static str; S];
+    /// The state arrays.
+    const STATE: [StateSpec; S];
 
     /// The new parameter and state, from the parameter, its prepared gradient and its state.
     fn update(&self, p: T, g: T, state: [T; S]) -> (T, [T; S]);
@@ -18,8 +19,8 @@ pub(crate) trait Rule<T, const S: usize>: Copy + Send + Sync {
 
 /// What an optimizer does to an array in two passes, with two sums over the array in between.
 pub(crate) trait TwoPassRule<T, const S: usize>: Copy + Send + Sync {
-    /// PyTorch's names of the state arrays.
-    const STATE: [&'static str; S];
+    /// The state arrays.
+    const STATE: [StateSpec; S];
 
     /// Whether the state is new after the first pass. It is after the second otherwise.
     const FIRST_WRITES: bool;
@@ -47,8 +48,8 @@ pub(crate) trait TwoPassRule<T, const S: usize>: Copy + Send + Sync {
 
 /// What an optimizer does to an array as a whole, by its shape.
 pub(crate) trait TensorRule<T>: Copy + Send + Sync {
-    /// PyTorch's names of the state arrays of a parameter with this many dimensions.
-    fn state(rank: usize) -> &'static [&'static str];
+    /// The state arrays of a parameter with this many dimensions.
+    fn state(rank: usize) -> &'static [StateSpec];
 
     /// The shape of one of them.
     fn state_shape(name: &str, shape: &[usize]) -> Vec<usize>;
@@ -59,9 +60,8 @@ pub(crate) trait TensorRule<T>: Copy + Send + Sync {
 
 /// Hyperparameters that know their rules.
 pub(crate) trait Optimizer: Hyper {
-    /// The names of the state arrays that only some hyperparameters ask for. They stay when those
-    /// change.
-    const OPTIONAL: &'static [&'static str] = &[];
+    /// The state arrays that only some hyperparameters ask for. They stay when those change.
+    const OPTIONAL: &'static [StateSpec] = &[];
 
     /// The weight decay that is added to the gradient, where the rule does not decay by itself.
     fn coupled_decay(&self) -> f64 {

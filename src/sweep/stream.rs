@@ -4,6 +4,7 @@ use crate::sweep::elementwise::Elementwise;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::Rule;
 use crate::sweep::segment::{Segment, StepContext};
+use crate::sweep::state::StateSpec;
 use crate::sweep::task::{self, Work};
 
 /// Adds the gradient to everything.
@@ -11,7 +12,7 @@ use crate::sweep::task::{self, Work};
 struct Add;
 
 impl<const S: usize> Rule<f32, S> for Add {
-    const STATE: [&'static str; S] = [""; S];
+    const STATE: [StateSpec; S] = [StateSpec::other(""); S];
 
     #[inline(always)]
     fn update(&self, p: f32, g: f32, state: [f32; S]) -> (f32, [f32; S]) {
@@ -42,7 +43,7 @@ pub fn stream(p: &mut [f32], g: &[f32], others: Vec<&mut [f32]>) {
         3 => Work::new(Elementwise::<_, _, 3>::new(segment, prologue, |_| Add)),
         _ => Work::new(Elementwise::<_, _, 4>::new(segment, prologue, |_| Add)),
     };
-    task::run(vec![work]);
+    task::run(vec![work], |sums| sums);
 }
 
 #[cfg(test)]

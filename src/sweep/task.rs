@@ -43,40 +43,42 @@ pub(crate) trait Driver: Send + Sync {
 }
 
 /// Some of a step's work, which [`run`] does.
-pub struct Work<'a>(Box<dyn Driver + 'a>);
+pub(crate) struct Work<'a>(Box<dyn Driver + 'a>);
 
 impl<'a> Work<'a> {
     pub(crate) fn new(driver: impl Driver + 'a) -> Self {
         Self(Box::new(driver))
     }
 
-    /// What a step does about parameters that have no gradient: averages and copies follow them.
+    /// The work on parameters that have no gradient: averages and copies follow them.
     ///
     /// # Panics
     /// What follows a parameter, or its first state array, has another length, or cannot be written.
-    pub fn following<T: Float>(parameters: Vec<FrozenParameter<'a, T>>) -> Self {
+    pub(crate) fn frozen<T: Float>(parameters: Vec<FrozenParameter<'a, T>>) -> Self {
         Self::new(Frozen::new(parameters))
     }
 }
 
-/// Does all the work of a step together, one fork-join per phase. Gives what each work has found:
-/// the numbers in the state of all its parameters after the step, where the step itself finds them.
-pub fn run(works: Vec<Work<'_>>) -> Vec<Option<[f64; MAX_SCALARS]>> {
+/// Does all the work of a step together, one fork-join per phase. After the first, `reduce` gets the
+/// sums over all parameters and returns those that the second works by. Returns the numbers in the
+/// state of all parameters after the step, where the step itself finds them.
+pub(crate) fn run(
+    works: Vec<Work<'_>>,
+    reduce: impl FnOnce(Sums) -> Sums,
+) -> Option<[f64; MAX_SCALARS]> {
     let mut drivers: Vec<_> = works.into_iter().map(|work| work.0).collect();
     let tier = isa::current();
-    let phases = drivers.iter().map(|driver| driver.phases()).max();
-    for phase in 0..phases.unwrap_or(0) {
-        if phase == 1 {
-            let add = |a: Sums, b: Sums| [a[0] + b[0], a[1] + b[1]];
-            let sums = drivers.iter().map(|driver| driver.sums());
-            let totals = sums.fold([0.0; 2], add);
-            for driver in &mut drivers {
-                driver.resolve(totals);
-            }
+    fork_join(&drivers, 0, tier);
+    let add = |a: Sums, b: Sums| [a[0] + b[0], a[1] + b[1]];
+    let sums = drivers.iter().map(|driver| driver.sums());
+    let totals = reduce(sums.fold([0.0; 2], add));
+    if drivers.iter().any(|driver| driver.phases() > 1) {
+        for driver in &mut drivers {
+            driver.resolve(totals);
         }
-        fork_join(&drivers, phase, tier);
+        fork_join(&drivers, 1, tier);
     }
-    drivers.iter().map(|driver| driver.scalars()).collect()
+    drivers.iter().find_map(|driver| driver.scalars())
 }
 
 fn fork_join(drivers: &[Box<dyn Driver + '_>], phase: usize, tier: Tier) {
@@ -135,7 +137,7 @@ mod tests {
             let runs = &runs[phases - 1];
             Work::new(Counted { phases, runs })
         };
-        run(vec![work(1), work(2)]);
+        assert_eq!(run(vec![work(1), work(2)], |sums| sums), None);
         assert_eq!(runs.map(AtomicUsize::into_inner), [3, 6]);
     }
 }

@@ -10,6 +10,7 @@ use crate::storage::view::StorageView;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::TensorRule;
 use crate::sweep::segment::{Segment, StepContext, rules, size};
+use crate::sweep::state::StateSpec;
 use crate::sweep::task::Driver;
 
 type Task<'a, T, R> = Mutex<Option<(Segment<'a, T>, R)>>;
@@ -34,9 +35,9 @@ impl<'a, T: Float, R: TensorRule<T>> Tensorwise<'a, T, R> {
     ) -> Self {
         for segment in &segments {
             let (shape, state) = (segment.shape(), segment.state());
-            let names = R::state(shape.len());
-            assert_eq!(state.len(), names.len(), "one array per state of the rule");
-            for (name, array) in names.iter().zip(state) {
+            let specs = R::state(shape.len());
+            assert_eq!(state.len(), specs.len(), "one array per state of the rule");
+            for (StateSpec { name, .. }, array) in specs.iter().zip(state) {
                 assert_eq!(
                     Some(array.len()),
                     size(&R::state_shape(name, shape)),

@@ -2,10 +2,8 @@
 
 use fastoptim::numeric::float::Float;
 use fastoptim::optim::hyper::{self, Spec, Value};
-use fastoptim::optim::{Kind, Method};
-use fastoptim::sweep::prologue::Prologue;
-use fastoptim::sweep::segment::{Segment, StepContext};
-use fastoptim::sweep::task;
+use fastoptim::optim::{Kind, Method, StateSpec};
+use fastoptim::step::{self, GroupSegments, Local, Options, Progress, Segment};
 
 /// The values of one hyperparameter that select rules of their own.
 fn choices(spec: &Spec) -> Vec<Value> {
@@ -103,39 +101,65 @@ pub(crate) fn shape(method: &Method, n: usize) -> Vec<usize> {
     }
 }
 
+/// A type that optimizers compute in.
+pub(crate) trait Precision: Float {
+    /// A group of segments of this type.
+    fn group<'a>(method: &'a Method, segments: Vec<Segment<'a, Self>>) -> GroupSegments<'a>;
+}
+
+impl Precision for f32 {
+    fn group<'a>(method: &'a Method, single: Vec<Segment<'a, Self>>) -> GroupSegments<'a> {
+        GroupSegments {
+            single,
+            ..GroupSegments::new(method)
+        }
+    }
+}
+
+impl Precision for f64 {
+    fn group<'a>(method: &'a Method, double: Vec<Segment<'a, Self>>) -> GroupSegments<'a> {
+        GroupSegments {
+            double,
+            ..GroupSegments::new(method)
+        }
+    }
+}
+
 /// The parameters and state after three steps from fixed numbers, over one array or several views
 /// of it.
-pub(crate) fn run<T: Float>(method: &Method, lengths: &[usize], prologue: Prologue) -> Vec<Vec<T>> {
+pub(crate) fn run<T: Precision>(
+    method: &Method,
+    lengths: &[usize],
+    options: &Options,
+) -> Vec<Vec<T>> {
     let cast = |x: Vec<f64>| x.into_iter().map(T::from_f64).collect::<Vec<T>>();
     let n: usize = lengths.iter().sum();
     let shapes: Vec<_> = lengths.iter().map(|&n| shape(method, n)).collect();
     let mut p = cast(numbers(n, 1));
     let zeros = |shape: &Vec<usize>| -> Vec<Vec<T>> {
-        let names = method.state(shape.len()).iter();
-        let size = |name: &&str| method.state_shape(name, shape).iter().product();
-        names.map(|name| vec![T::ZERO; size(name)]).collect()
+        let specs = method.state(shape.len()).iter();
+        let size = |spec: &StateSpec| method.state_shape(spec.name, shape).iter().product();
+        specs.map(|spec| vec![T::ZERO; size(spec)]).collect()
     };
     let mut states: Vec<_> = shapes.iter().map(zeros).collect();
-    let initial = method.scalars();
-    let mut scalars = std::array::from_fn(|i| initial.get(i).map_or(0.0, |(_, x)| *x));
+    let mut progress = Progress::new(method);
     for step in 1..=3 {
         let g = cast(numbers(n, 1 + step));
-        let context = StepContext {
-            step,
-            fresh: step == 1,
-            scalars,
-        };
+        let context = progress.context(step == 1);
         let (mut p_rest, mut g_rest) = (p.as_mut_slice(), g.as_slice());
         let mut segments = Vec::new();
-        for ((length, shape), state) in lengths.iter().zip(&shapes).zip(&mut states) {
+        let arrays = lengths.iter().zip(&shapes).zip(&mut states);
+        for (index, ((length, shape), state)) in arrays.enumerate() {
             let (p_head, p_tail) = p_rest.split_at_mut(*length);
             let (g_head, g_tail) = g_rest.split_at(*length);
             let state = state.iter_mut().map(Vec::as_mut_slice);
-            segments.push(Segment::native(p_head, g_head, shape, state, context));
+            let segment = Segment::native(p_head, g_head, shape, state, context);
+            segments.push(segment.numbered(index));
             (p_rest, g_rest) = (p_tail, g_tail);
         }
-        let found = task::run(vec![method.plan(segments, prologue)]);
-        scalars = found[0].unwrap_or_else(|| method.advance(context));
+        let group = T::group(method, segments);
+        let outcome = step::run(vec![group], options, &Local).expect("options are in range");
+        outcome.write_back(method, Some(context), &mut progress);
     }
     [vec![p], states.concat()].concat()
 }

@@ -1,12 +1,10 @@
 //! Parameters in 16 bits, with moments in 8, and all that may follow a step.
 
-use fastoptim::optim::{Method, Moment, moment};
+use fastoptim::optim::schedule_free::average_weight;
+use fastoptim::optim::{Method, Role, StateSpec};
+use fastoptim::step::{self, Epilogue, GroupSegments, Local, Options, Progress, Segment};
 use fastoptim::storage::view::StorageView;
 use fastoptim::storage::{BLOCK, Half, Noise, Rounding};
-use fastoptim::sweep::epilogue::Epilogue;
-use fastoptim::sweep::prologue::Prologue;
-use fastoptim::sweep::segment::{MAX_SCALARS, Segment, StepContext};
-use fastoptim::sweep::task;
 
 use crate::cases::{numbers, shape};
 
@@ -18,12 +16,12 @@ enum State {
 }
 
 impl State {
-    fn new(name: &str, len: usize) -> Self {
+    fn new(spec: &StateSpec, len: usize) -> Self {
         let scales = vec![0.0; len.div_ceil(BLOCK)];
-        match moment(name) {
-            Some(Moment::Signed) => Self::Signed(vec![0; len], scales),
-            Some(Moment::Square) => Self::Squares(vec![0; len], scales),
-            None => Self::Single(vec![0.0; len]),
+        match spec.role {
+            Role::FirstMoment => Self::Signed(vec![0; len], scales),
+            Role::SecondMoment => Self::Squares(vec![0; len], scales),
+            Role::Iterate | Role::Other => Self::Single(vec![0.0; len]),
         }
     }
 
@@ -63,30 +61,29 @@ struct Parameter {
     average: Vec<f32>,
     copy: Vec<u16>,
     states: Vec<State>,
-    scalars: [f64; MAX_SCALARS],
+    progress: Progress,
 }
 
 impl Parameter {
     fn new(method: &Method, index: usize, n: usize) -> Self {
         let shape = shape(method, n);
-        let names = method.state(shape.len()).iter();
-        let size = |name: &&str| method.state_shape(name, &shape).iter().product();
-        let initial = method.scalars();
+        let specs = method.state(shape.len()).iter();
+        let size = |spec: &StateSpec| method.state_shape(spec.name, &shape).iter().product();
         Self {
             index,
             p: halves(n, 1),
             g: Vec::new(),
             average: vec![0.0; n],
             copy: vec![0; n],
-            states: names.map(|name| State::new(name, size(name))).collect(),
-            scalars: std::array::from_fn(|i| initial.get(i).map_or(0.0, |(_, x)| *x)),
+            states: specs.map(|spec| State::new(spec, size(spec))).collect(),
+            progress: Progress::new(method),
             shape,
         }
     }
 
     fn segment(&mut self, method: &Method, step: u64) -> Segment<'_, f32> {
         self.g = halves(self.p.len(), 1 + step);
-        let (index, context) = (self.index as u64, self.context(step));
+        let (index, context) = (self.index as u64, self.progress.context(step == 1));
         let rounding = |buffer| Rounding::Stochastic(Noise::new(0, index, buffer, step));
         let states = self.states.iter_mut().zip(1..);
         let segment = Segment::new(
@@ -95,7 +92,8 @@ impl Parameter {
             &self.shape,
             states.map(|(x, buffer)| x.view(rounding(buffer))),
             context,
-        );
+        )
+        .numbered(self.index);
         segment.with_epilogue(Epilogue {
             average: Some((StorageView::native(&mut self.average), 0.1)),
             copy: Some(StorageView::half(
@@ -103,17 +101,9 @@ impl Parameter {
                 &mut self.copy,
                 Rounding::Nearest,
             )),
-            iterate: method.averaging().map(|beta| 1.0 - 1.0 / beta),
+            iterate: method.averaging().map(average_weight),
             clear_gradient: step == 3,
         })
-    }
-
-    fn context(&self, step: u64) -> StepContext {
-        StepContext {
-            step,
-            fresh: step == 1,
-            scalars: self.scalars,
-        }
     }
 
     fn bits(&self) -> Vec<u32> {
@@ -130,7 +120,7 @@ impl Parameter {
 pub(crate) fn run(
     method: &Method,
     parameters: &[(usize, usize)],
-    prologue: Prologue,
+    options: &Options,
 ) -> Vec<Vec<u32>> {
     let mut parameters: Vec<_> = parameters
         .iter()
@@ -138,9 +128,14 @@ pub(crate) fn run(
         .collect();
     for step in 1..=3 {
         let segments = parameters.iter_mut().map(|one| one.segment(method, step));
-        let found = task::run(vec![method.plan(segments.collect(), prologue)])[0];
+        let group = GroupSegments {
+            single: segments.collect(),
+            ..GroupSegments::new(method)
+        };
+        let outcome = step::run(vec![group], options, &Local).expect("options are in range");
         for one in &mut parameters {
-            one.scalars = found.unwrap_or_else(|| method.advance(one.context(step)));
+            let context = one.progress.context(step == 1);
+            outcome.write_back(method, Some(context), &mut one.progress);
         }
     }
     parameters.iter().map(Parameter::bits).collect()

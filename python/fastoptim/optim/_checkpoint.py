@@ -50,37 +50,26 @@ def check_codes(saved: Any, entries: Sequence[tuple[str, Mapping[str, Any]]]) ->
         )
 
 
-# Means and sums of squares and sizes: a negative one would make NaN, or turn a step around.
-_NON_NEGATIVE = {
-    "acc_delta",
-    "col_var",
-    "exp_avg_sq",
-    "exp_inf",
-    "max_exp_avg_sq",
-    "row_var",
-    "square_avg",
-    "step_size",
-    "sum",
-    "variance",
-}
-
-
 def checked_state(
     name: str,
     entry: Mapping[str, Any],
     stepped: bool,
     numbers: Sequence[tuple[str, float]],
-    slots: Sequence[tuple[str, str, list[int], bool]],
+    slots: Sequence[tuple[str, str, list[int], bool, bool]],
     any_values: bool,
 ) -> tuple[list[float], dict[str, Array]]:
     """Check the saved numbers and arrays of one parameter against what it may have.
+
+    Each of ``slots`` is the name, dtype and shape of an array, whether a step needs it, and whether
+    it is never negative.
 
     With ``any_values`` they may be NaN, as those of an object that is copied may be.
     """
     scalars = [
         _number(f"{key} of {name!r}", entry.get(key, value), any_values) for key, value in numbers
     ]
-    expected = {slot: (dtype, tuple(shape)) for slot, dtype, shape, _ in slots}
+    expected = {slot: (dtype, tuple(shape)) for slot, dtype, shape, *_ in slots}
+    non_negative = {slot for slot, *_, sign in slots if sign}
     arrays = {}
     for slot, value in entry.items():
         if slot == "step" or slot in dict(numbers) or value is None:
@@ -97,12 +86,11 @@ def checked_state(
                 f"{slot} of {name!r} is {array.dtype} of shape {array.shape}, "
                 f"expected {dtype} of shape {shape}"
             )
-        signed = slot not in _NON_NEGATIVE and not slot.endswith("_scale")
-        wrong = np.isnan(array).any() or (not signed and (array < 0).any())
+        wrong = np.isnan(array).any() or (slot in non_negative and (array < 0).any())
         if wrong and not any_values:
             raise CheckpointError(f"{slot} of {name!r} has NaN or negative values")
         arrays[slot] = array
-    missing = [slot for slot, _, _, needed in slots if stepped and needed and slot not in arrays]
+    missing = [slot for slot, _, _, needed, _ in slots if stepped and needed and slot not in arrays]
     missing += [f"{slot}_scale" for slot in arrays if f"{slot}_scale" in expected.keys() - arrays]
     if missing:
         raise CheckpointError(f"state of {name!r} lacks {missing}")

@@ -1,25 +1,25 @@
-//! The engine behind every optimizer class: parameters, state, and one call per step.
+//! The engine behind every optimizer class: the methods that Python calls.
 
 use std::sync::OnceLock;
 
+use fastoptim::ops::penalty::Penalty;
 use fastoptim::optim::Kind;
-use fastoptim::optim::schedule_free::blend;
-use fastoptim::storage::{Encoding, Rounding};
-use pyo3::exceptions::{
-    PyFloatingPointError, PyIndexError, PyRuntimeError, PyTypeError, PyValueError,
-};
+use fastoptim::step::{Nonfinite, Options};
+use fastoptim::storage::Encoding;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::outputs::Targets;
+use super::parameter_set::ParameterSet;
 use super::state::{Expected, Restored, Saved};
-use super::step::{Options, Policy, execute, real, towards_average};
-use crate::memory::inflight::{self, Ranges};
+use super::step::{Arguments, real};
+use crate::error::to_py;
+use crate::memory::inflight;
 use crate::memory::items::Items;
-use crate::memory::numpy::{Dtype, Memory, with_float};
+use crate::memory::numpy::{Dtype, Memory};
 use crate::optim::group::{Group, Keys};
-use crate::optim::parameter::{Parameter, Storage, slice_mut};
+use crate::optim::parameter::{Storage, slice_mut};
 use crate::runtime::commit::Then;
 use crate::runtime::exclusive::{Busy, Exclusive, Held};
 
@@ -29,37 +29,11 @@ use crate::runtime::exclusive::{Busy, Exclusive, Held};
 /// process that is forked off during a step of another thread, that step is as if it had been
 /// killed: its parameters and their state are partly written, and count no step for it.
 #[pyclass(module = "fastoptim._core", frozen)]
-pub(crate) struct Engine(Exclusive<Inner>);
-
-pub(crate) struct Inner {
-    pub(super) keys: Keys,
-    pub(super) storage: Storage,
-    pub(super) groups: Vec<Group>,
-    pub(super) parameters: Vec<Parameter>,
-    /// Whether the parameters are the pieces of one buffer, in order, without gaps.
-    pub(super) flat: bool,
-    /// Whether schedule-free parameters are at their averaged iterate.
-    pub(super) averaged: bool,
-    /// All memory that a step may write, sorted; made anew when there is more.
-    pub(super) written: OnceLock<Ranges>,
-    /// Steps applied so far: what hyperparameters that are functions are called with.
-    pub(super) steps: u64,
-}
-
-impl Inner {
-    pub(super) fn parameter(&self, index: usize) -> PyResult<&Parameter> {
-        self.parameters.get(index).ok_or_else(|| {
-            PyIndexError::new_err(format!(
-                "parameter {index} of {} parameters",
-                self.parameters.len()
-            ))
-        })
-    }
-}
+pub(crate) struct Engine(Exclusive<ParameterSet>);
 
 impl Engine {
     /// What the engine has, for one call alone.
-    fn lock(&self) -> PyResult<Held<'_, Inner>> {
+    fn lock(&self) -> PyResult<Held<'_, ParameterSet>> {
         self.0.lock().map_err(|busy| {
             PyRuntimeError::new_err(match busy {
                 Busy::SameThread => {
@@ -113,20 +87,13 @@ impl Engine {
             // What is not NumPy's own is imported now, before a step needs it.
             Dtype::Number(encoding).descr(py)?;
         }
-        Ok(Self(Exclusive::new(Inner {
-            keys: Keys::new(py, kind),
-            storage: Storage {
-                moments,
-                stochastic,
-                seed,
-            },
-            groups: Vec::new(),
-            parameters: Vec::new(),
-            flat: false,
-            averaged: false,
-            written: OnceLock::new(),
-            steps: 0,
-        })))
+        let storage = Storage {
+            moments,
+            stochastic,
+            seed,
+        };
+        let parameters = ParameterSet::new(Keys::new(py, kind), storage);
+        Ok(Self(Exclusive::new(parameters)))
     }
 
     /// Whether schedule-free parameters are at their averaged iterate.
@@ -166,39 +133,7 @@ impl Engine {
     /// Moves the parameters of schedule-free groups from where gradients are taken to the averaged
     /// iterate, or back.
     fn average(&self, py: Python<'_>, groups: &Bound<'_, PyList>, averaged: bool) -> PyResult<()> {
-        let inner = &mut *self.lock()?;
-        if averaged == inner.averaged {
-            return Ok(());
-        }
-        inner.read_groups(groups)?;
-        for parameter in &inner.parameters {
-            parameter.check(py)?;
-        }
-        let _guard = inflight::register(inner.written(), Vec::new().into())?;
-        for parameter in &inner.parameters {
-            let beta = inner.groups[parameter.group].method.averaging();
-            let (Some(beta), Some(z)) = (beta, parameter.slot("z")) else {
-                continue;
-            };
-            if !z.started {
-                continue;
-            }
-            let weight = if averaged {
-                towards_average(beta)
-            } else {
-                1.0 - beta
-            };
-            with_float!(parameter.layout.dtype.arithmetic(), T => {
-                // SAFETY: checked just now, and held by `inner`; parameters and state share no memory,
-                // and `_guard` keeps other calls from theirs.
-                let (p, z) = unsafe {
-                    (parameter.view::<T>(|| Rounding::Nearest), z.view(|| Rounding::Nearest))
-                };
-                py.detach(|| blend(p, z, weight));
-            });
-        }
-        inner.averaged = averaged;
-        Ok(())
+        self.lock()?.average(py, groups, averaged)
     }
 
     /// One step over all groups: whether it was applied, and the norm that clipping used; nothing
@@ -223,82 +158,29 @@ impl Engine {
         zero_grad: bool,
         then: Option<Then<'_>>,
     ) -> PyResult<Option<(bool, Option<f64>)>> {
-        let options = Options::new(loss_scale, max_norm, clip_value, nonfinite, regularizer)?;
-        let inner = &mut *self.lock()?;
-        if inner.averaged {
-            return Err(PyRuntimeError::new_err(
-                "the parameters are at their average for evaluation: call train() before step()",
-            ));
-        }
-        inner.read_groups(groups)?;
-        let gradients = inner.gradients(grads)?;
-        let targets = Targets::new(
-            &inner.parameters,
-            average.as_ref(),
-            copy.as_ref().map(|arrays| arrays.as_slice()),
-            zero_grad,
-        )?;
-        let written = inner.written();
-        let [written, read] = if targets.is_nothing() {
-            let read = inner.read(&gradients, &written)?;
-            [written, read.into()]
-        } else {
-            if zero_grad {
-                inner.require_writable(&gradients)?;
-            }
-            for parameter in &inner.parameters {
-                parameter.check(py)?;
-            }
-            targets.disjoint(&written, &gradients)?
+        let (l1, l2) = regularizer.unwrap_or_default();
+        let options = Options {
+            loss_scale,
+            penalty: Penalty { l1, l2 },
+            clip_value,
+            max_norm,
+            nonfinite: Nonfinite::from_name(nonfinite).map_err(to_py)?,
         };
-        let guard = inflight::register(written, read)?;
-        // Only now that nothing can be refused any more but the allocation itself. What it brings
-        // is nobody else's yet.
-        let grown = inner.allocate(py)?;
-
-        // SAFETY: `gradients` has checked every parameter that has one, and with targets all were;
-        // what is written shares no memory with anything else of this step, as was checked, and
-        // `guard` keeps other calls from all of it.
-        let members = unsafe { inner.members(&gradients, &targets) };
-        let methods = &inner.groups;
-        let found = py.detach(|| execute(methods, members, &options));
-        drop(guard);
-        if let Some(index) = found.infinite {
-            inner.retract(&grown);
-            let name = &inner.parameters[index].name;
-            return match options.nonfinite {
-                Policy::Raise => Err(PyFloatingPointError::new_err(format!(
-                    "grads[{name:?}] has elements that are not finite"
-                ))),
-                _ => Ok(Some((false, found.norm))),
-            };
-        }
-
-        for (index, gradient) in gradients.arrays.iter().enumerate() {
-            if gradient.is_none() {
-                continue;
-            }
-            let context = inner.context(&inner.parameters[index]);
-            let parameter = &mut inner.parameters[index];
-            let method = &inner.groups[parameter.group].method;
-            parameter.step = context.step;
-            parameter.scalars = method.advance(context);
-            let names = method.state(parameter.layout.shape.len());
-            for slot in &mut parameter.slots {
-                slot.started |= names.contains(&slot.name);
-            }
-        }
-        // What a step finds over all parameters holds for all of them.
-        if let Some(scalars) = found.scalars {
-            for parameter in &mut inner.parameters {
-                parameter.scalars = scalars;
-            }
-        }
-        inner.steps = inner.steps.saturating_add(1);
-        if let Some(then) = then {
+        options.check().map_err(to_py)?;
+        let arguments = Arguments {
+            groups,
+            grads,
+            average,
+            copy,
+            zero_grad,
+        };
+        // Held until the calls of `then` are made.
+        let mut inner = self.lock()?;
+        let (applied, norm) = inner.step(py, &arguments, &options)?;
+        if applied && let Some(then) = then {
             then.run()?;
         }
-        Ok(found.norm.map(|norm| (true, Some(norm))))
+        Ok((!applied || norm.is_some()).then_some((applied, norm)))
     }
 
     /// Sets every gradient to 0.
@@ -322,7 +204,7 @@ impl Engine {
 
     /// The steps of one parameter.
     fn parameter_step(&self, index: usize) -> PyResult<u64> {
-        Ok(self.lock()?.parameter(index)?.step)
+        Ok(self.lock()?.parameter(index)?.progress.steps)
     }
 
     /// The numbers in the state of one parameter beside its step.
@@ -337,7 +219,7 @@ impl Engine {
         py: Python<'py>,
         index: usize,
     ) -> PyResult<Vec<(String, Bound<'py, PyAny>, bool)>> {
-        Inner::views(py, self.lock()?.parameter(index)?)
+        ParameterSet::views(py, self.lock()?.parameter(index)?)
     }
 
     /// A copy of the state of all parameters at one moment; none of one that no step has touched.
@@ -365,8 +247,8 @@ impl Engine {
         Ok(inner.expect(&groups))
     }
 
-    /// Takes over groups and state that are what `expected` asks for. State arrays that are not
-    /// given hold nothing.
+    /// Restores groups and state that are what `expected` asks for. State arrays that are not
+    /// given become empty.
     #[pyo3(signature = (groups, state, steps, averaged, then=None))]
     fn restore(
         &self,
@@ -378,7 +260,7 @@ impl Engine {
         then: Option<Then<'_>>,
     ) -> PyResult<()> {
         let inner = &mut *self.lock()?;
-        inner.take_over(py, groups, &state, steps)?;
+        inner.restore(py, groups, &state, steps)?;
         inner.averaged = averaged;
         then.map_or(Ok(()), |then| then.run())
     }
@@ -389,13 +271,7 @@ impl Engine {
         let Ok(inner) = self.0.lock() else {
             return Ok(());
         };
-        for group in &inner.groups {
-            group.traverse(&visit)?;
-        }
-        for parameter in &inner.parameters {
-            visit.call(&parameter.array)?;
-        }
-        Ok(())
+        inner.traverse(&visit)
     }
 
     fn __clear__(&self) {

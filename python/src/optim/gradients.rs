@@ -6,7 +6,7 @@ use numpy::PyUntypedArray;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::engine::Inner;
+use super::parameter_set::ParameterSet;
 use crate::memory::items::Items;
 use crate::memory::numpy::{Dtype, Layout, Memory, matching};
 use crate::optim::parameter::Parameter;
@@ -28,7 +28,7 @@ fn dtypes(parameter: Dtype) -> &'static [Dtype] {
     }
 }
 
-impl Inner {
+impl ParameterSet {
     /// The gradients, each checked against its own parameter and held by what is returned.
     pub(super) fn gradients<'py>(&self, grads: &Bound<'py, PyAny>) -> PyResult<Gradients<'py>> {
         if self.flat
@@ -135,7 +135,7 @@ impl Inner {
             let has = |range: Range<usize>| range.contains(&start);
             let mut slots = p.slots.iter();
             let slot = slots.find(|slot| slot.ranges().any(has))?;
-            Some(format!("{} of {:?}", slot.name, p.name))
+            Some(format!("{} of {:?}", slot.spec.name, p.name))
         });
         let pairs = self.parameters.iter().zip(&gradients.arrays);
         let grad = pairs.into_iter().find_map(|(p, memory)| {

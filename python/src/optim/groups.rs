@@ -3,17 +3,18 @@
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
+use fastoptim::step::Progress;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::engine::Inner;
+use super::parameter_set::ParameterSet;
 use crate::error::to_py;
 use crate::memory::items::Items;
 use crate::memory::numpy::{Layout, check_disjoint, numbers};
 use crate::optim::parameter::Parameter;
 
-impl Inner {
+impl ParameterSet {
     /// Refuses other groups than those that were added, in their order.
     pub(super) fn check_groups<'py>(
         &self,
@@ -103,16 +104,14 @@ impl Inner {
         check_disjoint(&known.chain(added).collect::<Vec<_>>(), &[])?;
 
         let before = self.parameters.len();
-        let initial = read.method.scalars();
-        let scalars = std::array::from_fn(|i| initial.get(i).map_or(0.0, |(_, x)| *x));
+        let progress = Progress::new(&read.method);
         for ((name, object), layout) in names.into_iter().zip(arrays).zip(new) {
             self.parameters.push(Parameter {
                 name,
                 array: object.clone().unbind(),
                 layout,
                 group: self.groups.len(),
-                step: 0,
-                scalars,
+                progress,
                 slots: Vec::new(),
             });
         }

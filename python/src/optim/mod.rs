@@ -6,5 +6,6 @@ mod group;
 mod groups;
 mod outputs;
 mod parameter;
+mod parameter_set;
 mod state;
 mod step;

@@ -1,10 +1,10 @@
-//! What a step writes besides the parameters and their state.
+//! The outputs of a step besides the parameters and their state.
 
 use std::ops::Range;
 
 use fastoptim::numeric::float::Float;
+use fastoptim::step::Epilogue;
 use fastoptim::storage::Rounding;
-use fastoptim::sweep::epilogue::Epilogue;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -16,14 +16,14 @@ use crate::memory::view;
 use crate::optim::parameter::Parameter;
 
 /// The arrays that a step writes besides the parameters and their state.
-pub(super) struct Targets<'py> {
+pub(super) struct Outputs<'py> {
     /// The moving averages, and how much of the difference they move by.
     average: Option<(Vec<Memory<'py>>, f64)>,
     copy: Option<Vec<Memory<'py>>>,
     pub(super) clear_gradients: bool,
 }
 
-impl<'py> Targets<'py> {
+impl<'py> Outputs<'py> {
     pub(super) fn new(
         parameters: &[Parameter],
         average: Option<&(Items<Bound<'py, PyAny>>, f64)>,
@@ -38,7 +38,7 @@ impl<'py> Targets<'py> {
                     parameters.len()
                 )));
             }
-            let target = |(parameter, array): (&Parameter, &Bound<'py, PyAny>)| {
+            let output = |(parameter, array): (&Parameter, &Bound<'py, PyAny>)| {
                 let name = || format!("{what}[{:?}]", parameter.name);
                 let Layout { dtype, shape, .. } = &parameter.layout;
                 let memory = matching(name, array, &dtypes(*dtype), shape)?;
@@ -48,7 +48,7 @@ impl<'py> Targets<'py> {
                     Err(PyValueError::new_err(format!("{} is read-only", name())))
                 }
             };
-            parameters.iter().zip(arrays).map(target).collect()
+            parameters.iter().zip(arrays).map(output).collect()
         };
         let average = average
             .map(|(arrays, weight)| {
@@ -66,8 +66,8 @@ impl<'py> Targets<'py> {
         })
     }
 
-    /// Whether a step writes nothing but the parameters and their state.
-    pub(super) fn is_nothing(&self) -> bool {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
         self.average.is_none() && self.copy.is_none() && !self.clear_gradients
     }
 
@@ -97,11 +97,11 @@ impl<'py> Targets<'py> {
         Ok([ranges(writes), ranges(reads)])
     }
 
-    /// What is done after the update of one parameter. With `iterate` the averaged iterate of
-    /// schedule-free parameters is followed.
+    /// The epilogue of one parameter. With `iterate` the averaged iterate of schedule-free parameters
+    /// is followed.
     ///
     /// # Safety
-    /// This outlives `'a`, and nobody else has the targets meanwhile.
+    /// This outlives `'a`, and nobody else has the arrays meanwhile.
     pub(super) unsafe fn epilogue<'a, T: Float>(
         &self,
         index: usize,
@@ -109,13 +109,13 @@ impl<'py> Targets<'py> {
     ) -> Epilogue<'a, T> {
         // SAFETY: `matching` found elements of this dtype, aligned, and `memory` holds their array;
         // that this outlives `'a` and nobody else has them is this function's contract.
-        let target = |memory: &Memory<'_>| unsafe {
+        let output = |memory: &Memory<'_>| unsafe {
             view::written(memory.dtype, memory.data, memory.len, || Rounding::Nearest)
         };
         let average = self.average.as_ref();
         Epilogue {
-            average: average.map(|(arrays, weight)| (target(&arrays[index]), *weight)),
-            copy: self.copy.as_ref().map(|arrays| target(&arrays[index])),
+            average: average.map(|(arrays, weight)| (output(&arrays[index]), *weight)),
+            copy: self.copy.as_ref().map(|arrays| output(&arrays[index])),
             iterate,
             clear_gradient: self.clear_gradients,
         }

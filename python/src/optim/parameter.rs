@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use fastoptim::numeric::float::Float;
-use fastoptim::optim::{Moment, moment};
+use fastoptim::optim::{Role, StateSpec};
+use fastoptim::step::Progress;
 use fastoptim::storage::view::{Raw, StorageView};
 use fastoptim::storage::{Encoding, Noise, Rounding};
-use fastoptim::sweep::segment::MAX_SCALARS;
 use numpy::PyUntypedArray;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -24,12 +24,12 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    /// How a state array of this name is kept beside a parameter of this dtype: moments as asked
-    /// for, all else (iterates, step sizes, sums that only grow) as it is computed in.
-    pub(crate) fn of(&self, name: &str, parameter: Dtype) -> Dtype {
-        match (self.moments, moment(name)) {
-            (Some(encoding), Some(Moment::Square)) => Dtype::Number(encoding.of_squares()),
-            (Some(encoding), Some(_)) => Dtype::Number(encoding),
+    /// The dtype of a state array beside a parameter of this dtype: that of `state_dtype` for
+    /// moments, and that of the arithmetic for all others.
+    pub(crate) fn of(&self, spec: &StateSpec, parameter: Dtype) -> Dtype {
+        match (self.moments, spec.role) {
+            (Some(encoding), Role::SecondMoment) => Dtype::Number(encoding.of_squares()),
+            (Some(encoding), Role::FirstMoment) => Dtype::Number(encoding),
             _ => parameter.arithmetic(),
         }
     }
@@ -92,7 +92,7 @@ impl Piece {
 
 /// One state array of a parameter.
 pub(crate) struct Slot {
-    pub(crate) name: &'static str,
+    pub(crate) spec: StateSpec,
     pub(crate) numbers: Piece,
     /// One scale per block, where it is kept in 8 bits.
     pub(crate) scales: Option<Piece>,
@@ -118,10 +118,12 @@ impl Slot {
         let Piece {
             data, len, dtype, ..
         } = self.numbers;
-        // AMSGrad's largest never falls, and so must not rise at random.
-        let rounding = || match self.name {
-            "max_exp_avg_sq" => Rounding::Nearest,
-            _ => rounding(),
+        let rounding = || {
+            if self.spec.stochastic_rounding {
+                rounding()
+            } else {
+                Rounding::Nearest
+            }
         };
         let encoding = view::encoding(dtype);
         let mut raw = Raw::new(encoding, data.0, len);
@@ -139,14 +141,13 @@ pub(crate) struct Parameter {
     pub(crate) array: Py<PyAny>,
     pub(crate) layout: Layout,
     pub(crate) group: usize,
-    pub(crate) step: u64,
-    pub(crate) scalars: [f64; MAX_SCALARS],
+    pub(crate) progress: Progress,
     pub(crate) slots: Vec<Slot>,
 }
 
 impl Parameter {
     pub(crate) fn slot(&self, name: &str) -> Option<&Slot> {
-        self.slots.iter().find(|slot| slot.name == name)
+        self.slots.iter().find(|slot| slot.spec.name == name)
     }
 
     /// Its memory, if it is still what was checked when it was added.

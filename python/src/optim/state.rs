@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use fastoptim::optim::StateSpec;
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use super::engine::Inner;
+use super::parameter_set::ParameterSet;
 use crate::memory::inflight::{self, Ranges};
 use crate::memory::items::Items;
 use crate::memory::numpy::Dtype;
@@ -25,14 +26,14 @@ pub(super) type Saved<'py> = (
     Vec<(String, Bound<'py, PyAny>)>,
 );
 
-/// What the state of one parameter may be: its numbers with what they are at first, and its arrays
-/// with dtype, shape and whether a step needs them.
+/// What the state of one parameter may be: its numbers with their initial values, and its arrays
+/// with dtype, shape, whether a step needs them, and whether they are never negative.
 pub(super) type Expected = (
     Vec<(&'static str, f64)>,
-    Vec<(String, String, Vec<usize>, bool)>,
+    Vec<(String, String, Vec<usize>, bool, bool)>,
 );
 
-/// The state of one parameter to take over.
+/// The state of one parameter to restore.
 pub(super) type Restored<'py> = (u64, Items<f64>, HashMap<String, Bound<'py, PyAny>>);
 
 /// The name under which the scales of a state array stand.
@@ -56,7 +57,7 @@ impl Wanted {
 }
 
 /// Allocates zeros.
-fn allocate(py: Python<'_>, wanted: &[Wanted]) -> PyResult<Vec<Piece>> {
+fn zeros(py: Python<'_>, wanted: &[Wanted]) -> PyResult<Vec<Piece>> {
     let key = |index: usize| (&wanted[index].label, wanted[index].dtype.to_string());
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     // The sort is stable, so parameters keep their order in a slab.
@@ -80,75 +81,76 @@ fn allocate(py: Python<'_>, wanted: &[Wanted]) -> PyResult<Vec<Piece>> {
     Ok(pieces.into_iter().flatten().collect())
 }
 
-impl Inner {
-    /// Allocates what the hyperparameters ask for and the parameters lack, all or nothing, and says
-    /// what that was. Most state cannot start late: AMSGrad's maximum would have missed the past.
-    pub(super) fn allocate(&mut self, py: Python<'_>) -> PyResult<Vec<(usize, &'static str)>> {
-        let mut lacking = Vec::new();
+impl ParameterSet {
+    /// Allocates the state arrays that the hyperparameters ask for and that are missing, all or
+    /// none, and returns them. Most state cannot start late: AMSGrad's maximum would have missed the
+    /// past.
+    pub(super) fn allocate(&mut self, py: Python<'_>) -> PyResult<Vec<(usize, StateSpec)>> {
+        let mut missing = Vec::new();
         for (index, parameter) in self.parameters.iter().enumerate() {
             let method = &self.groups[parameter.group].method;
-            for &name in method.state(parameter.layout.shape.len()) {
-                if parameter.slot(name).is_some() {
+            for spec in method.state(parameter.layout.shape.len()) {
+                if parameter.slot(spec.name).is_some() {
                     continue;
                 }
-                if parameter.step > 0 && name != "momentum_buffer" {
+                if parameter.progress.steps > 0 && !spec.late_start {
                     return Err(PyValueError::new_err(format!(
-                        "{name} of parameter {:?} cannot start after its first step",
-                        parameter.name
+                        "{} of parameter {:?} cannot start after its first step",
+                        spec.name, parameter.name
                     )));
                 }
-                lacking.push((index, name));
+                missing.push((index, *spec));
             }
         }
-        self.add_slots(py, &lacking)?;
-        Ok(lacking)
+        self.add_slots(py, &missing)?;
+        Ok(missing)
     }
 
-    /// Takes back what `allocate` gave.
-    pub(super) fn retract(&mut self, given: &[(usize, &'static str)]) {
-        for &(index, name) in given {
-            let slots = &mut self.parameters[index].slots;
-            slots.retain(|slot| slot.name != name);
+    /// Removes the state arrays that `allocate` added.
+    pub(super) fn rollback(&mut self, added: &[(usize, StateSpec)]) {
+        for (index, spec) in added {
+            let slots = &mut self.parameters[*index].slots;
+            slots.retain(|slot| slot.spec.name != spec.name);
         }
-        if !given.is_empty() {
+        if !added.is_empty() {
             self.written = OnceLock::new();
         }
     }
 
     /// Allocates state arrays of parameters by their index.
-    fn add_slots(&mut self, py: Python<'_>, lacking: &[(usize, &'static str)]) -> PyResult<()> {
-        if lacking.is_empty() {
+    fn add_slots(&mut self, py: Python<'_>, missing: &[(usize, StateSpec)]) -> PyResult<()> {
+        if missing.is_empty() {
             return Ok(());
         }
         let mut wanted = Vec::new();
-        for &(index, name) in lacking {
-            let parameter = &self.parameters[index];
+        for (index, spec) in missing {
+            let parameter = &self.parameters[*index];
             let layout = &parameter.layout;
             let method = &self.groups[parameter.group].method;
-            let shape = method.state_shape(name, &layout.shape);
-            let dtype = self.storage.of(name, layout.dtype);
+            let shape = method.state_shape(spec.name, &layout.shape);
+            let dtype = self.storage.of(spec, layout.dtype);
             let scales = scales(dtype, &shape);
             wanted.push(Wanted {
-                label: name.to_owned(),
+                label: spec.name.to_owned(),
                 dtype,
                 shape,
             });
             if let Some(scales) = scales {
                 wanted.push(Wanted {
-                    label: scale_name(name),
+                    label: scale_name(spec.name),
                     dtype: Dtype::F32,
                     shape: vec![scales],
                 });
             }
         }
-        let mut pieces = allocate(py, &wanted)?.into_iter();
-        for &(index, name) in lacking {
+        let mut pieces = zeros(py, &wanted)?.into_iter();
+        for &(index, spec) in missing {
             let Some(numbers) = pieces.next() else {
                 break;
             };
             let scales = scales(numbers.dtype, &numbers.shape).and_then(|_| pieces.next());
             self.parameters[index].slots.push(Slot {
-                name,
+                spec,
                 numbers,
                 scales,
                 started: false,
@@ -158,19 +160,20 @@ impl Inner {
         Ok(())
     }
 
-    /// Allocates what the hyperparameters ask for and what a restored state has.
-    fn make_room(&mut self, py: Python<'_>, state: &[Restored<'_>]) -> PyResult<()> {
-        let mut lacking = Vec::new();
+    /// Allocates the state arrays that the hyperparameters ask for and those of a restored state.
+    fn allocate_restored(&mut self, py: Python<'_>, state: &[Restored<'_>]) -> PyResult<()> {
+        let mut missing = Vec::new();
         for (index, (parameter, (_, _, arrays))) in self.parameters.iter().zip(state).enumerate() {
             let method = &self.groups[parameter.group].method;
             let needed = method.state(parameter.layout.shape.len());
             let others = method.optional_state();
-            let given = |name: &&&str| arrays.contains_key(**name) && !needed.contains(name);
-            let names = needed.iter().chain(others.iter().filter(given));
-            let lacks = names.filter(|name| parameter.slot(name).is_none());
-            lacking.extend(lacks.map(|&name| (index, name)));
+            let given =
+                |spec: &&StateSpec| arrays.contains_key(spec.name) && !needed.contains(spec);
+            let specs = needed.iter().chain(others.iter().filter(given));
+            let absent = specs.filter(|spec| parameter.slot(spec.name).is_none());
+            missing.extend(absent.map(|spec| (index, *spec)));
         }
-        self.add_slots(py, &lacking)
+        self.add_slots(py, &missing)
     }
 
     /// All memory that a step writes in any case, by address.
@@ -207,9 +210,9 @@ impl Inner {
                 views.push((name, piece.view(py)?.into_any(), slot.started));
                 Ok::<_, PyErr>(())
             };
-            add(slot.name.to_owned(), &slot.numbers)?;
+            add(slot.spec.name.to_owned(), &slot.numbers)?;
             if let Some(scales) = &slot.scales {
-                add(scale_name(slot.name), scales)?;
+                add(scale_name(slot.spec.name), scales)?;
             }
         }
         Ok(views)
@@ -218,7 +221,7 @@ impl Inner {
     /// The numbers in the state of one parameter beside its step.
     pub(super) fn numbers(&self, parameter: &Parameter) -> Vec<(&'static str, f64)> {
         let names = self.groups[parameter.group].method.scalars();
-        let pairs = names.iter().zip(parameter.scalars);
+        let pairs = names.iter().zip(parameter.progress.scalars);
         pairs.map(|((name, _), x)| (*name, x)).collect()
     }
 
@@ -230,8 +233,8 @@ impl Inner {
             let arrays: Vec<_> = started.map(|(name, view, _)| (name, view)).collect();
             let scalars = self.numbers(parameter);
             let initial = self.groups[parameter.group].method.scalars();
-            let touched = parameter.step > 0 || !arrays.is_empty() || scalars != initial;
-            Ok(touched.then_some((parameter.step, scalars, arrays)))
+            let touched = parameter.progress.steps > 0 || !arrays.is_empty() || scalars != initial;
+            Ok(touched.then_some((parameter.progress.steps, scalars, arrays)))
         };
         self.parameters.iter().map(save).collect()
     }
@@ -241,21 +244,20 @@ impl Inner {
         let expect = |parameter: &Parameter| {
             let method = &groups[parameter.group].method;
             let layout = &parameter.layout;
-            let names = method.state(layout.shape.len());
+            let specs = method.state(layout.shape.len());
             let others = method.optional_state();
-            let others = others.iter().filter(|name| !names.contains(name));
-            let all = names.iter().map(|name| (*name, true));
+            let others = others.iter().filter(|spec| !specs.contains(spec));
+            let all = specs.iter().map(|spec| (spec, !spec.late_start));
             let mut arrays = Vec::new();
-            for (name, needed) in all.chain(others.map(|name| (*name, false))) {
-                let shape = method.state_shape(name, &layout.shape);
-                let dtype = self.storage.of(name, layout.dtype);
+            for (spec, needed) in all.chain(others.map(|spec| (spec, false))) {
+                let shape = method.state_shape(spec.name, &layout.shape);
+                let dtype = self.storage.of(spec, layout.dtype);
                 let scales = scales(dtype, &shape);
-                // Momentum may be switched on at any step.
-                let needed = needed && name != "momentum_buffer";
-                arrays.push((name.to_owned(), dtype.to_string(), shape, needed));
+                let name = spec.name.to_owned();
+                arrays.push((name, dtype.to_string(), shape, needed, spec.non_negative));
                 if let Some(scales) = scales {
-                    let dtype = Dtype::F32.to_string();
-                    arrays.push((scale_name(name), dtype, vec![scales], needed));
+                    let (name, dtype) = (scale_name(spec.name), Dtype::F32.to_string());
+                    arrays.push((name, dtype, vec![scales], needed, true));
                 }
             }
             (method.scalars(), arrays)
@@ -263,9 +265,9 @@ impl Inner {
         self.parameters.iter().map(expect).collect()
     }
 
-    /// Takes over groups and state that are what `expect` asks for. State arrays that are not given
-    /// hold nothing.
-    pub(super) fn take_over(
+    /// Restores groups and state that are what `expect` asks for. State arrays that are not given
+    /// become empty.
+    pub(super) fn restore(
         &mut self,
         py: Python<'_>,
         groups: &Bound<'_, PyList>,
@@ -283,7 +285,7 @@ impl Inner {
         let before = std::mem::replace(&mut self.steps, steps);
         let ready = self
             .read_groups(groups)
-            .and_then(|()| self.make_room(py, state))
+            .and_then(|()| self.allocate_restored(py, state))
             .and_then(|()| self.assignments(py, state));
         let assignments = match ready {
             Ok(assignments) => assignments,
@@ -293,12 +295,12 @@ impl Inner {
             }
         };
         for (parameter, (step, scalars, arrays)) in self.parameters.iter_mut().zip(state) {
-            parameter.step = *step;
-            for (own, new) in parameter.scalars.iter_mut().zip(scalars.iter()) {
+            parameter.progress.steps = *step;
+            for (own, new) in parameter.progress.scalars.iter_mut().zip(scalars.iter()) {
                 *own = *new;
             }
             for slot in &mut parameter.slots {
-                slot.started = arrays.contains_key(slot.name);
+                slot.started = arrays.contains_key(slot.spec.name);
             }
         }
         for (view, value) in assignments {
@@ -316,9 +318,9 @@ impl Inner {
         let mut assignments = Vec::new();
         for (parameter, (_, _, arrays)) in self.parameters.iter().zip(state) {
             for slot in &parameter.slots {
-                let numbers = (slot.name.to_owned(), &slot.numbers);
+                let numbers = (slot.spec.name.to_owned(), &slot.numbers);
                 let scales = slot.scales.iter();
-                let scales = scales.map(|piece| (scale_name(slot.name), piece));
+                let scales = scales.map(|piece| (scale_name(slot.spec.name), piece));
                 for (name, piece) in std::iter::once(numbers).chain(scales) {
                     let value = match arrays.get(&name) {
                         Some(given) => fitting(piece, &name, given)?.clone(),

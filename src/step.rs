@@ -1,0 +1,369 @@
+//! A whole step of an optimizer: measure the gradients, then apply the update.
+//!
+//! Between measuring and applying, and between the passes of rules that sum over all parameters, the
+//! sums go through an [`AllReduce`], so that several processes can share one step.
+
+use crate::error::{Error, Result};
+use crate::numeric::scale::ScaleFactor;
+use crate::ops::clip;
+use crate::ops::penalty::Penalty;
+use crate::optim::Method;
+use crate::sweep::norm;
+use crate::sweep::prologue::Prologue;
+use crate::sweep::task::{self, Work};
+
+pub use crate::sweep::all_reduce::{AllReduce, Local};
+pub use crate::sweep::epilogue::Epilogue;
+pub use crate::sweep::frozen::FrozenParameter;
+pub use crate::sweep::segment::{MAX_SCALARS, Segment, StepContext};
+
+/// What a step does about gradients that are not finite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nonfinite {
+    /// Applies the update; infinities and NaN propagate into the parameters.
+    #[default]
+    Propagate,
+    /// Changes nothing; [`StepOutcome::applied`] is false.
+    Skip,
+    /// Changes nothing and returns [`Error::NotFinite`].
+    Raise,
+}
+
+impl Nonfinite {
+    /// The policy of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "propagate" => Ok(Self::Propagate),
+            "skip" => Ok(Self::Skip),
+            "raise" => Ok(Self::Raise),
+            _ => Err(Error::Value(format!(
+                "nonfinite must be 'propagate', 'skip' or 'raise', got {name:?}"
+            ))),
+        }
+    }
+}
+
+/// The options of one step. A gradient is unscaled, regularized, clipped by value and clipped by
+/// norm, in this order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// The gradients are those of the loss times this factor.
+    pub loss_scale: f64,
+    /// The coefficients of a penalty on absolute values and on squares.
+    pub penalty: Penalty,
+    /// The bound of every element, by its absolute value.
+    pub clip_value: Option<f64>,
+    /// The bound of the norm of all gradients together.
+    pub max_norm: Option<f64>,
+    /// What to do about gradients that are not finite.
+    pub nonfinite: Nonfinite,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl Options {
+    /// Gradients as they are.
+    pub const DEFAULT: Self = Self {
+        loss_scale: 1.0,
+        penalty: Penalty { l1: 0.0, l2: 0.0 },
+        clip_value: None,
+        max_norm: None,
+        nonfinite: Nonfinite::Propagate,
+    };
+
+    /// Checks the range of every number.
+    ///
+    /// # Errors
+    /// A number is out of range.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |name: &str, range: &str, x: f64| {
+            Err(Error::Value(format!("{name} must be {range}, got {x}")))
+        };
+        if !(self.loss_scale > 0.0 && self.loss_scale.is_finite()) {
+            return refuse("loss_scale", "finite and > 0", self.loss_scale);
+        }
+        match (self.max_norm, self.clip_value) {
+            (Some(x), _) if x.is_nan() || x <= 0.0 => refuse("max_norm", "> 0", x),
+            (_, Some(x)) if x.is_nan() || x < 0.0 => refuse("clip_value", ">= 0", x),
+            _ => Ok(()),
+        }
+    }
+
+    /// The operations on gradients before their rule, except clipping by norm.
+    fn prologue(&self) -> Prologue {
+        Prologue {
+            scale: ScaleFactor::quotient(1.0, self.loss_scale),
+            regularizer: self.penalty,
+            clip_value: self.clip_value.unwrap_or(f64::INFINITY),
+            ..Prologue::default()
+        }
+    }
+}
+
+/// The parameters of one group in one step, by the type that they are computed in.
+#[derive(Debug)]
+pub struct GroupSegments<'a> {
+    /// The optimizer with the hyperparameters of the group.
+    pub method: &'a Method,
+    /// Whether the objective is maximized.
+    pub maximize: bool,
+    /// The parameters that have a gradient, computed in single precision. Their numbers
+    /// ([`Segment::numbered`]) are different in all groups of a step.
+    pub single: Vec<Segment<'a, f32>>,
+    /// Those computed in double precision.
+    pub double: Vec<Segment<'a, f64>>,
+    /// The parameters without a gradient that averages or copies follow.
+    pub frozen_single: Vec<FrozenParameter<'a, f32>>,
+    /// Those computed in double precision.
+    pub frozen_double: Vec<FrozenParameter<'a, f64>>,
+}
+
+impl<'a> GroupSegments<'a> {
+    /// A group without parameters.
+    pub fn new(method: &'a Method) -> Self {
+        Self {
+            method,
+            maximize: false,
+            single: Vec::new(),
+            double: Vec::new(),
+            frozen_single: Vec::new(),
+            frozen_double: Vec::new(),
+        }
+    }
+
+    fn prologue(&self, options: Prologue) -> Prologue {
+        if self.maximize {
+            let scale = options.scale.negated();
+            Prologue { scale, ..options }
+        } else {
+            options
+        }
+    }
+}
+
+/// The part of a parameter's state that is not in arrays.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// The steps applied to the parameter.
+    pub steps: u64,
+    /// The numbers in the state, under the names of [`Method::scalars`].
+    pub scalars: [f64; MAX_SCALARS],
+}
+
+impl Progress {
+    /// The progress of a parameter before its first step.
+    pub fn new(method: &Method) -> Self {
+        let initial = method.scalars();
+        Self {
+            steps: 0,
+            scalars: std::array::from_fn(|i| initial.get(i).map_or(0.0, |(_, x)| *x)),
+        }
+    }
+
+    /// The context of the next step; `fresh` as in [`StepContext::fresh`].
+    pub fn context(&self, fresh: bool) -> StepContext {
+        StepContext {
+            step: self.steps.saturating_add(1),
+            fresh,
+            scalars: self.scalars,
+        }
+    }
+}
+
+/// The result of one step.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct StepOutcome {
+    /// Whether the step was applied. [`Nonfinite::Skip`] may prevent that.
+    pub applied: bool,
+    /// The norm of all gradients, where [`Options::max_norm`] asks for it.
+    pub norm: Option<f64>,
+    /// The scalars that the step itself has found, for all parameters.
+    scalars: Option<[f64; MAX_SCALARS]>,
+}
+
+impl StepOutcome {
+    /// Updates the progress of one parameter of the step: `context` is that of its segment, and none
+    /// for a parameter without a gradient.
+    pub fn write_back(
+        &self,
+        method: &Method,
+        context: Option<StepContext>,
+        progress: &mut Progress,
+    ) {
+        if !self.applied {
+            return;
+        }
+        if let Some(context) = context {
+            progress.steps = context.step;
+            progress.scalars = method.advance(context);
+        }
+        // Scalars that a step finds over all parameters are those of all parameters.
+        if let Some(scalars) = self.scalars {
+            progress.scalars = scalars;
+        }
+    }
+}
+
+/// Does one step over all groups. `ranks` is [`Local`] unless other processes take part; a rule that
+/// sums over all parameters then needs a gradient in each of them.
+///
+/// # Errors
+/// An option is out of range, or a gradient is not finite under [`Nonfinite::Raise`]. Nothing was
+/// written.
+///
+/// # Panics
+/// A segment has other state arrays than [`Method::state`] asks for, or a shape that
+/// [`Method::check_shape`] refuses; a frozen parameter and its targets differ in length, or a target
+/// cannot be written.
+pub fn run(
+    groups: Vec<GroupSegments<'_>>,
+    options: &Options,
+    ranks: &dyn AllReduce,
+) -> Result<StepOutcome> {
+    options.check()?;
+    let prologue = options.prologue();
+    let Measured {
+        norm,
+        finite,
+        first,
+    } = measure(&groups, options, prologue, ranks);
+    if finite {
+        let coefficient = match (norm, options.max_norm) {
+            (Some(norm), Some(max_norm)) => clip::coefficient(norm, max_norm),
+            _ => ScaleFactor::ONE,
+        };
+        let prologue = Prologue {
+            coefficient,
+            ..prologue
+        };
+        return Ok(StepOutcome {
+            applied: true,
+            norm,
+            scalars: apply(groups, prologue, ranks),
+        });
+    }
+    if options.nonfinite == Nonfinite::Raise {
+        return Err(Error::NotFinite(first));
+    }
+    Ok(StepOutcome {
+        applied: false,
+        norm,
+        scalars: None,
+    })
+}
+
+/// The measurements of all gradients.
+struct Measured {
+    norm: Option<f64>,
+    /// Whether the gradients of all processes are finite, as far as the policy asks.
+    finite: bool,
+    /// The first parameter of this process whose gradient is not.
+    first: Option<usize>,
+}
+
+/// Measures the gradients as far as the options ask for it.
+fn measure(
+    groups: &[GroupSegments<'_>],
+    options: &Options,
+    prologue: Prologue,
+    ranks: &dyn AllReduce,
+) -> Measured {
+    let check = options.nonfinite != Nonfinite::Propagate;
+    let mut measured = Measured {
+        norm: None,
+        finite: true,
+        first: None,
+    };
+    if !check && options.max_norm.is_none() {
+        return measured;
+    }
+    let read: Vec<_> = groups
+        .iter()
+        .map(|group| norm::Group {
+            single: &group.single,
+            double: &group.double,
+            prologue: group.prologue(prologue),
+        })
+        .collect();
+    let norm = norm::norm(&read, check, ranks);
+    // The norm of finite gradients may overflow. That of gradients in single precision does not
+    // where unscaling makes them infinite.
+    if check && (norm.is_nan() || norm > f64::from(f32::MAX)) {
+        measured.first = norm::first_infinite(&read);
+        measured.finite = ranks.max(f64::from(measured.first.is_some())) == 0.0;
+    }
+    measured.norm = options.max_norm.map(|_| norm);
+    measured
+}
+
+/// Updates all parameters. Returns the scalars that the step has found.
+fn apply(
+    groups: Vec<GroupSegments<'_>>,
+    prologue: Prologue,
+    ranks: &dyn AllReduce,
+) -> Option<[f64; MAX_SCALARS]> {
+    let mut works: Vec<Work<'_>> = Vec::with_capacity(groups.len());
+    let global = groups.iter().any(|group| group.method.sums_globally());
+    for group in groups {
+        let prologue = group.prologue(prologue);
+        if !group.single.is_empty() {
+            works.push(group.method.plan(group.single, prologue));
+        }
+        if !group.double.is_empty() {
+            works.push(group.method.plan(group.double, prologue));
+        }
+        if !group.frozen_single.is_empty() {
+            works.push(Work::frozen(group.frozen_single));
+        }
+        if !group.frozen_double.is_empty() {
+            works.push(Work::frozen(group.frozen_double));
+        }
+    }
+    task::run(works, |sums| if global { ranks.sum(sums) } else { sums })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_out_of_range_are_refused() {
+        let (none, nan) = (Options::default(), Some(f64::NAN));
+        assert_eq!(none.check(), Ok(()));
+        let edge = Options {
+            max_norm: Some(f64::INFINITY),
+            clip_value: Some(0.0),
+            ..none
+        };
+        assert_eq!(edge.check(), Ok(()));
+        let loss_scale = |loss_scale| Options { loss_scale, ..none };
+        let max_norm = |max_norm| Options { max_norm, ..none };
+        let clip_value = |clip_value| Options { clip_value, ..none };
+        for (name, options) in [
+            ("loss_scale", loss_scale(0.0)),
+            ("loss_scale", loss_scale(f64::INFINITY)),
+            ("loss_scale", loss_scale(f64::NAN)),
+            ("max_norm", max_norm(Some(0.0))),
+            ("max_norm", max_norm(nan)),
+            ("clip_value", clip_value(Some(-1.0))),
+            ("clip_value", clip_value(nan)),
+        ] {
+            let error = run(Vec::new(), &options, &Local).expect_err("out of range");
+            assert!(error.to_string().starts_with(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn policies_have_their_names() {
+        assert_eq!(Nonfinite::from_name("skip"), Ok(Nonfinite::Skip));
+        assert!(Nonfinite::from_name("Skip").is_err());
+    }
+}
