@@ -178,7 +178,9 @@ def test_errors_name_the_array() -> None:
     with pytest.raises(ValueError, match="share memory") as shared:
         L2.add_grad(w, {"a": w["b"], "b": g})
     assert {'params["b"]', 'grads["a"]'} < set(str(shared.value).split())
-    with pytest.raises(TypeError, match=r'params\["b"\] must be float32, float64, float16 or bfloat16'):
+    with pytest.raises(
+        TypeError, match=r'params\["b"\] must be float32, float64, float16 or bfloat16'
+    ):
         L2.add_grad({**w, "b": np.ones(3, int)}, {"a": g, "b": None})
     with pytest.raises(TypeError, match=r'grads\["1"\] must be float64'):
         L2.add_grad([g, g], [np.ones(3), np.ones(3, "f4")])
