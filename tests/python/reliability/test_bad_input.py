@@ -110,8 +110,9 @@ FUNCTIONS = {
     name: functional(call) for name, call in (CLIPS | GRADS | PENALTIES | AVERAGES).items()
 }
 ENTRIES = PER_OPTIMIZER | FUNCTIONS
-# Averages of 16 bits are kept in float32.
-FULL = [name for name in FUNCTIONS if name not in ("EMA", "GradAccumulator", "add")]
+# Averages of 16 bits are held in float32; gradients of float32 parameters may have 16 bits.
+HALVES = {"EMA", "GradAccumulator", "add", "value", "add_grad, grads", "unscale_", *CLIPS}
+FULL = [name for name in FUNCTIONS if name not in HALVES]
 # Integers may be the classes of a target.
 REAL = [name for name in ENTRIES if not name.endswith("target")]
 MATCHED = [
