@@ -283,22 +283,30 @@ class Optimizer:
             if entry is not None:
                 step, scalars, arrays = entry
                 state[index] = {"step": step, **dict(scalars), **dict(arrays)}
-        groups, start = [], 0
-        for group in self.param_groups:
-            end = start + len(group["params"])
-            saved = {key: self.current(value) for key, value in group.items() if key != "params"}
-            saved["param_names"] = list(saved["param_names"])
-            groups.append({"params": list(range(start, end)), **saved})
-            start = end
         saved = {
             "state": state,
-            "param_groups": groups,
+            "param_groups": self._saved_groups(self._engine.steps),
             "steps": self._engine.steps,
             "averaged": self._engine.averaged,
         }
         if self._storage.state_dtype == "int8":
             saved["int8_codes"] = INT8_CODES
         return saved
+
+    def _saved_groups(self, steps: int) -> list[dict[str, Any]]:
+        """Return the groups in PyTorch's layout, with functions as what they are at a step."""
+        groups, start = [], 0
+        for group in self.param_groups:
+            end = start + len(group["params"])
+            saved = {
+                key: value(steps) if callable(value) else value
+                for key, value in group.items()
+                if key != "params"
+            }
+            saved["param_names"] = list(saved["param_names"])
+            groups.append({"params": list(range(start, end)), **saved})
+            start = end
+        return groups
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from what ``state_dict`` returned.
@@ -314,6 +322,17 @@ class Optimizer:
         self._load(state_dict, any_values=False)
 
     def _load(self, state_dict: Mapping[str, Any], *, any_values: bool) -> None:
+        groups, state, steps, averaged = self._checked(state_dict, any_values=any_values)
+        self._engine.restore(groups, state, steps, averaged, self._taking(groups))
+
+    def _taking(self, groups: Sequence[dict[str, Any]]) -> list[Call]:
+        """Return the calls that take over the groups of a state."""
+        return [(mine.update, new) for mine, new in zip(self.param_groups, groups, strict=True)]
+
+    def _checked(
+        self, state_dict: Mapping[str, Any], *, any_values: bool
+    ) -> tuple[list[dict[str, Any]], list[tuple[int, list[float], dict[str, Array]]], int, bool]:
+        """Check a state: its groups, the state of each parameter, the steps, if it is averaged."""
         self._engine.check_groups(self.param_groups)
         groups = self._loaded_groups(state_dict)
         state = state_dict["state"]
@@ -334,9 +353,7 @@ class Optimizer:
             (count, *checked_state(name, entry, count > 0, *known, any_values))
             for (name, entry), count, known in zip(entries, counts, expected, strict=True)
         ]
-        averaged = bool(state_dict.get("averaged", False))
-        then = [(mine.update, new) for mine, new in zip(self.param_groups, groups, strict=True)]
-        self._engine.restore(groups, loaded, steps, averaged, then)
+        return groups, loaded, steps, bool(state_dict.get("averaged", False))
 
     def _loaded_groups(self, state_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
         try:

@@ -98,8 +98,7 @@ def checked_state(
                 f"expected {dtype} of shape {shape}"
             )
         signed = slot not in _NON_NEGATIVE and not slot.endswith("_scale")
-        wrong = np.isnan(array).any() or (not signed and (array < 0).any())
-        if wrong and not any_values:
+        if not any_values and (np.isnan(array).any() or (not signed and (array < 0).any())):
             raise CheckpointError(f"{slot} of {name!r} has NaN or negative values")
         arrays[slot] = array
     missing = [slot for slot, _, _, needed in slots if stepped and needed and slot not in arrays]

@@ -161,7 +161,7 @@ impl Inner {
     }
 
     /// Allocates what the hyperparameters ask for and what a restored state has.
-    fn make_room(&mut self, py: Python<'_>, state: &[Restored<'_>]) -> PyResult<()> {
+    pub(super) fn make_room(&mut self, py: Python<'_>, state: &[Restored<'_>]) -> PyResult<()> {
         let mut lacking = Vec::new();
         for (index, (parameter, (_, _, arrays))) in self.parameters.iter().zip(state).enumerate() {
             let method = &self.groups[parameter.group].method;
