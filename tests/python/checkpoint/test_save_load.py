@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -375,7 +376,7 @@ def test_no_damage_is_loaded_and_nothing_has_changed(tmp_path: Path, kind: str) 
     whole = (tmp_path / "f").read_bytes()
     other, fresh = buffer(7), fo.AdamW(buffer())
     rng = np.random.default_rng(0)
-    for place in range(0, len(whole), 7):
+    for place in range(0, len(whole), 13):
         damaged = bytearray(whole)
         if kind == "flip":
             damaged[place] ^= 1 << int(rng.integers(8))
@@ -434,6 +435,53 @@ def test_a_load_into_an_optimizer_that_is_busy_changes_nothing(tmp_path: Path) -
     busy.param_groups[0]["lr"] = rate
     busy.step(buffer())
     assert picture(params) == before
+
+
+# A file that is being closed when it comes.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("fresh", [True, False])
+def test_an_interrupt_while_objects_are_written_leaves_all_or_nothing(
+    tmp_path: Path, fresh: bool
+) -> None:
+    params, opt = trained(fo.SGD, momentum=0.5)
+    scheduling = lr_scheduler.StepLR(opt, 2)
+    fo.save(tmp_path / "f", model=params, opt=opt, scheduling=scheduling)
+    named: dict[str, Any] = {}
+    seen = [0]
+
+    def start() -> Any:
+        other = buffer(8) if fresh else trained(fo.SGD, 8, momentum=0.5)[0]
+        named.update(model=other, opt=fo.SGD(other, lr=0.25, momentum=0.5))
+        if not fresh:
+            named["opt"].step(buffer(3))
+        named["scheduling"] = lr_scheduler.StepLR(named["opt"], 5)
+        return [picture(thing) for thing in named.values()]
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        # From where the first of them is written on.
+        if seen[0] or frame.f_code.co_name == "action":
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                seen[0] += 1
+                if seen[0] == number:
+                    raise KeyboardInterrupt
+        return trace
+
+    outcomes, number, after = set(), 0, None
+    while after is None:
+        number += 1
+        before, seen[0] = start(), 0
+        tracing = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            fo.load(tmp_path / "f", **named)
+        except KeyboardInterrupt:
+            sys.settrace(tracing)
+            outcomes.add(json.dumps([picture(t) for t in named.values()], default=repr))
+        else:
+            sys.settrace(tracing)
+            after = [picture(thing) for thing in named.values()]
+    assert outcomes == {json.dumps(state, default=repr) for state in (before, after)}
 
 
 # Memory, and other threads.
