@@ -12,6 +12,7 @@ from fastoptim import (
     schedules,
 )
 from fastoptim._core import __version__
+from fastoptim.checkpoint import load, save
 from fastoptim.errors import CheckpointError
 from fastoptim.grads.accumulation import GradAccumulator
 from fastoptim.grads.clip import (
@@ -99,6 +100,7 @@ __all__ = [
     "landscape",
     "linear_scores",
     "linear_scores_grad",
+    "load",
     "losses",
     "lr_scheduler",
     "minibatches",
@@ -108,6 +110,7 @@ __all__ = [
     "plot",
     "presets",
     "regularizers",
+    "save",
     "schedules",
     "set_num_threads",
 ]

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Engine",
+    "Hold",
     "__version__",
     "add_normal",
     "add_penalty",
@@ -13,14 +14,19 @@ __all__ = [
     "attempt",
     "call_all",
     "clamp",
+    "crc32",
     "elementwise_loss",
     "exchange",
     "gaussian_loss",
     "get_num_threads",
     "is_thread_count",
     "lerp",
+    "load",
     "mine_triplets",
     "penalty",
+    "read_into",
+    "release",
+    "reserve",
     "row_loss",
     "sam_norm",
     "sam_perturb",
@@ -91,6 +97,21 @@ class Engine:
     ) -> None: ...
     def zero_grad(self, grads: Any) -> None: ...
 
+@final
+class Hold:
+    def enter(
+        self,
+        optimizers: list[tuple[Engine, list[dict[str, Any]]]],
+        ranges: list[tuple[int, int]],
+    ) -> list[
+        tuple[
+            int,
+            bool,
+            list[tuple[int, list[tuple[str, float]], list[tuple[str, NDArray[Any]]]] | None],
+        ]
+    ]: ...
+    def close(self) -> None: ...
+
 def add_normal(params: list[NDArray[Any]], scale: float, seed: int, draw: int) -> None: ...
 def aligned_zeros(size: int, dtype: np.dtype[Any]) -> NDArray[Any]: ...
 def add_penalty(
@@ -123,6 +144,22 @@ def sam_perturb(
 def attempt(action: Callable[[], _T], settle: Callable[[], object]) -> _T: ...
 def call_all(calls: Sequence[_Call]) -> None: ...
 def clamp(grads: list[NDArray[Any] | None], names: list[str] | None, clip_value: float) -> None: ...
+def crc32(data: NDArray[np.uint8], value: int = 0) -> int: ...
+def read_into(file: Any, offset: int, data: NDArray[np.uint8], checksum: int | None) -> None: ...
+def reserve(
+    engine: Engine,
+    groups: list[dict[str, Any]],
+    state: list[tuple[int, list[float], dict[str, NDArray[Any]]]],
+    steps: int,
+    before: list[int],
+) -> None: ...
+def release(engine: Engine, before: list[int]) -> None: ...
+def load(
+    parts: list[tuple[Engine, list[tuple[int, list[float], list[str]]], int, bool]],
+    ranges: list[tuple[int, int]],
+    fill: Sequence[_Call],
+    then: Sequence[_Call],
+) -> None: ...
 def get_num_threads() -> int: ...
 def is_thread_count(text: str) -> bool: ...
 def penalty(names: list[str], params: list[NDArray[Any]], l1: float, l2: float) -> float: ...

@@ -37,6 +37,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     runtime::commit::register(module)?;
     loss::register(module)?;
     optim::engine::register(module)?;
+    optim::hold::register(module)?;
+    optim::load::register(module)?;
+    ops::checksum::register(module)?;
     ops::arrays::register(module)?;
     ops::penalty::register(module)?;
     memory::slab::register(module)?;

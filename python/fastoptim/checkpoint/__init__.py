@@ -12,7 +12,9 @@ header, with ``Reader.version`` None.
 
 from __future__ import annotations
 
+from fastoptim.checkpoint.loading import load
 from fastoptim.checkpoint.reader import Reader
+from fastoptim.checkpoint.saving import save
 from fastoptim.checkpoint.writer import Tensor, write
 
-__all__ = ["Reader", "Tensor", "write"]
+__all__ = ["Reader", "Tensor", "load", "save", "write"]

@@ -19,9 +19,10 @@ all other faults. It is no protection against somebody who wants to deceive.
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from fastoptim.checkpoint.pieces import crc32
 
 VERSION = 1
 LIMIT = 100_000_000
@@ -100,5 +101,5 @@ def encode(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
 def signed(whole: bytes) -> bytes:
     """Return all bytes before the data with the header's checksum at its place."""
     before, after = whole[: 8 + len(START)], whole[8 + len(START) + 8 :]
-    checksum = zlib.crc32(before + b"0" * 8 + after)
+    checksum = crc32(before + b"0" * 8 + after)
     return before + f"{checksum:08x}".encode() + after

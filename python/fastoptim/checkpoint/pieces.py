@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim import _core
 from fastoptim.tools.progress import progress
 
 PIECE = 2**20
 """Bytes: from 256 KiB to 4 MiB the time is the same."""
 _BAR_FROM = 64
 """Pieces: fewer take no time in which a bar could be read."""
+
+
+def crc32(data: bytes | memoryview | NDArray[np.uint8], value: int = 0) -> int:
+    """Return what ``zlib.crc32`` returns, which takes most of the time of a save."""
+    return _core.crc32(np.frombuffer(data, np.uint8), value)
 
 
 def as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -12,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastoptim import _core
+from fastoptim._commit import Call
 from fastoptim.checkpoint.dtypes import numpy_dtype
 from fastoptim.checkpoint.files import opened
 from fastoptim.checkpoint.header import LIMIT, Entry
-from fastoptim.checkpoint.pieces import as_bytes, pieces, watched
+from fastoptim.checkpoint.pieces import PIECE, as_bytes, crc32, pieces, watched
 from fastoptim.checkpoint.validation import decode
 from fastoptim.errors import CheckpointError
 
@@ -40,6 +41,8 @@ class Reader:
 
     Attributes
     ----------
+    path : str
+        The file.
     entries : mapping of str to Entry
         What the file says of each tensor, by name.
     metadata : mapping of str to str
@@ -56,10 +59,12 @@ class Reader:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = os.fspath(path)
+        self.path = os.fspath(path)
         self._file = opened(path)
+        self._opened = self._stamp()
+        self._found: dict[str, int] = {}
         try:
-            with _faults_of(self._path):
+            with _faults_of(self.path):
                 header = decode(*self._head())
         except BaseException:
             self.close()
@@ -111,8 +116,45 @@ class Reader:
             plan.append((entry, array))
         plan.sort(key=lambda pair: pair[0].start)
         sizes = (entry.nbytes for entry, _ in plan)
-        with _faults_of(self._path):
-            watched(self._filled(plan), sizes, f"load {self._path}", quiet=quiet)
+        with _faults_of(self.path):
+            watched(self._filled(plan), sizes, f"load {self.path}", quiet=quiet)
+
+    def verify(self, names: Iterable[str], *, quiet: bool = False) -> None:
+        """Read tensors to find damage, and keep nothing.
+
+        Raises
+        ------
+        CheckpointError
+            A name is not there, or the data are damaged.
+        """
+        entries = sorted(map(self._entry, names), key=lambda entry: entry.start)
+        with _faults_of(self.path):
+            sizes = (entry.nbytes for entry in entries)
+            watched(self._verified(entries), sizes, f"check {self.path}", quiet=quiet)
+
+    def filling(self, arrays: Mapping[str, NDArray[Any]]) -> list[Call]:
+        """Return calls that read tensors which were verified into memory, as `fill` does.
+
+        They compare the checksums that `verify` has found, and are to be made in one call into the
+        core. They raise OSError.
+
+        Raises
+        ------
+        CheckpointError
+            The file was changed after it was opened.
+        """
+        if self._stamp() != self._opened:
+            raise CheckpointError(f"{self.path}: it was changed while it was read")
+        return [
+            (
+                _core.read_into,
+                self._file,
+                self._data + self._entry(name).start,
+                as_bytes(array),
+                self._found[name],
+            )
+            for name, array in sorted(arrays.items(), key=lambda item: self._entry(item[0]).start)
+        ]
 
     def close(self) -> None:
         """Close the file."""
@@ -128,7 +170,7 @@ class Reader:
         try:
             return self.entries[name]
         except KeyError:
-            raise CheckpointError(f"{self._path} has no {name!r}") from None
+            raise CheckpointError(f"{self.path} has no {name!r}") from None
 
     def _head(self) -> tuple[bytes, int]:
         size = os.fstat(self._file.fileno()).st_size
@@ -152,12 +194,27 @@ class Reader:
             checksum = 0
             for piece in pieces(array):
                 self._fill(piece)
-                checksum = zlib.crc32(piece, checksum)
+                checksum = crc32(piece, checksum)
                 yield
-            if entry.checksum not in (None, checksum):
-                raise ValueError(f"{entry.name!r} is damaged: the checksum does not fit")
-            if entry.dtype == "BOOL" and as_bytes(array).max(initial=0) > 1:
-                raise ValueError(f"{entry.name!r} is damaged: a BOOL is 0 or 1")
+            _check(entry, checksum, as_bytes(array))
+
+    def _verified(self, entries: Iterable[Entry]) -> Iterator[None]:
+        memory = np.empty(PIECE, np.uint8)
+        for entry in entries:
+            self._file.seek(self._data + entry.start)
+            checksum = 0
+            for start in range(0, entry.nbytes, PIECE):
+                piece = memory[: min(PIECE, entry.nbytes - start)]
+                self._fill(piece.data)
+                checksum = crc32(piece, checksum)
+                _check(entry, None, piece)
+                yield
+            _check(entry, checksum, memory[:0])
+            self._found[entry.name] = checksum
+
+    def _stamp(self) -> tuple[int, int, int]:
+        status = os.fstat(self._file.fileno())
+        return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def _bytes(self, count: int) -> bytes:
         read = bytearray(count)
@@ -170,6 +227,13 @@ class Reader:
             if not count:
                 raise ValueError("it was cut off while it was read")
             memory = memory[count:]
+
+
+def _check(entry: Entry, checksum: int | None, read: NDArray[np.uint8]) -> None:
+    if entry.checksum is not None and checksum not in (None, entry.checksum):
+        raise ValueError(f"{entry.name!r} is damaged: the checksum does not fit")
+    if entry.dtype == "BOOL" and read.max(initial=0) > 1:
+        raise ValueError(f"{entry.name!r} is damaged: a BOOL is 0 or 1")
 
 
 @contextmanager

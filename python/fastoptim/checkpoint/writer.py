@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from fastoptim.checkpoint.dtypes import ITEMSIZE, code_of
 from fastoptim.checkpoint.files import replacing
 from fastoptim.checkpoint.header import OURS, Entry, encode
-from fastoptim.checkpoint.pieces import pieces, watched
+from fastoptim.checkpoint.pieces import crc32, pieces, watched
 
 _WRITEBACK = 8 * 2**20
 """Bytes after which the disk is told to start: 256 MiB took 15% less time than with one sync."""
@@ -123,7 +122,7 @@ def _write_data(file: FileIO, tensors: Sequence[Tensor], entries: list[Entry]) -
     for index, tensor in enumerate(tensors):
         checksum = 0
         for piece in pieces(tensor.array):
-            checksum = zlib.crc32(piece, checksum)
+            checksum = crc32(piece, checksum)
             _write_all(file, piece)
             written += piece.nbytes
             if written - started >= _WRITEBACK:

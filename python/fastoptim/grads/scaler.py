@@ -11,6 +11,7 @@ import numpy as np
 
 from fastoptim import _core
 from fastoptim._checks import flag, integer, number
+from fastoptim._commit import Call
 from fastoptim.errors import CheckpointError
 from fastoptim.grads.clip import get_total_norm
 from fastoptim.optim._base import Optimizer, StepInfo
@@ -300,8 +301,12 @@ class GradScaler:
             It has other keys (none, of a scaler that was disabled), or a value that the constructor
             would refuse. Nothing has changed then.
         """
+        _core.call_all(self._loading(state_dict))
+
+    def _loading(self, state_dict: Any) -> list[Call]:
+        """Check a state, and return the calls that take it over."""
         if not self._enabled:
-            return
+            return []
         expected = self.state_dict().keys()
         if not isinstance(state_dict, Mapping) or state_dict.keys() != expected:
             raise CheckpointError(f"the state of a GradScaler has {sorted(expected)}")
@@ -318,7 +323,7 @@ class GradScaler:
         if tracker < 0:
             raise CheckpointError(f"_growth_tracker must be >= 0, got {tracker}")
         loaded._growth_tracker, loaded._progress = tracker, self._progress
-        self.__dict__.update(loaded.__dict__)
+        return [(self.__dict__.update, loaded.__dict__)]
 
     def _of(self, opt: Optimizer) -> _Progress:
         if not isinstance(opt, Optimizer):

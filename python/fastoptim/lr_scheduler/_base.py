@@ -193,6 +193,10 @@ class LRScheduler(ABC):
             value that the constructor would refuse. Nothing has changed then.
         """
         flag("set_lr", set_lr)
+        _core.call_all(self._loading(state_dict, set_lr))
+
+    def _loading(self, state_dict: Any, set_lr: bool = False) -> list[Call]:
+        """Check a state, and give the calls that take it over."""
         state = checked_state(self, state_dict, self.state_dict())
         loaded = copy.copy(self)
         loaded.__dict__.update(state)
@@ -208,7 +212,7 @@ class LRScheduler(ABC):
         writes: list[Call] = []
         if set_lr:
             writes, loaded._last_lr = loaded._setting_rates()
-        _core.call_all([*writes, (self.__dict__.update, loaded.__dict__)])
+        return [*writes, (self.__dict__.update, loaded.__dict__)]
 
     def _set_rates(self, *, last: bool = False) -> None:
         """Write the rates and momenta by the closed form, or the last rates in its place."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeAlias
 
+from fastoptim import _core
 from fastoptim._checks import flag
+from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
 from fastoptim.lr_scheduler._arguments import integer, listed, plain
 from fastoptim.lr_scheduler._base import LRScheduler
@@ -97,6 +98,18 @@ class Composition(ABC):
             then.
         """
         flag("set_lr", set_lr)
+        calls = self._loading(state_dict)
+
+        def action() -> None:
+            _core.call_all(calls)
+            if set_lr:
+                self._set_rates()
+
+        groups = self.optimizer.param_groups
+        all_or_nothing(action, groups if set_lr else [], [self, *self._parts()])
+
+    def _loading(self, state_dict: Any) -> list[Call]:
+        """Check a state, and give the calls that take it over."""
         state = checked_state(self, state_dict, (*self._own, "_last_lr", "_schedulers"))
         states = state["_schedulers"]
         if not isinstance(states, list) or len(states) != len(self._schedulers):
@@ -107,19 +120,10 @@ class Composition(ABC):
             own["_last_lr"] = rates_of("_last_lr", state["_last_lr"], groups, finite)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"the state of a {type(self).__name__}: {error}") from error
-        # All or none: copies, which share the optimizer, take it first.
-        trial = copy.deepcopy(self._schedulers, {id(self.optimizer): self.optimizer})
-        for scheduler, part in zip(trial, states, strict=True):
-            scheduler.load_state_dict(part)
-
-        def action() -> None:
-            for scheduler, part in zip(self._schedulers, states, strict=True):
-                scheduler.load_state_dict(part)
-            self.__dict__.update(own)
-            if set_lr:
-                self._set_rates()
-
-        all_or_nothing(action, groups if set_lr else [], [self, *self._parts()])
+        calls = [setting(self, **own)]
+        for scheduler, part in zip(self._schedulers, states, strict=True):
+            calls += scheduler._loading(part)
+        return calls
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         """Give a state of PyTorch under our names; one of ours as it is."""

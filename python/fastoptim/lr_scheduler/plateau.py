@@ -224,6 +224,10 @@ class ReduceLROnPlateau:
             If the state is not one of this class. Nothing has changed then.
         """
         flag("set_lr", set_lr)
+        _core.call_all(self._loading(state_dict, set_lr))
+
+    def _loading(self, state_dict: Any, set_lr: bool = False) -> list[Call]:
+        """Check a state, and give the calls that take it over."""
         state = checked_state(self, state_dict, self.state_dict())
         loaded = copy.copy(self)
         loaded.__dict__.update(state)
@@ -242,7 +246,7 @@ class ReduceLROnPlateau:
             check_rates([group["lr"] for group in groups])
             writes = list(map(writing_rate, groups, loaded._last_lr))
             loaded._last_lr = list(map(written_rate, groups, loaded._last_lr))
-        _core.call_all([*writes, (self.__dict__.update, loaded.__dict__)])
+        return [*writes, (self.__dict__.update, loaded.__dict__)]
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
         """Give a state of PyTorch under our names; one of ours as it is."""

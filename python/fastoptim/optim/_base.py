@@ -17,8 +17,12 @@ from fastoptim.optim._checkpoint import (
     checked_state,
     count,
     entry_of,
+    is_averaged,
+    keys_by_name,
+    steps_of,
 )
 from fastoptim.optim._storage import Storage
+from fastoptim.optim._torch import as_number, as_tensor
 from fastoptim.params.ema import EMA
 from fastoptim.params.flat_buffer import FlatBuffer
 from fastoptim.params.regularizers import Regularizer
@@ -76,6 +80,10 @@ class Optimizer:
     """
 
     _kind: ClassVar[str]
+    # Hyperparameters that make the class what it is: no saved state changes them.
+    _fixed: ClassVar[frozenset[str]] = frozenset()
+    # Whether PyTorch, too, counts the steps of a parameter with its state.
+    _counted: ClassVar[bool] = True
 
     param_groups: list[dict[str, Any]]
 
@@ -278,28 +286,35 @@ class Optimizer:
             for index, name in enumerate(self._names)
         }
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, tensors: bool = False) -> dict[str, Any]:
         """Return a copy of all state in PyTorch's layout.
 
         Parameters are numbered in order; ``param_names`` in each group has their names. A
         hyperparameter that is a function is saved as its current value.
+
+        Parameters
+        ----------
+        tensors : bool, default False
+            Give tensors of PyTorch in place of arrays, for ``load_state_dict`` of the optimizer of
+            the same name there.
+
+        Raises
+        ------
+        ValueError
+            Tensors are asked for of moments in int8, which PyTorch does not have.
         """
+        if tensors and self._storage.state_dtype == "int8":
+            raise ValueError('tensors=True needs moments that PyTorch has, not state_dtype="int8"')
         self._engine.check_groups(self.param_groups)
         state = {}
         for index, entry in enumerate(self._engine.snapshot()):
             if entry is not None:
                 step, scalars, arrays = entry
-                state[index] = {"step": step, **dict(scalars), **dict(arrays)}
-        groups, start = [], 0
-        for group in self.param_groups:
-            end = start + len(group["params"])
-            saved = {key: self.current(value) for key, value in group.items() if key != "params"}
-            saved["param_names"] = list(saved["param_names"])
-            groups.append({"params": list(range(start, end)), **saved})
-            start = end
+                found = {name: as_tensor(array) if tensors else array for name, array in arrays}
+                state[index] = {"step": step, **dict(scalars), **found}
         saved = {
             "state": state,
-            "param_groups": groups,
+            "param_groups": self._saved_groups(self._engine.steps),
             "steps": self._engine.steps,
             "averaged": self._engine.averaged,
         }
@@ -307,11 +322,28 @@ class Optimizer:
             saved["int8_codes"] = INT8_CODES
         return saved
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from what ``state_dict`` returned.
+    def _saved_groups(self, steps: int) -> list[dict[str, Any]]:
+        """Return the groups in PyTorch's layout, with functions as what they are at a step."""
+        groups, start = [], 0
+        for group in self.param_groups:
+            end = start + len(group["params"])
+            saved = {
+                key: value(steps) if callable(value) else value
+                for key, value in group.items()
+                if key != "params"
+            }
+            saved["param_names"] = list(saved["param_names"])
+            groups.append({"params": list(range(start, end)), **saved})
+            start = end
+        return groups
 
-        Everything is validated before anything changes. A hyperparameter that is a function here
-        stays that function.
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned, here or in PyTorch.
+
+        Everything is validated before anything changes. Parameters are matched by name where the
+        state has names, by position otherwise. A hyperparameter that is a function here stays that
+        function, and one that the class fixes stays as it is: AdamW decouples its decay, whatever
+        an Adam was saved with. States of the packages prodigyopt and schedulefree are taken, too.
 
         Raises
         ------
@@ -321,57 +353,81 @@ class Optimizer:
         self._load(state_dict, any_values=False)
 
     def _load(self, state_dict: Mapping[str, Any], *, any_values: bool) -> None:
+        groups, state, steps, averaged = self._checked(state_dict, any_values=any_values)
+        self._engine.restore(groups, state, steps, averaged, self._taking(groups))
+
+    def _taking(self, groups: Sequence[dict[str, Any]]) -> list[Call]:
+        """Return the calls that take over the groups of a state."""
+        return [(mine.update, new) for mine, new in zip(self.param_groups, groups, strict=True)]
+
+    def _checked(
+        self, state_dict: Mapping[str, Any], *, any_values: bool
+    ) -> tuple[list[dict[str, Any]], list[tuple[int, list[float], dict[str, Array]]], int, bool]:
+        """Check a state: its groups, the state of each parameter, the steps, if it is averaged."""
         self._engine.check_groups(self.param_groups)
-        groups = self._loaded_groups(state_dict)
+        matched = self._matched(state_dict)
+        groups = [self._merged(mine, theirs) for mine, theirs, _ in matched]
         state = state_dict["state"]
         if not isinstance(state, Mapping):
             raise CheckpointError("state must be a mapping")
-        unknown = set(state) - set(range(len(self._names)))
+        keys = [(key, theirs) for _, theirs, keys in matched for key in keys]
+        unknown = set(state) - {key for key, _ in keys}
         if unknown:
             raise CheckpointError(f"state of unknown parameters {sorted(map(str, unknown))}")
-        entries = [entry_of(name, state.get(index, {})) for index, name in enumerate(self._names)]
+        entries = [
+            entry_of(name, state.get(key, {}), theirs)
+            for name, (key, theirs) in zip(self._names, keys, strict=True)
+        ]
         check_codes(state_dict.get("int8_codes"), entries)
-        counts = [count(f"step of {name!r}", e.get("step", 0)) for name, e in entries]
+        counts = [steps_of(name, entry, self._counted) for name, entry in entries]
         steps = count("steps", state_dict.get("steps", max(counts, default=0)))
         try:
             expected = self._engine.expected(groups, steps)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"param_groups: {error}") from None
         loaded = [
-            (count, *checked_state(name, entry, count > 0, *known, any_values))
-            for (name, entry), count, known in zip(entries, counts, expected, strict=True)
+            (count, *checked_state(name, entry, count > 0, *known, theirs, any_values))
+            for (name, entry), (_, theirs), count, known in zip(
+                entries, keys, counts, expected, strict=True
+            )
         ]
-        averaged = bool(state_dict.get("averaged", False))
-        then = [(mine.update, new) for mine, new in zip(self.param_groups, groups, strict=True)]
-        self._engine.restore(groups, loaded, steps, averaged, then)
+        averaged = state_dict.get("averaged", bool(state) and any(map(is_averaged, keys)))
+        return groups, loaded, steps, bool(averaged)
 
-    def _loaded_groups(self, state_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _matched(
+        self, state_dict: Mapping[str, Any]
+    ) -> list[tuple[dict[str, Any], Mapping[str, Any], list[Any]]]:
+        """Return each group with that of the state and the keys of its parameters there."""
         try:
-            saved = state_dict["param_groups"]
+            saved = list(state_dict["param_groups"])
             sizes = [len(group["params"]) for group in saved]
+            keys = [key for group in saved for key in group["params"]]
+            repeated = len(set(keys)) < len(keys)
             state_dict["state"]
         except (TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(f"not a state_dict of an optimizer: {error}") from None
+        if sorted(sizes) != sorted(len(group["params"]) for group in self.param_groups):
+            raise CheckpointError(f"param_groups have {sizes} parameters, not those of this object")
+        if repeated:
+            raise CheckpointError(f"param_groups have the same parameter twice: {keys}")
+        for group in saved:
+            if not isinstance(group, Mapping):
+                raise CheckpointError(f"param_groups must be mappings, got {group!r}")
+        if all(group.get("param_names") is not None for group in saved):
+            return [(mine, *keys_by_name(mine["param_names"], saved)) for mine in self.param_groups]
         if sizes != [len(group["params"]) for group in self.param_groups]:
             raise CheckpointError(f"param_groups have {sizes} parameters, not those of this object")
-        groups = []
-        for mine, theirs in zip(self.param_groups, saved, strict=True):
-            if not isinstance(theirs, Mapping):
-                raise CheckpointError(f"param_groups must be mappings, got {theirs!r}")
-            names = theirs.get("param_names")
-            if names is not None and not (
-                isinstance(names, Sequence) and tuple(names) == mine["param_names"]
-            ):
-                raise CheckpointError(f"param_names are {names!r}, here {mine['param_names']}")
-            group = dict(mine)
-            for key, value in theirs.items():
-                if key in ("params", "param_names"):
-                    continue
-                known = key in self._defaults or key == "initial_lr"
-                if known and not callable(mine.get(key)):
-                    group[key] = value
-            groups.append(group)
-        return groups
+        pairs = zip(self.param_groups, saved, strict=True)
+        return [(mine, theirs, list(theirs["params"])) for mine, theirs in pairs]
+
+    def _merged(self, mine: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a group with the hyperparameters of a saved one."""
+        group = dict(mine)
+        for key, value in theirs.items():
+            known = (key in self._defaults and key not in self._fixed) or key == "initial_lr"
+            if known and not callable(mine.get(key)):
+                group[key] = as_number(value)
+        return group
 
     def _given(self, grads: Grads) -> Array | Sequence[Array | None]:
         """Return the gradients as one array or one sequence over all groups."""

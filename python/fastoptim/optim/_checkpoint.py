@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastoptim.errors import CheckpointError
+from fastoptim.optim._torch import as_array
 from fastoptim.params.structure import Array
 
 
@@ -28,10 +30,40 @@ def count(name: str, value: Any) -> int:
     return count
 
 
-def entry_of(name: str, entry: Any) -> tuple[str, Mapping[str, Any]]:
+def entry_of(name: str, entry: Any, group: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the state of a parameter; the package schedulefree counts its steps in the group."""
     if not isinstance(entry, Mapping):
         raise CheckpointError(f"state of {name!r} must be a mapping")
+    if entry and "step" not in entry and "k" in group:
+        return name, {"step": group["k"], **entry}
     return name, entry
+
+
+def steps_of(name: str, entry: Mapping[str, Any], counted: bool) -> int:
+    """Return the steps that a state has made, which must have them if it has anything."""
+    if counted and any(value is not None for value in entry.values()) and "step" not in entry:
+        raise CheckpointError(f"state of {name!r} lacks ['step']")
+    return count(f"step of {name!r}", entry.get("step", 0))
+
+
+def is_averaged(pair: tuple[Any, Mapping[str, Any]]) -> bool:
+    """Tell whether a parameter's group says, as schedulefree's do, that it is evaluated."""
+    return pair[1].get("train_mode") is False
+
+
+def keys_by_name(
+    names: Sequence[str], saved: Sequence[Mapping[str, Any]]
+) -> tuple[Mapping[str, Any], list[Any]]:
+    """Return the saved group that has these names, in any order, and their keys in it."""
+    for group in saved:
+        theirs = group["param_names"]
+        if not isinstance(theirs, Sequence) or len(theirs) != len(group["params"]):
+            raise CheckpointError(f"param_names are {theirs!r} for {len(group['params'])} params")
+        if sorted(map(str, theirs)) == sorted(names):
+            keys = dict(zip(theirs, group["params"], strict=True))
+            return group, [keys[name] for name in names]
+    found = [group["param_names"] for group in saved]
+    raise CheckpointError(f"param_names are {found!r}, here {names}")
 
 
 # The map between moments and their codes in 8 bits. The first, of even steps, had no number.
@@ -56,30 +88,36 @@ def checked_state(
     stepped: bool,
     numbers: Sequence[tuple[str, float]],
     slots: Sequence[tuple[str, str, list[int], bool, bool]],
+    group: Mapping[str, Any],
     any_values: bool,
 ) -> tuple[list[float], dict[str, Array]]:
     """Check the saved numbers and arrays of one parameter against what it may have.
 
     Each of ``slots`` is the name, dtype and shape of an array, whether a step needs it, and whether
-    it is never negative.
-
-    With ``any_values`` they may be NaN, as those of an object that is copied may be.
+    it is never negative. Numbers that are those of all parameters may be in the group, where the
+    packages prodigyopt and schedulefree have them. With ``any_values`` they may be NaN, as those of
+    an object that is copied may be.
     """
+    found = {key: entry.get(key, group.get(key)) for key, _ in numbers}
+    missing = [key for key, value in found.items() if value is None and (stepped or entry)]
     scalars = [
-        _number(f"{key} of {name!r}", entry.get(key, value), any_values) for key, value in numbers
+        _number(f"{key} of {name!r}", value if found[key] is None else found[key], any_values)
+        for key, value in numbers
     ]
     expected = {slot: (dtype, tuple(shape)) for slot, dtype, shape, *_ in slots}
     non_negative = {slot for slot, *_, sign in slots if sign}
     arrays = {}
     for slot, value in entry.items():
-        if slot == "step" or slot in dict(numbers) or value is None:
+        if slot == "step" or slot in found or value is None:
             continue
         if slot not in expected:
             raise CheckpointError(f"state of {name!r} has an unexpected {slot!r}")
         try:
-            array = np.asarray(value)
+            array = np.asarray(as_array(value))
         except ValueError as error:
             raise CheckpointError(f"{slot} of {name!r} is not an array: {error}") from None
+        if "slice_p" in group:
+            array = _unsliced(array, expected[slot][1])
         if (str(array.dtype), array.shape) != expected[slot]:
             dtype, shape = expected[slot]
             raise CheckpointError(
@@ -90,11 +128,18 @@ def checked_state(
         if wrong and not any_values:
             raise CheckpointError(f"{slot} of {name!r} has NaN or negative values")
         arrays[slot] = array
-    missing = [slot for slot, _, _, needed, _ in slots if stepped and needed and slot not in arrays]
+    missing += [slot for slot, *_, needed, _ in slots if stepped and needed and slot not in arrays]
     missing += [f"{slot}_scale" for slot in arrays if f"{slot}_scale" in expected.keys() - arrays]
     if missing:
         raise CheckpointError(f"state of {name!r} lacks {missing}")
     return scalars, arrays
+
+
+def _unsliced(array: Array, shape: tuple[int, ...]) -> Array:
+    """Return an array of prodigyopt, which are flat, or one 0 where all elements are 0."""
+    if array.ndim == 0:
+        return np.full(shape, array)
+    return array.reshape(shape) if array.shape == (math.prod(shape),) else array
 
 
 def _number(name: str, value: Any, any_values: bool) -> float:

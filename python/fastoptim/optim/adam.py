@@ -130,6 +130,7 @@ class AdamW(Optimizer):
     """
 
     _kind = "Adam"
+    _fixed = frozenset({"decoupled_weight_decay"})
 
     def __init__(
         self,

@@ -67,6 +67,7 @@ class Muon(Optimizer):
     """
 
     _kind = "Muon"
+    _counted = False
 
     def __init__(
         self,

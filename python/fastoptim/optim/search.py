@@ -23,6 +23,8 @@ class _Search:
         self.seed = seed
         self.steps = 0
         self.best: float | None = None
+        # Whether a draw that may yet be taken back is in the parameters.
+        self._trying = False
         if isinstance(params, FlatBuffer):
             self._arrays: list[Array] = [params.flat]
         else:
@@ -77,6 +79,9 @@ class _Search:
         steps = self.steps
 
         def action() -> float:
+            self._trying = True
+            # With a scale of 0 it refuses memory that another thread is working on.
+            _core.add_normal(self._arrays, 0.0, self.seed, steps)
             if not self._local:
                 for array in self._arrays:
                     array[...] = 0
@@ -86,7 +91,7 @@ class _Search:
             if not better:
                 restore()
             found = value if better else best
-            vars(self).update(steps=steps + 1, best=found)
+            vars(self).update(steps=steps + 1, best=found, _trying=False)
             return found
 
         def restore() -> None:
@@ -96,6 +101,7 @@ class _Search:
         def settle() -> None:
             if self.steps == steps:
                 restore()
+                self._trying = False
 
         return _core.attempt(action, settle)
 

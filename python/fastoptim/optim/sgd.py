@@ -56,6 +56,7 @@ class SGD(Optimizer):
     """
 
     _kind = "SGD"
+    _counted = False
 
     def __init__(
         self,

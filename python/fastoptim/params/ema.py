@@ -198,14 +198,21 @@ class EMA:
         expected = {"decay", "warmup", "updates", "shadow"}
         if not isinstance(state_dict, Mapping) or set(state_dict) != expected:
             raise CheckpointError(f"the state of an EMA has {sorted(expected)}")
+        loaded = self._loading(state_dict)
         try:
-            decay, warmup = _decay(state_dict["decay"]), flag("warmup", state_dict["warmup"])
-            updates = integer("updates", state_dict["updates"], least=0)
             values = self._loaded(state_dict["shadow"])
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"the state of an EMA: {error}") from None
-        loaded = [setting(self, decay=decay, warmup=warmup, updates=updates)]
         _core.lerp(self.shadow.views, values, 1.0, "shadow", self.shadow.names, loaded)
+
+    def _loading(self, state: Mapping[str, Any]) -> list[Call]:
+        """Check what a state has beside the average, and return the calls that take it over."""
+        try:
+            decay, warmup = _decay(state["decay"]), flag("warmup", state["warmup"])
+            updates = integer("updates", state["updates"], least=0)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"the state of an EMA: {error}") from None
+        return [setting(self, decay=decay, warmup=warmup, updates=updates)]
 
     def _loaded(self, shadow: Any) -> list[Array]:
         """Check the saved arrays against those of the average."""

@@ -2,11 +2,16 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::runtime::process;
+
+/// How often a call that waits looks again.
+pub(crate) const POLL: Duration = Duration::from_micros(100);
 
 /// Ranges of addresses, in any order.
 pub(crate) type Ranges = Arc<[Range<usize>]>;
@@ -22,6 +27,19 @@ struct Call {
 struct Table {
     next: u64,
     calls: Vec<Call>,
+}
+
+impl Table {
+    fn add(&mut self, written: Ranges, read: Ranges) -> Guard {
+        self.next += 1;
+        self.calls.push(Call {
+            id: self.next,
+            thread: process::thread(),
+            written,
+            read,
+        });
+        Guard(self.next)
+    }
 }
 
 /// The lock is only ever held with the interpreter attached, and only one thread is attached (the
@@ -86,15 +104,31 @@ pub(crate) fn register(written: Ranges, read: Ranges) -> PyResult<Guard> {
             ));
         }
     }
-    table.next += 1;
-    let id = table.next;
-    table.calls.push(Call {
-        id,
-        thread: process::thread(),
-        written,
-        read,
-    });
-    Ok(Guard(id))
+    Ok(table.add(written, read))
+}
+
+/// Registers a call that reads, and waits for those that are writing: it keeps new ones out from
+/// the start, so that it ends however often another thread steps.
+pub(crate) fn wait_to_read(py: Python<'_>, read: Ranges) -> PyResult<Guard> {
+    let nothing: Ranges = Vec::new().into();
+    let guard = table().add(nothing, Arc::clone(&read));
+    let waits = |call: &Call| call.id < guard.0 && meet(&read, &call.written);
+    loop {
+        let mut table = table();
+        table.calls.retain(|call| process::is_here(call.thread));
+        let mut found = table.calls.iter().filter(|call| waits(call));
+        if found.any(|call| call.thread == process::thread()) {
+            return Err(PyRuntimeError::new_err(
+                "this thread is in a call that writes the same memory",
+            ));
+        }
+        if !table.calls.iter().any(waits) {
+            return Ok(guard);
+        }
+        drop(table);
+        py.check_signals()?;
+        py.detach(|| thread::sleep(POLL));
+    }
 }
 
 impl Drop for Guard {

@@ -201,6 +201,9 @@ fn add_normal(
     let ranges: Vec<_> = arrays.iter().map(|p| ("params", p.range())).collect();
     check_disjoint(&ranges, &[])?;
     let _guard = inflight::enter(arrays.iter().map(Array::range).collect(), Vec::new())?;
+    if scale == 0.0 {
+        return Ok(());
+    }
     for (array, p) in (0..).zip(&arrays) {
         let draw = Draw { seed, draw, array };
         with_float!(p.dtype, T => {

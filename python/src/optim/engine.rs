@@ -32,8 +32,13 @@ use crate::runtime::exclusive::{Busy, Exclusive, Held};
 pub(crate) struct Engine(Exclusive<ParameterSet>);
 
 impl Engine {
+    /// Whether another thread is in a call.
+    pub(super) fn is_busy_elsewhere(&self) -> bool {
+        matches!(self.0.lock(), Err(Busy::OtherThread))
+    }
+
     /// What the engine has, for one call alone.
-    fn lock(&self) -> PyResult<Held<'_, ParameterSet>> {
+    pub(super) fn lock(&self) -> PyResult<Held<'_, ParameterSet>> {
         self.0.lock().map_err(|busy| {
             PyRuntimeError::new_err(match busy {
                 Busy::SameThread => {

@@ -4,6 +4,8 @@ pub(crate) mod engine;
 mod gradients;
 mod group;
 mod groups;
+pub(crate) mod hold;
+pub(crate) mod load;
 mod outputs;
 mod parameter;
 mod parameter_set;

@@ -161,7 +161,11 @@ impl ParameterSet {
     }
 
     /// Allocates the state arrays that the hyperparameters ask for and those of a restored state.
-    fn allocate_restored(&mut self, py: Python<'_>, state: &[Restored<'_>]) -> PyResult<()> {
+    pub(super) fn allocate_restored(
+        &mut self,
+        py: Python<'_>,
+        state: &[Restored<'_>],
+    ) -> PyResult<()> {
         let mut missing = Vec::new();
         for (index, (parameter, (_, _, arrays))) in self.parameters.iter().zip(state).enumerate() {
             let method = &self.groups[parameter.group].method;

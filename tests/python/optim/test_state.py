@@ -358,7 +358,7 @@ BAD_STATE: list[tuple[tuple[Any, ...], list[Any]]] = [
     (("param_groups",), [ABSENT, None, 5, "text", [], [1, 2], [{}, {}], [{}] * 3]),
     (("param_groups", 0), [None, 5, "text", [1], {}]),
     (("param_groups", 0, "params"), [ABSENT, None, 5, "text", [], [0], [0, 1, 2]]),
-    (("param_groups", 0, "param_names"), [5, "text", ["w"], ["b", "w"], [1, 2], [None]]),
+    (("param_groups", 0, "param_names"), [5, "text", ["w"], ["b", "v"], [1, 2], [None]]),
     (("param_groups", 1, "lr"), [math.nan, -1.0, math.inf, "big", None, [1.0]]),
 ]
 

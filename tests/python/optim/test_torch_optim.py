@@ -174,23 +174,13 @@ def test_checkpoints_go_both_ways(name: str, arguments: Any) -> None:
     for t in range(5):
         step(tensors, theirs, gradients(t, name))
         mine.step(gradients(t, name))
-    from_torch = theirs.state_dict()
-    state = {
-        index: {key: plain(value) for key, value in entry.items()}
-        for index, entry in from_torch["state"].items()
-    }
     other = [tensor.numpy().copy() for tensor in tensors]
     continued = getattr(fo, name)(other)
-    continued.load_state_dict({**from_torch, "state": state})
+    continued.load_state_dict(theirs.state_dict())
 
-    ours = mine.state_dict()
-    to_torch = {
-        index: {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in entry.items()}
-        for index, entry in ours["state"].items()
-    }
     tensors_again = [torch.tensor(a) for a in arrays]
     theirs_again = in_loops(name)(tensors_again)
-    theirs_again.load_state_dict({**ours, "state": to_torch})
+    theirs_again.load_state_dict(mine.state_dict(tensors=True))
 
     for t in range(5, 10):
         mine.step(gradients(t, name))
@@ -199,6 +189,31 @@ def test_checkpoints_go_both_ways(name: str, arguments: Any) -> None:
     for a, b, c in zip(arrays, other, tensors_again, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-11, atol=1e-11)
         np.testing.assert_allclose(c.numpy(), a, rtol=1e-11, atol=1e-11)
+
+
+def test_tensors_in_bfloat16_go_both_ways() -> None:
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    opt = fo.SGD([np.ones(3, "f4")], momentum=0.9, state_dtype="bfloat16")
+    opt.step([np.full(3, 0.5, "f4")])
+    state = opt.state_dict(tensors=True)
+    assert state["state"][0]["momentum_buffer"].dtype == torch.bfloat16
+    other = fo.SGD([np.ones(3, "f4")], momentum=0.9, state_dtype="bfloat16")
+    other.load_state_dict(state)
+    assert other.state["0"]["momentum_buffer"].tolist() == [0.5] * 3
+
+
+def test_a_rate_in_a_tensor_becomes_a_number() -> None:
+    tensor = torch.ones(3)
+    theirs = torch.optim.Adam([tensor], lr=torch.tensor(0.25), foreach=False)
+    opt = fo.Adam([np.ones(3, "f4")])
+    opt.load_state_dict(theirs.state_dict())
+    assert type(opt.param_groups[0]["lr"]) is float
+
+
+def test_int8_moments_are_no_tensors() -> None:
+    opt = fo.SGD([np.ones(3, "f4")], momentum=0.9, state_dtype="int8")
+    with pytest.raises(ValueError, match="int8"):
+        opt.state_dict(tensors=True)
 
 
 # Those that ask for state that was not there from the start are errors, in PyTorch too.

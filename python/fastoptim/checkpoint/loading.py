@@ -1,0 +1,183 @@
+"""Loading objects from a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+from fastoptim import _core
+from fastoptim._commit import Call
+from fastoptim.checkpoint.adapters import Adapter
+from fastoptim.checkpoint.plan import Plan, Saved
+from fastoptim.checkpoint.reader import Reader
+from fastoptim.checkpoint.saving import adapted, ranges_of
+from fastoptim.checkpoint.values import decode
+from fastoptim.errors import CheckpointError
+
+
+def load(path: str | os.PathLike[str], /, **named: Any) -> dict[str, Any]:
+    """Load objects from a file of `save`: all that were asked for, or none.
+
+    Parameters
+    ----------
+    path : str or path
+        The file. Arrays and buffers are also read from a safetensors file of another program,
+        under its names; only `save` writes checksums.
+    **named
+        The objects to write into, under the names that they were saved under: of the same class,
+        with parameters of the same names, shapes and dtypes. A dict or a list takes over what was
+        saved; the arrays in it are written in place.
+
+    Returns
+    -------
+    dict
+        With objects given, the plain values that were not asked for and have no arrays, by name.
+        Without, all plain values and arrays of the file, those of a buffer as a dict. Its arrays
+        are read-only.
+
+    Raises
+    ------
+    TypeError
+        An object of a kind that is not saved, or one that cannot be written into, as a number.
+    ValueError
+        An array is read-only or not contiguous, or two objects share memory.
+    CheckpointError
+        The file is damaged, a name is not there, or it does not fit the object given.
+    OSError
+        The system refuses.
+    RuntimeError
+        Another thread is in a step of one of the objects, an average is swapped in, or `SAM` is
+        between its two steps.
+
+    Nothing has changed then.
+
+    Notes
+    -----
+    The file is read twice: once to find damage, with nothing kept, and once straight into the
+    objects, whose checksums are compared again. That takes no memory for a second copy. What the
+    first reading has found whole can only fail in the second if the disk fails just then, or if
+    another program writes into the file meanwhile, which `save` never does: it replaces files. The
+    error then says that objects are damaged.
+    """
+    adapters = adapted(named)
+    for adapter in adapters:
+        adapter.check_target()
+    with Reader(path) as reader:
+        records = _records(reader, os.fspath(path))
+        if not adapters:
+            return _everything(reader, records)
+        missing = [adapter.name for adapter in adapters if adapter.name not in records]
+        if missing:
+            raise CheckpointError(f"{os.fspath(path)} has no {missing}, but {sorted(records)}")
+        plans = []
+        for adapter in adapters:
+            adapter.check_ready()
+            with _faults_of(os.fspath(path), adapter.name):
+                plans.append(adapter.plan(records[adapter.name]))
+        _check_memory(adapters, plans)
+        _carry_out(reader, plans)
+    return {
+        name: decode(saved.data["value"], str)
+        for name, saved in records.items()
+        if saved.kind == "value" and not saved.entries and name not in named
+    }
+
+
+def _records(reader: Reader, path: str) -> dict[str, Saved]:
+    """Return what the file has, by the names given to `save`."""
+    entries: dict[str, dict[str, Any]] = {}
+    for name, entry in reader.entries.items():
+        entries.setdefault(name.partition(".")[0], {})[name] = entry
+    if reader.version is None:
+        return {name: Saved(name, None, {}, found) for name, found in entries.items()}
+    records = {}
+    for name, text in reader.metadata.items():
+        with _faults_of(path, name):
+            data = json.loads(text)
+            records[name] = Saved(name, str(data["kind"]), data, entries.get(name, {}))
+    return records
+
+
+@contextmanager
+def _faults_of(path: str, name: str) -> Iterator[None]:
+    """Say which file and which object, whatever is wrong with what the file has."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {name}: {error}") from error
+    except (LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: {name}: {type(error).__name__}: {error}") from error
+
+
+def _everything(reader: Reader, records: Mapping[str, Saved]) -> dict[str, Any]:
+    """Return the values, arrays and buffers of a file."""
+    known = {n: s for n, s in records.items() if s.kind in (None, "value", "array", "FlatBuffer")}
+    arrays = reader.read([name for saved in known.values() for name in saved.entries])
+    for array in arrays.values():
+        array.flags.writeable = False
+    found: dict[str, Any] = {}
+    for name, saved in known.items():
+        if saved.kind is None:
+            found |= {tensor: arrays[tensor] for tensor in saved.entries}
+        elif saved.kind == "value":
+            found[name] = decode(saved.data["value"], arrays.__getitem__)
+        elif saved.kind == "array":
+            found[name] = arrays[name]
+        else:
+            start = len(name) + 1
+            found[name] = {tensor[start:]: arrays[tensor] for tensor in saved.entries}
+    return found
+
+
+def _check_memory(adapters: Sequence[Adapter[Any]], plans: Sequence[Plan]) -> None:
+    """Refuse memory that cannot be written, or would be written twice."""
+    optimizers: dict[int, str] = {}
+    places = []
+    for adapter, plan in zip(adapters, plans, strict=True):
+        for name, array in plan.fills.items():
+            if not (array.flags.c_contiguous and array.flags.writeable):
+                raise ValueError(f"{name} must be C-contiguous and writeable")
+            places += [(*bounds, name) for bounds in ranges_of([array])]
+        if plan.engine is not None:
+            other = optimizers.setdefault(id(adapter.optimizer), adapter.name)
+            if other != adapter.name:
+                raise ValueError(f"{other} and {adapter.name} are the same optimizer")
+    places.sort()
+    for (_, end, first), (start, _, second) in pairwise(places):
+        if start < end:
+            raise ValueError(f"{first} and {second} share memory")
+
+
+def _carry_out(reader: Reader, plans: Sequence[Plan]) -> None:
+    """Find all damage first; then write into all objects in one call into the core."""
+    engines = [plan.engine for plan in plans if plan.engine is not None]
+    reads = [name for plan in plans for name in plan.reads]
+    tensors = [name for engine in engines for names in engine.tensors for name in names.values()]
+    fills = {name: array for plan in plans for name, array in plan.fills.items()}
+    reader.verify([*tensors, *fills])
+    read = reader.read(reads)
+    calls: list[Call] = [call for plan in plans for call in plan.calls(read)]
+    ranges = ranges_of(list(fills.values()))
+    before: list[list[int]] = [[] for _ in engines]
+    undo: list[Call] = [
+        (_core.release, plan.engine, sizes) for plan, sizes in zip(engines, before, strict=True)
+    ]
+
+    def action() -> None:
+        for engine, sizes in zip(engines, before, strict=True):
+            engine.reserve(sizes)
+            fills.update(engine.fills())
+        filling = reader.filling(fills)
+        _core.load([engine.part() for engine in engines], ranges, filling, calls)
+
+    try:
+        _core.attempt(action, partial(_core.call_all, undo))
+    except OSError as error:
+        raise CheckpointError(
+            f"{reader.path}: the second reading failed and has damaged some of the objects: {error}"
+        ) from error

@@ -1,0 +1,111 @@
+"""What a load is going to do, found before any of it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+from fastoptim import _core
+from fastoptim._commit import Call
+from fastoptim.checkpoint.dtypes import code_of
+from fastoptim.checkpoint.header import Entry
+from fastoptim.errors import CheckpointError
+
+Array: TypeAlias = NDArray[Any]
+State: TypeAlias = list[tuple[int, list[float], dict[str, Array]]]
+
+
+def no_calls(_: Mapping[str, Array]) -> list[Call]:
+    """Return no calls."""
+    return []
+
+
+@dataclass
+class EnginePlan:
+    """The state that an optimizer is going to have, with arrays that only have a dtype and shape.
+
+    ``tensors`` has the name in the file of each array, by parameter and name.
+    """
+
+    engine: _core.Engine
+    groups: list[dict[str, Any]]
+    state: State
+    steps: int
+    averaged: bool
+    tensors: list[dict[str, str]]
+
+    def reserve(self, before: list[int]) -> None:
+        """Allocate the arrays; ``before`` is empty and gets what `_core.release` needs."""
+        _core.reserve(self.engine, self.groups, self.state, self.steps, before)
+
+    def fills(self) -> dict[str, Array]:
+        """Return the arrays, which were reserved, by the names of their tensors."""
+        return {
+            tensors[slot]: view
+            for index, tensors in enumerate(self.tensors)
+            for slot, view, _ in self.engine.state(index)
+            if slot in tensors
+        }
+
+    def part(self) -> tuple[_core.Engine, list[tuple[int, list[float], list[str]]], int, bool]:
+        """Return it as `_core.load` takes it."""
+        state = [(step, numbers, list(arrays)) for step, numbers, arrays in self.state]
+        return self.engine, state, self.steps, self.averaged
+
+
+@dataclass
+class Plan:
+    """What loading one object writes.
+
+    Attributes
+    ----------
+    fills : dict of str to ndarray
+        The arrays of the object to be written in place, by the names of their tensors.
+    reads : list of str
+        Tensors to be read into new arrays.
+    calls : function
+        Takes the new arrays and returns the calls that are made at the end.
+    engine : EnginePlan, optional
+        What an optimizer is going to have beside that.
+    """
+
+    fills: dict[str, Array] = field(default_factory=dict)
+    reads: list[str] = field(default_factory=list)
+    calls: Callable[[Mapping[str, Array]], list[Call]] = no_calls
+    engine: EnginePlan | None = None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What the file has under one name."""
+
+    name: str
+    kind: str | None
+    """None in a file by another program."""
+    data: Mapping[str, Any]
+    entries: Mapping[str, Entry]
+
+    def check_kind(self, *kinds: str) -> None:
+        """Refuse what was another kind of object."""
+        if self.kind not in (None, *kinds):
+            raise CheckpointError(f"it is of kind {self.kind}, expected {kinds[0]}")
+
+    def tensor(self, name: str) -> Entry:
+        """Return what the file says of a tensor."""
+        try:
+            return self.entries[name]
+        except KeyError:
+            raise CheckpointError(f"there is no tensor {name!r}") from None
+
+    def fitting(self, name: str, array: Array) -> Array:
+        """Return an array, refused where the tensor has another dtype or shape."""
+        entry = self.tensor(name)
+        if (entry.dtype, entry.shape) != (code_of(array.dtype), array.shape):
+            raise CheckpointError(
+                f"{name!r} is {entry.dtype} of shape {entry.shape}, "
+                f"expected {code_of(array.dtype)} of shape {array.shape}"
+            )
+        return array

@@ -1,0 +1,152 @@
+"""Saving objects to a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fastoptim import _core
+from fastoptim._commit import restored
+from fastoptim.checkpoint import optimizers as _optimizers  # noqa: F401  it adds its adapters
+from fastoptim.checkpoint.adapters import Adapter, adapter_of
+from fastoptim.checkpoint.plan import Array
+from fastoptim.checkpoint.writer import Tensor, write
+
+PATIENCE = 0.5
+"""Seconds in which another thread may end a step that cannot be saved in its middle."""
+
+
+def save(path: str | os.PathLike[str], /, **named: Any) -> None:
+    """Save objects to one file, which has all of them or what it had before.
+
+    The file is in the safetensors format with names that tell what is what (``model.w``,
+    ``optimizer.exp_avg.w``); see the guide on checkpoints. It takes the place of ``path`` when it
+    is whole and on the disk.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    **named
+        What to save, each under a name without dots: buffers, arrays, optimizers, schedulers,
+        scalers, averages, accumulators, histories, searches, and numbers, text, None and lists,
+        tuples and dicts of all these and of arrays. An optimizer is saved without its parameters:
+        save them under a name of their own.
+
+    Raises
+    ------
+    TypeError
+        An object of another kind, or an array whose dtype has no place in a file.
+    ValueError
+        A name has a dot or is empty, or text is no Unicode.
+    CheckpointError
+        ``path`` is a directory or a device.
+    OSError
+        The system refuses: no such directory, no permission, a full disk.
+    RuntimeError
+        An average is swapped in, `SAM` is between its two steps or a scaler before its update.
+
+    Notes
+    -----
+    All objects are saved as they are at one moment. A step that another thread is making is waited
+    for. A step that begins while the file is written raises RuntimeError, as for any two calls in
+    the same memory; nothing is copied to avoid that.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import fastoptim as fo
+    >>> model = fo.FlatBuffer.from_arrays({"w": np.ones(3)})
+    >>> opt = fo.AdamW(model)
+    >>> info = opt.step(np.ones(3))
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     fo.save(f"{directory}/last.safetensors", model=model, optimizer=opt, epoch=1)
+    ...     fresh = model.zeros_like()
+    ...     values = fo.load(f"{directory}/last.safetensors", model=fresh)
+    >>> values, bool((fresh["w"] == model["w"]).all())
+    ({'epoch': 1}, True)
+    """
+    adapters = adapted(named)
+    for adapter in adapters:
+        adapter.memory()  # Everything has a place in a file, or nothing is waited for.
+    hold = _core.Hold()
+
+    def action() -> None:
+        texts, arrays = _moment(adapters, hold)
+        write(path, [Tensor(name, array) for name, array in arrays.items()], texts)
+
+    restored(action, hold.close)
+
+
+def adapted(named: dict[str, Any]) -> list[Adapter[Any]]:
+    """Return the adapters of objects by name."""
+    for name in named:
+        if not name or "." in name or name == "__metadata__":
+            raise ValueError(f"names must not be empty and have no dot, got {name!r}")
+    return [adapter_of(name, thing) for name, thing in named.items()]
+
+
+def ranges_of(arrays: Sequence[Array]) -> list[tuple[int, int]]:
+    """Return the addresses between which the elements of arrays are."""
+    return [_bounds(array) for array in arrays if array.size]
+
+
+def _bounds(array: Array) -> tuple[int, int]:
+    low = high = array.__array_interface__["data"][0]
+    for size, stride in zip(array.shape, array.strides, strict=True):
+        low, high = low + min((size - 1) * stride, 0), high + max((size - 1) * stride, 0)
+    return low, high + array.itemsize
+
+
+def _moment(
+    adapters: Sequence[Adapter[Any]], hold: _core.Hold
+) -> tuple[dict[str, str], dict[str, Array]]:
+    """Keep all memory as it is, and describe all objects as they are at one moment."""
+    optimizers = [a.optimizer for a in adapters if a.optimizer is not None]
+    engines = [(opt._engine, opt.param_groups) for opt in optimizers]
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            for adapter in adapters:
+                adapter.check_ready()
+            memory = [array for adapter in adapters for array in adapter.memory()]
+            moments = dict(
+                zip(map(id, optimizers), hold.enter(engines, ranges_of(memory)), strict=True)
+            )
+            for adapter in adapters:
+                adapter.check_ready()
+            return _described(adapters, moments)
+        except RuntimeError:
+            hold.close()
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.001)
+
+
+def _described(
+    adapters: Sequence[Adapter[Any]], moments: dict[int, Any]
+) -> tuple[dict[str, str], dict[str, Array]]:
+    """Describe all objects; read again what Python changes meanwhile."""
+    before = None
+    while True:
+        texts: dict[str, str] = {}
+        arrays: dict[str, Array] = {}
+        for adapter in adapters:
+            data, own = adapter.describe(moments.get(id(adapter.optimizer)))
+            texts[adapter.name] = _text(adapter, data)
+            arrays |= own
+        if before is not None and before[0] == texts:
+            return before
+        before = texts, arrays
+
+
+def _text(adapter: Adapter[Any], data: dict[str, Any]) -> str:
+    try:
+        whole = {"kind": adapter.kind, **data}
+        return json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{adapter.name} cannot be written: {error}") from None

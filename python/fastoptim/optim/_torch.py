@@ -1,0 +1,37 @@
+"""PyTorch's tensors as arrays and back, without PyTorch as long as there are none."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from fastoptim.params.structure import Array
+
+
+def as_array(value: Any) -> Any:
+    """Return a tensor as an array, which shares its memory; anything else as it is."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.Tensor):
+        return value
+    value = value.detach().cpu()
+    if value.dtype == torch.bfloat16:
+        import ml_dtypes
+
+        return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return value.numpy()
+
+
+def as_tensor(array: Array) -> Any:
+    """Return an array as a tensor, which shares its memory."""
+    import torch
+
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def as_number(value: Any) -> Any:
+    """Return a tensor or array without dimensions as a number; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value

@@ -1,0 +1,68 @@
+//! One moment of several optimizers, kept while it is saved.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use super::engine::Engine;
+use super::state::Saved;
+use crate::memory::inflight::{self, Guard, POLL, Ranges};
+
+/// Memory that nobody writes between `enter` and `close`: a step in it raises RuntimeError.
+#[pyclass(module = "fastoptim._core", frozen)]
+struct Hold(Mutex<Vec<Guard>>);
+
+/// The steps of an optimizer, whether it is at its average, and views of its state by parameter.
+type Moment<'py> = (u64, bool, Vec<Option<Saved<'py>>>);
+
+#[pymethods]
+impl Hold {
+    #[new]
+    fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    /// Waits for calls that are writing the state of these optimizers or the ranges of addresses,
+    /// and keeps new ones from it. The ranges have the parameters of the optimizers among them.
+    fn enter<'py>(
+        &self,
+        py: Python<'py>,
+        optimizers: Vec<(Bound<'py, Engine>, Bound<'py, PyList>)>,
+        ranges: Vec<(usize, usize)>,
+    ) -> PyResult<Vec<Moment<'py>>> {
+        let ranges: Ranges = ranges.into_iter().map(|(start, end)| start..end).collect();
+        // With the parameters held no new step gets beyond its checks: the engines become free.
+        let mut guards = vec![inflight::wait_to_read(py, ranges)?];
+        let mut moments = Vec::new();
+        for (engine, groups) in &optimizers {
+            let engine = engine.get();
+            while engine.is_busy_elsewhere() {
+                py.check_signals()?;
+                py.detach(|| thread::sleep(POLL));
+            }
+            let inner = engine.lock()?;
+            inner.check_groups(groups.iter())?;
+            guards.push(inflight::register(Vec::new().into(), inner.written())?);
+            moments.push((inner.steps, inner.averaged, inner.saved(py)?));
+        }
+        self.guards().append(&mut guards);
+        Ok(moments)
+    }
+
+    fn close(&self) {
+        let guards = std::mem::take(&mut *self.guards());
+        drop(guards);
+    }
+}
+
+impl Hold {
+    fn guards(&self) -> MutexGuard<'_, Vec<Guard>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Hold>()
+}
