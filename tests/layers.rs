@@ -1,0 +1,115 @@
+//! The driver of two passes: whose sums a rule is given, and what each pass writes.
+
+use fastoptim::factor::Factor;
+use fastoptim::layers::Layers;
+use fastoptim::prepare::Prepare;
+use fastoptim::rule::Layered;
+use fastoptim::segment::{Clock, Segment};
+use fastoptim::threads::with_threads;
+use fastoptim::work::{self, Sums, Work};
+
+/// A rule that puts what it is given where the test sees it.
+#[derive(Clone, Copy)]
+struct Probe<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool>;
+
+impl<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool> Layered<f64, 1>
+    for Probe<FIRST_WRITES, GLOBAL, SQUARED>
+{
+    const STATE: [&'static str; 1] = ["seen"];
+    const FIRST_WRITES: bool = FIRST_WRITES;
+    const GLOBAL: bool = GLOBAL;
+    const SQUARED: bool = SQUARED;
+
+    fn first(&self, p: f64, g: f64, [seen]: [f64; 1]) -> ([f64; 1], [f64; 2]) {
+        ([seen + 1.0], [p, g])
+    }
+
+    fn ratio(&self, [p, g]: Sums, n: usize) -> f64 {
+        p + 1e3 * g + 1e9 * n as f64
+    }
+
+    fn second(&self, ratio: f64, p: f64, g: f64, [seen]: [f64; 1]) -> (f64, [f64; 1]) {
+        (ratio + 0.25 * p + 0.125 * g, [10.0 * seen])
+    }
+
+    fn scalars(&self, [p, g]: Sums) -> Option<[f64; 3]> {
+        Some([p, g, 0.0])
+    }
+}
+
+/// None, less than a block, a block, and more than both passes take at once.
+const LENGTHS: [usize; 5] = [5, 0, 1_024, 1_027, 33_000];
+
+/// The parameters, gradients and state that all elements of an array have.
+fn numbers(array: usize) -> [f64; 3] {
+    [array as f64 + 1.0, 2.0 - array as f64, 4.0]
+}
+
+fn check<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool>() {
+    let rule = Probe::<FIRST_WRITES, GLOBAL, SQUARED>;
+    let prepare = Prepare {
+        scale: Factor::quotient(2.0, 1.0),
+        ..Prepare::default()
+    };
+    let full = |(array, &n): (usize, &usize)| numbers(array).map(|x| vec![x; n]);
+    let mut arrays: Vec<_> = LENGTHS.iter().enumerate().map(full).collect();
+    let segments = arrays.iter_mut().zip(LENGTHS.chunks(1));
+    let segments = segments
+        .map(|([p, g, seen], shape)| Segment::native(p, g, shape, [&mut **seen], Clock::default()));
+    let layers = Layers::new(segments.collect(), prepare, |_| rule);
+    let works = work::run(vec![Box::new(layers) as Box<dyn Work>]);
+    let scalars = works[0].scalars();
+    drop(works);
+
+    let sums = |array: usize| {
+        let [p, g, _] = numbers(array);
+        let power = if SQUARED { 2 } else { 1 };
+        [p, 2.0 * g].map(|x| LENGTHS[array] as f64 * x.powi(power))
+    };
+    let total = (0..LENGTHS.len())
+        .map(sums)
+        .fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
+    for (array, [p, _, seen]) in arrays.iter().enumerate() {
+        let given = if GLOBAL { total } else { sums(array) };
+        let [old, g, before] = numbers(array);
+        let new = rule.ratio(given, LENGTHS[array]) + 0.25 * old + 0.25 * g;
+        assert!(p.iter().all(|&p| p == new), "array {array}: {new}");
+        let after = if FIRST_WRITES {
+            before + 1.0
+        } else {
+            10.0 * before
+        };
+        assert!(seen.iter().all(|&seen| seen == after), "array {array}");
+    }
+    if GLOBAL {
+        assert_eq!(scalars, Some([total[0], total[1], 0.0]));
+    }
+}
+
+#[test]
+fn a_rule_is_given_the_sums_of_its_array_or_of_all() {
+    for threads in [1, 3] {
+        with_threads(threads, || {
+            check::<true, false, false>();
+            check::<false, false, true>();
+            check::<true, true, true>();
+            check::<false, true, false>();
+        });
+    }
+}
+
+#[test]
+fn all_arrays_of_all_works_have_one_sum() {
+    let rule = Probe::<true, true, false>;
+    let mut arrays: Vec<_> = (0..2)
+        .map(|array| numbers(array).map(|x| vec![x; 7]))
+        .collect();
+    let works = arrays.iter_mut().map(|[p, g, seen]| {
+        let segment = Segment::native(p, g, &[7], [&mut **seen], Clock::default());
+        Box::new(Layers::new(vec![segment], Prepare::default(), |_| rule)) as Box<dyn Work>
+    });
+    drop(work::run(works.collect()));
+    let ratio = rule.ratio([7.0 * (1.0 + 2.0), 7.0 * (2.0 + 1.0)], 7);
+    assert!(arrays[0][0].iter().all(|&p| p == ratio + 0.25 + 0.25));
+    assert!(arrays[1][0].iter().all(|&p| p == ratio + 0.5 + 0.125));
+}

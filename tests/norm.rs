@@ -1,0 +1,210 @@
+//! What a step knows of all gradients before it writes: against the formulas, in `f64`.
+
+use fastoptim::clip::{Array, total_norm};
+use fastoptim::factor::Factor;
+use fastoptim::float::Float;
+use fastoptim::norm::{Group, first_infinite, norm};
+use fastoptim::prepare::Prepare;
+use fastoptim::regularizer::Regularizer;
+use fastoptim::segment::{Clock, Segment};
+
+/// Parameters and gradients of one array each.
+type Pairs<T> = Vec<(Vec<T>, Vec<T>)>;
+
+/// All shapes that there are.
+const SHAPES: [[usize; 1]; 5] = [[0], [1], [2], [5], [9_000]];
+
+/// What `f` makes of two groups: one of `f32` with the even numbers, one of `f64` with the odd ones.
+fn of_groups<R>(
+    single: &mut Pairs<f32>,
+    double: &mut Pairs<f64>,
+    prepare: Prepare,
+    f: impl Fn(&[Group<'_, '_>]) -> R,
+) -> R {
+    fn segments<T: Float>(pairs: &mut Pairs<T>, first: usize) -> Vec<Segment<'_, T>> {
+        let numbered = pairs.iter_mut().zip((first..).step_by(2));
+        let mut segments = Vec::new();
+        for ((p, g), index) in numbered {
+            let shape = SHAPES.iter().find(|shape| shape[0] == p.len());
+            let shape = shape.expect("one of these");
+            let state: [&mut [T]; 0] = [];
+            segments.push(Segment::native(p, g, shape, state, Clock::default()).numbered(index));
+        }
+        segments
+    }
+    let (single, double) = (segments(single, 0), segments(double, 1));
+    f(&[
+        Group {
+            single: &single,
+            double: &[],
+            prepare,
+        },
+        Group {
+            single: &[],
+            double: &double,
+            prepare,
+        },
+    ])
+}
+
+fn numbers<T: Float>(n: usize) -> Vec<T> {
+    (0..n)
+        .map(|i| T::from_f64((i as f64 * 0.7).sin()))
+        .collect()
+}
+
+fn pairs<T: Float>() -> Pairs<T> {
+    // `p` is as long, and of other signs.
+    let pair = |n| {
+        (
+            numbers::<T>(n).into_iter().map(|x| T::ZERO - x).collect(),
+            numbers(n),
+        )
+    };
+    [5, 0, 9_000].map(pair).into()
+}
+
+#[test]
+fn the_norm_is_of_gradients_as_they_are_prepared_but_for_what_comes_after_it() {
+    let plain = Prepare {
+        scale: Factor::quotient(-3.0, 1.0),
+        // Not yet done to them when they are measured.
+        coefficient: Factor::quotient(1.0, 7.0),
+        weight_decay: 5.0,
+        ..Prepare::default()
+    };
+    let regularizer = Regularizer { l1: 0.5, l2: 0.25 };
+    for prepare in [
+        plain,
+        Prepare {
+            clip_value: 0.75,
+            ..plain
+        },
+        Prepare {
+            regularizer,
+            ..plain
+        },
+        Prepare {
+            regularizer,
+            clip_value: 0.75,
+            ..plain
+        },
+    ] {
+        let Regularizer { l1, l2 } = prepare.regularizer;
+        let prepared = |p: f64, g: f64| {
+            let sign = if p == 0.0 { 0.0 } else { p.signum() };
+            (-3.0 * g + l1 * sign + 2.0 * l2 * p).clamp(-prepare.clip_value, prepare.clip_value)
+        };
+        let (mut single, mut double) = (pairs::<f32>(), pairs::<f64>());
+        let mut sum = 0.0;
+        for (p, g) in &single {
+            let terms = p.iter().zip(g).map(|(&p, &g)| prepared(p.into(), g.into()));
+            sum += terms.map(|x| x * x).sum::<f64>();
+        }
+        for (p, g) in &double {
+            let terms = p.iter().zip(g).map(|(&p, &g)| prepared(p, g));
+            sum += terms.map(|x| x * x).sum::<f64>();
+        }
+        for check in [false, true] {
+            let found = of_groups(&mut single, &mut double, prepare, |groups| {
+                norm(groups, check)
+            });
+            assert!(
+                (found / sum.sqrt() - 1.0).abs() < 1e-7,
+                "{prepare:?}: {found}"
+            );
+        }
+    }
+}
+
+#[test]
+fn arrays_are_added_in_the_order_of_their_numbers() {
+    let (single, double) = ([vec![4.75_f32], vec![9.875]], [vec![0.2], vec![1.2]]);
+    let squares = [4.75_f64, 9.875, 0.2, 1.2].map(|x| x * x);
+    let arrays = [
+        Array::F32(&single[0]),
+        Array::F64(&double[0]),
+        Array::F32(&single[1]),
+        Array::F64(&double[1]),
+    ];
+    let expected = total_norm(&arrays, 2.0);
+    // The order of the groups has other bits.
+    assert_ne!(squares.into_iter().sum::<f64>().sqrt(), expected);
+    let mut single: Pairs<f32> = single.map(|g| (g.clone(), g)).into();
+    let mut double: Pairs<f64> = double.map(|g| (g.clone(), g)).into();
+    let prepare = Prepare::default();
+    let found = of_groups(&mut single, &mut double, prepare, |groups| {
+        norm(groups, false)
+    });
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn squares_that_leave_the_range_of_f64_do_not() {
+    for x in [3e200, 3e-200] {
+        let mut double: Pairs<f64> = vec![(vec![0.0; 2], vec![x, -x * 4.0 / 3.0])];
+        // Once as they are, once prepared.
+        for clip_value in [f64::INFINITY, 1e300] {
+            let prepare = Prepare {
+                clip_value,
+                ..Prepare::default()
+            };
+            let found = of_groups(&mut vec![], &mut double, prepare, |groups| {
+                norm(groups, true)
+            });
+            assert!((found / (x * 5.0 / 3.0) - 1.0).abs() < 1e-15, "{found}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_shows_in_the_norm_where_that_is_asked_for() {
+    let clipped = Prepare {
+        clip_value: 1.0,
+        ..Prepare::default()
+    };
+    let scaled = Prepare {
+        scale: Factor::quotient(1e30, 1.0),
+        ..clipped
+    };
+    for (prepare, bad) in [(clipped, f32::INFINITY), (scaled, -1e20)] {
+        let mut single: Pairs<f32> = vec![(vec![0.0; 2], vec![0.0, bad])];
+        let mut found = |check| {
+            of_groups(&mut single, &mut vec![], prepare, |groups| {
+                norm(groups, check)
+            })
+        };
+        assert_eq!(found(false), 1.0);
+        assert!(found(true).is_nan());
+    }
+    let mut single: Pairs<f32> = vec![(vec![0.0; 2], vec![0.0, f32::INFINITY])];
+    let plain = Prepare::default();
+    let found = of_groups(&mut single, &mut vec![], plain, |groups| {
+        norm(groups, false)
+    });
+    assert_eq!(found, f64::INFINITY);
+}
+
+#[test]
+fn the_first_parameter_that_is_not_finite_is_named() {
+    let first = |single: [f32; 2], double: [f64; 2], scale: f64| {
+        let mut single: Pairs<f32> = single.map(|x| (vec![0.0; 2], vec![1.0, x])).into();
+        let mut double: Pairs<f64> = double.map(|x| (vec![0.0; 2], vec![1.0, x])).into();
+        let prepare = Prepare {
+            scale: Factor::quotient(scale, 1.0),
+            clip_value: 1.0,
+            ..Prepare::default()
+        };
+        of_groups(&mut single, &mut double, prepare, first_infinite)
+    };
+    let (inf, nan) = (f64::INFINITY, f64::NAN);
+    assert_eq!(first([1.0, 2.0], [3.0, 4.0], 1.0), None);
+    assert_eq!(first([f32::NAN, 2.0], [inf, 4.0], 1.0), Some(0));
+    assert_eq!(first([1.0, f32::INFINITY], [nan, 4.0], 1.0), Some(1));
+    assert_eq!(first([1.0, -f32::INFINITY], [3.0, nan], 1.0), Some(2));
+    assert_eq!(first([1.0, 2.0], [3.0, -inf], 1.0), Some(3));
+    // Finite, until they are scaled as the step scales them.
+    assert_eq!(first([1.0, 1e20], [1e20, 4.0], 1e30), Some(2));
+    assert_eq!(first([1.0, 1e20], [1e300, 4.0], 1e10), Some(1));
+    assert_eq!(first([1.0, 1e20], [1e300, 4.0], 1e-10), None);
+}
