@@ -14,3 +14,6 @@ pub(crate) mod task;
 pub(crate) mod tensorwise;
 pub(crate) mod tile;
 pub(crate) mod two_pass;
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,14 @@
 //! What a step knows of all gradients before it writes: against the formulas, in `f64`.
 
-use fastoptim::clip::{Array, total_norm};
-use fastoptim::factor::Factor;
-use fastoptim::float::Float;
-use fastoptim::norm::{Group, first_infinite, norm};
-use fastoptim::prepare::Prepare;
-use fastoptim::regularizer::Regularizer;
-use fastoptim::segment::{Clock, Segment};
+use crate::numeric::float::Float;
+use crate::numeric::scale::ScaleFactor;
+use crate::ops::clip::total_norm;
+use crate::ops::penalty::Penalty;
+use crate::storage::view::StorageView;
+use crate::sweep::all_reduce::Local;
+use crate::sweep::norm::{Group, first_infinite, norm};
+use crate::sweep::prologue::Prologue;
+use crate::sweep::segment::{Segment, StepContext};
 
 /// Parameters and gradients of one array each.
 type Pairs<T> = Vec<(Vec<T>, Vec<T>)>;
@@ -18,7 +20,7 @@ const SHAPES: [[usize; 1]; 5] = [[0], [1], [2], [5], [9_000]];
 fn of_groups<R>(
     single: &mut Pairs<f32>,
     double: &mut Pairs<f64>,
-    prepare: Prepare,
+    prologue: Prologue,
     f: impl Fn(&[Group<'_, '_>]) -> R,
 ) -> R {
     fn segments<T: Float>(pairs: &mut Pairs<T>, first: usize) -> Vec<Segment<'_, T>> {
@@ -28,7 +30,8 @@ fn of_groups<R>(
             let shape = SHAPES.iter().find(|shape| shape[0] == p.len());
             let shape = shape.expect("one of these");
             let state: [&mut [T]; 0] = [];
-            segments.push(Segment::native(p, g, shape, state, Clock::default()).numbered(index));
+            segments
+                .push(Segment::native(p, g, shape, state, StepContext::default()).numbered(index));
         }
         segments
     }
@@ -37,12 +40,12 @@ fn of_groups<R>(
         Group {
             single: &single,
             double: &[],
-            prepare,
+            prologue,
         },
         Group {
             single: &[],
             double: &double,
-            prepare,
+            prologue,
         },
     ])
 }
@@ -66,34 +69,34 @@ fn pairs<T: Float>() -> Pairs<T> {
 
 #[test]
 fn the_norm_is_of_gradients_as_they_are_prepared_but_for_what_comes_after_it() {
-    let plain = Prepare {
-        scale: Factor::quotient(-3.0, 1.0),
+    let plain = Prologue {
+        scale: ScaleFactor::quotient(-3.0, 1.0),
         // Not yet done to them when they are measured.
-        coefficient: Factor::quotient(1.0, 7.0),
+        coefficient: ScaleFactor::quotient(1.0, 7.0),
         weight_decay: 5.0,
-        ..Prepare::default()
+        ..Prologue::default()
     };
-    let regularizer = Regularizer { l1: 0.5, l2: 0.25 };
-    for prepare in [
+    let regularizer = Penalty { l1: 0.5, l2: 0.25 };
+    for prologue in [
         plain,
-        Prepare {
+        Prologue {
             clip_value: 0.75,
             ..plain
         },
-        Prepare {
+        Prologue {
             regularizer,
             ..plain
         },
-        Prepare {
+        Prologue {
             regularizer,
             clip_value: 0.75,
             ..plain
         },
     ] {
-        let Regularizer { l1, l2 } = prepare.regularizer;
+        let Penalty { l1, l2 } = prologue.regularizer;
         let prepared = |p: f64, g: f64| {
             let sign = if p == 0.0 { 0.0 } else { p.signum() };
-            (-3.0 * g + l1 * sign + 2.0 * l2 * p).clamp(-prepare.clip_value, prepare.clip_value)
+            (-3.0 * g + l1 * sign + 2.0 * l2 * p).clamp(-prologue.clip_value, prologue.clip_value)
         };
         let (mut single, mut double) = (pairs::<f32>(), pairs::<f64>());
         let mut sum = 0.0;
@@ -106,12 +109,12 @@ fn the_norm_is_of_gradients_as_they_are_prepared_but_for_what_comes_after_it() {
             sum += terms.map(|x| x * x).sum::<f64>();
         }
         for check in [false, true] {
-            let found = of_groups(&mut single, &mut double, prepare, |groups| {
-                norm(groups, check)
+            let found = of_groups(&mut single, &mut double, prologue, |groups| {
+                norm(groups, check, &Local)
             });
             assert!(
                 (found / sum.sqrt() - 1.0).abs() < 1e-7,
-                "{prepare:?}: {found}"
+                "{prologue:?}: {found}"
             );
         }
     }
@@ -122,19 +125,19 @@ fn arrays_are_added_in_the_order_of_their_numbers() {
     let (single, double) = ([vec![4.75_f32], vec![9.875]], [vec![0.2], vec![1.2]]);
     let squares = [4.75_f64, 9.875, 0.2, 1.2].map(|x| x * x);
     let arrays = [
-        Array::F32(&single[0]),
-        Array::F64(&double[0]),
-        Array::F32(&single[1]),
-        Array::F64(&double[1]),
+        StorageView::read(&single[0]).into(),
+        StorageView::read(&double[0]).into(),
+        StorageView::read(&single[1]).into(),
+        StorageView::read(&double[1]).into(),
     ];
     let expected = total_norm(&arrays, 2.0);
     // The order of the groups has other bits.
     assert_ne!(squares.into_iter().sum::<f64>().sqrt(), expected);
     let mut single: Pairs<f32> = single.map(|g| (g.clone(), g)).into();
     let mut double: Pairs<f64> = double.map(|g| (g.clone(), g)).into();
-    let prepare = Prepare::default();
-    let found = of_groups(&mut single, &mut double, prepare, |groups| {
-        norm(groups, false)
+    let prologue = Prologue::default();
+    let found = of_groups(&mut single, &mut double, prologue, |groups| {
+        norm(groups, false, &Local)
     });
     assert_eq!(found, expected);
 }
@@ -145,12 +148,12 @@ fn squares_that_leave_the_range_of_f64_do_not() {
         let mut double: Pairs<f64> = vec![(vec![0.0; 2], vec![x, -x * 4.0 / 3.0])];
         // Once as they are, once prepared.
         for clip_value in [f64::INFINITY, 1e300] {
-            let prepare = Prepare {
+            let prologue = Prologue {
                 clip_value,
-                ..Prepare::default()
+                ..Prologue::default()
             };
-            let found = of_groups(&mut vec![], &mut double, prepare, |groups| {
-                norm(groups, true)
+            let found = of_groups(&mut vec![], &mut double, prologue, |groups| {
+                norm(groups, true, &Local)
             });
             assert!((found / (x * 5.0 / 3.0) - 1.0).abs() < 1e-15, "{found}");
         }
@@ -159,28 +162,28 @@ fn squares_that_leave_the_range_of_f64_do_not() {
 
 #[test]
 fn what_is_not_finite_shows_in_the_norm_where_that_is_asked_for() {
-    let clipped = Prepare {
+    let clipped = Prologue {
         clip_value: 1.0,
-        ..Prepare::default()
+        ..Prologue::default()
     };
-    let scaled = Prepare {
-        scale: Factor::quotient(1e30, 1.0),
+    let scaled = Prologue {
+        scale: ScaleFactor::quotient(1e30, 1.0),
         ..clipped
     };
-    for (prepare, bad) in [(clipped, f32::INFINITY), (scaled, -1e20)] {
+    for (prologue, bad) in [(clipped, f32::INFINITY), (scaled, -1e20)] {
         let mut single: Pairs<f32> = vec![(vec![0.0; 2], vec![0.0, bad])];
         let mut found = |check| {
-            of_groups(&mut single, &mut vec![], prepare, |groups| {
-                norm(groups, check)
+            of_groups(&mut single, &mut vec![], prologue, |groups| {
+                norm(groups, check, &Local)
             })
         };
         assert_eq!(found(false), 1.0);
         assert!(found(true).is_nan());
     }
     let mut single: Pairs<f32> = vec![(vec![0.0; 2], vec![0.0, f32::INFINITY])];
-    let plain = Prepare::default();
+    let plain = Prologue::default();
     let found = of_groups(&mut single, &mut vec![], plain, |groups| {
-        norm(groups, false)
+        norm(groups, false, &Local)
     });
     assert_eq!(found, f64::INFINITY);
 }
@@ -190,12 +193,12 @@ fn the_first_parameter_that_is_not_finite_is_named() {
     let first = |single: [f32; 2], double: [f64; 2], scale: f64| {
         let mut single: Pairs<f32> = single.map(|x| (vec![0.0; 2], vec![1.0, x])).into();
         let mut double: Pairs<f64> = double.map(|x| (vec![0.0; 2], vec![1.0, x])).into();
-        let prepare = Prepare {
-            scale: Factor::quotient(scale, 1.0),
+        let prologue = Prologue {
+            scale: ScaleFactor::quotient(scale, 1.0),
             clip_value: 1.0,
-            ..Prepare::default()
+            ..Prologue::default()
         };
-        of_groups(&mut single, &mut double, prepare, first_infinite)
+        of_groups(&mut single, &mut double, prologue, first_infinite)
     };
     let (inf, nan) = (f64::INFINITY, f64::NAN);
     assert_eq!(first([1.0, 2.0], [3.0, 4.0], 1.0), None);

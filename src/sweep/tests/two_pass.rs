@@ -1,21 +1,22 @@
 //! The driver of two passes: whose sums a rule is given, and what each pass writes.
 
-use fastoptim::factor::Factor;
-use fastoptim::layers::Layers;
-use fastoptim::prepare::Prepare;
-use fastoptim::rule::Layered;
-use fastoptim::segment::{Clock, Segment};
-use fastoptim::threads::with_threads;
-use fastoptim::work::{self, Sums, Work};
+use crate::exec::pool::with_threads;
+use crate::numeric::scale::ScaleFactor;
+use crate::sweep::prologue::Prologue;
+use crate::sweep::rule::TwoPassRule;
+use crate::sweep::segment::{Segment, StepContext};
+use crate::sweep::state::StateSpec;
+use crate::sweep::task::{self, Sums, Work};
+use crate::sweep::two_pass::TwoPass;
 
 /// A rule that puts what it is given where the test sees it.
 #[derive(Clone, Copy)]
 struct Probe<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool>;
 
-impl<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool> Layered<f64, 1>
+impl<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool> TwoPassRule<f64, 1>
     for Probe<FIRST_WRITES, GLOBAL, SQUARED>
 {
-    const STATE: [&'static str; 1] = ["seen"];
+    const STATE: [StateSpec; 1] = [StateSpec::other("seen")];
     const FIRST_WRITES: bool = FIRST_WRITES;
     const GLOBAL: bool = GLOBAL;
     const SQUARED: bool = SQUARED;
@@ -47,19 +48,18 @@ fn numbers(array: usize) -> [f64; 3] {
 
 fn check<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool>() {
     let rule = Probe::<FIRST_WRITES, GLOBAL, SQUARED>;
-    let prepare = Prepare {
-        scale: Factor::quotient(2.0, 1.0),
-        ..Prepare::default()
+    let prologue = Prologue {
+        scale: ScaleFactor::quotient(2.0, 1.0),
+        ..Prologue::default()
     };
     let full = |(array, &n): (usize, &usize)| numbers(array).map(|x| vec![x; n]);
     let mut arrays: Vec<_> = LENGTHS.iter().enumerate().map(full).collect();
     let segments = arrays.iter_mut().zip(LENGTHS.chunks(1));
-    let segments = segments
-        .map(|([p, g, seen], shape)| Segment::native(p, g, shape, [&mut **seen], Clock::default()));
-    let layers = Layers::new(segments.collect(), prepare, |_| rule);
-    let works = work::run(vec![Box::new(layers) as Box<dyn Work>]);
-    let scalars = works[0].scalars();
-    drop(works);
+    let segments = segments.map(|([p, g, seen], shape)| {
+        Segment::native(p, g, shape, [&mut **seen], StepContext::default())
+    });
+    let driver = TwoPass::new(segments.collect(), prologue, |_| rule);
+    let scalars = task::run(vec![Work::new(driver)], |sums| sums);
 
     let sums = |array: usize| {
         let [p, g, _] = numbers(array);
@@ -99,16 +99,16 @@ fn a_rule_is_given_the_sums_of_its_array_or_of_all() {
 }
 
 #[test]
-fn all_arrays_of_all_works_have_one_sum() {
+fn the_arrays_of_all_tasks_have_one_sum() {
     let rule = Probe::<true, true, false>;
     let mut arrays: Vec<_> = (0..2)
         .map(|array| numbers(array).map(|x| vec![x; 7]))
         .collect();
     let works = arrays.iter_mut().map(|[p, g, seen]| {
-        let segment = Segment::native(p, g, &[7], [&mut **seen], Clock::default());
-        Box::new(Layers::new(vec![segment], Prepare::default(), |_| rule)) as Box<dyn Work>
+        let segment = Segment::native(p, g, &[7], [&mut **seen], StepContext::default());
+        Work::new(TwoPass::new(vec![segment], Prologue::default(), |_| rule))
     });
-    drop(work::run(works.collect()));
+    task::run(works.collect(), |sums| sums);
     let ratio = rule.ratio([7.0 * (1.0 + 2.0), 7.0 * (2.0 + 1.0)], 7);
     assert!(arrays[0][0].iter().all(|&p| p == ratio + 0.25 + 0.25));
     assert!(arrays[1][0].iter().all(|&p| p == ratio + 0.5 + 0.125));

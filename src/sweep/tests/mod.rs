@@ -1,0 +1,4 @@
+//! The drivers and the norm against formulas.
+
+mod norm;
+mod two_pass;
