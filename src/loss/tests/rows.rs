@@ -46,11 +46,11 @@ fn check<T: Math>(
 }
 
 /// As many rows of 12 classes are worth threads.
-const THREADED: usize = 9000;
+const THREADED: usize = if cfg!(miri) { 70 } else { 9000 };
 
-/// Miri takes a minute for a few thousand elements; of many it does the cheapest loss.
+/// Miri takes a minute for a few thousand elements.
 const SHAPES: &[[usize; 2]] = if cfg!(miri) {
-    &[[0, 3], [33, 3], [2, 65], [THREADED, 12]]
+    &[[0, 3], [2, 65], [THREADED, 12]]
 } else {
     &[
         [0, 3],
@@ -82,9 +82,6 @@ fn rows<T: Math>() {
             ("multi_margin", vec![2.0, 0.5, 0.0]),
             ("nll", vec![]),
         ] {
-            if cfg!(miri) && rows == THREADED && name != "nll" {
-                continue;
-            }
             let labels = Labels {
                 ignore_index: labels.ignore_index.filter(|_| name != "multi_margin"),
                 ..labels
