@@ -64,6 +64,25 @@ def test_the_code_on_the_page_of_steps_runs() -> None:
     assert names["opt"].state["w"]["step"] == names["ema"].updates == 5
 
 
+def test_the_code_on_the_page_of_checkpoints_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec("\n".join(code("checkpoints")), names)
+    assert names["epoch"] == names["training"].epoch == 12
+    assert len(list((tmp_path / "best").iterdir())) == 3
+    assert (names["model"] is names["opt"].params, names["average"].updates) == (False, 48)
+    # It goes on from the file.
+    names["training"].run_epoch()
+    again = names["Training"]()
+    again.load(names["path"])
+    again.run_epoch()
+    assert again.model.flat.tobytes() == names["training"].model.flat.tobytes()
+    assert again.history["loss"].tolist() == names["training"].history["loss"].tolist()
+
+
 def test_the_code_on_the_page_of_precision_gives_what_it_says() -> None:
     pytest.importorskip("ml_dtypes")
     names: dict[str, Any] = {}

@@ -28,6 +28,7 @@ SMALL = {
     "large_batches.py": ["--quick", "--output", "."],
     "sam.py": ["--quick", "--output", "."],
     "precision.py": ["--quick", "--output", "."],
+    "resume.py": ["--quick", "--output", "."],
     "your_own.py": ["--quick", "--output", "."],
 }
 
