@@ -80,6 +80,7 @@
 
 pub mod error;
 pub mod exec;
+pub mod hyper;
 pub mod loss;
 pub mod numeric;
 pub mod ops;

@@ -226,19 +226,19 @@ macro_rules! hyper {
         #[derive(Clone, Debug, PartialEq)]
         pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
 
-        impl $crate::optim::hyper::Hyper for $name {
-            const SPECS: &'static [$crate::optim::hyper::Spec] = &[
-                $($crate::optim::hyper::Spec { name: stringify!($field), kind: $kind },)*
+        impl $crate::hyper::Hyper for $name {
+            const SPECS: &'static [$crate::hyper::Spec] = &[
+                $($crate::hyper::Spec { name: stringify!($field), kind: $kind },)*
             ];
 
-            fn from_values(values: &[$crate::optim::hyper::Value]) -> $crate::error::Result<Self> {
+            fn from_values(values: &[$crate::hyper::Value]) -> $crate::error::Result<Self> {
                 for (spec, value) in Self::SPECS.iter().zip(values) {
                     spec.check(value)?;
                 }
                 let mut values = values.iter();
                 let mut next = || values.next().expect("one value per spec");
                 let it = Self {
-                    $($field: $crate::optim::hyper::Field::take(next()).expect("checked above"),)*
+                    $($field: $crate::hyper::Field::take(next()).expect("checked above"),)*
                 };
                 $({ let $it = &it; $check?; })?
                 Ok(it)
