@@ -129,47 +129,142 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
     "attempt": [lambda: (int, int)],
     "call_all": [lambda: ([({}.update, {"a": 1}), (print, "")],)],
     "clamp": [lambda: ([x(3), None], ["a", "b"], 0.5)],
-    "elementwise_loss": [
-        lambda: ("mse", [], "mean", x(3), x(3), None, 1.0, True),
-        lambda: ("huber", [1.0], "none", x(3), x(3), x(3), 2.0, True),
-        lambda: ("kl_div", [0.0], "sum", x(2, 3), x(2, 3), None, 1.0, True),
-        lambda: ("poisson_nll", [1.0, 0.0, 1e-8], "mean", x(3), x(3), None, 1.0, True),
-        lambda: ("bce", [], "mean", x(2, 3), x(2, 3), None, 1.0, True, x(2, 3)),
-        lambda: ("bce_with_logits", [], "mean", x(2, 3), x(2, 3), None, 1.0, True, x(2, 3), x(3)),
-        lambda: ("sigmoid_focal", [2.0, 0.25, 0.75], "none", x(3), x(3), None, 1.0, True),
-        lambda: ("hinge", [1.0, 1.0], "mean", x(3, dtype="f4"), x(3, dtype="f4"), None, 1.0, True),
+    "compute_loss": [
+        lambda: ("mse", options(), (x(3), x(3)), None, 1.0, True),
+        lambda: ("huber", options("none", delta=1.0), (x(3), x(3)), x(3), 2.0, True),
+        lambda: (
+            "kl_div",
+            options("batchmean", log_target=False),
+            (x(2, 3), x(2, 3)),
+            None,
+            1.0,
+            True,
+        ),
+        lambda: (
+            "poisson_nll",
+            options(log_input=True, full=False, eps=1e-8),
+            (x(3), x(3)),
+            None,
+            1.0,
+            True,
+        ),
+        lambda: ("bce", options(weight=x(2, 3)), (x(2, 3), x(2, 3)), None, 1.0, True),
+        lambda: (
+            "bce_with_logits",
+            options(weight=x(2, 3), pos_weight=x(3)),
+            (x(2, 3), x(2, 3)),
+            None,
+            1.0,
+            True,
+        ),
+        lambda: ("sigmoid_focal", options(gamma=2.0, alpha=0.25), (x(3), x(3)), None, 1.0, True),
+        lambda: (
+            "hinge",
+            options(margin=1.0, squared=True),
+            (x(3, dtype="f4"), x(3, dtype="f4")),
+            None,
+            1.0,
+            True,
+        ),
+        lambda: (
+            "gaussian_nll",
+            options("none", full=True, eps=1e-6),
+            (x(3), x(3), x(3)),
+            None,
+            1.0,
+            True,
+        ),
+        lambda: (
+            "cross_entropy",
+            options(label_smoothing=0.1, weight=x(4), ignore_index=-100),
+            (x(3, 4), ROWS),
+            None,
+            1.0,
+            True,
+        ),
+        lambda: (
+            "cross_entropy",
+            options("none", label_smoothing=0.0, weight=None, ignore_index=-100),
+            (x(3, 4), x(3, 4)),
+            None,
+            1.0,
+            True,
+        ),
+        lambda: (
+            "nll",
+            options("sum", weight=x(4), ignore_index=1),
+            (x(3, 4), ROWS),
+            x(3, 4),
+            1.0,
+            True,
+        ),
+        lambda: (
+            "focal",
+            options(gamma=2.0, alpha=0.5, ignore_index=-100),
+            (x(3, 4), ROWS),
+            None,
+            1.0,
+            True,
+        ),
+        lambda: (
+            "focal",
+            options(gamma=2.0, alpha=x(4), ignore_index=-100),
+            (x(3, 4), ROWS),
+            None,
+            1.0,
+            True,
+        ),
+        lambda: (
+            "multi_margin",
+            options(p=2, margin=1.0, average_classes=False, weight=x(4)),
+            (x(3, 4), ROWS),
+            None,
+            1.0,
+            True,
+        ),
+        lambda: (
+            "triplet_margin",
+            options(margin=1.0, p=2.0, eps=1e-6, swap=True, squared=False),
+            (x(3, 4), x(3, 4) + 1, x(3, 4) + 2),
+            None,
+            1.0,
+            True,
+        ),
+        lambda: (
+            "cosine_embedding",
+            options("none", margin=0.1),
+            (x(3, 4), x(3, 4) + 1, SIGNS),
+            None,
+            1.0,
+            True,
+        ),
+        lambda: (
+            "contrastive",
+            options("sum", margin=1.0),
+            (x(3, 4), x(3, 4) + 1, ROWS),
+            (x(3, 4), x(3, 4)),
+            1.0,
+            True,
+        ),
     ],
     "exchange": [lambda: ([x(3), x(2, dtype="f2")], [x(3), x(2, dtype="f2")], "y", ["a"], NOTE)],
-    "gaussian_loss": [
-        lambda kind=kind: (True, 1e-6, kind, x(3), x(3), x(3), None, 1.0, True)
-        for kind in ("none", "mean")
-    ],
     "get_num_threads": [lambda: ()],
     "is_thread_count": [lambda: ("3",)],
     "lerp": [lambda: ([x(3), x(2, dtype="f4")], [x(3), x(2, dtype="f2")], 0.5, "y", ["a"], NOTE)],
+    "loss_arguments": [
+        lambda: ("huber", options(delta=1)),
+        lambda: ("sigmoid_focal", options("none", gamma=2.0, alpha=None)),
+        lambda: ("focal", options(gamma=2, alpha=x(4), ignore_index=-100)),
+        lambda: (
+            "multi_margin",
+            options(p=1, margin=1.0, average_classes=True, weight=None),
+        ),
+    ],
     "mine_triplets": [
         lambda kind=kind: (x(4, 3), np.array([0, 0, 1, 1]), kind, 0.5)
         for kind in ("semihard", "hard", "all")
     ],
     "penalty": [lambda: (["a", "b"], [x(3), x(2, dtype="f4")], 0.1, 0.2)],
-    "row_loss": [
-        lambda: ("cross_entropy", [0.1], x(4), -100, "mean", x(3, 4), ROWS, None, 1.0, True),
-        lambda: ("cross_entropy", [0.0], None, None, "none", x(3, 4), x(3, 4), None, 1.0, True),
-        lambda: ("nll", [], x(4), 1, "sum", x(3, 4), ROWS, x(3, 4), 1.0, True),
-        lambda: ("focal", [2.0, 0.5], None, -100, "mean", x(3, 4), ROWS, None, 1.0, True),
-        lambda: (
-            "multi_margin",
-            [2.0, 1.0, 0.0],
-            x(4),
-            None,
-            "mean",
-            x(3, 4),
-            ROWS,
-            None,
-            1.0,
-            True,
-        ),
-    ],
     "sam_norm": [lambda: ([x(3), x(2)], [x(3), None], True)],
     "sam_perturb": [
         lambda: ([x(3), x(2, dtype="f2")], [x(3), None], [0.1, 0.2], True, (1, 2), NOTE)
@@ -182,34 +277,11 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
     "tiers": [lambda: ()],
     "total_norm": [lambda: ([x(3), None], ["a", "b"], 2.0)],
     "unscale": [lambda: (["a", "b"], [x(3), x(2)], [x(3), None], 2.0, NOTE)],
-    "vector_loss": [
-        lambda: (
-            "triplet_margin",
-            [1.0, 2.0, 1e-6, 1.0, 0.0],
-            "mean",
-            named("apn"),
-            None,
-            None,
-            1.0,
-            True,
-        ),
-        lambda: ("cosine_embedding", [0.1], "none", named("ab"), ("y", SIGNS), None, 1.0, True),
-        lambda: (
-            "contrastive",
-            [1.0],
-            "sum",
-            named("ab"),
-            ("y", ROWS),
-            (x(3, 4), x(3, 4)),
-            1.0,
-            True,
-        ),
-    ],
 }
 
 
-def named(names: str) -> list[tuple[str, Any]]:
-    return [(name, x(3, 4) + index) for index, name in enumerate(names)]
+def options(reduction: str = "mean", **arguments: Any) -> dict[str, Any]:
+    return {"reduction": reduction, **arguments}
 
 
 def is_attribute(entry: Any) -> bool:
