@@ -5,9 +5,8 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fastoptim::loss::cross_entropy::CrossEntropy;
-use fastoptim::loss::driver::pointwise;
 use fastoptim::loss::mse::Mse;
-use fastoptim::loss::{Input, Labels, Reduction, Target};
+use fastoptim::loss::{Call, Input, Loss, Reduction, Target};
 use fastoptim::numeric::scale::ScaleFactor;
 use fastoptim::ops::clip::{clamp, scale, total_norm};
 use fastoptim::optim::hyper::Value::{Flag, Number, Numbers, Word};
@@ -133,8 +132,9 @@ fn losses(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(12 * n as u64));
         group.bench_function(BenchmarkId::new("mse", n), |b| {
             b.iter(|| {
-                let input = Input::Gradient(&x, &mut out);
-                pointwise::compute(Mse, input, &y, Reduction::Mean, 1.0)
+                let inputs = vec![Input::Gradient(&x, &mut out)];
+                let target = Some(Target::Numbers(&y));
+                Mse.evaluate(Call::new(inputs, target, Reduction::Mean))
             });
         });
     }
@@ -147,18 +147,16 @@ fn losses(c: &mut Criterion) {
             let loss = CrossEntropy {
                 label_smoothing: smoothing,
             };
-            let labels = Labels {
-                shape: [rows, classes],
-                target: Target::I64(&labels),
-                weight: None,
-                ignore_index: None,
-            };
             let name = format!("cross-entropy, smoothing {smoothing}");
             group.throughput(Throughput::Bytes(12 * n as u64));
             group.bench_function(BenchmarkId::new(name, format!("{rows} x {classes}")), |b| {
                 b.iter(|| {
-                    let input = Input::Gradient(&x, &mut out);
-                    loss.compute(labels, input, Reduction::Mean, 1.0)
+                    let inputs = vec![Input::Gradient(&x, &mut out)];
+                    let target = Some(Target::I64(&labels));
+                    loss.evaluate(Call {
+                        shape: [rows, classes],
+                        ..Call::new(inputs, target, Reduction::Mean)
+                    })
                 });
             });
         }

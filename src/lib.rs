@@ -28,7 +28,7 @@
 //! norm of 1 as it is read:
 //!
 //! ```
-//! use fastoptim::loss::{self, Input, Reduction, Weights};
+//! use fastoptim::loss::{Call, Input, Loss, Reduction, Target, mse::Mse};
 //! use fastoptim::optim::{Method, adam::Adam};
 //! use fastoptim::step::{self, GroupSegments, Local, Options, Progress, Segment};
 //!
@@ -36,8 +36,8 @@
 //! let mut w = [1.0_f32, 2.0, -3.0, 4.0];
 //! let mut g = [0.0_f32; 4];
 //! let mse = |w: &[f32], g: &mut [f32]| {
-//!     let input = Input::Gradient(w, g);
-//!     loss::elementwise("mse", &[], Weights::default(), input, &target, Reduction::Mean, 1.0)
+//!     let inputs = vec![Input::Gradient(w, g)];
+//!     Mse.evaluate(Call::new(inputs, Some(Target::Numbers(&target)), Reduction::Mean))
 //! };
 //! let before = mse(&w, &mut g)?;
 //!
@@ -78,6 +78,7 @@
 
 pub mod error;
 pub mod exec;
+pub mod hyper;
 pub mod loss;
 pub mod numeric;
 pub mod ops;

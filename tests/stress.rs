@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cases::Precision;
 use fastoptim::exec::pool::{self, with_threads};
 use fastoptim::loss::cross_entropy::CrossEntropy;
-use fastoptim::loss::{Input, Labels, Reduction, Target};
+use fastoptim::loss::{Call, Input, Loss, Reduction, Target};
 use fastoptim::ops::clip::total_norm;
 use fastoptim::optim::{Kind, Method};
 use fastoptim::step::Options;
@@ -45,22 +45,18 @@ fn loss() -> u64 {
     let (rows, classes) = (3_000, 30);
     let x = cases::numbers(rows * classes, 5);
     let target: Vec<i64> = (0..rows).map(|row| (row % classes) as i64).collect();
-    let labels = Labels {
-        shape: [rows, classes],
-        target: Target::I64(&target),
-        weight: None,
-        ignore_index: None,
-    };
     let mut gradient = vec![0.0; x.len()];
     let value = CrossEntropy {
         label_smoothing: 0.1,
     }
-    .compute(
-        labels,
-        Input::Gradient(&x, &mut gradient),
-        Reduction::Mean,
-        1.0,
-    )
+    .evaluate(Call {
+        shape: [rows, classes],
+        ..Call::new(
+            vec![Input::Gradient(&x, &mut gradient)],
+            Some(Target::I64(&target)),
+            Reduction::Mean,
+        )
+    })
     .expect("classes are in range");
     hash(gradient.into_iter().chain([value]))
 }

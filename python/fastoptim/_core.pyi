@@ -14,20 +14,19 @@ __all__ = [
     "attempt",
     "call_all",
     "clamp",
+    "compute_loss",
     "crc32",
-    "elementwise_loss",
     "exchange",
-    "gaussian_loss",
     "get_num_threads",
     "is_thread_count",
     "lerp",
     "load",
+    "loss_arguments",
     "mine_triplets",
     "penalty",
     "read_into",
     "release",
     "reserve",
-    "row_loss",
     "sam_norm",
     "sam_perturb",
     "scale_to_norm",
@@ -38,7 +37,6 @@ __all__ = [
     "tiers",
     "total_norm",
     "unscale",
-    "vector_loss",
 ]
 
 __version__: str
@@ -181,51 +179,15 @@ def unscale(
     scale: float,
     then: Sequence[_Call] | None = None,
 ) -> None: ...
-def elementwise_loss(
+def compute_loss(
     name: str,
-    parameters: Sequence[float],
-    kind: str,
-    input: Any,  # noqa: A002
-    target: Any,
-    out: Any | None,
-    loss_scale: float,
-    gradient: bool,
-    weight: Any | None = None,
-    pos_weight: Any | None = None,
-) -> tuple[Any, Any | None]: ...
-def row_loss(
-    name: str,
-    parameters: Sequence[float],
-    weight: Any | None,
-    ignore_index: int | None,
-    kind: str,
-    input: Any,  # noqa: A002
-    target: Any,
+    arguments: dict[str, Any],
+    inputs: tuple[Any, ...],
     out: Any | None,
     loss_scale: float,
     gradient: bool,
 ) -> tuple[Any, Any | None]: ...
-def vector_loss(
-    name: str,
-    parameters: Sequence[float],
-    kind: str,
-    inputs: Sequence[tuple[str, Any]],
-    target: tuple[str, Any] | None,
-    out: Any | None,
-    loss_scale: float,
-    gradient: bool,
-) -> tuple[Any, tuple[Any, ...] | None]: ...
-def gaussian_loss(
-    full: bool,
-    eps: float,
-    kind: str,
-    input: Any,  # noqa: A002
-    target: Any,
-    var: Any,
-    out: Any | None,
-    loss_scale: float,
-    gradient: bool,
-) -> tuple[Any, tuple[Any, Any] | None]: ...
+def loss_arguments(name: str, arguments: dict[str, Any]) -> dict[str, Any]: ...
 def mine_triplets(
     embeddings: Any, labels: Any, kind: str, margin: float
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]: ...

@@ -1,5 +1,6 @@
 //! `fastoptim._core`: checks arrays and calls the core. No arithmetic lives here.
 
+mod arguments;
 mod error;
 mod loss;
 mod memory;

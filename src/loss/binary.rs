@@ -1,23 +1,41 @@
 //! Binary cross-entropy: `-(y ln(p) + (1 - y) ln(1 - p))`, of probabilities and of logits.
 
-use super::changed;
-use super::logistic::Logistic;
 use crate::error::{Error, Result};
-use crate::loss::driver::pointwise::{LANES, Piecewise, Pointwise};
+use crate::hyper::hyper;
+use crate::loss::call::{Call, Loss};
+use crate::loss::checks::changed;
+use crate::loss::driver::buffers::piece;
+use crate::loss::driver::pointwise::{Each, LANES, Piecewise, Pointwise};
+use crate::loss::logistic::Logistic;
+use crate::loss::signature::{Signature, WeightShape};
+use crate::loss::weights;
 use crate::numeric::float::Float;
 use crate::numeric::math::Math;
 use crate::reduce::{self, Measure};
 
-/// The cross-entropy of a probability, each logarithm at least -100 as in PyTorch.
-#[derive(Clone, Copy, Debug)]
-pub struct Bce;
+hyper! {
+    /// The cross-entropy of a probability, with logarithms of at least -100 as in PyTorch.
+    pub struct Bce;
+}
+
+impl Loss for Bce {
+    const SIGNATURE: Signature = Signature {
+        weights: &[("weight", WeightShape::Elements)],
+        ..Signature::ELEMENTWISE
+    };
+
+    fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
+        check(call.input(), call.numbers()?)?;
+        weights::compute(Each(*self), call)
+    }
+}
 
 impl<T: Math> Pointwise<T> for Bce {
     type Value = T;
 
     #[inline(always)]
     fn at(self, x: T, y: T) -> (T, T) {
-        // PyTorch's constants; it has the second in f32 for every type.
+        // The constants of PyTorch, where the second is a float32 for every type.
         let [least, variance] = [-100.0, f64::from(1e-12_f32)].map(T::from_f64);
         let ln = x.ln().max_or_nan(least);
         let ln_rest = (-x).ln_1p().max_or_nan(least);
@@ -26,7 +44,7 @@ impl<T: Math> Pointwise<T> for Bce {
     }
 }
 
-/// How many are no probabilities. NaN passes, and gives NaN.
+/// Counts the numbers outside [0, 1]. NaN is not counted, and gives a loss of NaN.
 #[derive(Clone, Copy)]
 struct Outside;
 
@@ -41,11 +59,11 @@ impl Measure for Outside {
     }
 }
 
-/// Checks that all are probabilities.
+/// Checks that all elements are probabilities.
 ///
 /// # Errors
-/// The first input that is not, or else the first target.
-pub(super) fn check<T: Float>(input: &[T], target: &[T]) -> Result<()> {
+/// Names the first input that is not, or else the first target.
+fn check<T: Float>(input: &[T], target: &[T]) -> Result<()> {
     let counts = reduce::measure(&[input, target], Outside);
     for (name, slice, count) in [("input", input, counts[0]), ("target", target, counts[1])] {
         if count > 0.0 {
@@ -64,17 +82,41 @@ pub(super) fn check<T: Float>(input: &[T], target: &[T]) -> Result<()> {
     Ok(())
 }
 
-/// The cross-entropy of the sigmoid of a logit.
-#[derive(Clone, Copy, Debug)]
-pub struct BceWithLogits;
+hyper! {
+    /// The cross-entropy of the sigmoid of a logit.
+    pub struct BceWithLogits;
+}
 
-/// The value and the derivative where the positives have weight `w`: no term cancels another for a
-/// label of 0 or 1.
+impl Loss for BceWithLogits {
+    const SIGNATURE: Signature = Signature {
+        weights: &[
+            ("weight", WeightShape::Elements),
+            ("pos_weight", WeightShape::ElementsOrLastAxis),
+        ],
+        ..Signature::ELEMENTWISE
+    };
+
+    fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
+        let Some(pos_weight) = call.weights[1] else {
+            return weights::compute(Each(*self), call);
+        };
+        let len = call.numbers()?.len();
+        if pos_weight.is_empty() && len > 0 {
+            return Err(Error::Value("pos_weight must have an element".into()));
+        }
+        let mut memory = Vec::new();
+        let loss = WithPositives::new(pos_weight, len, &mut memory);
+        weights::compute(loss, call)
+    }
+}
+
+/// The value and the derivative where the positives have weight `w`. For a label of 0 or 1 the terms
+/// do not cancel each other.
 #[inline(always)]
 fn of_logit<T: Math>(x: T, y: T, w: T) -> (T, T) {
     let p = Logistic::of(x);
     let (positive, negative) = (w * y, T::ONE - y);
-    // What speaks for the answer that x gives, and against it.
+    // The weights of the answer with the sign of x, and of the other answer.
     let (right, wrong) = if x > T::ZERO {
         (positive, negative)
     } else {
@@ -94,18 +136,18 @@ impl<T: Math> Pointwise<T> for BceWithLogits {
     }
 }
 
-/// [`BceWithLogits`] with a factor of the positives' part: per class, which is the last axis, or per
-/// element.
+/// [`BceWithLogits`] with a weight of the positive part: one per class, which is an index of the last
+/// axis, or one per element.
 #[derive(Clone, Copy)]
-pub(super) struct WithPositives<'a, T> {
+struct WithPositives<'a, T> {
     weights: &'a [T],
     period: usize,
 }
 
 impl<'a, T: Float> WithPositives<'a, T> {
-    /// For `len` elements. Weights of classes are repeated in `memory` far enough that a whole piece
-    /// fits behind each of them.
-    pub(super) fn new(weights: &'a [T], len: usize, memory: &'a mut Vec<T>) -> Self {
+    /// Weights of `len` elements. Weights of classes are repeated in `memory`, so that a whole piece
+    /// can be read from any of them on.
+    fn new(weights: &'a [T], len: usize, memory: &'a mut Vec<T>) -> Self {
         let period = weights.len();
         if period == len {
             return Self { weights, period };
@@ -129,7 +171,7 @@ impl<T: Math> Piecewise<T> for WithPositives<'_, T> {
         x: &[T; LANES],
         y: &[T; LANES],
     ) -> ([T; LANES], [T; LANES]) {
-        let w: [T; LANES] = super::piece(self.weights, start % self.period, n);
+        let w: [T; LANES] = piece(self.weights, start % self.period, n);
         let (mut values, mut derivatives) = ([T::ZERO; LANES], [T::ZERO; LANES]);
         for i in 0..LANES {
             (values[i], derivatives[i]) = of_logit(x[i], y[i], w[i]);
@@ -155,7 +197,7 @@ mod tests {
 
     #[test]
     fn tails() {
-        // A confident right answer still has a gradient.
+        // The gradient of a confident right answer does not vanish.
         let (value, slope) = BceWithLogits.at(80.0_f32, 1.0);
         let exact = (-80.0_f64).exp();
         assert!((f64::from(value) / exact - 1.0).abs() < 3e-7);
@@ -171,7 +213,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
-    fn the_first_that_is_no_probability_is_named() {
+    fn the_first_element_outside_the_unit_interval_is_named() {
         let mut x = vec![0.5; 10_000];
         assert_eq!(check(&x, &x), Ok(()));
         x[9_000] = f64::NAN;

@@ -1,23 +1,52 @@
-//! Contrastive: `(s D^2 + (1 - s) max(0, margin - D)^2) / 2` for the distance `D` of two vectors and
-//! `s` = 1 where they belong together.
+//! Contrastive loss: `(s D^2 + (1 - s) max(0, margin - D)^2) / 2` for the distance `D` of two vectors,
+//! with `s = 1` for a pair that belongs together.
 
-use super::Target;
-use super::distance::reciprocal;
+use crate::error::Result;
+use crate::hyper::{NON_NEGATIVE, hyper};
+use crate::loss::call::{Call, Loss};
+use crate::loss::distance::reciprocal;
 use crate::loss::driver::vectorwise::Vectors;
+use crate::loss::labels::Target;
+use crate::loss::signature::{InputShape, Role, Signature};
 use crate::numeric::float::Float;
+use crate::numeric::math::Math;
 
-/// Pairs that belong together are drawn near, others pushed out to `margin`.
-#[derive(Clone, Copy, Debug)]
-pub struct Contrastive<'a, T> {
-    /// The distance that is far enough.
-    pub margin: f64,
-    /// One per row, from 0 to 1.
-    pub same: Target<'a, T>,
+hyper! {
+    /// Pulls pairs that belong together towards each other, and pushes others apart.
+    #[derive(Copy)]
+    pub struct Contrastive {
+        /// The distance from which on a pair of the second kind adds nothing.
+        margin: f64, NON_NEGATIVE;
+    }
 }
 
-impl<T: Float> Vectors<2, 1> for Contrastive<'_, T> {
+impl Loss for Contrastive {
+    const SIGNATURE: Signature = Signature {
+        shape: InputShape::Vectors,
+        arrays: &[
+            ("x1", Role::Input),
+            ("x2", Role::Input),
+            ("same", Role::RowTarget),
+        ],
+        ..Signature::ELEMENTWISE
+    };
+
+    fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
+        let (margin, same) = (self.margin, call.row_target()?);
+        call.vectorwise(Pairs { margin, same })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Pairs<'a, T> {
+    margin: f64,
+    /// One number from 0 to 1 per row.
+    same: Target<'a, T>,
+}
+
+impl<T: Float> Vectors<2, 1> for Pairs<'_, T> {
     type Total = f64;
-    /// The derivative by an element is this times the difference.
+    /// The derivative by an element is this number times the difference of the elements.
     type Slope = f64;
 
     #[inline(always)]

@@ -1,24 +1,53 @@
-//! Cosine embedding: `1 - cos(a, b)` for pairs with target 1, `max(0, cos(a, b) - margin)` for -1.
+//! Cosine embedding loss: `1 - cos(a, b)` for pairs with target 1, `max(0, cos(a, b) - margin)` for -1.
 
-use super::Target;
+use crate::error::Result;
+use crate::hyper::{Kind, Range, hyper};
+use crate::loss::call::{Call, Loss};
 use crate::loss::driver::vectorwise::Vectors;
+use crate::loss::labels::Target;
+use crate::loss::signature::{InputShape, Role, Signature};
 use crate::numeric::float::Float;
+use crate::numeric::math::Math;
 
-/// Pairs with target 1 are turned towards each other, pairs with target -1 apart.
-#[derive(Clone, Copy, Debug)]
-pub struct CosineEmbedding<'a, T> {
-    /// The cosine that is small enough for the target -1.
-    pub margin: f64,
-    /// One per row. Others than 1 and -1 add nothing, as in PyTorch.
-    pub target: Target<'a, T>,
+hyper! {
+    /// Turns pairs with target 1 towards each other, and pairs with target -1 apart.
+    #[derive(Copy)]
+    pub struct CosineEmbedding {
+        /// The cosine up to which a pair with target -1 adds nothing.
+        margin: f64, Kind::Number(Range::Cosine);
+    }
 }
 
-/// What PyTorch adds to squared lengths; it has it in f32 for every type.
+impl Loss for CosineEmbedding {
+    const SIGNATURE: Signature = Signature {
+        shape: InputShape::Vectors,
+        arrays: &[
+            ("x1", Role::Input),
+            ("x2", Role::Input),
+            ("target", Role::RowTarget),
+        ],
+        ..Signature::ELEMENTWISE
+    };
+
+    fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
+        let (margin, target) = (self.margin, call.row_target()?);
+        call.vectorwise(Pairs { margin, target })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Pairs<'a, T> {
+    margin: f64,
+    /// One number per row. A pair with another target than 1 or -1 adds nothing, as in PyTorch.
+    target: Target<'a, T>,
+}
+
+/// Added to squared lengths as in PyTorch, where it is a float32 for every type.
 const EPS: f64 = 1e-12_f32 as f64;
 
-impl<T: Float> Vectors<2, 3> for CosineEmbedding<'_, T> {
+impl<T: Float> Vectors<2, 3> for Pairs<'_, T> {
     type Total = f64;
-    /// Of the other vector, and of each vector itself.
+    /// The factor of the other vector, and that of each vector itself.
     type Slope = (f64, [f64; 2]);
 
     #[inline(always)]

@@ -1,13 +1,13 @@
-//! Distances of two vectors: norms of their difference, whose derivative is 0 at distance 0.
+//! Distances of two vectors: norms of their difference, with derivative 0 at distance 0.
 
 use crate::loss::driver::vectorwise::Total;
 use crate::numeric::float::Float;
 use crate::numeric::math::Math;
 
-/// How far two vectors are apart, from a term per element of their difference.
+/// A distance of two vectors, computed from one term per element of their difference.
 pub(super) trait Distance: Copy + Send + Sync {
     type Total: Total;
-    /// What [`slope`](Self::slope) needs to know of the whole.
+    /// The result for the whole vector that [`slope`](Self::slope) needs.
     type Scale: Copy;
     fn term(self, d: f64) -> f64;
     fn distance(self, total: Self::Total) -> (f64, Self::Scale);
@@ -122,16 +122,16 @@ impl Distance for Power {
     #[inline(always)]
     fn slope(self, d: f64, reciprocal: f64) -> f64 {
         let slope = d.sign() * power(d.abs() * reciprocal, self.0 - 1.0);
-        // Below p = 1 the power has a pole at 0, where the derivative is 0 by decision.
+        // For p < 1 the power has a pole at 0, where the derivative is defined as 0.
         if d == 0.0 { 0.0 } else { slope }
     }
 }
 
-/// p = infinity: elements that are equally large share the derivative.
+/// p = infinity: the largest elements, if they are equal, share the derivative.
 #[derive(Clone, Copy)]
 pub(super) struct Chebyshev;
 
-/// The largest term, and how often it came.
+/// The largest term, and its number of occurrences.
 #[derive(Clone, Copy)]
 pub(super) struct Largest {
     value: f64,
@@ -173,7 +173,7 @@ impl Total for Largest {
 
 impl Distance for Chebyshev {
     type Total = Largest;
-    /// The largest, and the share of each that is as large.
+    /// The largest term, and the share of each element that is equal to it.
     type Scale = [f64; 2];
 
     #[inline(always)]

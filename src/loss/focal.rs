@@ -2,23 +2,50 @@
 //!
 //! With `o = 1 - p_t` its gradient is that of cross-entropy times
 //! `alpha o^gamma (1 + gamma p_t (-ln(p_t)) / o)`, and the last ratio tends to 1 as `o` goes to 0:
-//! nothing cancels and nothing is divided by 0.
+//! no terms cancel and nothing is divided by 0.
 
-use super::cross_entropy::{self, Focus};
-use super::{Input, Labels, Reduction, weigh};
 use crate::error::Result;
+use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
+use crate::loss::call::{Call, Loss};
+use crate::loss::cross_entropy::{self, Focus};
+use crate::loss::labels::weigh;
+use crate::loss::signature::{Signature, WeightShape};
 use crate::numeric::math::Math;
 
-/// Cross-entropy that counts an easy row less, by the power `gamma` of its error.
-#[derive(Clone, Copy, Debug)]
-pub struct Focal {
-    /// The power, finite and >= 0.
-    pub gamma: f64,
-    /// A factor of all classes; the weights of the labels are those of each.
-    pub alpha: f64,
+hyper! {
+    /// Cross-entropy times the power `gamma` of the error, so that easy rows count less.
+    #[derive(Copy)]
+    pub struct Focal {
+        /// The exponent.
+        gamma: f64, NON_NEGATIVE;
+        /// A factor of all classes, 1 if it is not given. The weight of the same name has one factor
+        /// per class.
+        alpha: Option<f64>, Kind::Optional(Range::NonNegative);
+    }
 }
 
-impl Focus for Focal {
+impl Loss for Focal {
+    const SIGNATURE: Signature = Signature {
+        weights: &[("alpha", WeightShape::Classes)],
+        ..Signature::CLASSES
+    };
+
+    fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
+        let focus = Power {
+            gamma: self.gamma,
+            alpha: self.alpha.unwrap_or(1.0),
+        };
+        cross_entropy::focused(focus, call)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Power {
+    gamma: f64,
+    alpha: f64,
+}
+
+impl Focus for Power {
     const PLAIN: bool = false;
 
     #[inline(always)]
@@ -29,21 +56,5 @@ impl Focus for Focal {
         let ratio = if others == 0.0 { 1.0 } else { ratio };
         let value = self.alpha * power;
         [value, value * (1.0 + self.gamma * ratio)]
-    }
-}
-
-impl Focal {
-    /// The value under `reduction`, and the gradient times `loss_scale`.
-    ///
-    /// # Errors
-    /// A wrong length, or a target that is no class.
-    pub fn compute<T: Math>(
-        self,
-        labels: Labels<'_, T>,
-        input: Input<'_, T>,
-        reduction: Reduction<'_, T>,
-        loss_scale: f64,
-    ) -> Result<f64> {
-        cross_entropy::focused(self, labels, input, reduction, loss_scale)
     }
 }

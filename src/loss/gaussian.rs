@@ -1,22 +1,63 @@
 //! Negative log-likelihood of a normal distribution with mean `x` and variance `v`:
-//! `(ln(v) + (x - y)^2 / v) / 2`, with `v` at least `eps`, plus `ln(2 pi) / 2` if asked.
+//! `(ln(v) + (x - y)^2 / v) / 2`, where `v` is at least `eps`, plus optionally `ln(2 pi) / 2`.
 
 use std::ops::Range;
 
-use super::{Buffers, Input, Reduction, changed, check_loss_scale, piece};
 use crate::error::{Error, Result};
+use crate::hyper::{Kind, Range as NumberRange, hyper};
+use crate::loss::call::{Call, Loss};
+use crate::loss::checks::{changed, exactly};
+use crate::loss::driver::buffers::{Buffers, Input, piece};
 use crate::loss::driver::rowwise;
+use crate::loss::signature::{Role, Signature};
 use crate::numeric::float::Float;
 use crate::numeric::math::Math;
 use crate::reduce;
 
-/// The likelihood of `y`, with gradients by the mean and by the variance.
-#[derive(Clone, Copy, Debug)]
-pub struct Gaussian {
-    /// Whether the constant is added.
-    pub full: bool,
-    /// The least variance, > 0.
-    pub eps: f64,
+hyper! {
+    /// The negative log-likelihood of `y`, with gradients by the mean and by the variance.
+    #[derive(Copy)]
+    pub struct Gaussian {
+        /// Whether the constant is added.
+        full: bool, Kind::Flag;
+        /// The smallest variance; smaller ones are replaced by it.
+        eps: f64, Kind::Number(NumberRange::Positive);
+    }
+}
+
+impl Loss for Gaussian {
+    const SIGNATURE: Signature = Signature {
+        arrays: &[
+            ("input", Role::Input),
+            ("target", Role::ElementTarget),
+            ("var", Role::Input),
+        ],
+        ..Signature::ELEMENTWISE
+    };
+
+    fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
+        let target = call.numbers()?;
+        let [mean, variance]: [Input<'_, T>; 2] = exactly(call.inputs)?;
+        check(variance.elements())?;
+        let (len, mut reduction) = (target.len(), call.reduction);
+        let [count, scale] = reduction.scales(len as f64, call.loss_scale);
+        // SAFETY: each task of `rowwise` has its own elements, so that no two tasks touch the same
+        // one.
+        let (mean, variance) = unsafe {
+            (
+                Buffers::new(mean, len, &mut reduction, len)?,
+                Buffers::further(variance, len)?,
+            )
+        };
+        let elements = Elements {
+            loss: *self,
+            mean,
+            variance,
+            target,
+            scale,
+        };
+        Ok(rowwise::sum(elements, len, 1) / count)
+    }
 }
 
 /// `ln(2 pi) / 2`
@@ -25,7 +66,7 @@ const CONSTANT: f64 = 0.918_938_533_204_672_8;
 /// 32 `f64` lanes fill four AVX-512 or eight AVX2 registers.
 const LANES: usize = 32;
 
-/// To the driver an element is a row of one class.
+/// The elements of a call. To the driver an element is a row of one class.
 #[derive(Clone, Copy)]
 struct Elements<'a, T> {
     loss: Gaussian,
@@ -36,7 +77,7 @@ struct Elements<'a, T> {
 }
 
 impl<T: Math> Elements<'_, T> {
-    /// The values of `n` elements; 0 for the lanes beyond.
+    /// The values of `n` elements; 0 for the other lanes.
     #[inline(always)]
     fn step(&self, start: usize, n: usize) -> [f64; LANES] {
         let x: [T; LANES] = self.mean.read(start, n, T::ZERO);
@@ -49,10 +90,10 @@ impl<T: Math> Elements<'_, T> {
         let (mut by_x, mut by_v) = ([T::ZERO; LANES], [T::ZERO; LANES]);
         for i in 0..LANES {
             let d = x[i] - y[i];
-            // As in PyTorch, gradients do not see that a variance was raised to eps.
+            // As in PyTorch, the gradients ignore that a variance was raised to eps.
             let v = v[i].max_or_nan(eps);
             let slope = d / v;
-            // In f64, where no f32 overflows.
+            // In f64, where the square of a float32 does not overflow.
             let square = d.to_f64() * slope.to_f64();
             let value = 0.5 * (v.ln().to_f64() + square) + constant;
             values[i] = if (i as u32) < n as u32 { value } else { 0.0 };
@@ -66,7 +107,7 @@ impl<T: Math> Elements<'_, T> {
     }
 }
 
-impl<T: Math> rowwise::Rows for Elements<'_, T> {
+impl<T: Math> rowwise::RowKernel for Elements<'_, T> {
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
         let mut lanes = [0.0; LANES];
@@ -88,11 +129,11 @@ impl<T: Math> rowwise::Rows for Elements<'_, T> {
     }
 }
 
-/// How many are below 0. A NaN is not, and gives NaN.
+/// Counts the numbers below 0. NaN is not counted, and gives a loss of NaN.
 #[derive(Clone, Copy)]
 struct Negative<'a, T>(&'a [T]);
 
-impl<T: Float> rowwise::Rows for Negative<'_, T> {
+impl<T: Float> rowwise::RowKernel for Negative<'_, T> {
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
         let mut count = 0;
@@ -103,8 +144,10 @@ impl<T: Float> rowwise::Rows for Negative<'_, T> {
     }
 }
 
+/// Checks that no variance is negative.
+///
 /// # Errors
-/// The first variance below 0.
+/// Names the first variance below 0.
 fn check<T: Float>(variance: &[T]) -> Result<()> {
     if rowwise::sum(Negative(variance), variance.len(), 1) == 0.0 {
         return Ok(());
@@ -116,43 +159,14 @@ fn check<T: Float>(variance: &[T]) -> Result<()> {
     )))
 }
 
-impl Gaussian {
-    /// The value under `reduction`, and the gradients by mean and variance times `loss_scale`.
-    ///
-    /// # Errors
-    /// A negative variance, `loss_scale` out of range, or a wrong length.
-    pub fn compute<T: Math>(
-        self,
-        [mean, variance]: [Input<'_, T>; 2],
-        target: &[T],
-        mut reduction: Reduction<'_, T>,
-        loss_scale: f64,
-    ) -> Result<f64> {
-        check_loss_scale(loss_scale)?;
-        check(variance.elements())?;
-        let len = target.len();
-        let [count, scale] = reduction.scales(len as f64, loss_scale);
-        // SAFETY: each task of `rowwise` has elements of its own.
-        let (mean, variance) = unsafe {
-            (
-                Buffers::new(mean, len, &mut reduction, len)?,
-                Buffers::further(variance, len)?,
-            )
-        };
-        let elements = Elements {
-            loss: self,
-            mean,
-            variance,
-            target,
-            scale,
-        };
-        Ok(rowwise::sum(elements, len, 1) / count)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loss::{Reduction, Target};
+
+    fn call<'a>(inputs: Vec<Input<'a, f64>>, target: &'a [f64]) -> Call<'a, f64> {
+        Call::new(inputs, Some(Target::Numbers(target)), Reduction::Sum)
+    }
 
     #[test]
     fn by_hand() {
@@ -162,11 +176,11 @@ mod tests {
             full: true,
             eps: 1e-6,
         };
-        let inputs = [
+        let inputs = vec![
             Input::Gradient(&x, &mut by_x),
             Input::Gradient(&v, &mut by_v),
         ];
-        let value = loss.compute(inputs, &y, Reduction::Sum, 1.0);
+        let value = loss.evaluate(call(inputs, &y));
         let expected = 0.5 * (4.0_f64.ln() + 1.0) + 0.5 * std::f64::consts::TAU.ln();
         assert!((value.expect("good arguments") - expected).abs() < 1e-15);
         assert_eq!((by_x, by_v), ([0.5], [0.0]));
@@ -175,12 +189,12 @@ mod tests {
     #[test]
     fn a_negative_variance_is_named() {
         let v = [1.0, 0.0, -2.0];
-        let inputs = [Input::Value(&[0.0; 3]), Input::Value(&v)];
+        let inputs = vec![Input::Value(&[0.0; 3]), Input::Value(&v)];
         let loss = Gaussian {
             full: false,
             eps: 1e-6,
         };
-        let result = loss.compute(inputs, &[0.0; 3], Reduction::Sum, 1.0);
+        let result = loss.evaluate(call(inputs, &[0.0; 3]));
         assert!(
             matches!(result, Err(Error::Value(message)) if message.contains("element 2 is -2"))
         );

@@ -1,14 +1,14 @@
-//! What rows of scores should predict, checked before anything is written.
+//! The targets of rows of scores and the weights of classes, checked before anything is written.
 
-use super::{changed, require_len};
 use crate::error::{Error, Result};
 use crate::exec::isa::{self, Kernel};
+use crate::loss::checks::{changed, require_len};
 use crate::loss::driver::rowwise;
 use crate::numeric::float::Float;
 
 /// An integer type of class indices.
 pub(crate) trait Index: Copy + Send + Sync + std::fmt::Display {
-    /// Exact.
+    /// The index as `i64`, which holds it exactly.
     fn wide(self) -> i64;
 }
 
@@ -38,7 +38,7 @@ pub enum Target<'a, T> {
 }
 
 impl<T: Float> Target<'_, T> {
-    /// That of a row, where there is one per row.
+    /// The number of a row, for a target with one number per row.
     #[inline(always)]
     pub(crate) fn number(&self, row: usize) -> f64 {
         match self {
@@ -57,32 +57,32 @@ impl<T: Float> Target<'_, T> {
     }
 }
 
-/// `weight * value`, and 0 for the weight 0 whatever the value is.
+/// `weight * value`, and 0 for the weight 0 and any value.
 #[inline(always)]
 pub(crate) fn weigh(weight: f64, value: f64) -> f64 {
     if weight == 0.0 { 0.0 } else { weight * value }
 }
 
-/// Everything about rows of scores but the scores.
+/// The arguments of a loss of rows of scores other than the scores.
 #[derive(Clone, Copy, Debug)]
-pub struct Labels<'a, T> {
+pub(crate) struct Labels<'a, T> {
     /// Rows and classes.
-    pub shape: [usize; 2],
-    /// What the rows should predict.
-    pub target: Target<'a, T>,
+    pub(crate) shape: [usize; 2],
+    /// The class of each row, or the probabilities of its classes.
+    pub(crate) target: Target<'a, T>,
     /// A factor per class.
-    pub weight: Option<&'a [T]>,
-    /// Rows with this target add nothing. It has no meaning with probabilities.
-    pub ignore_index: Option<i64>,
+    pub(crate) weight: Option<&'a [T]>,
+    /// Rows with this target add nothing. Probabilities are not affected.
+    pub(crate) ignore_index: Option<i64>,
 }
 
 impl<T: Float> Labels<'_, T> {
-    /// Checks everything, and returns what the mean is over: the rows that are not ignored, or the
-    /// sum of the weights of their targets.
+    /// Checks all labels, and returns the divisor of the mean: the number of rows that are not
+    /// ignored or, `by_weight`, the sum of the weights of their targets.
     ///
     /// # Errors
-    /// A weight or a target too few or too many, or the first row whose target is neither a class
-    /// nor ignored.
+    /// The number of weights or targets is wrong, or a target is neither a class nor ignored: the
+    /// first such row is named.
     pub(crate) fn check(&self, by_weight: bool) -> Result<f64> {
         let [rows, classes] = self.shape;
         if let Some(weight) = self.weight
@@ -106,10 +106,10 @@ impl<T: Float> Labels<'_, T> {
         }
     }
 
-    /// As [`check`](Self::check), for a loss that has no meaning for probabilities.
+    /// As [`check`](Self::check), for a loss that does not take probabilities.
     ///
     /// # Errors
-    /// Also where targets are probabilities.
+    /// Also if the targets are probabilities.
     pub(crate) fn check_classes(&self, by_weight: bool) -> Result<f64> {
         if let Target::Numbers(_) = self.target {
             let name = T::NAME;
@@ -120,7 +120,7 @@ impl<T: Float> Labels<'_, T> {
         self.check(by_weight)
     }
 
-    /// The class of a row, or `None` for one that is ignored. The target was checked.
+    /// The class of a row, or `None` for an ignored row. [`check`](Self::check) comes first.
     #[inline(always)]
     pub(crate) fn class(&self, row: usize) -> Option<usize> {
         let target = match self.target {
@@ -141,13 +141,13 @@ impl<T: Float> Labels<'_, T> {
 struct Check<'a, I> {
     targets: &'a [I],
     classes: i64,
-    /// Whether any target is ignored, and which.
+    /// Whether rows with the target `ignore_index` are ignored.
     ignores: bool,
     ignore_index: i64,
 }
 
 impl<I: Index> Kernel for Check<'_, I> {
-    /// Whether all are in range, and how many are not ignored.
+    /// Whether all targets are in range, and the number of those that are not ignored.
     type Output = (bool, u64);
 
     #[inline(always)]
@@ -166,7 +166,7 @@ impl<I: Index> Kernel for Check<'_, I> {
 /// Checks every target, and returns the sum of the weights of those that are not ignored.
 ///
 /// # Errors
-/// The first row whose target is neither a class nor `ignore_index`.
+/// Names the first row whose target is neither a class nor `ignore_index`.
 fn check<T: Float, I: Index>(
     targets: &[I],
     classes: usize,

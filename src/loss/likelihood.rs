@@ -1,14 +1,31 @@
 //! Losses of predicted probabilities and rates.
 
+use crate::error::Result;
+use crate::hyper::{Kind, Range, hyper};
+use crate::loss::call::{Call, Loss};
 use crate::loss::driver::pointwise::Pointwise;
+use crate::loss::signature::Signature;
 use crate::numeric::math::Math;
 
-/// `y (ln y - x)` for a log-probability x, or `exp(y) (y - x)` for log-targets. A target of
-/// probability 0 adds 0, whatever x is, unless it is NaN.
-#[derive(Clone, Copy, Debug)]
-pub struct KlDivergence {
-    /// Whether the targets are logarithms.
-    pub log_target: bool,
+hyper! {
+    /// `y (ln y - x)` for a log-probability `x`, or `exp(y) (y - x)` for log-targets. A target of
+    /// probability 0 adds 0 unless `x` is NaN.
+    #[derive(Copy)]
+    pub struct KlDivergence {
+        /// Whether the targets are logarithms.
+        log_target: bool, Kind::Flag;
+    }
+}
+
+impl Loss for KlDivergence {
+    const SIGNATURE: Signature = Signature {
+        batch_mean: true,
+        ..Signature::ELEMENTWISE
+    };
+
+    fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
+        call.pointwise(*self)
+    }
 }
 
 impl<T: Math> Pointwise<T> for KlDivergence {
@@ -28,26 +45,45 @@ impl<T: Math> Pointwise<T> for KlDivergence {
     }
 }
 
-/// `exp(x) - y x` for a log-rate x, or `x - y ln(x + eps)` for a rate. With `FULL`, Stirling's
-/// approximation of ln(y!) for y > 1 is added.
-#[derive(Clone, Copy, Debug)]
-pub struct Poisson<T, const FULL: bool> {
-    /// Whether x is the logarithm of the rate.
-    pub log_input: bool,
-    /// Keeps the logarithm from 0.
-    pub eps: T,
+hyper! {
+    /// `exp(x) - y x` for a log-rate `x`, or `x - y ln(x + eps)` for a rate.
+    #[derive(Copy)]
+    pub struct Poisson {
+        /// Whether `x` is the logarithm of the rate.
+        log_input: bool, Kind::Flag;
+        /// Whether Stirling's approximation of `ln(y!)` is added for `y > 1`.
+        full: bool, Kind::Flag;
+        /// Added to the rate before its logarithm is taken.
+        eps: f64, Kind::Number(Range::Positive);
+    }
 }
 
-impl<T: Math, const FULL: bool> Pointwise<T> for Poisson<T, FULL> {
+impl Loss for Poisson {
+    const SIGNATURE: Signature = Signature::ELEMENTWISE;
+
+    fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
+        if self.full {
+            call.pointwise(PoissonTerms::<true>(*self))
+        } else {
+            call.pointwise(PoissonTerms::<false>(*self))
+        }
+    }
+}
+
+/// [`Poisson`] with its flag `full` as a constant.
+#[derive(Clone, Copy)]
+struct PoissonTerms<const FULL: bool>(Poisson);
+
+impl<T: Math, const FULL: bool> Pointwise<T> for PoissonTerms<FULL> {
     type Value = T;
 
     #[inline(always)]
     fn at(self, x: T, y: T) -> (T, T) {
-        let (mut value, slope) = if self.log_input {
+        let (mut value, slope) = if self.0.log_input {
             let rate = x.exp();
             (rate - y * x, rate - y)
         } else {
-            let rate = x + self.eps;
+            let rate = x + T::from_f64(self.0.eps);
             (x - y * rate.ln(), T::ONE - y / rate)
         };
         if FULL && y > T::ONE {
@@ -75,20 +111,16 @@ mod tests {
         close(kl(false).at(f64::NEG_INFINITY, 0.0), (0.0, 0.0));
         close(kl(true).at(-1.0_f64, 0.0), (1.0, -1.0));
         close(kl(true).at(-3.0_f64, f64::NEG_INFINITY), (0.0, 0.0));
-        let of_log = Poisson::<_, false> {
-            log_input: true,
-            eps: 0.0_f64,
+        let poisson = |log_input, full| Poisson {
+            log_input,
+            full,
+            eps: 0.0,
         };
+        let of_log = PoissonTerms::<false>(poisson(true, false));
         close(of_log.at(0.0, 3.0), (1.0, -2.0));
-        let of_rate = Poisson::<_, false> {
-            log_input: false,
-            eps: 0.0_f64,
-        };
+        let of_rate = PoissonTerms::<false>(poisson(false, false));
         close(of_rate.at(2.0, 3.0), (2.0 - 3.0 * 2.0_f64.ln(), -0.5));
-        let full = Poisson::<_, true> {
-            log_input: true,
-            eps: 0.0_f64,
-        };
+        let full = PoissonTerms::<true>(poisson(true, true));
         let stirling = 3.0 * 3.0_f64.ln() - 3.0 + 0.5 * (std::f64::consts::TAU * 3.0).ln();
         close(full.at(0.0, 3.0), (1.0 + stirling, -2.0));
     }

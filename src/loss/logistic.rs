@@ -2,14 +2,14 @@
 
 use crate::numeric::math::Math;
 
-/// `sigmoid(|x|)` and its kin: of a negative `x` they are those of the opposite answer.
+/// Functions of `|x|`. For a negative `x` they belong to the complementary answer.
 #[derive(Clone, Copy)]
 pub(super) struct Logistic<T> {
     /// `sigmoid(|x|)`, the larger of `p` and `1 - p`.
     pub(super) large: T,
     /// `sigmoid(-|x|)`, the smaller.
     pub(super) small: T,
-    /// `-ln(large)`; `-ln(small)` is `|x|` more.
+    /// `-ln(large)`; `-ln(small)` is larger by `|x|`.
     pub(super) cost: T,
 }
 

@@ -1,11 +1,25 @@
 //! Squared error: `(x - y)^2`, without a factor one half.
 
+use crate::error::Result;
+use crate::hyper::hyper;
+use crate::loss::call::{Call, Loss};
 use crate::loss::driver::pointwise::Pointwise;
+use crate::loss::signature::Signature;
 use crate::numeric::float::Float;
+use crate::numeric::math::Math;
 
-/// The squared error of one element.
-#[derive(Clone, Copy, Debug)]
-pub struct Mse;
+hyper! {
+    /// The squared error of one element.
+    pub struct Mse;
+}
+
+impl Loss for Mse {
+    const SIGNATURE: Signature = Signature::ELEMENTWISE;
+
+    fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
+        call.pointwise(*self)
+    }
+}
 
 impl<T: Float> Pointwise<T> for Mse {
     type Value = f64;
@@ -13,7 +27,7 @@ impl<T: Float> Pointwise<T> for Mse {
     #[inline(always)]
     fn at(self, x: T, y: T) -> (f64, T) {
         let d = x - y;
-        // Squared in f64, where no f32 overflows or vanishes.
+        // In f64, where the square of a float32 does not overflow or underflow.
         let wide = d.to_f64();
         (wide * wide, d + d)
     }

@@ -1,51 +1,74 @@
-//! Multi-class margin: `w_t sum_j max(0, margin - x_t + x_j)^p` per row over the classes `j` other
-//! than its target `t`, over the number of classes or not.
+//! Multi-class margin loss: `w_t sum_j max(0, margin - x_t + x_j)^p` per row, summed over the classes
+//! `j` other than its target `t`, and optionally divided by the number of classes.
 //!
-//! As in cross-entropy, few classes go in groups of rows, where lane `r` is row `r`, and of many
-//! classes each fills the lanes by itself. Gaps are in `f64`, where a kink is met exactly.
+//! As in cross-entropy, rows of few classes are processed in groups, where lane `r` is row `r`; a row
+//! of many classes fills the lanes by itself. Gaps are in `f64`, where the kink is exact.
 
 use std::ops::Range;
 
-use super::{Buffers, Input, Labels, Reduction};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::exec::scratch::Scratch;
+use crate::hyper::{Kind, NON_NEGATIVE, hyper};
+use crate::loss::call::{Call, Loss, Scores};
+use crate::loss::driver::buffers::Buffers;
 use crate::loss::driver::rowwise::{self, GROUP};
+use crate::loss::labels::Labels;
+use crate::loss::signature::Signature;
 use crate::numeric::float::Float;
+use crate::numeric::math::Math;
 use crate::reduce;
 
-/// The hinge of every class against the target's.
-#[derive(Clone, Copy, Debug)]
-pub struct MultiMargin {
-    /// Whether hinges are squared: p = 2.
-    pub squared: bool,
-    /// How far ahead the target must be.
-    pub margin: f64,
-    /// Whether the sum is divided by the number of classes.
-    pub average: bool,
+hyper! {
+    /// The hinge of the score of every class against that of the target.
+    #[derive(Copy)]
+    pub struct MultiMargin {
+        /// The exponent of the hinges.
+        p: u64, Kind::Choice(&[1, 2]);
+        /// The lead of the target from which on a class adds nothing.
+        margin: f64, NON_NEGATIVE;
+        /// Whether the sum is divided by the number of classes.
+        average_classes: bool, Kind::Flag;
+    }
+}
+
+impl Loss for MultiMargin {
+    const SIGNATURE: Signature = Signature {
+        // PyTorch's loss has none either.
+        ignore_index: false,
+        ..Signature::CLASSES
+    };
+
+    fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
+        if self.p == 2 {
+            self.sum::<T, true>(call)
+        } else {
+            self.sum::<T, false>(call)
+        }
+    }
 }
 
 /// 32 `f64` lanes fill four AVX-512 or eight AVX2 registers.
 const LANES: usize = 32;
 
-/// Up to this many classes a row does not fill the lanes well enough.
+/// The most classes for which rows are processed in groups: such a row fills the lanes too little.
 const NARROW: usize = 2 * LANES - 1;
 
 #[derive(Clone, Copy)]
-struct Rows<'a, T, const SQUARED: bool> {
+struct HingeRows<'a, T, const SQUARED: bool> {
     buffers: Buffers<'a, T>,
     labels: Labels<'a, T>,
     margin: f64,
     /// 1, or 1 over the number of classes.
     share: f64,
-    /// Of the gradient.
+    /// The factor of the gradient.
     scale: f64,
 }
 
-impl<T: Float, const SQUARED: bool> Rows<'_, T, SQUARED> {
-    /// The target of a row, what is added to scores to get gaps, and the factor of its value.
+impl<T: Float, const SQUARED: bool> HingeRows<'_, T, SQUARED> {
+    /// The target of a row, the number to add to a score to get its gap, and the factor of the value.
     #[inline(always)]
     fn target(&self, row: usize) -> (usize, f64, f64) {
-        // Every row has one: `sum` refuses `ignore_index`, and all targets were checked.
+        // Every row has a class: the signature has no `ignore_index`, and all targets were checked.
         let class = self.labels.class(row).unwrap_or_default();
         let x = self
             .buffers
@@ -72,14 +95,14 @@ impl<T: Float, const SQUARED: bool> Rows<'_, T, SQUARED> {
 }
 
 #[derive(Clone, Copy)]
-struct Narrow<'a, T, const SQUARED: bool>(Rows<'a, T, SQUARED>);
+struct Narrow<'a, T, const SQUARED: bool>(HingeRows<'a, T, SQUARED>);
 
 impl<T: Float, const SQUARED: bool> Narrow<'_, T, SQUARED> {
-    /// The values of up to `GROUP` rows; 0 for lanes beyond `n`.
+    /// The values of up to `GROUP` rows; 0 for lanes from `n` on.
     #[inline(always)]
     fn group(&self, first: usize, n: usize, tile: &mut [[T; GROUP]]) -> [f64; GROUP] {
         let rows = &self.0;
-        rows.buffers.read_turned(first, n, tile);
+        rows.buffers.read_transposed(first, n, tile);
         let mut target = [0; GROUP];
         let (mut shift, mut weight, mut factor) = ([0.0; GROUP], [0.0; GROUP], [0.0; GROUP]);
         for r in 0..n {
@@ -93,7 +116,8 @@ impl<T: Float, const SQUARED: bool> Narrow<'_, T, SQUARED> {
         for (j, x) in tile.iter_mut().enumerate() {
             for r in 0..GROUP {
                 let is_target = target[r] == j as u32;
-                let (value, slope) = Rows::<T, SQUARED>::hinge(shift[r] + x[r].to_f64(), is_target);
+                let (value, slope) =
+                    HingeRows::<T, SQUARED>::hinge(shift[r] + x[r].to_f64(), is_target);
                 sums[r] += value;
                 slopes[r] += slope;
                 x[r] = T::from_f64(factor[r] * slope);
@@ -102,7 +126,7 @@ impl<T: Float, const SQUARED: bool> Narrow<'_, T, SQUARED> {
         for r in 0..n {
             tile[target[r] as usize][r] = T::from_f64(-factor[r] * slopes[r]);
         }
-        rows.buffers.write_turned(first, n, tile);
+        rows.buffers.write_transposed(first, n, tile);
         for r in 0..GROUP {
             sums[r] = if r < n { weight[r] * sums[r] } else { 0.0 };
         }
@@ -110,7 +134,7 @@ impl<T: Float, const SQUARED: bool> Narrow<'_, T, SQUARED> {
     }
 }
 
-impl<T: Float, const SQUARED: bool> rowwise::Rows for Narrow<'_, T, SQUARED> {
+impl<T: Float, const SQUARED: bool> rowwise::RowKernel for Narrow<'_, T, SQUARED> {
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
         let mut scratch = Scratch::<T, 1>::new(self.0.labels.shape[1] * GROUP);
@@ -131,10 +155,10 @@ impl<T: Float, const SQUARED: bool> rowwise::Rows for Narrow<'_, T, SQUARED> {
 }
 
 #[derive(Clone, Copy)]
-struct Wide<'a, T, const SQUARED: bool>(Rows<'a, T, SQUARED>);
+struct Wide<'a, T, const SQUARED: bool>(HingeRows<'a, T, SQUARED>);
 
-/// What the classes of a row add up to.
-struct Sums {
+/// Sums over the classes of a row.
+struct HingeSums {
     values: [f64; LANES],
     slopes: [f64; LANES],
 }
@@ -148,16 +172,16 @@ impl<T: Float, const SQUARED: bool> Wide<'_, T, SQUARED> {
         n: usize,
         target: usize,
         [shift, factor]: [f64; 2],
-        sums: &mut Sums,
+        sums: &mut HingeSums,
     ) {
         let buffers = &self.0.buffers;
         let x: [T; LANES] = buffers.read(start, n, T::ZERO);
-        // The row after this one arrives while this one computes.
+        // Prefetch the next row while this one is computed.
         buffers.prefetch(start + self.0.labels.shape[1], LANES);
         let mut gradient = [T::ZERO; LANES];
         for i in 0..LANES {
             let is_out = (i as u32 == target as u32) | (i as u32 >= n as u32);
-            let (value, slope) = Rows::<T, SQUARED>::hinge(shift + x[i].to_f64(), is_out);
+            let (value, slope) = HingeRows::<T, SQUARED>::hinge(shift + x[i].to_f64(), is_out);
             sums.values[i] += value;
             sums.slopes[i] += slope;
             gradient[i] = T::from_f64(factor * slope);
@@ -172,14 +196,14 @@ impl<T: Float, const SQUARED: bool> Wide<'_, T, SQUARED> {
         let start = row * classes;
         let (target, shift, weight) = rows.target(row);
         let factor = weight * rows.scale;
-        let mut sums = Sums {
+        let mut sums = HingeSums {
             values: [0.0; LANES],
             slopes: [0.0; LANES],
         };
         let whole = classes - classes % LANES;
         let mut j = 0;
         while j < whole {
-            // Far beyond the lanes where the target is not among them.
+            // Not a lane where the target is not in this piece.
             let place = target.wrapping_sub(j).min(LANES);
             self.piece(start + j, LANES, place, [shift, factor], &mut sums);
             j += LANES;
@@ -191,7 +215,8 @@ impl<T: Float, const SQUARED: bool> Wide<'_, T, SQUARED> {
         }
         if rows.buffers.has_gradient() {
             let slope = reduce::sum(sums.slopes);
-            // SAFETY: nothing else is read or written before the slice is dropped.
+            // SAFETY: this task has the row alone, and the slice is dropped before anything else of
+            // the row is read or written.
             let gradient = unsafe { rows.buffers.gradient(start, classes) };
             gradient[target] = T::from_f64(-factor * slope);
         }
@@ -199,7 +224,7 @@ impl<T: Float, const SQUARED: bool> Wide<'_, T, SQUARED> {
     }
 }
 
-impl<T: Float, const SQUARED: bool> rowwise::Rows for Wide<'_, T, SQUARED> {
+impl<T: Float, const SQUARED: bool> rowwise::RowKernel for Wide<'_, T, SQUARED> {
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
         let mut total = 0.0;
@@ -213,46 +238,25 @@ impl<T: Float, const SQUARED: bool> rowwise::Rows for Wide<'_, T, SQUARED> {
 }
 
 impl MultiMargin {
-    /// The value under `reduction`, and the gradient times `loss_scale`.
-    ///
-    /// # Errors
-    /// A wrong length, a target that is no class, or an `ignore_index`.
-    pub fn compute<T: Float>(
-        self,
-        labels: Labels<'_, T>,
-        input: Input<'_, T>,
-        reduction: Reduction<'_, T>,
-        loss_scale: f64,
-    ) -> Result<f64> {
-        if self.squared {
-            self.sum::<T, true>(labels, input, reduction, loss_scale)
-        } else {
-            self.sum::<T, false>(labels, input, reduction, loss_scale)
-        }
-    }
-
-    fn sum<T: Float, const SQUARED: bool>(
-        self,
-        labels: Labels<'_, T>,
-        input: Input<'_, T>,
-        mut reduction: Reduction<'_, T>,
-        loss_scale: f64,
-    ) -> Result<f64> {
-        if labels.ignore_index.is_some() {
-            let why = "multi_margin has no ignore_index: every row counts";
-            return Err(Error::Value(why.into()));
-        }
-        // PyTorch's mean is over rows, whatever their weights.
+    fn sum<T: Float, const SQUARED: bool>(&self, call: Call<'_, T>) -> Result<f64> {
+        let Scores {
+            labels,
+            input,
+            mut reduction,
+            loss_scale,
+        } = call.scores()?;
+        // As in PyTorch, the mean is over rows and does not depend on their weights.
         let [count, scale] = reduction.scales(labels.check_classes(false)?, loss_scale);
         let [rows, classes] = labels.shape;
         let len = rowwise::elements(labels.shape)?;
-        // SAFETY: each task of `rowwise` has rows of its own, and a row elements and a value of its own.
+        // SAFETY: each task of `rowwise` has its own rows, and each row its own elements and value,
+        // so that no two tasks touch the same element.
         let buffers = unsafe { Buffers::new(input, len, &mut reduction, rows) }?;
-        let loss = Rows::<T, SQUARED> {
+        let loss = HingeRows::<T, SQUARED> {
             buffers,
             labels,
             margin: self.margin,
-            share: if self.average {
+            share: if self.average_classes {
                 1.0 / classes as f64
             } else {
                 1.0
@@ -271,25 +275,22 @@ impl MultiMargin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loss::Target;
+    use crate::loss::{Input, Reduction, Target};
 
     #[test]
     fn by_hand() {
         let loss = MultiMargin {
-            squared: false,
+            p: 1,
             margin: 1.0,
-            average: false,
-        };
-        let labels = Labels {
-            shape: [1, 3],
-            target: Target::I64(&[0]),
-            weight: None,
-            ignore_index: None,
+            average_classes: false,
         };
         let x = [3.2, 5.1, -1.7];
         let mut gradient = [7.0; 3];
-        let input = Input::Gradient(&x, &mut gradient);
-        let value = loss.compute(labels, input, Reduction::Mean, 1.0);
+        let inputs = vec![Input::Gradient(&x, &mut gradient)];
+        let value = loss.evaluate(Call {
+            shape: [1, 3],
+            ..Call::new(inputs, Some(Target::I64(&[0])), Reduction::Mean)
+        });
         assert!((value.expect("good arguments") - 2.9).abs() < 1e-15);
         assert_eq!(gradient, [-1.0, 1.0, 0.0]);
     }
@@ -301,17 +302,15 @@ mod tests {
             let mut x = vec![0.0; classes];
             x[1] = f64::NEG_INFINITY;
             let loss = MultiMargin {
-                squared: false,
+                p: 1,
                 margin: 1.0,
-                average: true,
+                average_classes: true,
             };
-            let labels = Labels {
+            let inputs = vec![Input::Value(&x)];
+            let value = loss.evaluate(Call {
                 shape: [1, classes],
-                target: Target::I32(&[1]),
-                weight: None,
-                ignore_index: None,
-            };
-            let value = loss.compute(labels, Input::Value(&x), Reduction::Sum, 1.0);
+                ..Call::new(inputs, Some(Target::I32(&[1])), Reduction::Sum)
+            });
             assert_eq!(value, Ok(f64::INFINITY));
         }
     }

@@ -2,24 +2,55 @@
 
 use std::ops::Range;
 
-use super::{Buffers, Input, Labels, Reduction};
 use crate::error::Result;
+use crate::hyper::hyper;
+use crate::loss::call::{Call, Loss, Scores};
+use crate::loss::driver::buffers::Buffers;
 use crate::loss::driver::rowwise::{self, GROUP};
+use crate::loss::labels::Labels;
+use crate::loss::signature::Signature;
 use crate::numeric::float::Float;
+use crate::numeric::math::Math;
 use crate::reduce;
 
-/// The likelihood of classes, given its logarithms.
-#[derive(Clone, Copy, Debug)]
-pub struct Nll;
+hyper! {
+    /// The negative log-likelihood of classes, given log-probabilities.
+    pub struct Nll;
+}
+
+impl Loss for Nll {
+    const SIGNATURE: Signature = Signature::CLASSES;
+
+    fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
+        let Scores {
+            labels,
+            input,
+            mut reduction,
+            loss_scale,
+        } = call.scores()?;
+        let [count, scale] = reduction.scales(labels.check_classes(true)?, loss_scale);
+        let [rows, classes] = labels.shape;
+        let len = rowwise::elements(labels.shape)?;
+        // SAFETY: each task of `rowwise` has its own rows, and each row its own elements and value,
+        // so that no two tasks touch the same element.
+        let buffers = unsafe { Buffers::new(input, len, &mut reduction, rows) }?;
+        let loss = LikelihoodRows {
+            buffers,
+            labels,
+            scale,
+        };
+        Ok(rowwise::sum(loss, rows, classes) / count)
+    }
+}
 
 #[derive(Clone, Copy)]
-struct Rows<'a, T> {
+struct LikelihoodRows<'a, T> {
     buffers: Buffers<'a, T>,
     labels: Labels<'a, T>,
     scale: f64,
 }
 
-impl<T: Float> rowwise::Rows for Rows<'_, T> {
+impl<T: Float> rowwise::RowKernel for LikelihoodRows<'_, T> {
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
         let Self {
@@ -38,8 +69,9 @@ impl<T: Float> rowwise::Rows for Rows<'_, T> {
                 }
             }
             if buffers.has_gradient() {
-                // Nearly all of it is 0, and one long fill is faster than many short ones.
-                // SAFETY: nothing else is read or written before `gradient` is dropped.
+                // Nearly all elements are 0, and one long fill is faster than many short ones.
+                // SAFETY: this task has these rows alone, and `gradient` is dropped before anything
+                // else of them is read or written.
                 let gradient = unsafe { buffers.gradient(first * classes, n * classes) };
                 gradient.fill(T::ZERO);
                 for r in 0..n {
@@ -56,31 +88,5 @@ impl<T: Float> rowwise::Rows for Rows<'_, T> {
             first += GROUP;
         }
         reduce::sum(lanes)
-    }
-}
-
-impl Nll {
-    /// The value under `reduction`, and the gradient times `loss_scale`.
-    ///
-    /// # Errors
-    /// A wrong length, or a target that is no class.
-    pub fn compute<T: Float>(
-        self,
-        labels: Labels<'_, T>,
-        input: Input<'_, T>,
-        mut reduction: Reduction<'_, T>,
-        loss_scale: f64,
-    ) -> Result<f64> {
-        let [count, scale] = reduction.scales(labels.check_classes(true)?, loss_scale);
-        let [rows, classes] = labels.shape;
-        let len = rowwise::elements(labels.shape)?;
-        // SAFETY: each task of `rowwise` has rows of its own, and a row elements and a value of its own.
-        let buffers = unsafe { Buffers::new(input, len, &mut reduction, rows) }?;
-        let loss = Rows {
-            buffers,
-            labels,
-            scale,
-        };
-        Ok(rowwise::sum(loss, rows, classes) / count)
     }
 }

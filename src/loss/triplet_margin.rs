@@ -1,28 +1,85 @@
-//! Triplet margin: `max(0, margin + d(a, p) - d(a, n))` for the distance `d` of a norm; with `swap`
-//! the lesser of `d(a, n)` and `d(p, n)`.
+//! Triplet margin loss: `max(0, margin + d(a, p) - d(a, n))` for the distance `d` of a norm. With
+//! `swap` the smaller of `d(a, n)` and `d(p, n)` takes the place of `d(a, n)`.
 
-use super::distance::{Chebyshev, Distance, Euclid, Power, Squared, Taxicab};
-use super::{Input, Reduction};
-use crate::error::Result;
-use crate::loss::driver::vectorwise::{self, Vectors};
+use crate::error::{Error, Result};
+use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
+use crate::loss::call::{Call, Loss};
+use crate::loss::distance::{Chebyshev, Distance, Euclid, Power, Squared, Taxicab};
+use crate::loss::driver::vectorwise::Vectors;
+use crate::loss::signature::{InputShape, Role, Signature};
 use crate::numeric::float::Float;
+use crate::numeric::math::Math;
 
-/// An anchor nearer to its positive than to its negative, by `margin`.
-#[derive(Clone, Copy, Debug)]
-pub struct TripletMargin {
-    /// By how much, > 0.
-    pub margin: f64,
-    /// Of the norm, > 0, infinity included.
-    pub p: f64,
-    /// Added to every difference. Squared distances go without.
-    pub eps: f64,
-    /// Whether the negative may be nearer to the positive than to the anchor.
-    pub swap: bool,
-    /// Whether distances are squared; for p = 2 alone.
-    pub squared: bool,
+hyper! {
+    /// Pulls an anchor towards its positive until it is nearer than the negative by `margin`.
+    #[derive(Copy)]
+    pub struct TripletMargin {
+        /// The difference of the distances from which on the loss is 0.
+        margin: f64, Kind::Number(Range::Positive);
+        /// The exponent of the norm; infinity is allowed.
+        p: f64, Kind::Number(Range::Unbounded);
+        /// Added to every difference, except where distances are squared.
+        eps: f64, NON_NEGATIVE;
+        /// Whether the distance of positive and negative counts where it is the smaller one.
+        swap: bool, Kind::Flag;
+        /// Whether distances are squared, for `p = 2` only.
+        squared: bool, Kind::Flag;
+    }
+    check |it| it.check_squared()
 }
 
-/// With K = 2 distances, or with that from the positive to the negative as the third.
+impl TripletMargin {
+    fn check_squared(&self) -> Result<()> {
+        let p = self.p;
+        if self.squared && p != 2.0 {
+            return Err(Error::Value(format!(
+                "squared distances are those of p = 2, got p = {p}"
+            )));
+        }
+        Ok(())
+    }
+
+    fn with<T: Float, D: Distance>(self, distance: D, call: Call<'_, T>) -> Result<f64> {
+        let Self { margin, eps, .. } = self;
+        if self.swap {
+            call.vectorwise(Triplet::<D, 3> {
+                distance,
+                margin,
+                eps,
+            })
+        } else {
+            call.vectorwise(Triplet::<D, 2> {
+                distance,
+                margin,
+                eps,
+            })
+        }
+    }
+}
+
+impl Loss for TripletMargin {
+    const SIGNATURE: Signature = Signature {
+        shape: InputShape::Vectors,
+        arrays: &[
+            ("anchor", Role::Input),
+            ("positive", Role::Input),
+            ("negative", Role::Input),
+        ],
+        ..Signature::ELEMENTWISE
+    };
+
+    fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
+        match self.p {
+            _ if self.squared => Self { eps: 0.0, ..*self }.with(Squared, call),
+            1.0 => self.with(Taxicab, call),
+            2.0 => self.with(Euclid, call),
+            f64::INFINITY => self.with(Chebyshev, call),
+            p => self.with(Power(p), call),
+        }
+    }
+}
+
+/// A triplet with `K = 2` distances, or with that from the positive to the negative as the third.
 #[derive(Clone, Copy)]
 struct Triplet<D, const K: usize> {
     distance: D,
@@ -60,7 +117,7 @@ impl<D: Distance, const K: usize> Vectors<3, K> for Triplet<D, K> {
         let nearest = -(-negative).max_or_nan(-other);
         let gap = (self.margin + positive - nearest).max_or_nan(0.0);
         let slope = gap.sign();
-        // Of two ways to the negative the shorter counts, and half of each where they are equal.
+        // The smaller distance of the negative counts, and half of each where they are equal.
         let own = match negative.partial_cmp(&other) {
             _ if K == 2 => 1.0,
             Some(std::cmp::Ordering::Greater) => 0.0,
@@ -84,57 +141,5 @@ impl<D: Distance, const K: usize> Vectors<3, K> for Triplet<D, K> {
             by[k] = share * self.distance.slope(differences[k], scale);
         }
         [by[0] + by[1], by[2] - by[0], -by[1] - by[2]]
-    }
-}
-
-impl TripletMargin {
-    /// The value under `reduction`, and the gradients by anchor, positive and negative times
-    /// `loss_scale`.
-    ///
-    /// # Errors
-    /// Lengths differ.
-    pub fn compute<T: Float>(
-        self,
-        inputs: [Input<'_, T>; 3],
-        shape: [usize; 2],
-        reduction: Reduction<'_, T>,
-        loss_scale: f64,
-    ) -> Result<f64> {
-        let rest = (inputs, shape, reduction, loss_scale);
-        match self.p {
-            _ if self.squared => Self { eps: 0.0, ..self }.with(Squared, rest),
-            1.0 => self.with(Taxicab, rest),
-            2.0 => self.with(Euclid, rest),
-            f64::INFINITY => self.with(Chebyshev, rest),
-            p => self.with(Power(p), rest),
-        }
-    }
-
-    fn with<T: Float, D: Distance>(
-        self,
-        distance: D,
-        (inputs, shape, reduction, loss_scale): (
-            [Input<'_, T>; 3],
-            [usize; 2],
-            Reduction<'_, T>,
-            f64,
-        ),
-    ) -> Result<f64> {
-        let Self { margin, eps, .. } = self;
-        if self.swap {
-            let loss = Triplet::<D, 3> {
-                distance,
-                margin,
-                eps,
-            };
-            vectorwise::compute(loss, inputs, shape, reduction, loss_scale)
-        } else {
-            let loss = Triplet::<D, 2> {
-                distance,
-                margin,
-                eps,
-            };
-            vectorwise::compute(loss, inputs, shape, reduction, loss_scale)
-        }
     }
 }

@@ -5,8 +5,9 @@ use std::sync::OnceLock;
 use crate::error::{Error, Result};
 use crate::exec::isa::{self, Kernel};
 use crate::exec::pool;
+use crate::loss::checks::require_len;
+use crate::loss::driver::buffers::piece;
 use crate::loss::driver::rowwise;
-use crate::loss::{piece, require_len};
 use crate::numeric::float::Float;
 use crate::reduce;
 
@@ -18,7 +19,7 @@ pub enum Kind {
     Semihard,
     /// For each anchor its farthest positive and its nearest negative.
     Hard,
-    /// Every one.
+    /// All triplets.
     All,
 }
 
@@ -37,10 +38,10 @@ impl std::str::FromStr for Kind {
     }
 }
 
-/// Anchors at a time: a row that is compared with all of them is read and widened once.
+/// The number of anchors per kernel: a row is read and converted once for all of them.
 const ANCHORS: usize = 4;
 
-/// Two AVX-512 registers of `f64` for each anchor.
+/// `f64` lanes per anchor: two AVX-512 registers.
 const LANES: usize = 16;
 
 /// The distances of all rows from some anchors.
@@ -89,8 +90,8 @@ impl<T: Float> Kernel for Distances<'_, T> {
     }
 }
 
-/// A row and its distance from the anchor.
-type Far = (f64, usize);
+/// The distance of a row from the anchor, and the row.
+type Neighbor = (f64, usize);
 
 /// The rows of a batch, seen from one anchor.
 struct View<'a> {
@@ -100,29 +101,29 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// The rows of the anchor's label but itself, or those of other labels.
+    /// The other rows with the label of the anchor, or the rows with other labels.
     fn rows(&self, positive: bool) -> impl Iterator<Item = usize> {
         let label = self.labels[self.anchor];
         (0..self.labels.len())
             .filter(move |&row| row != self.anchor && (self.labels[row] == label) == positive)
     }
 
-    /// The same with their distances. Rows at a distance of NaN are nowhere.
-    fn far(&self, positive: bool) -> impl Iterator<Item = Far> {
+    /// The same rows with their distances, without those at a distance of NaN.
+    fn far(&self, positive: bool) -> impl Iterator<Item = Neighbor> {
         let rows = self.rows(positive);
         let far = rows.map(|row| (self.distances[row], row));
         far.filter(|(d, _)| !d.is_nan())
     }
 
-    /// Positives and negatives that make triplets with the anchor.
+    /// The positives and negatives that form triplets with the anchor.
     fn choose(&self, kind: Kind, margin: f64) -> Vec<[usize; 2]> {
         match kind {
             Kind::Semihard => {
-                let mut positives: Vec<Far> = self.far(true).collect();
+                let mut positives: Vec<Neighbor> = self.far(true).collect();
                 positives.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-                // The nearest negative of those with k positives nearer. Sorting the few positives
-                // costs less than sorting the negatives.
-                let mut nearest: Vec<Option<Far>> = vec![None; positives.len() + 1];
+                // `nearest[k]` is the nearest of the negatives that k positives are nearer than.
+                // Sorting the few positives costs less than sorting the negatives.
+                let mut nearest: Vec<Option<Neighbor>> = vec![None; positives.len() + 1];
                 for (d, row) in self.far(false) {
                     let place = &mut nearest[positives.partition_point(|&(near, _)| near < d)];
                     if place.is_none_or(|(least, _)| d < least) {
@@ -130,7 +131,7 @@ impl View<'_> {
                     }
                 }
                 let mut pairs = Vec::new();
-                // More positives nearer means farther.
+                // The larger k, the farther the negatives.
                 let mut beyond = nearest.pop().flatten();
                 while let Some((near, positive)) = positives.pop() {
                     if let Some((far, negative)) = beyond
@@ -160,7 +161,7 @@ impl View<'_> {
 /// The rows of anchors, positives and negatives, in this order.
 ///
 /// # Errors
-/// `x` has not `length` elements per label.
+/// `x` does not have `length` elements per label.
 pub fn mine<T: Float>(
     x: &[T],
     length: usize,
@@ -175,7 +176,7 @@ pub fn mine<T: Float>(
     let work = rows.saturating_mul(rows).saturating_mul(length / 8 + 1);
     pool::run(rows.div_ceil(ANCHORS), work, |chunk| {
         let first = chunk * ANCHORS;
-        // Anchors beyond the last row are the last row again.
+        // In the last chunk, the last row takes the place of missing anchors.
         let anchors = std::array::from_fn(|k| (first + k).min(rows - 1));
         let mut distances: [Vec<f64>; ANCHORS] = std::array::from_fn(|_| vec![0.0; rows]);
         if kind != Kind::All {
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_number_is_not_chosen() {
+    fn rows_with_nan_are_not_chosen() {
         let x = [0.0, f64::NAN, 1.0, f64::NAN, 3.0];
         let labels = [0, 0, 0, 1, 1];
         let found = mine(&x, 1, &labels, Kind::Hard, 0.5);

@@ -8,7 +8,6 @@ pub mod adamax;
 pub mod ademamix;
 pub mod asgd;
 mod cautious;
-pub mod hyper;
 pub mod lamb;
 pub mod lars;
 pub mod lion;
@@ -22,6 +21,7 @@ pub mod rprop;
 pub mod schedule_free;
 pub mod sgd;
 
+pub use crate::hyper;
 pub use crate::sweep::state::{Role, StateSpec};
 
 use crate::error::Result;

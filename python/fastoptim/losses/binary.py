@@ -1,39 +1,33 @@
-"""Losses of answers of yes or no, one per element."""
+"""Losses of binary classifications, one per element."""
 
 from __future__ import annotations
 
-from fastoptim.losses._base import (
-    Array,
-    Elementwise,
-    Reduction,
-    checked_number,
-    checked_weight,
-)
+from fastoptim.losses._base import Array, BuiltinLoss, Reduction
 
 
-class BCELoss(Elementwise):
+class BCELoss(BuiltinLoss):
     r"""Binary cross-entropy of probabilities.
 
     .. math::
         l = -w\, (y \ln x + (1 - y) \ln(1 - x)), \qquad
         \frac{\partial l}{\partial x} = w\, \frac{x - y}{x\, (1 - x)}
 
-    Prefer `BCEWithLogitsLoss` wherever a sigmoid made the probabilities: it is faster, and right
-    where they round to 0 or 1. As in PyTorch each logarithm is at least -100, and the denominator
-    of the derivative at least 1e-12.
+    Prefer `BCEWithLogitsLoss` where the probabilities come from a sigmoid: it is faster, and
+    accurate where they round to 0 or 1. As in PyTorch each logarithm is at least -100, and the
+    denominator of the derivative at least 1e-12.
 
     Input and target have the same shape and dtype, float32 or float64; nothing is broadcast. Both
-    hold probabilities: one outside [0, 1] is a `ValueError` that names the first, before anything
-    is written. A NaN passes, and gives NaN.
+    hold probabilities. An element outside [0, 1] raises a `ValueError` that names the first one,
+    before anything is written. A NaN is accepted, and gives NaN.
 
     Parameters
     ----------
     weight
         A factor per element, of the shape and dtype of the input. A weight of 0 removes the
-        element, unless it is NaN.
+        element, unless the element is NaN.
     reduction
-        ``"mean"`` over all elements, whatever they weigh, ``"sum"``, or ``"none"``: an array of the
-        input's shape, with the gradient of the sum.
+        ``"mean"`` over all elements, independent of their weights, ``"sum"``, or ``"none"``: an
+        array of the input's shape, with the gradient of the sum.
 
     Examples
     --------
@@ -51,24 +45,22 @@ class BCELoss(Elementwise):
 
     _name = "bce"
 
+    weight: Array | None
+
     def __init__(self, weight: Array | None = None, *, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction=reduction)
-        self.weight = checked_weight("weight", weight)
-
-    def _weights(self) -> tuple[Array | None, ...]:
-        return (self.weight,)
+        self._set(reduction=reduction, weight=weight)
 
 
-class BCEWithLogitsLoss(Elementwise):
-    r"""Binary cross-entropy of the sigmoid of logits, for labels that do not exclude each other.
+class BCEWithLogitsLoss(BuiltinLoss):
+    r"""Binary cross-entropy of the sigmoid of logits, for labels that are not mutually exclusive.
 
     .. math::
         l = w\, \bigl(w_+\, y \ln(1 + e^{-x}) + (1 - y) \ln(1 + e^x)\bigr), \qquad
         \frac{\partial l}{\partial x} = w\, \bigl((1 - y)\, \sigma(x) - w_+\, y\, \sigma(-x)\bigr)
 
-    where :math:`w` is `weight` and :math:`w_+` is `pos_weight`. No logit overflows, and a confident
-    right answer keeps a value and a gradient of full relative accuracy. An infinite logit gives
-    inf, or 0 where the label agrees with it.
+    where :math:`w` is `weight` and :math:`w_+` is `pos_weight`. No logit overflows, and
+    for a confident right answer the value and the gradient have full relative accuracy. An infinite
+    logit gives inf, or 0 if the label agrees with it.
 
     Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
     Targets are labels 0 and 1, or probabilities.
@@ -77,14 +69,14 @@ class BCEWithLogitsLoss(Elementwise):
     ----------
     weight
         A factor per element, of the shape and dtype of the input. A weight of 0 removes the
-        element, unless it is NaN.
+        element, unless the element is NaN.
     pos_weight
-        A factor of the positives' part, of the input's dtype: one per class, the shape of the
-        input's last axis, or one per element. Above 1 it raises recall, below 1 precision; the
-        number of negatives over that of positives balances them.
+        A factor of the part of the positives, of the dtype of the input: one per class, with the
+        shape of the last axis of the input, or one per element. A factor above 1 raises recall, one
+        below 1 precision; the ratio of negatives to positives balances them.
     reduction
-        ``"mean"`` over all elements, whatever they weigh, ``"sum"``, or ``"none"``: an array of the
-        input's shape, with the gradient of the sum.
+        ``"mean"`` over all elements, independent of their weights, ``"sum"``, or ``"none"``: an
+        array of the input's shape, with the gradient of the sum.
 
     Examples
     --------
@@ -106,6 +98,9 @@ class BCEWithLogitsLoss(Elementwise):
 
     _name = "bce_with_logits"
 
+    weight: Array | None
+    pos_weight: Array | None
+
     def __init__(
         self,
         weight: Array | None = None,
@@ -113,27 +108,22 @@ class BCEWithLogitsLoss(Elementwise):
         *,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
-        self.weight = checked_weight("weight", weight)
-        self.pos_weight = checked_weight("pos_weight", pos_weight)
-
-    def _weights(self) -> tuple[Array | None, ...]:
-        return self.weight, self.pos_weight
+        self._set(reduction=reduction, weight=weight, pos_weight=pos_weight)
 
 
-class SigmoidFocalLoss(Elementwise):
-    r"""Binary cross-entropy of logits that counts the easy examples less.
+class SigmoidFocalLoss(BuiltinLoss):
+    r"""Binary cross-entropy of logits in which easy examples count less.
 
     .. math::
         l = a\, q^\gamma c, \qquad q = y\, \sigma(-x) + (1 - y)\, \sigma(x), \qquad
         a = \alpha\, y + (1 - \alpha)\, (1 - y)
 
     where :math:`c` is the loss of `BCEWithLogitsLoss` and :math:`q` the probability of error. It is
-    made for detection, where nearly everything is an easy negative. Values and gradients are finite
-    for all finite logits, and keep their relative accuracy for a confident right answer.
+    made for detection, where nearly all examples are easy negatives. Values and gradients are
+    finite for all finite logits, and have full relative accuracy for a confident right answer.
 
     Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
-    Targets are labels 0 and 1, or probabilities. An infinite logit gives inf, or 0 where the label
+    Targets are labels 0 and 1, or probabilities. An infinite logit gives inf, or 0 if the label
     agrees with it.
 
     Parameters
@@ -165,6 +155,9 @@ class SigmoidFocalLoss(Elementwise):
 
     _name = "sigmoid_focal"
 
+    gamma: float
+    alpha: float | None
+
     def __init__(
         self,
         gamma: float = 2.0,
@@ -172,11 +165,4 @@ class SigmoidFocalLoss(Elementwise):
         *,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
-        self.gamma = checked_number("gamma", gamma, least=0.0)
-        self.alpha = alpha if alpha is None else checked_number("alpha", alpha, least=0.0, most=1.0)
-
-    def _parameters(self) -> tuple[float, ...]:
-        if self.alpha is None:
-            return self.gamma, 1.0, 1.0
-        return self.gamma, self.alpha, 1.0 - self.alpha
+        self._set(reduction=reduction, gamma=gamma, alpha=alpha)

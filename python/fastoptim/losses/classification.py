@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from typing import Literal
 
-from fastoptim._checks import flag, number
-from fastoptim.losses._base import (
-    Array,
-    Elementwise,
-    Reduction,
-    checked_number,
-)
+from fastoptim.losses._base import BuiltinLoss, Reduction
 
 
-class KLDivLoss(Elementwise):
+class KLDivLoss(BuiltinLoss):
     r"""Kullback-Leibler divergence of a distribution from log-probabilities.
 
     .. math::
         l = y\, (\ln y - x) \quad \text{or, for log-targets,} \quad e^y (y - x)
 
     Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
-    The input holds log-probabilities. A target of probability 0 adds 0, whatever the input is,
-    unless it is NaN.
+    The input holds log-probabilities. A target of probability 0 adds 0 unless the input is
+    NaN.
 
     Parameters
     ----------
@@ -49,39 +42,19 @@ class KLDivLoss(Elementwise):
 
     _name = "kl_div"
 
+    log_target: bool
+
     def __init__(
         self,
         log_target: bool = False,
         *,
         reduction: Reduction | Literal["batchmean"] = "mean",
     ) -> None:
-        if reduction == "batchmean":
-            self.reduction = reduction
-        else:
-            super().__init__(reduction=reduction)
-        self.log_target = flag("log_target", log_target)
-
-    def _parameters(self) -> tuple[float, ...]:
-        return (float(self.log_target),)
-
-    def _compute(
-        self, reduction: str, x: Array, target: Array, out: Any, loss_scale: float, grad: bool
-    ) -> Any:
-        if reduction != "batchmean":
-            return super()._compute(reduction, x, target, out, loss_scale, grad)
-        # What is no array is for the core to refuse.
-        shape = getattr(x, "shape", (1,))
-        if not shape:
-            raise ValueError("batchmean needs an input with rows")
-        # An empty batch has the mean 0 / 0, and no gradient to be scaled.
-        rows = shape[0] or math.nan
-        scale = number("loss_scale", loss_scale) / (shape[0] or 1)
-        value, gradient = super()._compute("sum", x, target, out, scale, grad)
-        return value / rows, gradient
+        self._set(reduction=reduction, log_target=log_target)
 
 
-class HingeLoss(Elementwise):
-    r"""The hinge of support vector machines: nothing to gain beyond the margin.
+class HingeLoss(BuiltinLoss):
+    r"""The hinge of support vector machines: 0 beyond the margin.
 
     .. math::
         l = \max(0, \text{margin} - y x) \quad \text{or its square}
@@ -92,9 +65,9 @@ class HingeLoss(Elementwise):
     Parameters
     ----------
     margin
-        How far a score must be on the right side, >= 0.
+        The y x from which on the loss is 0, >= 0.
     squared
-        Squares it: smooth, and worse mistakes weigh more.
+        Whether the loss is squared: it is then smooth, and large errors count more.
     reduction
         ``"mean"`` over all elements, ``"sum"``, or ``"none"``: an array of the input's shape, with
         the gradient of the sum.
@@ -113,28 +86,23 @@ class HingeLoss(Elementwise):
 
     _name = "hinge"
 
+    margin: float
+    squared: bool
+
     def __init__(
         self, margin: float = 1.0, squared: bool = False, *, reduction: Reduction = "mean"
     ) -> None:
-        super().__init__(reduction=reduction)
-        self.margin = checked_number("margin", margin, least=0.0)
-        self.squared = flag("squared", squared)
-
-    def _parameters(self) -> tuple[float, ...]:
-        return (
-            self.margin,
-            float(self.squared),
-        )
+        self._set(reduction=reduction, margin=margin, squared=squared)
 
 
-class SoftMarginLoss(Elementwise):
+class SoftMarginLoss(BuiltinLoss):
     r"""Logistic loss for labels -1 and 1: a hinge without a kink.
 
     .. math::
         l = \ln(1 + e^{-y x}), \qquad \frac{\partial l}{\partial x} = -y\, \sigma(-y x)
 
     Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
-    Targets are -1 and 1. A confident right answer keeps a gradient of full relative accuracy.
+    Targets are -1 and 1. The gradient of a confident right answer has full relative accuracy.
 
     Parameters
     ----------

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-from fastoptim._checks import flag
-from fastoptim.losses._base import (
-    Elementwise,
-    Reduction,
-    Vectors,
-    checked_number,
-    checked_reduction,
-)
+from fastoptim.losses._base import BuiltinLoss, Reduction
 
 
-class HingeEmbeddingLoss(Elementwise):
-    r"""Pulls what belongs together close, and pushes the rest beyond a margin.
+class HingeEmbeddingLoss(BuiltinLoss):
+    r"""Distances: small for pairs that belong together, beyond a margin for others.
 
     .. math::
         l = \begin{cases} x & y = 1 \\ \max(0, \text{margin} - x) & y = -1 \end{cases}
@@ -26,7 +17,7 @@ class HingeEmbeddingLoss(Elementwise):
     Parameters
     ----------
     margin
-        How far apart what differs must be, >= 0.
+        The distance from which on a pair with target -1 adds nothing, >= 0.
     reduction
         ``"mean"`` over all elements, ``"sum"``, or ``"none"``: an array of the input's shape, with
         the gradient of the sum.
@@ -47,19 +38,17 @@ class HingeEmbeddingLoss(Elementwise):
 
     _name = "hinge_embedding"
 
+    margin: float
+
     def __init__(self, margin: float = 1.0, *, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction=reduction)
-        self.margin = checked_number("margin", margin, least=0.0)
-
-    def _parameters(self) -> tuple[float, ...]:
-        return (self.margin,)
+        self._set(reduction=reduction, margin=margin)
 
 
-class ContrastiveLoss(Vectors):
+class ContrastiveLoss(BuiltinLoss):
     r"""Distances of pairs: small where they belong together, beyond a margin where they do not.
 
-    The simplest loss of embeddings. It asks for one absolute scale of distance; `TripletMarginLoss`
-    asks for the order alone. It takes ``(x1, x2, same)`` and has two gradients.
+    The simplest loss of embeddings. It depends on the scale of distances; `TripletMarginLoss`
+    depends on their differences only. It takes ``(x1, x2, same)`` and has two gradients.
 
     .. math::
         l = \frac{s}{2} D^2 + \frac{1 - s}{2} \max(0, m - D)^2, \qquad
@@ -73,7 +62,7 @@ class ContrastiveLoss(Vectors):
     Parameters
     ----------
     margin
-        The distance m that is enough for others, >= 0.
+        The distance m from which on a pair that does not belong together adds nothing, >= 0.
     reduction
         ``"mean"`` over rows, ``"sum"``, or ``"none"``: an array of shape (N,), with the gradients
         of the sum.
@@ -92,21 +81,17 @@ class ContrastiveLoss(Vectors):
     """
 
     _name = "contrastive"
-    _inputs = ("x1", "x2")
-    _target = "same"
+
+    margin: float
 
     def __init__(self, margin: float = 1.0, *, reduction: Reduction = "mean") -> None:
-        self.margin = checked_number("margin", margin, least=0.0)
-        self.reduction = checked_reduction(reduction)
-
-    def _parameters(self) -> tuple[float, ...]:
-        return (self.margin,)
+        self._set(margin=margin, reduction=reduction)
 
 
-class CosineEmbeddingLoss(Vectors):
+class CosineEmbeddingLoss(BuiltinLoss):
     r"""Angles of pairs: small for the target 1, beyond a margin for -1.
 
-    For embeddings whose length means nothing. It takes ``(x1, x2, target)`` and has two gradients.
+    For embeddings whose length has no meaning. It takes ``(x1, x2, target)`` and has two gradients.
 
     .. math::
         l = \begin{cases}
@@ -117,12 +102,12 @@ class CosineEmbeddingLoss(Vectors):
 
     with :math:`l_i^2 = \lVert x_i \rVert^2 + 10^{-12}`, as in PyTorch. At the kink the gradient is
     0. The vectors are rows of arrays of shape (N, D), float32 or float64. `target` has shape (N,),
-    in their dtype, int32 or int64; a pair with neither target adds nothing.
+    in their dtype, int32 or int64; a pair with another target than 1 or -1 adds nothing.
 
     Parameters
     ----------
     margin
-        The cosine m that is small enough for the target -1, in [-1, 1]; 0 to 0.5 is usual.
+        The cosine m up to which a pair with target -1 adds nothing, in [-1, 1]; 0 to 0.5 is usual.
     reduction
         ``"mean"`` over rows, ``"sum"``, or ``"none"``: an array of shape (N,), with the gradients
         of the sum.
@@ -143,47 +128,43 @@ class CosineEmbeddingLoss(Vectors):
     """
 
     _name = "cosine_embedding"
-    _inputs = ("x1", "x2")
-    _target = "target"
+
+    margin: float
 
     def __init__(self, margin: float = 0.0, *, reduction: Reduction = "mean") -> None:
-        self.margin = checked_number("margin", margin, least=-1.0, most=1.0)
-        self.reduction = checked_reduction(reduction)
-
-    def _parameters(self) -> tuple[float, ...]:
-        return (self.margin,)
+        self._set(margin=margin, reduction=reduction)
 
 
-class TripletMarginLoss(Vectors):
+class TripletMarginLoss(BuiltinLoss):
     r"""An anchor nearer to its positive than to its negative, by a margin.
 
-    For embeddings of which only the order of distances matters. Most random triplets are soon easy
-    and add nothing: choose them with `mine_triplets`. It takes ``(anchor, positive, negative)`` and
-    has three gradients.
+    For embeddings of which only the order of distances matters. Most random triplets soon satisfy
+    the margin and add nothing: choose triplets with `mine_triplets`. It takes
+    ``(anchor, positive, negative)`` and has three gradients.
 
     .. math::
         l = \max(0, m + d(a, p) - d(a, n)), \qquad
         d(u, v) = \lVert u - v + \epsilon \rVert_p
 
     and the gradients follow from that of the norm; for p = 2 it is
-    :math:`(u - v + \epsilon) / d(u, v)`. At distance 0 and at the kink it is 0, and elements that
-    are equally large share that of p = inf. All three are arrays of shape (N, D), float32 or
-    float64.
+    :math:`(u - v + \epsilon) / d(u, v)`. At distance 0 and at the kink the gradient is 0, and for p
+    = inf the largest elements share it if they are equal. All three are arrays of shape (N, D),
+    float32 or float64.
 
     Parameters
     ----------
     margin
-        How much nearer, m > 0.
+        The difference m of the distances from which on the loss is 0, > 0.
     p
-        Of the norm, > 0; ``math.inf`` is the largest difference.
+        The exponent of the norm, > 0; ``math.inf`` gives the largest difference.
     eps
         Added to every difference, >= 0, as in PyTorch.
     swap
-        Whether the negative's distance is the lesser of those from the anchor and from the positive
-        (half of the gradient each, where they are equal).
+        Whether the distance of the negative is the smaller of those from the anchor and from the
+        positive. If they are equal, each gets half of the gradient.
     squared
-        Whether distances are those of p = 2 squared, and without `eps`: FaceNet's form. It is
-        smooth at distance 0, and distances far apart pull harder.
+        Whether distances are those of p = 2, squared, and without `eps`, as in FaceNet. The loss is
+        then smooth at distance 0, and large distances have larger gradients.
     reduction
         ``"mean"`` over rows, ``"sum"``, or ``"none"``: an array of shape (N,), with the gradients
         of the sum.
@@ -205,7 +186,12 @@ class TripletMarginLoss(Vectors):
     """
 
     _name = "triplet_margin"
-    _inputs = ("anchor", "positive", "negative")
+
+    margin: float
+    p: float
+    eps: float
+    swap: bool
+    squared: bool
 
     def __init__(
         self,
@@ -217,16 +203,4 @@ class TripletMarginLoss(Vectors):
         *,
         reduction: Reduction = "mean",
     ) -> None:
-        self.margin = checked_number("margin", margin, least=0.0, open_end=True)
-        if p != math.inf:
-            checked_number("p", p, least=0.0, open_end=True)
-        self.p = float(p)
-        self.eps = checked_number("eps", eps, least=0.0)
-        self.swap = flag("swap", swap)
-        self.squared = flag("squared", squared)
-        if self.squared and self.p != 2.0:
-            raise ValueError(f"squared distances are those of p = 2, got p = {p}")
-        self.reduction = checked_reduction(reduction)
-
-    def _parameters(self) -> tuple[float, ...]:
-        return (self.margin, self.p, self.eps, float(self.swap), float(self.squared))
+        self._set(margin=margin, p=p, eps=eps, swap=swap, squared=squared, reduction=reduction)

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim import _core
-from fastoptim._checks import flag
-from fastoptim.losses._base import (
-    Array,
-    Elementwise,
-    Known,
-    Reduction,
-    checked_inputs,
-    checked_number,
-    checked_reduction,
-)
+from fastoptim.losses._base import BuiltinLoss, Reduction
 
 
-class PoissonNLLLoss(Elementwise):
+class PoissonNLLLoss(BuiltinLoss):
     r"""Counts under a Poisson distribution of the predicted rate.
 
     .. math::
@@ -31,9 +19,9 @@ class PoissonNLLLoss(Elementwise):
     log_input
         Whether the input is the logarithm of the rate.
     full
-        Adds Stirling's approximation of :math:`\ln y!` for y > 1; it has no gradient.
+        Whether to add Stirling's approximation of :math:`\ln y!` for y > 1; it has no gradient.
     eps
-        Keeps the logarithm from 0, > 0.
+        Added to the rate before its logarithm is taken, > 0.
     reduction
         ``"mean"`` over all elements, ``"sum"``, or ``"none"``: an array of the input's shape, with
         the gradient of the sum.
@@ -53,6 +41,10 @@ class PoissonNLLLoss(Elementwise):
 
     _name = "poisson_nll"
 
+    log_input: bool
+    full: bool
+    eps: float
+
     def __init__(
         self,
         log_input: bool = True,
@@ -61,23 +53,13 @@ class PoissonNLLLoss(Elementwise):
         *,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
-        self.log_input = flag("log_input", log_input)
-        self.full = flag("full", full)
-        self.eps = checked_number("eps", eps, least=0.0, open_end=True)
-
-    def _parameters(self) -> tuple[float, ...]:
-        return (
-            float(self.log_input),
-            float(self.full),
-            self.eps,
-        )
+        self._set(reduction=reduction, log_input=log_input, full=full, eps=eps)
 
 
-class GaussianNLLLoss(Known):
+class GaussianNLLLoss(BuiltinLoss):
     r"""Numbers under a normal distribution of predicted mean and variance.
 
-    For models that say how sure they are: `MSELoss` is this with one variance for all. It takes
+    For models that predict their uncertainty; `MSELoss` assumes one variance for all. It takes
     ``(input, target, var)`` and has two gradients, by the mean and by the variance.
 
     .. math::
@@ -86,15 +68,15 @@ class GaussianNLLLoss(Known):
         \frac{\partial l}{\partial v} = \frac{1}{2 v} \Bigl(1 - \frac{(x - y)^2}{v}\Bigr), \qquad
         v = \max(\text{var}, \epsilon)
 
-    As in PyTorch the gradients do not see that a variance was raised to :math:`\epsilon`. Input,
+    As in PyTorch the gradients ignore that a variance was raised to :math:`\epsilon`. Input,
     target and variance have the same shape and dtype, float32 or float64; nothing is broadcast.
 
     Parameters
     ----------
     full
-        Adds the constant :math:`\ln(2 \pi) / 2`; it has no gradient.
+        Whether to add the constant :math:`\ln(2 \pi) / 2`; it has no gradient.
     eps
-        The least variance, > 0.
+        The smallest variance, > 0; smaller ones are replaced by it.
     reduction
         ``"mean"`` over all elements, ``"sum"``, or ``"none"``: an array of the input's shape, with
         the gradients of the sum.
@@ -102,7 +84,7 @@ class GaussianNLLLoss(Known):
     Raises
     ------
     ValueError
-        From the calls: a variance is negative. The first one is named, and nothing was written.
+        A call has a negative variance. The message names the first one, and nothing is written.
 
     Examples
     --------
@@ -119,23 +101,12 @@ class GaussianNLLLoss(Known):
     1994.
     """
 
+    _name = "gaussian_nll"
+
+    full: bool
+    eps: float
+
     def __init__(
         self, full: bool = False, eps: float = 1e-6, *, reduction: Reduction = "mean"
     ) -> None:
-        self.full = flag("full", full)
-        self.eps = checked_number("eps", eps, least=0.0, open_end=True)
-        self.reduction: Reduction = checked_reduction(reduction)
-
-    def __call__(self, *inputs: Array) -> Any:
-        """Compute the loss alone."""
-        return self._compute(inputs, None, 1.0, False)[0]
-
-    def value_and_grad(self, *inputs: Array, out: Any = None, loss_scale: float = 1.0) -> Any:
-        """Compute the loss and its gradients by mean and variance; see `Loss.value_and_grad`."""
-        return self._compute(inputs, out, loss_scale, True)
-
-    def _compute(self, inputs: tuple[Array, ...], out: Any, loss_scale: float, grad: bool) -> Any:
-        x, target, var = checked_inputs(inputs, "input", "target", "var")
-        return _core.gaussian_loss(
-            self.full, self.eps, self.reduction, x, target, var, out, loss_scale, grad
-        )
+        self._set(full=full, eps=eps, reduction=reduction)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fastoptim import _core
 from fastoptim.losses._base import checked_number
 
-Rows: TypeAlias = npt.NDArray[np.int64]
+Indices: TypeAlias = npt.NDArray[np.int64]
 
 
 def mine_triplets(
@@ -18,22 +18,22 @@ def mine_triplets(
     labels: npt.NDArray[Any],
     kind: Literal["semihard", "hard", "all"] = "semihard",
     margin: float = 0.2,
-) -> tuple[Rows, Rows, Rows]:
+) -> tuple[Indices, Indices, Indices]:
     r"""Choose triplets for `TripletMarginLoss` from a batch.
 
     A triplet is an anchor, another row of its label (the positive) and a row of another label (the
     negative). With Euclidean distances d, in float64:
 
     - ``"semihard"``: for each anchor and positive the nearest negative that is farther than the
-      positive, but by less than the margin, if there is one:
+      positive by less than the margin, if there is one:
       :math:`d(a, p) < d(a, n) < d(a, p) + m`. The usual choice.
     - ``"hard"``: for each anchor its farthest positive and its nearest negative. Harder, and early
-      in training it can collapse all embeddings into one point.
+      in training all embeddings can collapse into one point.
     - ``"all"``: every triplet. There are about N^3 of them.
 
-    Of equal distances the first row is taken, and a distance of NaN is never chosen. Triplets come
-    in the order of anchor, positive, negative. No more than some rows of distances are held at a
-    time.
+    Of equal distances the first row is chosen, and a distance of NaN is never chosen. Triplets are
+    in the order of anchor, positive, negative. The distances of a few anchors are in memory at a
+    time, not all N^2.
 
     Parameters
     ----------
@@ -42,14 +42,14 @@ def mine_triplets(
     labels
         Shape (N,), int32 or int64.
     kind
-        Which triplets.
+        The kind of triplets.
     margin
-        That of ``"semihard"``, > 0.
+        The margin m of ``"semihard"``, > 0.
 
     Returns
     -------
     anchors, positives, negatives
-        Three int64 arrays of rows, as many as there are triplets, perhaps none.
+        Three int64 arrays of row indices with one element per triplet. They may be empty.
 
     Raises
     ------

@@ -1,21 +1,13 @@
-"""Losses of the scores of classes that exclude each other."""
+"""Losses of the scores of mutually exclusive classes."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from fastoptim._checks import flag, integer
-from fastoptim.losses._base import (
-    Array,
-    Reduction,
-    Rows,
-    checked_class_weight,
-    checked_number,
-    checked_reduction,
-)
+from fastoptim.losses._base import Array, BuiltinLoss, Reduction
 
 
-class CrossEntropyLoss(Rows):
+class CrossEntropyLoss(BuiltinLoss):
     r"""Cross-entropy of the softmax of logits, over classes.
 
     For logits :math:`x` of shape (N, C) and target distributions :math:`q`, per row
@@ -28,32 +20,32 @@ class CrossEntropyLoss(Rows):
     with :math:`q_j = w_j ((1 - e) y_j + e / C)`, where :math:`w` is `weight`, :math:`e` is
     `label_smoothing`, and :math:`y` is the one-hot target class or the target probabilities.
 
-    Logits may be -inf, for probability 0: a target there gives inf, unless its own probability is
-    0 and it adds nothing. A row with inf or NaN, or of nothing but -inf, gives NaN.
+    A logit of -inf is a probability of 0: as the target it gives inf, and as a class of target
+    probability 0 it adds nothing. A row with inf or NaN, or with -inf only, gives NaN.
 
     Parameters
     ----------
     weight
         A factor per class: an array of shape (C,) and the dtype of the logits.
     ignore_index
-        A row with this target class adds nothing, whatever it holds, and its gradient is 0.
+        A row with this target class adds nothing, and its gradient is 0, even if it has NaN.
     label_smoothing
         The part e of the target, in [0, 1], that is spread over all C classes: with e = 0.1 and
-        C = 5 they are 0.92 and 0.02. The other convention, e / (C - 1) off the target, is
-        e' = e C / (C - 1) here.
+        C = 5 the probabilities are 0.92 and 0.02. The other convention, e / (C - 1) for each of the
+        other classes, corresponds to e C / (C - 1) here.
     reduction
-        ``"mean"``: with target classes over the sum of the weights of the targets that are not
-        ignored, with probabilities over N. When nothing counts, the mean is NaN and the gradient 0.
-        ``"sum"``, or ``"none"``: an array of shape (N,), with the gradient of the sum.
+        ``"mean"``: with target classes the sum is divided by the weights of the targets that are
+        not ignored, with probabilities by N. If the divisor is 0, the mean is NaN and the gradient
+        0. ``"sum"``, or ``"none"``: an array of shape (N,), with the gradient of the sum.
 
     Notes
     -----
     Targets are classes, of shape (N,) and int32 or int64, or probabilities, of the shape and dtype
-    of the logits. A class out of range is an `IndexError` that names the first such row, before
+    of the logits. A class out of range raises an `IndexError` that names the first such row, before
     anything is written. ``out=logits`` is allowed, and saves a third of the memory traffic.
 
-    Where the softmax is close to the target, value and gradient keep their relative accuracy: the
-    target's gradient is minus the sum of the others.
+    Where the softmax is close to the target, value and gradient have full relative accuracy: the
+    gradient of the target is computed as minus the sum of the others.
 
     Examples
     --------
@@ -77,6 +69,10 @@ class CrossEntropyLoss(Rows):
 
     _name = "cross_entropy"
 
+    weight: Array | None
+    ignore_index: int
+    label_smoothing: float
+
     def __init__(
         self,
         weight: Array | None = None,
@@ -84,22 +80,19 @@ class CrossEntropyLoss(Rows):
         label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
     ) -> None:
-        self.weight = checked_class_weight("weight", weight)
-        self.ignore_index = integer("ignore_index", ignore_index)
-        self.label_smoothing = checked_number(
-            "label_smoothing", label_smoothing, least=0.0, most=1.0
+        self._set(
+            weight=weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            reduction=reduction,
         )
-        self.reduction: Reduction = checked_reduction(reduction)
-
-    def _parameters(self) -> tuple[float, ...]:
-        return (self.label_smoothing,)
 
 
-class NLLLoss(Rows):
+class NLLLoss(BuiltinLoss):
     r"""Negative log-likelihood of classes, given log-probabilities.
 
-    For a model that ends in a log-softmax of its own. With logits prefer `CrossEntropyLoss`: it is
-    one pass over them, and accurate in the tails.
+    For a model that ends in a log-softmax. With logits prefer `CrossEntropyLoss`, which is one pass
+    over them and accurate in the tails.
 
     .. math::
         l = -w_t x_t, \qquad \frac{\partial l}{\partial x_j} = -w_t\, [j = t]
@@ -110,18 +103,19 @@ class NLLLoss(Rows):
     ----------
     weight
         A factor per class: an array of shape (C,) and the dtype of the input. A class of weight 0
-        adds nothing, whatever its log-probability, unless that is NaN.
+        adds nothing unless its log-probability is NaN.
     ignore_index
-        A row with this target adds nothing, whatever it holds, and its gradient is 0.
+        A row with this target adds nothing, and its gradient is 0, even if it has NaN.
     reduction
-        ``"mean"`` over the sum of the weights of the targets that are not ignored (when nothing
-        counts, NaN, with gradient 0), ``"sum"``, or ``"none"``: an array of shape (N,), with the
-        gradient of the sum.
+        ``"mean"``: the sum is divided by the weights of the targets that are not ignored (if those
+        are 0, the mean is NaN and the gradient 0), ``"sum"``, or ``"none"``: an array of shape
+        (N,), with the gradient of the sum.
 
     Raises
     ------
     IndexError
-        From the calls: a target is no class. The first such row is named, and nothing was written.
+        A target of a call is not a class. The message names the first such row, and nothing is
+        written.
 
     Examples
     --------
@@ -142,6 +136,9 @@ class NLLLoss(Rows):
 
     _name = "nll"
 
+    weight: Array | None
+    ignore_index: int
+
     def __init__(
         self,
         weight: Array | None = None,
@@ -149,47 +146,43 @@ class NLLLoss(Rows):
         *,
         reduction: Reduction = "mean",
     ) -> None:
-        self.weight = checked_class_weight("weight", weight)
-        self.ignore_index = integer("ignore_index", ignore_index)
-        self.reduction = checked_reduction(reduction)
-
-    def _parameters(self) -> tuple[float, ...]:
-        return ()
+        self._set(weight=weight, ignore_index=ignore_index, reduction=reduction)
 
 
-class MultiMarginLoss(Rows):
+class MultiMarginLoss(BuiltinLoss):
     r"""Hinge of every class's score against that of the right class.
 
-    The multi-class support vector machine. It is content once the right class leads by the margin,
-    where `CrossEntropyLoss` always asks for more.
+    The multi-class support vector machine. It is 0 once the right class leads by the margin, where
+    `CrossEntropyLoss` is never 0.
 
     .. math::
         l = \frac{w_t}{C} \sum_{j \ne t} z_j^p, \qquad z_j = \max(0, m - s_t + s_j), \qquad
         \frac{\partial l}{\partial s_j} = \frac{w_t}{C}\, p\, z_j^{p - 1}\, [z_j > 0]
         \text{ for } j \ne t
 
-    and for the right class minus the sum of the others; at the kink it is 0. Scores s have shape
-    (N, C), float32 or float64; targets t shape (N,), int32 or int64.
+    The derivative by the score of the right class is minus the sum of the others; at the kink it is
+    0. Scores s have shape (N, C), float32 or float64; targets t have shape (N,), int32 or int64.
 
     Parameters
     ----------
     p
-        1, or 2 for squares: smooth, and worse mistakes weigh more.
+        The exponent of the hinges, 1 or 2. With 2 the loss is smooth, and large errors count more.
     margin
-        How far the right class must lead, m >= 0.
+        The lead m of the right class from which on another class adds nothing, >= 0.
     weight
         A factor per class: an array of shape (C,) and the dtype of the scores.
     average_classes
-        Whether the sum is divided by the number of classes C, as in PyTorch. Without, it is the
-        plain sum of textbooks.
+        Whether the sum is divided by the number of classes C, as in PyTorch. Textbooks have the
+        plain sum.
     reduction
-        ``"mean"`` over rows, whatever their weights, ``"sum"``, or ``"none"``: an array of shape
-        (N,), with the gradient of the sum.
+        ``"mean"`` over rows, independent of their weights, ``"sum"``, or ``"none"``: an array of
+        shape (N,), with the gradient of the sum.
 
     Raises
     ------
     IndexError
-        From the calls: a target is no class. The first such row is named, and nothing was written.
+        A target of a call is not a class. The message names the first such row, and nothing is
+        written.
 
     Examples
     --------
@@ -207,6 +200,11 @@ class MultiMarginLoss(Rows):
 
     _name = "multi_margin"
 
+    p: int
+    margin: float
+    weight: Array | None
+    average_classes: bool
+
     def __init__(
         self,
         p: int = 1,
@@ -216,24 +214,21 @@ class MultiMarginLoss(Rows):
         *,
         reduction: Reduction = "mean",
     ) -> None:
-        if checked_number("p", p, least=1.0) not in {1.0, 2.0}:
-            raise ValueError(f"p must be 1 or 2, got {p}")
-        self.p = p
-        self.margin = checked_number("margin", margin, least=0.0)
-        self.weight = checked_class_weight("weight", weight)
-        self.average_classes = flag("average_classes", average_classes)
-        self.reduction = checked_reduction(reduction)
-
-    def _parameters(self) -> tuple[float, ...]:
-        return (self.p, self.margin, float(self.average_classes))
+        self._set(
+            p=p,
+            margin=margin,
+            weight=weight,
+            average_classes=average_classes,
+            reduction=reduction,
+        )
 
 
-class FocalLoss(Rows):
-    r"""Cross-entropy of softmax that looks at what is still wrong.
+class FocalLoss(BuiltinLoss):
+    r"""Cross-entropy of softmax in which easy rows count less.
 
-    For classes of very different frequency, where many easy examples would drown the few hard ones.
-    With `gamma` 0 it is `CrossEntropyLoss`. What it learns is less confident than the data warrant:
-    calibrate before its probabilities are used as such.
+    For classes of very different frequency, where many easy examples dominate the few hard ones.
+    With `gamma` 0 it is `CrossEntropyLoss`. Its predictions are underconfident: calibrate them
+    before they are used as probabilities.
 
     .. math::
         l = -\alpha_t (1 - p_t)^\gamma \ln p_t, \qquad
@@ -241,28 +236,29 @@ class FocalLoss(Rows):
             \Bigl(1 - \gamma \frac{p_t \ln p_t}{1 - p_t}\Bigr) (p_j - [j = t]), \qquad
         p = \operatorname{softmax}(x)
 
-    Value and gradient are finite for all finite logits and any `gamma`, and keep their relative
-    accuracy however confident a row is. Logits x have shape (N, C), float32 or float64; targets t
-    shape (N,), int32 or int64. For questions with two answers each there is `SigmoidFocalLoss`.
+    Value and gradient are finite for all finite logits and any `gamma`, and have full relative
+    accuracy for confident rows too. Logits x have shape (N, C), float32 or float64; targets t have
+    shape (N,), int32 or int64. For binary labels there is `SigmoidFocalLoss`.
 
     Parameters
     ----------
     gamma
-        How much easy examples are passed over, >= 0; 2 is usual.
+        The exponent, >= 0: the larger, the less easy examples count; 2 is usual.
     alpha
-        A factor >= 0 of all classes, or one per class: an array of shape (C,) and the dtype of the
-        logits. None is 1.
+        A factor >= 0 of all classes, or one factor per class: an array of shape (C,) and the dtype
+        of the logits. None is 1.
     ignore_index
-        A row with this target adds nothing, whatever it holds, and its gradient is 0.
+        A row with this target adds nothing, and its gradient is 0, even if it has NaN.
     reduction
-        ``"mean"`` over the rows that are not ignored, whatever their `alpha` (when there is none,
-        NaN, with gradient 0), ``"sum"``, or ``"none"``: an array of shape (N,), with the gradient
-        of the sum.
+        ``"mean"`` over the rows that are not ignored, independent of their `alpha` (if all rows are
+        ignored, the mean is NaN and the gradient 0), ``"sum"``, or ``"none"``: an array of shape
+        (N,), with the gradient of the sum.
 
     Raises
     ------
     IndexError
-        From the calls: a target is no class. The first such row is named, and nothing was written.
+        A target of a call is not a class. The message names the first such row, and nothing is
+        written.
 
     Examples
     --------
@@ -280,6 +276,10 @@ class FocalLoss(Rows):
 
     _name = "focal"
 
+    gamma: float
+    alpha: float | Array | None
+    ignore_index: int
+
     def __init__(
         self,
         gamma: float = 2.0,
@@ -288,20 +288,9 @@ class FocalLoss(Rows):
         *,
         reduction: Reduction = "mean",
     ) -> None:
-        self.gamma = checked_number("gamma", gamma, least=0.0)
-        if isinstance(alpha, np.ndarray):
-            self.alpha: float | Array | None = checked_class_weight("alpha", alpha)
-        else:
-            self.alpha = None if alpha is None else checked_number("alpha", alpha, least=0.0)
-        self.ignore_index = integer("ignore_index", ignore_index)
-        self.reduction = checked_reduction(reduction)
+        self._set(gamma=gamma, alpha=alpha, ignore_index=ignore_index, reduction=reduction)
 
     @property
-    def weight(self) -> Array | None:  # type: ignore[override]
-        """The factors per class, if there are any."""
+    def weight(self) -> Array | None:
+        """The factors per class, if `alpha` is an array."""
         return self.alpha if isinstance(self.alpha, np.ndarray) else None
-
-    def _parameters(self) -> tuple[float, ...]:
-        if self.alpha is None or isinstance(self.alpha, np.ndarray):
-            return (self.gamma, 1.0)
-        return (self.gamma, self.alpha)

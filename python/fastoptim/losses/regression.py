@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fastoptim.losses._base import Elementwise, Reduction, checked_number
+from fastoptim.losses._base import BuiltinLoss, Reduction
 
 
-class MSELoss(Elementwise):
-    r"""Squared error, without a factor one half.
+class MSELoss(BuiltinLoss):
+    r"""Squared error, without a factor of one half.
 
     .. math::
         L = \frac{1}{n} \sum_i (x_i - y_i)^2, \qquad
@@ -35,8 +35,8 @@ class MSELoss(Elementwise):
     _name = "mse"
 
 
-class L1Loss(Elementwise):
-    r"""Absolute error: outliers pull no harder than anything else; finds the median.
+class L1Loss(BuiltinLoss):
+    r"""Absolute error, whose minimum is the median: the gradient of outliers is not larger.
 
     .. math::
         L = \frac{1}{n} \sum_i |x_i - y_i|, \qquad
@@ -66,8 +66,8 @@ class L1Loss(Elementwise):
     _name = "l1"
 
 
-class HuberLoss(Elementwise):
-    r"""Squared near the target, absolute far from it: smooth, and hard to pull by outliers.
+class HuberLoss(BuiltinLoss):
+    r"""Squared near the target, absolute far from it: smooth, and robust against outliers.
 
     .. math::
         l = \begin{cases} d^2 / 2 & |d| < \delta \\ \delta\, (|d| - \delta / 2) & \text{else}
@@ -78,7 +78,7 @@ class HuberLoss(Elementwise):
     Parameters
     ----------
     delta
-        Where the line begins, > 0.
+        The ``|d|`` where the linear part begins, > 0.
     reduction
         ``"mean"`` over all elements, ``"sum"``, or ``"none"``: an array of the input's shape, with
         the gradient of the sum.
@@ -97,16 +97,14 @@ class HuberLoss(Elementwise):
 
     _name = "huber"
 
+    delta: float
+
     def __init__(self, delta: float = 1.0, *, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction=reduction)
-        self.delta = checked_number("delta", delta, least=0.0, open_end=True)
-
-    def _parameters(self) -> tuple[float, ...]:
-        return (self.delta,)
+        self._set(reduction=reduction, delta=delta)
 
 
-class SmoothL1Loss(Elementwise):
-    r"""Huber's loss over its delta: the slope of the line is 1 whatever ``beta`` is.
+class SmoothL1Loss(BuiltinLoss):
+    r"""Huber's loss divided by its delta: the linear part has slope 1 for any ``beta``.
 
     .. math::
         l = \begin{cases} d^2 / (2 \beta) & |d| < \beta \\ |d| - \beta / 2 & \text{else}
@@ -117,7 +115,7 @@ class SmoothL1Loss(Elementwise):
     Parameters
     ----------
     beta
-        Where the line begins, >= 0; 0 is `L1Loss`.
+        The ``|d|`` where the linear part begins, >= 0; 0 is `L1Loss`.
     reduction
         ``"mean"`` over all elements, ``"sum"``, or ``"none"``: an array of the input's shape, with
         the gradient of the sum.
@@ -137,22 +135,20 @@ class SmoothL1Loss(Elementwise):
 
     _name = "smooth_l1"
 
+    beta: float
+
     def __init__(self, beta: float = 1.0, *, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction=reduction)
-        self.beta = checked_number("beta", beta, least=0.0)
-
-    def _parameters(self) -> tuple[float, ...]:
-        return (self.beta,)
+        self._set(reduction=reduction, beta=beta)
 
 
-class LogCoshLoss(Elementwise):
+class LogCoshLoss(BuiltinLoss):
     r"""Squared near the target, absolute far from it, with every derivative continuous.
 
     .. math::
         l = \ln \cosh d, \qquad \frac{\partial l}{\partial x} = \tanh d, \qquad d = x - y
 
-    It is :math:`d^2 / 2` near 0 and :math:`|d| - \ln 2` far out: `HuberLoss` without a choice of
-    delta. Value and gradient keep their relative accuracy near 0, and never overflow.
+    It is :math:`d^2 / 2` near 0 and :math:`|d| - \ln 2` far from 0: like `HuberLoss`, but without
+    a delta to choose. Value and gradient have full relative accuracy near 0, and never overflow.
 
     Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
 

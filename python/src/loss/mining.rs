@@ -1,18 +1,19 @@
-//! The choice of triplets.
+//! The choice of triplets from a batch.
 
 use fastoptim::loss::triplets::{self, Kind};
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::{Integers, require_shape};
+use super::arrays::require_shape;
+use super::integers::Integers;
 use crate::error::to_py;
 use crate::memory::inflight;
 use crate::memory::numpy::{Array, floats, with_float};
 
-type Rows<'py> = Bound<'py, PyArray1<i64>>;
+type Indices<'py> = Bound<'py, PyArray1<i64>>;
 
-/// The rows of anchors, positives and negatives.
+/// Chooses triplets: the indices of the rows of anchors, positives and negatives.
 #[pyfunction]
 pub(super) fn mine_triplets<'py>(
     py: Python<'py>,
@@ -20,7 +21,7 @@ pub(super) fn mine_triplets<'py>(
     labels: &Bound<'py, PyAny>,
     kind: &str,
     margin: f64,
-) -> PyResult<(Rows<'py>, Rows<'py>, Rows<'py>)> {
+) -> PyResult<(Indices<'py>, Indices<'py>, Indices<'py>)> {
     let kind: Kind = kind.parse().map_err(to_py)?;
     let embeddings = floats("embeddings", embeddings)?;
     let &[rows, length] = &*embeddings.shape else {
@@ -40,8 +41,8 @@ pub(super) fn mine_triplets<'py>(
     };
     let labels = integers.widened();
     let [a, p, n] = with_float!(embeddings.dtype, T => {
-        // SAFETY: the elements have this type, this frame holds the array until the call ends, and it
-        // is registered, so that no other call writes it.
+        // SAFETY: the elements have this type, this frame holds the array until the call ends, and
+        // `_guard` registers it, so that no other call writes it.
         let x = unsafe { embeddings.slice::<T>() };
         py.detach(|| triplets::mine(x, length, &labels, kind, margin))
     })

@@ -2,13 +2,13 @@
 
 use fastoptim::optim::hyper::{self, Spec, Value};
 use fastoptim::optim::{Kind, Method};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString, PyTuple};
 
+use crate::arguments;
 use crate::error::to_py;
-use crate::memory::items::Items;
 
 /// What every optimizer has beside its own hyperparameters.
 const MAXIMIZE: Spec = Spec {
@@ -125,7 +125,7 @@ fn is_constant(object: &Bound<'_, PyAny>) -> bool {
     }
 }
 
-/// A hyperparameter as the core knows it.
+/// The value of a hyperparameter, which a function of the number of steps may give.
 fn value(spec: &Spec, object: &Bound<'_, PyAny>, steps: u64) -> PyResult<Value> {
     let called;
     let object = if object.is_callable() {
@@ -134,60 +134,5 @@ fn value(spec: &Spec, object: &Bound<'_, PyAny>, steps: u64) -> PyResult<Value> 
     } else {
         object
     };
-    let wrong = |expected: &str| {
-        let shown = object.repr().map_or_else(|_| "?".into(), |r| r.to_string());
-        PyTypeError::new_err(format!("{} must be {expected}, got {shown}", spec.name))
-    };
-    let number = |item: &Bound<'_, PyAny>| -> PyResult<f64> {
-        if let Ok(x) = item.cast_exact::<PyFloat>() {
-            return Ok(x.value());
-        }
-        if item.is_instance_of::<PyBool>() || item.is_instance_of::<PyString>() {
-            return Err(wrong("a number"));
-        }
-        item.extract().map_err(|_| wrong("a number"))
-    };
-    let optional = |item: &Bound<'_, PyAny>| -> PyResult<Option<f64>> {
-        if item.is_none() {
-            Ok(None)
-        } else {
-            number(item).map(Some)
-        }
-    };
-    let items = |expected: &str| -> PyResult<Items<Bound<'_, PyAny>>> {
-        object.extract().map_err(|_| wrong(expected))
-    };
-    Ok(match spec.kind {
-        hyper::Kind::Number(_) => Value::Number(number(object)?),
-        hyper::Kind::Optional(_) => Value::Optional(optional(object)?),
-        hyper::Kind::Count(_) => {
-            Value::Number(number(object).map_err(|_| wrong("a whole number"))?)
-        }
-        hyper::Kind::Numbers(ranges) => {
-            let expected = format!("{} numbers", ranges.len());
-            let items = items(&expected)?;
-            if items.len() != ranges.len() {
-                return Err(wrong(&expected));
-            }
-            Value::Numbers(items.iter().map(number).collect::<PyResult<_>>()?)
-        }
-        hyper::Kind::OptionalFirst(_) => {
-            let expected = "a pair of numbers, the first of them perhaps None";
-            let items = items(expected)?;
-            let [a, b] = items.as_slice() else {
-                return Err(wrong(expected));
-            };
-            Value::OptionalFirst(optional(a)?, number(b)?)
-        }
-        hyper::Kind::Flag => Value::Flag(
-            object
-                .cast::<PyBool>()
-                .map_err(|_| wrong("a bool"))?
-                .is_true(),
-        ),
-        hyper::Kind::Word(_) => Value::Word(object.extract().map_err(|_| wrong("a string"))?),
-        hyper::Kind::OptionalWord(_) => {
-            Value::OptionalWord(object.extract().map_err(|_| wrong("a string or None"))?)
-        }
-    })
+    arguments::value(spec, object)
 }

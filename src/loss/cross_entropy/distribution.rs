@@ -1,15 +1,15 @@
-//! What a row should predict: `q_j` for each class `j`.
+//! The target distribution of a row: `q_j` for each class `j`.
 
-use crate::loss::Labels;
-use crate::loss::labels::Index;
+use crate::loss::driver::buffers;
+use crate::loss::labels::{Index, Labels};
 use crate::numeric::float::Float;
 
-/// The class of a row that stands apart.
+/// The class of a row that is treated separately.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pivot {
     Class(usize),
     Largest,
-    /// None: the row adds nothing.
+    /// There is no pivot: the row adds nothing.
     Ignored,
 }
 
@@ -23,7 +23,7 @@ pub(super) trait Distribution<T>: Copy + Send + Sync {
     fn at(&self, row: usize, class: usize) -> T;
     /// `q` of several classes.
     fn piece<const N: usize>(&self, row: usize, start: usize, n: usize) -> [T; N];
-    /// What the pivot has beyond `at`.
+    /// The part of `q` of the pivot that `at` does not include.
     fn extra(&self, row: usize) -> f64;
 }
 
@@ -33,9 +33,9 @@ pub(super) struct Class<'a, T, I, const SMOOTH: bool> {
     pub(super) targets: &'a [I],
     pub(super) ignore_index: Option<i64>,
     pub(super) weight: Option<&'a [T]>,
-    /// 1 less the smoothing.
+    /// 1 minus the smoothing.
     pub(super) keep: f64,
-    /// The smoothing's part of each class; empty without.
+    /// The part of the smoothing in each class; empty without smoothing.
     pub(super) uniform: &'a [T],
 }
 
@@ -59,7 +59,7 @@ impl<T: Float, I: Index, const SMOOTH: bool> Distribution<T> for Class<'_, T, I,
     #[inline(always)]
     fn pivot(&self, row: usize) -> Pivot {
         let target = self.targets[row].wide();
-        // In range, or ignored: that was checked, and nobody writes what is borrowed.
+        // The target is in range or ignored: `Labels::check` saw the same borrowed slice.
         if Some(target) == self.ignore_index {
             Pivot::Ignored
         } else {
@@ -75,7 +75,7 @@ impl<T: Float, I: Index, const SMOOTH: bool> Distribution<T> for Class<'_, T, I,
     #[inline(always)]
     fn piece<const N: usize>(&self, _row: usize, start: usize, n: usize) -> [T; N] {
         if SMOOTH {
-            crate::loss::piece(self.uniform, start, n)
+            buffers::piece(self.uniform, start, n)
         } else {
             [T::ZERO; N]
         }
@@ -115,9 +115,9 @@ impl<T: Float> Distribution<T> for Probabilities<'_, T> {
 
     #[inline(always)]
     fn piece<const N: usize>(&self, row: usize, start: usize, n: usize) -> [T; N] {
-        let given: [T; N] = crate::loss::piece(self.given, row * self.classes + start, n);
-        let factor: [T; N] = crate::loss::piece(self.factor, start, n);
-        let mut q: [T; N] = crate::loss::piece(self.uniform, start, n);
+        let given: [T; N] = buffers::piece(self.given, row * self.classes + start, n);
+        let factor: [T; N] = buffers::piece(self.factor, start, n);
+        let mut q: [T; N] = buffers::piece(self.uniform, start, n);
         for i in 0..N {
             q[i] = factor[i] * given[i] + q[i];
         }

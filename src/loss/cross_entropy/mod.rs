@@ -1,8 +1,8 @@
 //! Cross-entropy of softmax: `sum_j q_j (ln(sum_k exp(x_k)) - x_j)` per row, with gradient
 //! `Q p_j - q_j` where `p` is the softmax of the row and `Q = sum_j q_j`.
 //!
-//! One class of each row, its *pivot*, stands apart: the target, or the largest logit where targets
-//! are probabilities. With `p` near 1 the difference `Q p - q` would cancel, and so would the
+//! One class of each row, its *pivot*, is treated separately: the target, or the largest logit where
+//! targets are probabilities. With `p` near 1 the difference `Q p - q` would cancel, and so would the
 //! logarithm of a sum near 1; the sum over the other classes gives both with full relative accuracy.
 
 mod distribution;
@@ -11,22 +11,27 @@ mod wide;
 
 use distribution::{Class, Distribution, Probabilities};
 
-use super::labels::Index;
-use super::{Buffers, Input, Labels, Reduction, Target};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::hyper::{Kind, Range, hyper};
+use crate::loss::call::{Call, Loss, Scores};
+use crate::loss::driver::buffers::{Buffers, Input, Reduction};
 use crate::loss::driver::rowwise;
+use crate::loss::labels::{Index, Labels, Target};
+use crate::loss::signature::{Role, Signature};
 use crate::numeric::math::Math;
 
-/// Cross-entropy with PyTorch's options.
-#[derive(Clone, Copy, Debug)]
-pub struct CrossEntropy {
-    /// The part of the target that is spread evenly over all classes, in `0..=1`.
-    pub label_smoothing: f64,
+hyper! {
+    /// Cross-entropy with PyTorch's options.
+    #[derive(Copy)]
+    pub struct CrossEntropy {
+        /// The part of the target that is spread evenly over all classes.
+        label_smoothing: f64, Kind::Number(Range::Unit);
+    }
 }
 
-/// What a loss that stands on cross-entropy makes of a row.
+/// The factors of a loss that is cross-entropy times a function of the target's probability.
 pub(super) trait Focus: Copy + Send + Sync {
-    /// Whether it leaves rows alone.
+    /// Whether all factors are 1.
     const PLAIN: bool;
     /// The factors of the value and of the gradient of cross-entropy, from the target's probability
     /// `[p, 1 - p]` and `-ln(p)`.
@@ -46,9 +51,9 @@ impl Focus for Plain {
     }
 }
 
-/// What every kernel needs.
+/// The rows of a call, which all kernels process.
 #[derive(Clone, Copy)]
-struct Rows<'a, T, D, F> {
+struct SoftmaxRows<'a, T, D, F> {
     buffers: Buffers<'a, T>,
     distribution: D,
     focus: F,
@@ -57,32 +62,31 @@ struct Rows<'a, T, D, F> {
     scale: f64,
 }
 
-/// Up to this many classes several rows are worked on at once: one such row does not fill the lanes
-/// of [`wide`].
+/// The most classes for which rows are processed in groups: one such row does not fill the lanes of
+/// [`wide`].
 const NARROW: usize = wide::LANES - 1;
 
-impl CrossEntropy {
-    /// The value under `reduction`, and the gradient times `loss_scale`.
-    ///
-    /// # Errors
-    /// An option out of range, a wrong length, or a target that is no class.
-    pub fn compute<T: Math>(
-        self,
-        labels: Labels<'_, T>,
-        input: Input<'_, T>,
-        mut reduction: Reduction<'_, T>,
-        loss_scale: f64,
-    ) -> Result<f64> {
+impl Loss for CrossEntropy {
+    const SIGNATURE: Signature = Signature {
+        arrays: &[
+            ("input", Role::Input),
+            ("target", Role::ClassOrProbabilityTarget),
+        ],
+        ..Signature::CLASSES
+    };
+
+    fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
         let smoothing = self.label_smoothing;
-        if !(0.0..=1.0).contains(&smoothing) {
-            return Err(Error::Value(format!(
-                "label_smoothing must be in [0, 1], got {smoothing}"
-            )));
-        }
+        let Scores {
+            labels,
+            input,
+            mut reduction,
+            loss_scale,
+        } = call.scores()?;
         let [count, scale] = reduction.scales(labels.check(true)?, loss_scale);
-        let rows = Rows::new(labels, input, &mut reduction, scale, Plain)?;
+        let rows = SoftmaxRows::new(labels, input, &mut reduction, scale, Plain)?;
         if rows.rows == 0 {
-            // There may be more classes than memory holds numbers for, as no row has them.
+            // An array without rows may have more classes than fit in memory.
             return Ok(0.0 / count);
         }
         let classes = rows.classes;
@@ -110,24 +114,24 @@ impl CrossEntropy {
     }
 }
 
-/// Cross-entropy under a focus. The mean is over the rows that are not ignored, whatever their
-/// weights.
+/// Cross-entropy with the factors of `focus`. The mean is over the rows that are not ignored, and does
+/// not depend on their weights.
 ///
 /// # Errors
-/// As [`CrossEntropy::compute`], and where targets are probabilities.
-pub(super) fn focused<T: Math, F: Focus>(
-    focus: F,
-    labels: Labels<'_, T>,
-    input: Input<'_, T>,
-    mut reduction: Reduction<'_, T>,
-    loss_scale: f64,
-) -> Result<f64> {
+/// A length is wrong, or a target is not a class.
+pub(super) fn focused<T: Math, F: Focus>(focus: F, call: Call<'_, T>) -> Result<f64> {
+    let Scores {
+        labels,
+        input,
+        mut reduction,
+        loss_scale,
+    } = call.scores()?;
     let [count, scale] = reduction.scales(labels.check_classes(false)?, loss_scale);
-    let rows = Rows::new(labels, input, &mut reduction, scale, focus)?;
+    let rows = SoftmaxRows::new(labels, input, &mut reduction, scale, focus)?;
     Ok(rows.sum_of_classes(labels) / count)
 }
 
-impl<'a, T: Math, F: Focus> Rows<'a, T, (), F> {
+impl<'a, T: Math, F: Focus> SoftmaxRows<'a, T, (), F> {
     fn new(
         labels: Labels<'_, T>,
         input: Input<'a, T>,
@@ -137,7 +141,8 @@ impl<'a, T: Math, F: Focus> Rows<'a, T, (), F> {
     ) -> Result<Self> {
         let [rows, classes] = labels.shape;
         let len = rowwise::elements(labels.shape)?;
-        // SAFETY: each task of `rowwise` has rows of its own, and a row elements and a value of its own.
+        // SAFETY: each task of `rowwise` has its own rows, and each row its own elements and value,
+        // so that no two tasks touch the same element.
         let buffers = unsafe { Buffers::new(input, len, reduction, rows) }?;
         Ok(Self {
             buffers,
@@ -151,7 +156,7 @@ impl<'a, T: Math, F: Focus> Rows<'a, T, (), F> {
 
     fn sum<D: Distribution<T>>(self, distribution: D) -> f64 {
         let Self { rows, classes, .. } = self;
-        let loss = Rows {
+        let loss = SoftmaxRows {
             buffers: self.buffers,
             distribution,
             focus: self.focus,
@@ -166,12 +171,12 @@ impl<'a, T: Math, F: Focus> Rows<'a, T, (), F> {
         }
     }
 
-    /// Without smoothing.
+    /// The sum of the values for target classes without smoothing.
     fn sum_of_classes(self, labels: Labels<'_, T>) -> f64 {
         match labels.target {
             Target::I32(targets) => self.sum(Class::<_, _, false>::new(labels, targets)),
             Target::I64(targets) => self.sum(Class::<_, _, false>::new(labels, targets)),
-            Target::Numbers(_) => unreachable!("the caller has classes"),
+            Target::Numbers(_) => unreachable!("the callers checked that targets are classes"),
         }
     }
 

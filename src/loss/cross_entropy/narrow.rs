@@ -1,31 +1,31 @@
-//! Few classes: a group of rows is transposed into a tile in L1, where lane `r` is row `r`, and
+//! Kernel for few classes: a group of rows is transposed into a tile in L1, where lane `r` is row `r`, and
 //! every loop runs over rows.
 
 use std::ops::Range;
 
 use super::distribution::{Distribution, Pivot};
 use super::wide::{log_of_sum, pivot_gradient};
-use super::{Focus, Rows};
+use super::{Focus, SoftmaxRows};
 use crate::exec::scratch::Scratch;
 use crate::loss::driver::rowwise::{self, GROUP};
-use crate::loss::weigh;
+use crate::loss::labels::weigh;
 use crate::numeric::math::Math;
 use crate::reduce;
 
 #[derive(Clone, Copy)]
-pub(super) struct Narrow<'a, T, D, F>(pub(super) Rows<'a, T, D, F>);
+pub(super) struct Narrow<'a, T, D, F>(pub(super) SoftmaxRows<'a, T, D, F>);
 
 /// `tile[j][r]` belongs to class `j` of row `r`.
 type Tile<T> = [[T; GROUP]];
 
-/// A pivot that no class equals.
+/// A pivot that is not equal to any class.
 const IGNORED: i32 = -1;
 
 impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
     #[inline(always)]
     fn gather(&self, first: usize, n: usize, x: &mut Tile<T>, q: &mut Tile<T>) {
         let classes = self.0.classes;
-        self.0.buffers.read_turned(first, n, x);
+        self.0.buffers.read_transposed(first, n, x);
         if D::DENSE {
             for j in 0..classes {
                 for r in 0..n {
@@ -35,10 +35,10 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
         }
     }
 
-    /// The values of up to `GROUP` rows; 0 for lanes beyond `n`.
+    /// The values of up to `GROUP` rows; 0 for lanes from `n` on.
     #[inline(always)]
     fn group(&self, first: usize, n: usize, x: &mut Tile<T>, q: &mut Tile<T>) -> [f64; GROUP] {
-        let Rows {
+        let SoftmaxRows {
             buffers,
             distribution,
             focus,
@@ -135,13 +135,13 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
                     x[j][r] = if pivot[r] == IGNORED { T::ZERO } else { g };
                 }
             }
-            buffers.write_turned(first, n, x);
+            buffers.write_transposed(first, n, x);
         }
         values
     }
 }
 
-impl<T: Math, D: Distribution<T>, F: Focus> rowwise::Rows for Narrow<'_, T, D, F> {
+impl<T: Math, D: Distribution<T>, F: Focus> rowwise::RowKernel for Narrow<'_, T, D, F> {
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
         let mut lanes = [0.0; GROUP];

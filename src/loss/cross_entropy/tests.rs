@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::Error;
 use crate::exec::isa::{self, Tier};
 use crate::exec::pool;
 
@@ -24,6 +25,19 @@ fn labels<'a, T>(shape: [usize; 2], target: Target<'a, T>) -> Labels<'a, T> {
         target,
         weight: None,
         ignore_index: Some(-100),
+    }
+}
+
+fn call<'a, T: Math>(
+    labels: Labels<'a, T>,
+    input: Input<'a, T>,
+    reduction: Reduction<'a, T>,
+) -> Call<'a, T> {
+    Call {
+        shape: labels.shape,
+        weights: [labels.weight, None],
+        ignore_index: labels.ignore_index,
+        ..Call::new(vec![input], Some(labels.target), reduction)
     }
 }
 
@@ -83,7 +97,10 @@ fn agrees_with_the_definition() {
                     weight: Some(&weight),
                     ..labels([rows, classes], target)
                 };
-                let value = loss.compute(labels, input, Reduction::Sum, 2.0);
+                let value = loss.evaluate(Call {
+                    loss_scale: 2.0,
+                    ..call(labels, input, Reduction::Sum)
+                });
                 let mut expected = 0.0;
                 for row in 0..rows {
                     let q: Vec<f64> = (0..classes)
@@ -137,7 +154,7 @@ fn tiers_threads_and_places_give_the_same_bits() {
                     } else {
                         Input::Gradient(&x, &mut gradient)
                     };
-                    let value = loss.compute(labels, input, Reduction::Mean, 1.0);
+                    let value = loss.evaluate(call(labels, input, Reduction::Mean));
                     (value.expect("good arguments"), gradient)
                 };
                 let expected = isa::with_tier(Tier::Baseline, || run(false)).expect("supported");
@@ -148,7 +165,7 @@ fn tiers_threads_and_places_give_the_same_bits() {
                         assert!(isa::with_tier(tier, call).expect("supported") == expected);
                     }
                 }
-                let value = loss.compute(labels, Input::Value(&x), Reduction::Mean, 1.0);
+                let value = loss.evaluate(call(labels, Input::Value(&x), Reduction::Mean));
                 assert_eq!(value, Ok(expected.0));
             }
         }
@@ -169,7 +186,7 @@ fn confident_rows_keep_relative_accuracy() {
             let mut gradient = vec![0.0; classes];
             let input = Input::Gradient(&x, &mut gradient);
             let labels = labels([1, classes], target);
-            let value = PLAIN.compute(labels, input, Reduction::Sum, 1.0);
+            let value = PLAIN.evaluate(call(labels, input, Reduction::Sum));
             let value = value.expect("good arguments");
             assert!((value / others - 1.0).abs() < 1e-5);
             assert!((f64::from(gradient[1]) / -others - 1.0).abs() < 1e-5);
@@ -183,7 +200,7 @@ fn a_bad_class_is_named_and_nothing_is_written() {
     let mut gradient = [7.0; 6];
     let input = Input::Gradient(&x, &mut gradient);
     let labels = labels([3, 2], Target::I64(&[0, 2, -1]));
-    let result = PLAIN.compute(labels, input, Reduction::Mean, 1.0);
+    let result = PLAIN.evaluate(call(labels, input, Reduction::Mean));
     assert!(matches!(result, Err(Error::Index(message)) if message.contains("target[1] is 2")));
     assert_eq!(gradient, [7.0; 6]);
 }
@@ -195,7 +212,7 @@ fn ignored_rows_add_nothing() {
         let mut gradient = vec![7.0; 2 * classes];
         let input = Input::Gradient(&x, &mut gradient);
         let labels = labels([2, classes], Target::I64(&[-100, -100]));
-        let value = PLAIN.compute(labels, input, Reduction::Mean, 1.0);
+        let value = PLAIN.evaluate(call(labels, input, Reduction::Mean));
         assert!(value.expect("good arguments").is_nan());
         assert!(gradient.iter().all(|&g| g == 0.0));
     }

@@ -1,24 +1,24 @@
-//! Many classes: one row at a time, which stays in L1 from its maximum to its gradient.
+//! Kernel for many classes: one row at a time, which stays in L1 from its maximum to its gradient.
 
 use std::ops::Range;
 
 use super::distribution::{Distribution, Pivot};
-use super::{Focus, Rows};
+use super::{Focus, SoftmaxRows};
 use crate::loss::driver::rowwise;
-use crate::loss::weigh;
+use crate::loss::labels::weigh;
 use crate::numeric::math::Math;
 use crate::reduce;
 
 /// 64 lanes of `f32` fill four AVX-512 registers.
 pub(super) const LANES: usize = 64;
 
-/// Sums stay in `T` for this many steps of a lane, then go to `f64`.
+/// SoftmaxSums stay in `T` for this many steps of a lane, then go to `f64`.
 const STEPS: usize = 16;
 
 #[derive(Clone, Copy)]
-pub(super) struct Wide<'a, T, D, F>(pub(super) Rows<'a, T, D, F>);
+pub(super) struct Wide<'a, T, D, F>(pub(super) SoftmaxRows<'a, T, D, F>);
 
-/// What is known of a row before its exponentials.
+/// A row and what the exponential pass needs of it.
 struct Row<T> {
     index: usize,
     start: usize,
@@ -26,8 +26,8 @@ struct Row<T> {
     pivot: usize,
 }
 
-/// What the exponential pass adds up, in `T` per lane and then in `f64`.
-struct Sums<T> {
+/// The sums of the exponential pass, in `T` per lane and then in `f64`.
+struct SoftmaxSums<T> {
     /// `exp(x_j - max)`
     exp: [T; LANES],
     /// `q_j`
@@ -36,7 +36,7 @@ struct Sums<T> {
     dot: [T; LANES],
 }
 
-impl<T: Math> Sums<T> {
+impl<T: Math> SoftmaxSums<T> {
     #[inline(always)]
     fn zero() -> Self {
         Self {
@@ -61,22 +61,22 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
         for j in self.pieces() {
             let x: [T; LANES] = self.0.buffers.read(start + j, LANES, T::ZERO);
             for i in 0..LANES {
-                // A NaN is passed over; the exponential pass meets it again.
+                // A NaN is ignored here; the exponential pass carries it into the sums.
                 lanes[i] = if x[i] > lanes[i] { x[i] } else { lanes[i] };
             }
         }
         reduce::halve(lanes, |a, b| if b > a { b } else { a })
     }
 
-    /// The starts of pieces that cover a row. The last one overlaps the one before, so that all are
-    /// whole: copies of constant size stay in registers.
+    /// The starts of pieces that cover a row. The last one overlaps the one before, so that all pieces
+    /// have the same size: copies of constant size stay in registers.
     #[inline(always)]
     fn pieces(&self) -> impl Iterator<Item = usize> {
         let last = self.0.classes - LANES;
         (0..self.0.classes).step_by(LANES).map(move |j| j.min(last))
     }
 
-    /// The first class with this logit; 0 where it is nowhere, in a row of NaN.
+    /// The first class with this logit; 0 if there is none, in a row of NaN.
     #[inline(always)]
     fn find(&self, start: usize, max: T) -> usize {
         for j in self.pieces() {
@@ -105,7 +105,7 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
         j: usize,
         x: &[T; LANES],
         skip: usize,
-        sums: &mut Sums<T>,
+        sums: &mut SoftmaxSums<T>,
     ) {
         let mut e = [T::ZERO; LANES];
         for i in 0..LANES {
@@ -161,7 +161,7 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
 
     #[inline(always)]
     fn row(&self, row: usize) -> f64 {
-        let Rows {
+        let SoftmaxRows {
             buffers,
             distribution,
             focus,
@@ -172,7 +172,8 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
         let start = row * classes;
         let pivot = distribution.pivot(row);
         if pivot == Pivot::Ignored {
-            // SAFETY: nothing else is read or written before the slice is dropped.
+            // SAFETY: this task has the row alone, and the slice is dropped before anything else of
+            // the row is read or written.
             unsafe { buffers.gradient(start, classes) }.fill(T::ZERO);
             return 0.0;
         }
@@ -181,7 +182,7 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
             Pivot::Class(class) => class,
             _ => self.find(start, max),
         };
-        // Before exponentials overwrite them.
+        // Read before exponentials overwrite them.
         let pivot_d = buffers.read_one(start + pivot) - max;
         let last: [T; LANES] = buffers.read(start + classes - LANES, LANES, T::ZERO);
 
@@ -195,18 +196,18 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
         let whole = classes - classes % LANES;
         let mut j = 0;
         while j < classes {
-            let mut sums = Sums::zero();
+            let mut sums = SoftmaxSums::zero();
             let end = whole.min(j + LANES * STEPS);
             while j < end {
                 let x = buffers.read(start + j, LANES, T::ZERO);
-                // The row after this one arrives while this one computes: a tenth faster from
-                // memory (8192 x 1000, one thread, Zen 5).
+                // Prefetching the next row is a tenth faster from memory (8192 x 1000, one thread,
+                // Zen 5).
                 buffers.prefetch(start + classes + j, LANES);
                 self.exponentials(&this, j, &x, 0, &mut sums);
                 j += LANES;
             }
             if j == whole && j < classes {
-                // The part that was done before is written again, with the same bits.
+                // The first classes of this piece are written a second time, with the same bits.
                 let first = classes - LANES;
                 self.exponentials(&this, first, &last, j - first, &mut sums);
                 j = classes;
@@ -232,7 +233,8 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
 
         if buffers.has_gradient() {
             let share = T::from_f64(scale * mass / total);
-            // SAFETY: nothing else is read or written before `gradient` is dropped.
+            // SAFETY: this task has the row alone, and `gradient` is dropped before anything else of
+            // the row is read or written.
             let gradient = unsafe { buffers.gradient(start, classes) };
             if D::DENSE {
                 let scale = T::from_f64(scale);
@@ -268,7 +270,7 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
     }
 }
 
-/// The logarithm of the sum of the exponentials of a row, less its largest logit.
+/// The logarithm of the sum of the exponentials of a row, minus its largest logit.
 #[inline(always)]
 pub(super) fn log_of_sum(others: f64, pivot: f64) -> f64 {
     // One of the two has the exponential of 0, so others + (pivot - 1) loses nothing.
@@ -280,7 +282,7 @@ pub(super) fn log_of_sum(others: f64, pivot: f64) -> f64 {
 pub(super) fn pivot_gradient<T: Math, D: Distribution<T>>(exp: [f64; 2], q: [f64; 2]) -> f64 {
     let ([others, pivot], [rest, pivot_q]) = (exp, q);
     let (total, mass) = (others + pivot, rest + pivot_q);
-    // The largest of probabilities may be small, and then it is the subtraction that is accurate.
+    // The largest probability may be small; then the direct difference is the accurate form.
     let direct = mass * (pivot / total) - pivot_q;
     let by_others = rest - mass * (others / total);
     if D::LARGEST && others > pivot {
@@ -290,7 +292,7 @@ pub(super) fn pivot_gradient<T: Math, D: Distribution<T>>(exp: [f64; 2], q: [f64
     }
 }
 
-impl<T: Math, D: Distribution<T>, F: Focus> rowwise::Rows for Wide<'_, T, D, F> {
+impl<T: Math, D: Distribution<T>, F: Focus> rowwise::RowKernel for Wide<'_, T, D, F> {
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
         let mut sum = 0.0;

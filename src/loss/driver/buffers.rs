@@ -1,18 +1,18 @@
-//! What a loss reads and writes: its input, and its gradient where one is wanted.
+//! The memory that a loss reads and writes: its input and, where it is requested, its gradient.
 
 use std::marker::PhantomData;
 
 use crate::error::Result;
 use crate::exec::isa;
-use crate::loss::require_len;
+use crate::loss::checks::require_len;
 use crate::numeric::float::Float;
 
-/// The input of a loss and the place of its gradient.
+/// The input of a loss and the memory of its gradient.
 #[derive(Debug)]
 pub enum Input<'a, T> {
-    /// The value alone.
+    /// The input. No gradient is computed.
     Value(&'a [T]),
-    /// The gradient goes to the second.
+    /// The input, and the memory of the gradient.
     Gradient(&'a [T], &'a mut [T]),
     /// The gradient replaces the input.
     InPlace(&'a mut [T]),
@@ -35,26 +35,36 @@ pub enum Reduction<'a, T> {
     Mean,
     /// Their sum.
     Sum,
-    /// They stay apart and are written here; the gradient is that of the sum.
+    /// Their sum divided by this number of rows.
+    BatchMean(usize),
+    /// They are not reduced but written to this slice; the gradient is that of the sum.
     None(&'a mut [T]),
 }
 
 impl<T> Reduction<'_, T> {
-    /// What the sum of the values is divided by where all items together count for `total`, and
-    /// the factor of the gradient: NaN and 0 where nothing counts.
+    /// The divisor of the sum of the values, where `total` is the number or the weight of all items,
+    /// and the factor of the gradient. They are NaN and 0 if there are no items to average over.
     pub(crate) fn scales(&self, total: f64, loss_scale: f64) -> [f64; 2] {
         match self {
-            Self::Mean if total == 0.0 => [f64::NAN, 0.0],
-            Self::Mean => [total, loss_scale / total],
+            Self::Mean => mean_scales(total, loss_scale),
+            Self::BatchMean(rows) => mean_scales(*rows as f64, loss_scale),
             Self::Sum | Self::None(_) => [1.0, loss_scale],
         }
     }
 }
 
+/// Divisor and factor of a mean.
+fn mean_scales(total: f64, loss_scale: f64) -> [f64; 2] {
+    if total == 0.0 {
+        return [f64::NAN, 0.0];
+    }
+    [total, loss_scale / total]
+}
+
 /// [`Input`] and [`Reduction`] as the tasks of one call share them: by pointers, because in place
-/// the gradient and the input are one. A kernel reads a piece, computes, and writes it.
+/// the gradient is in the memory of the input. A kernel reads a piece, computes, and writes it.
 ///
-/// Bounds are checked once per piece, which costs next to nothing beside computing it.
+/// Bounds are checked once per piece, which costs little compared to its computation.
 #[derive(Clone, Copy)]
 pub(crate) struct Buffers<'a, T> {
     x: *const T,
@@ -65,15 +75,15 @@ pub(crate) struct Buffers<'a, T> {
     lifetime: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the pointers stand for a shared and for mutable borrows of elements that are `Send` and
-// `Sync`, all of which can be sent.
+// SAFETY: the pointers come from a shared and from mutable borrows of elements that are `Send` and
+// `Sync`; such borrows can be sent.
 unsafe impl<T: Send + Sync> Send for Buffers<'_, T> {}
-// SAFETY: who calls `new` promises that no two tasks touch the same element, so that sharing the
-// pointers makes no race.
+// SAFETY: the contract of `new` is that no two tasks touch the same element, so that tasks which share
+// the pointers do not race.
 unsafe impl<T: Send + Sync> Sync for Buffers<'_, T> {}
 
 impl<'a, T: Float> Buffers<'a, T> {
-    /// An input of `len` elements, and the values of `items` where they stay apart.
+    /// An input of `len` elements, and the values of `items` if they are not reduced.
     ///
     /// # Safety
     /// While tasks run in parallel, no element and no value is touched by two of them.
@@ -91,9 +101,10 @@ impl<'a, T: Float> Buffers<'a, T> {
                 require_len("the values", values.len(), items)?;
                 Some(values.as_mut_ptr())
             }
-            Reduction::Mean | Reduction::Sum => None,
+            Reduction::Mean | Reduction::BatchMean(_) | Reduction::Sum => None,
         };
-        // SAFETY: the caller promises for all elements what `further` asks for those of its input.
+        // SAFETY: the contract of this function includes that of `further`: no two tasks touch the same
+        // element.
         let buffers = unsafe { Self::further(input, len) }?;
         Ok(Self {
             values,
@@ -102,7 +113,7 @@ impl<'a, T: Float> Buffers<'a, T> {
         })
     }
 
-    /// One more input of a loss whose values go with another.
+    /// A further input of a loss, whose values belong to the first.
     ///
     /// # Safety
     /// While tasks run in parallel, no element is touched by two of them.
@@ -132,7 +143,7 @@ impl<'a, T: Float> Buffers<'a, T> {
         })
     }
 
-    /// Whether a gradient is wanted.
+    /// Whether a gradient is requested.
     #[inline(always)]
     pub(crate) fn has_gradient(&self) -> bool {
         self.gradient.is_some()
@@ -168,12 +179,12 @@ impl<'a, T: Float> Buffers<'a, T> {
         pad: T,
     ) -> [T; N] {
         // SAFETY: n <= N elements from `start` are in bounds by this function's own contract, and no
-        // other task writes them, as the caller of `new` promised.
+        // other task writes them, by the contract of `new`.
         unsafe { load(self.x.add(start), n, pad) }
     }
 
-    /// Asks for `n` elements from `start`, and for the place of their gradient. They may lie beyond
-    /// the end.
+    /// Prefetches `n` elements from `start` and the memory of their gradient. They may be out of
+    /// bounds.
     #[inline(always)]
     pub(crate) fn prefetch(&self, start: usize, n: usize) {
         for i in (0..n).step_by(64 / size_of::<T>()) {
@@ -188,13 +199,18 @@ impl<'a, T: Float> Buffers<'a, T> {
     #[inline(always)]
     pub(crate) fn read_one(&self, index: usize) -> T {
         assert!(index < self.len, "an element is in bounds");
-        // SAFETY: in bounds, and no other task writes it, as the caller of `new` promised.
+        // SAFETY: in bounds, and no other task writes it, by the contract of `new`.
         unsafe { self.x.add(index).read() }
     }
 
-    /// Up to a group of short rows, turned: `tile[j][r]` belongs to class `j` of row `first + r`.
+    /// Reads up to `N` short rows transposed: `tile[j][r]` belongs to class `j` of row `first + r`.
     #[inline(always)]
-    pub(crate) fn read_turned<const N: usize>(&self, first: usize, n: usize, tile: &mut [[T; N]]) {
+    pub(crate) fn read_transposed<const N: usize>(
+        &self,
+        first: usize,
+        n: usize,
+        tile: &mut [[T; N]],
+    ) {
         let classes = tile.len();
         assert!(n <= N, "a tile holds N rows");
         self.check(first * classes, n * classes);
@@ -202,18 +218,20 @@ impl<'a, T: Float> Buffers<'a, T> {
             let start = (first + r) * classes;
             for j in 0..classes {
                 // SAFETY: `n * classes` elements from `first * classes` are in bounds, and no other
-                // task writes them, as the caller of `new` promised.
+                // task writes them, by the contract of `new`.
                 tile[j][r] = unsafe { self.x.add(start + j).read() };
             }
         }
     }
 
-    /// The gradient of what [`read_turned`](Self::read_turned) read, where one is wanted.
+    /// Writes the gradient of the rows that [`read_transposed`](Self::read_transposed) read, if it is
+    /// requested.
     #[inline(always)]
-    pub(crate) fn write_turned<const N: usize>(&self, first: usize, n: usize, tile: &[[T; N]]) {
+    pub(crate) fn write_transposed<const N: usize>(&self, first: usize, n: usize, tile: &[[T; N]]) {
         let classes = tile.len();
         if self.has_gradient() {
-            // SAFETY: nothing else is read or written before `gradient` is dropped.
+            // SAFETY: the task has these rows alone, by the contract of `new`, and `gradient`
+            // is dropped before anything else of them is read or written.
             let gradient = unsafe { self.gradient(first * classes, n * classes) };
             for r in 0..n {
                 for j in 0..classes {
@@ -223,7 +241,7 @@ impl<'a, T: Float> Buffers<'a, T> {
         }
     }
 
-    /// The gradient of `n` elements from `start`, where one is wanted.
+    /// Writes the gradient of `n` elements from `start`, if it is requested.
     #[inline(always)]
     pub(crate) fn write<const N: usize>(&self, start: usize, n: usize, piece: &[T; N]) {
         self.check(start, n);
@@ -245,29 +263,29 @@ impl<'a, T: Float> Buffers<'a, T> {
     ) {
         if let Some(gradient) = self.gradient {
             // SAFETY: n <= N elements from `start` are in bounds by this function's own contract, and
-            // no other task touches them, as the caller of `new` promised.
+            // no other task touches them, by the contract of `new`.
             unsafe { store(gradient.add(start), n, piece) }
         }
     }
 
-    /// The gradient of `n` elements from `start`; empty where none is wanted.
+    /// The gradient of `n` elements from `start`; empty if it is not requested.
     ///
     /// # Safety
     /// While the result lives, nothing else reads or writes these elements of the gradient, nor of
-    /// an input that is in the same place.
+    /// an input in the same memory.
     #[inline(always)]
     #[expect(clippy::mut_from_ref)]
     pub(crate) unsafe fn gradient(&self, start: usize, n: usize) -> &mut [T] {
         self.check(start, n);
         match self.gradient {
-            // SAFETY: in bounds, and the caller has these elements alone: in this task by its own
-            // promise, among all tasks by that to `new`.
+            // SAFETY: in bounds. No other task touches these elements, by the contract of `new`, and
+            // this task has no other access to them, by the contract of this function.
             Some(gradient) => unsafe { std::slice::from_raw_parts_mut(gradient.add(start), n) },
             None => &mut [],
         }
     }
 
-    /// The values of `n` items from `start`, where they stay apart.
+    /// Writes the values of `n` items from `start`, if they are not reduced.
     #[inline(always)]
     pub(crate) fn write_values<V: Float, const N: usize>(
         &self,
@@ -278,8 +296,8 @@ impl<'a, T: Float> Buffers<'a, T> {
         if let Some(values) = self.values {
             check_bounds(start, n, self.items);
             for (i, &value) in piece[..n].iter().enumerate() {
-                // SAFETY: `start + i` is in bounds, and no other task writes this value, as the
-                // caller of `new` promised.
+                // SAFETY: `start + i` is in bounds, and no other task writes this value, by the
+                // contract of `new`.
                 unsafe { values.add(start + i).write(T::from_f64(value.to_f64())) }
             }
         }

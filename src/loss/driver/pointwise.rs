@@ -1,12 +1,13 @@
 //! Driver of the elementwise losses.
 //!
-//! Elements go in blocks of `BLOCK`; within a block, element `i` goes to lane `i % LANES` in
-//! `f64`. Lanes and blocks are combined by their number alone.
+//! Elements are divided into blocks of `BLOCK`. Within a block, element `i` is added to lane
+//! `i % LANES` in `f64`. The order in which lanes and blocks are combined depends on their number
+//! only.
 
 use crate::error::Result;
 use crate::exec::isa::{self, Kernel};
 use crate::exec::pool;
-use crate::loss::{Buffers, Input, Reduction, piece};
+use crate::loss::driver::buffers::{Buffers, Input, Reduction, piece};
 use crate::numeric::float::Float;
 use crate::reduce::{self, Partials, VECTOR};
 
@@ -25,8 +26,8 @@ pub(crate) trait Piecewise<T: Float>: Copy + Send + Sync {
     /// As [`Pointwise::Value`].
     type Value: Float;
 
-    /// The values of `n` elements from `start`, and the derivatives; whatever it is for the rest,
-    /// which is padding.
+    /// The values of `n` elements from `start`, and the derivatives. The other lanes are padding,
+    /// whose results are not used.
     fn piece(
         self,
         start: usize,
@@ -36,7 +37,7 @@ pub(crate) trait Piecewise<T: Float>: Copy + Send + Sync {
     ) -> ([Self::Value; LANES], [T; LANES]);
 }
 
-/// A loss of one element at a time, of a piece of them.
+/// A loss of one element at a time, applied to the elements of a piece.
 #[derive(Clone, Copy)]
 pub(crate) struct Each<L>(pub(crate) L);
 
@@ -66,13 +67,13 @@ const BLOCK: usize = 4096;
 /// Elements per piece, and the lanes of its sum: 32 `f64` fill four AVX-512 or eight AVX2 registers.
 pub(crate) const LANES: usize = 32;
 
-/// Lanes as the registers they are in: arrays that change as a whole stay there.
+/// Lanes grouped by register: arrays that change as a whole stay in registers.
 type Vectors = [[f64; VECTOR]; LANES / VECTOR];
 
 /// Blocks per chunk of parallel work.
 const CHUNK: usize = 8;
 
-struct Block<'a, T, L> {
+struct ElementBlock<'a, T, L> {
     loss: L,
     buffers: Buffers<'a, T>,
     target: &'a [T],
@@ -81,7 +82,7 @@ struct Block<'a, T, L> {
     scale: T,
 }
 
-impl<T: Float, L: Piecewise<T>> Block<'_, T, L> {
+impl<T: Float, L: Piecewise<T>> ElementBlock<'_, T, L> {
     #[inline(always)]
     fn step(&self, start: usize, n: usize, sums: Vectors) -> Vectors {
         let x: [T; LANES] = self.buffers.read(start, n, T::ZERO);
@@ -92,7 +93,7 @@ impl<T: Float, L: Piecewise<T>> Block<'_, T, L> {
         }
         self.buffers.write(start, n, &gradient);
         self.buffers.write_values(start, n, &values);
-        // Padding has values too.
+        // The values of the padding are not part of the sum.
         for i in n..LANES {
             values[i] = L::Value::ZERO;
         }
@@ -102,7 +103,7 @@ impl<T: Float, L: Piecewise<T>> Block<'_, T, L> {
     }
 }
 
-impl<T: Float, L: Piecewise<T>> Kernel for Block<'_, T, L> {
+impl<T: Float, L: Piecewise<T>> Kernel for ElementBlock<'_, T, L> {
     type Output = f64;
 
     #[inline(always)]
@@ -147,23 +148,23 @@ pub(crate) fn compute_pieces<T: Float, L: Piecewise<T>>(
     mut reduction: Reduction<'_, T>,
     loss_scale: f64,
 ) -> Result<f64> {
-    let mean = matches!(reduction, Reduction::Mean);
     let len = target.len();
-    // SAFETY: each task below has blocks of its own, and each block elements of its own.
+    let [count, scale] = reduction.scales(len as f64, loss_scale);
+    // SAFETY: each task below has its own blocks, and each block its own elements, so that no two
+    // tasks touch the same element.
     let buffers = unsafe { Buffers::new(input, len, &mut reduction, len) }?;
-    let count = if mean { len as f64 } else { 1.0 };
-    let scale = T::from_f64(loss_scale / count);
+    let scale = T::from_f64(scale);
     let tier = isa::current();
     let blocks = len.div_ceil(BLOCK);
     let partials = Partials::new(blocks);
-    // Three streams where AdamW has seven.
+    // The work of an element is about half an AdamW step: three memory streams instead of seven.
     pool::run(blocks.div_ceil(CHUNK), len / 2, |chunk| {
         for block in chunk * CHUNK..((chunk + 1) * CHUNK).min(blocks) {
             let start = block * BLOCK;
             let end = len.min(start + BLOCK);
             partials.set(
                 block,
-                tier.run(Block {
+                tier.run(ElementBlock {
                     loss,
                     buffers,
                     target,
@@ -181,7 +182,20 @@ pub(crate) fn compute_pieces<T: Float, L: Piecewise<T>>(
 mod tests {
     use super::*;
     use crate::exec::isa::Tier;
-    use crate::loss::mse::Mse;
+
+    /// The squared error.
+    #[derive(Clone, Copy)]
+    struct Square;
+
+    impl<T: Float> Pointwise<T> for Square {
+        type Value = f64;
+
+        #[inline(always)]
+        fn at(self, x: T, y: T) -> (f64, T) {
+            let d = x - y;
+            (d.to_f64() * d.to_f64(), d + d)
+        }
+    }
 
     fn check<T: Float>() {
         let sizes: Vec<usize> = if cfg!(miri) {
@@ -200,7 +214,7 @@ mod tests {
                 } else {
                     Input::Gradient(&x, &mut gradient)
                 };
-                let value = compute(Mse, input, &y, Reduction::Sum, 1.0);
+                let value = compute(Square, input, &y, Reduction::Sum, 1.0);
                 (value.expect("good arguments"), gradient)
             };
             let expected = isa::with_tier(Tier::Baseline, || run(false)).expect("supported");
@@ -218,7 +232,7 @@ mod tests {
             }
             let mut values = vec![T::ZERO; n];
             let each = Reduction::None(&mut values);
-            compute(Mse, Input::Value(&x), &y, each, 1.0).expect("good arguments");
+            compute(Square, Input::Value(&x), &y, each, 1.0).expect("good arguments");
             for (value, pair) in values.iter().zip(x.iter().zip(&y)) {
                 assert_eq!(*value, T::from_f64(square(pair)));
             }

@@ -1,7 +1,7 @@
 //! Driver of the losses of rows, one row of scores per example.
 //!
-//! Rows go in blocks whose size depends on the number of classes alone; blocks are combined by a
-//! fixed tree.
+//! Rows are divided into blocks whose size depends on the number of classes only; blocks are combined
+//! by a fixed tree.
 
 use std::ops::Range;
 
@@ -20,20 +20,20 @@ const CHUNK: usize = if cfg!(miri) { BLOCK } else { 8 * BLOCK };
 /// Block lengths are a multiple of this, so that a kernel may take as many rows at once.
 pub(crate) const GROUP: usize = 32;
 
-/// A loss of rows.
-pub(crate) trait Rows: Copy + Send + Sync {
+/// The kernel of a loss of rows.
+pub(crate) trait RowKernel: Copy + Send + Sync {
     /// The sum of the values of some rows. `#[inline(always)]`, as in a [`Kernel`].
     fn sum(self, rows: Range<usize>) -> f64;
 }
 
-/// The most rows of no elements: all that stands between them and a loop without end, because there
-/// is no memory that bounds their number.
+/// The most rows of length 0. Memory does not bound their number, so that without this limit a call
+/// could loop over 2^63 rows.
 const EMPTY_ROWS: usize = 1 << 24;
 
-/// How many elements a number of rows of some length have.
+/// The number of elements of all rows.
 ///
 /// # Errors
-/// More than can be counted, or more than [`EMPTY_ROWS`] rows of none.
+/// It does not fit a `usize`, or there are more than [`EMPTY_ROWS`] rows of length 0.
 pub(crate) fn elements([rows, length]: [usize; 2]) -> Result<usize> {
     match rows.checked_mul(length) {
         Some(elements) if length > 0 || rows <= EMPTY_ROWS => Ok(elements),
@@ -43,12 +43,12 @@ pub(crate) fn elements([rows, length]: [usize; 2]) -> Result<usize> {
     }
 }
 
-struct Block<R> {
+struct RowBlock<R> {
     loss: R,
     rows: Range<usize>,
 }
 
-impl<R: Rows> Kernel for Block<R> {
+impl<R: RowKernel> Kernel for RowBlock<R> {
     type Output = f64;
 
     #[inline(always)]
@@ -68,19 +68,19 @@ fn rows_per_block(classes: usize) -> usize {
 }
 
 /// The sum of the values of all rows.
-pub(crate) fn sum<R: Rows>(loss: R, rows: usize, classes: usize) -> f64 {
+pub(crate) fn sum<R: RowKernel>(loss: R, rows: usize, classes: usize) -> f64 {
     let tier = isa::current();
     let length = rows_per_block(classes);
     let blocks = rows.div_ceil(length);
     let block = |index: usize| {
         let rows = index * length..rows.min((index + 1) * length);
-        tier.run(Block { loss, rows })
+        tier.run(RowBlock { loss, rows })
     };
     if blocks <= 1 {
         return if blocks == 1 { block(0) } else { 0.0 };
     }
     let partials = Partials::new(blocks);
-    // An exponential costs about as much as an AdamW step of one element.
+    // The unit of work is an AdamW step of one element, and an exponential costs about as much.
     let per_chunk = (CHUNK / (length * classes).max(1)).max(1);
     let work = rows.saturating_mul(classes);
     pool::run(blocks.div_ceil(per_chunk), work, |chunk| {
@@ -98,7 +98,7 @@ mod tests {
     #[derive(Clone, Copy)]
     struct Count;
 
-    impl Rows for Count {
+    impl RowKernel for Count {
         #[inline(always)]
         fn sum(self, rows: Range<usize>) -> f64 {
             rows.len() as f64

@@ -1,24 +1,25 @@
 //! Driver of the losses of vectors, where a row of every input belongs to one example.
 //!
-//! A first pass over a row sums terms of its elements, the sums become a value, and a second pass
-//! writes the gradients, while the row is in L1. All of it is in `f64`: distances are small
-//! differences.
+//! A first pass over a row sums terms of its elements, the value is computed from the sums, and a
+//! second pass writes the gradients while the row is in L1. All arithmetic is in `f64`, because
+//! distances are small differences.
 
 use std::ops::Range;
 
 use crate::error::Result;
+use crate::loss::checks::exactly;
+use crate::loss::driver::buffers::{Buffers, Input, Reduction};
 use crate::loss::driver::rowwise;
-use crate::loss::{Buffers, Input, Reduction, several};
 use crate::numeric::float::Float;
 use crate::reduce;
 
-/// What the terms of a row add up to.
+/// The total of the terms of a row.
 pub trait Total: Copy + Send + Sync {
-    /// That of nothing.
+    /// The total of no terms.
     const ZERO: Self;
-    /// With one more term.
+    /// Adds a term.
     fn add(self, term: f64) -> Self;
-    /// Two in one.
+    /// Combines two totals.
     fn join(self, other: Self) -> Self;
 }
 
@@ -38,11 +39,11 @@ impl Total for f64 {
 
 /// A loss of `G` vectors, from `K` totals over their elements.
 pub trait Vectors<const G: usize, const K: usize>: Copy + Send + Sync {
-    /// What is added up.
+    /// The type of the totals.
     type Total: Total;
-    /// What the second pass knows of the first.
+    /// The result of the first pass that the second needs.
     type Slope: Copy;
-    /// What one element of each vector adds to the totals.
+    /// The terms that one element of each vector adds to the totals.
     fn terms(self, x: [f64; G]) -> [f64; K];
     /// The value of a row.
     fn value(self, row: usize, totals: [Self::Total; K]) -> (f64, Self::Slope);
@@ -54,14 +55,14 @@ pub trait Vectors<const G: usize, const K: usize>: Copy + Send + Sync {
 const LANES: usize = 16;
 
 #[derive(Clone, Copy)]
-struct Rows<'a, T, L, const G: usize, const K: usize> {
+struct VectorRows<'a, T, L, const G: usize, const K: usize> {
     loss: L,
     buffers: [Buffers<'a, T>; G],
     length: usize,
     scale: f64,
 }
 
-impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> Rows<'_, T, L, G, K> {
+impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> VectorRows<'_, T, L, G, K> {
     /// # Safety
     /// `n <= LANES` elements from `start` are in bounds of every buffer.
     #[inline(always)]
@@ -95,7 +96,7 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> Rows<'_, T, L, 
             }
         }
         for k in 0..K {
-            // Whole pieces first, so that their loop has a constant length.
+            // Whole pieces separately, so that their loop has a constant length.
             if n == LANES {
                 for i in 0..LANES {
                     lanes[k][i] = lanes[k][i].add(terms[k][i]);
@@ -134,20 +135,20 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> Rows<'_, T, L, 
     #[inline(always)]
     fn row(&self, row: usize) -> f64 {
         let start = row * self.length;
-        // Once for all pieces, which are short: a check of each costs a tenth of the time. All buffers
-        // have the same length, as `compute` made them.
+        // One check for all pieces, which are short: a check of each costs a tenth of the time. The
+        // buffers have the same length, which `compute` checked.
         self.buffers[0].check(start, self.length);
         let whole = self.length - self.length % LANES;
         let rest = self.length - whole;
         let mut lanes = [[L::Total::ZERO; LANES]; K];
         let mut j = 0;
         while j < whole {
-            // SAFETY: the piece lies in the row, which is in bounds, and has LANES elements.
+            // SAFETY: the piece is part of the row, which is in bounds, and has LANES elements.
             unsafe { self.add(start + j, LANES, &mut lanes) };
             j += LANES;
         }
         if rest > 0 {
-            // SAFETY: the piece lies in the row, which is in bounds, and has rest < LANES elements.
+            // SAFETY: the piece is part of the row, which is in bounds, and has rest < LANES elements.
             unsafe { self.add(start + whole, rest, &mut lanes) };
         }
         let mut totals = [L::Total::ZERO; K];
@@ -158,12 +159,12 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> Rows<'_, T, L, 
         if self.buffers[0].has_gradient() {
             let mut j = 0;
             while j < whole {
-                // SAFETY: the piece lies in the row, which is in bounds, and has LANES elements.
+                // SAFETY: the piece is part of the row, which is in bounds, and has LANES elements.
                 unsafe { self.write(start + j, LANES, slope) };
                 j += LANES;
             }
             if rest > 0 {
-                // SAFETY: the piece lies in the row, which is in bounds, and has rest < LANES elements.
+                // SAFETY: the piece is part of the row, which is in bounds, and has rest < LANES elements.
                 unsafe { self.write(start + whole, rest, slope) };
             }
         }
@@ -171,8 +172,8 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> Rows<'_, T, L, 
     }
 }
 
-impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> rowwise::Rows
-    for Rows<'_, T, L, G, K>
+impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> rowwise::RowKernel
+    for VectorRows<'_, T, L, G, K>
 {
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
@@ -203,7 +204,8 @@ pub fn compute<T: Float, L: Vectors<G, K>, const G: usize, const K: usize>(
     let mut values = Some(&mut reduction);
     let mut buffers = Vec::with_capacity(G);
     for input in inputs {
-        // SAFETY: each task of `rowwise` has rows of its own, and a row elements of its own.
+        // SAFETY: each task of `rowwise` has its own rows, and each row its own elements and value,
+        // so that no two tasks touch the same element.
         buffers.push(unsafe {
             match values.take() {
                 Some(reduction) => Buffers::new(input, len, reduction, rows),
@@ -211,11 +213,11 @@ pub fn compute<T: Float, L: Vectors<G, K>, const G: usize, const K: usize>(
             }
         }?);
     }
-    let rows_of = Rows {
+    let kernel = VectorRows {
         loss,
-        buffers: several(buffers)?,
+        buffers: exactly(buffers)?,
         length,
         scale,
     };
-    Ok(rowwise::sum(rows_of, rows, length) / count)
+    Ok(rowwise::sum(kernel, rows, length) / count)
 }

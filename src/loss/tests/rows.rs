@@ -3,6 +3,7 @@
 use super::*;
 use crate::exec::isa::{self, Tier};
 use crate::exec::pool;
+use crate::hyper::Value::{Flag, Number, Optional};
 
 /// Numbers in (0, 1) without a pattern.
 fn numbers<T: Math>(n: usize, seed: u64) -> Vec<T> {
@@ -16,10 +17,10 @@ fn numbers<T: Math>(n: usize, seed: u64) -> Vec<T> {
     (0..n).map(|_| T::from_f64(next())).collect()
 }
 
-/// What a call gives: the value and the gradients.
+/// The value and the gradients of a call.
 type Found<T> = (f64, Vec<Vec<T>>);
 
-/// Calls `f` with places for gradients, on each tier and with several threads.
+/// Calls `f` with memory for gradients, on each tier and with several threads.
 fn check<T: Math>(
     what: &str,
     inputs: &[Vec<T>],
@@ -45,7 +46,7 @@ fn check<T: Math>(
     assert_eq!(f(alone, Reduction::Sum), Ok(expected.0), "{what}");
 }
 
-/// As many rows of 12 classes are worth threads.
+/// So many rows of 12 classes are computed by several threads.
 const THREADED: usize = if cfg!(miri) { 70 } else { 9000 };
 
 /// Miri takes a minute for a few thousand elements.
@@ -74,12 +75,12 @@ fn rows<T: Math>() {
             weight: Some(&weight),
             ignore_index: Some(1),
         };
-        for (name, parameters) in [
-            ("cross_entropy", vec![0.0]),
-            ("focal", vec![2.0, 0.25]),
-            ("focal", vec![0.5, 1.0]),
-            ("multi_margin", vec![1.0, 0.5, 1.0]),
-            ("multi_margin", vec![2.0, 0.5, 0.0]),
+        for (name, arguments) in [
+            ("cross_entropy", vec![Number(0.0)]),
+            ("focal", vec![Number(2.0), Optional(Some(0.25))]),
+            ("focal", vec![Number(0.5), Optional(None)]),
+            ("multi_margin", vec![Number(1.0), Number(0.5), Flag(true)]),
+            ("multi_margin", vec![Number(2.0), Number(0.5), Flag(false)]),
             ("nll", vec![]),
         ] {
             let labels = Labels {
@@ -87,8 +88,11 @@ fn rows<T: Math>() {
                 ..labels
             };
             check(name, &inputs, |mut inputs, reduction| {
-                let input = inputs.pop().expect("one");
-                of_rows(name, &parameters, labels, input, reduction, 2.0)
+                let input = inputs.pop().expect("one input");
+                loss(name, &arguments).evaluate(Call {
+                    loss_scale: 2.0,
+                    ..scores(labels, input, reduction)
+                })
             });
         }
     }
@@ -119,18 +123,16 @@ fn of_several<T: Math>() {
             if cfg!(miri) && shape[0] > 1 && p != 2.0 {
                 continue;
             }
-            for (swap, squared) in [(0.0, 0.0), (1.0, 0.0), (1.0, f64::from(u8::from(p == 2.0)))] {
-                let parameters = [1.0, p, 1e-6, swap, squared];
+            for (swap, squared) in [(false, false), (true, false), (true, p == 2.0)] {
+                let numbers = [1.0, p, 1e-6].map(Number);
+                let arguments = [&numbers[..], &[swap, squared].map(Flag)].concat();
+                let loss = loss("triplet_margin", &arguments);
                 check("triplets", &inputs, |inputs, reduction| {
-                    of_vectors(
-                        "triplet_margin",
-                        &parameters,
-                        inputs,
+                    loss.evaluate(Call {
                         shape,
-                        None,
-                        reduction,
-                        2.0,
-                    )
+                        loss_scale: 2.0,
+                        ..Call::new(inputs, None, reduction)
+                    })
                 });
             }
         }
@@ -138,16 +140,21 @@ fn of_several<T: Math>() {
             ("contrastive", Target::I32(&same)),
             ("cosine_embedding", Target::Numbers(&sign)),
         ] {
+            let loss = loss(name, &[Number(0.5)]);
             check(name, &inputs[..2], |inputs, reduction| {
-                of_vectors(name, &[0.5], inputs, shape, Some(target), reduction, 2.0)
+                loss.evaluate(Call {
+                    shape,
+                    loss_scale: 2.0,
+                    ..Call::new(inputs, Some(target), reduction)
+                })
             });
         }
-        let gaussian = gaussian::Gaussian {
-            full: true,
-            eps: 1e-2,
-        };
+        let gaussian = loss("gaussian_nll", &[Flag(true), Number(1e-2)]);
         check("Gaussian", &inputs[..2], |given, reduction| {
-            gaussian.compute(several(given)?, &inputs[2], reduction, 2.0)
+            gaussian.evaluate(Call {
+                loss_scale: 2.0,
+                ..Call::new(given, Some(Target::Numbers(&inputs[2])), reduction)
+            })
         });
     }
 }
@@ -156,28 +163,4 @@ fn of_several<T: Math>() {
 fn losses_of_several_inputs_give_the_same_bits() {
     of_several::<f32>();
     of_several::<f64>();
-}
-
-#[test]
-fn what_is_unknown_is_refused() {
-    let labels = Labels::<f32> {
-        shape: [0, 1],
-        target: Target::I32(&[]),
-        weight: None,
-        ignore_index: None,
-    };
-    let input = || Input::Value(&[]);
-    for (name, parameters) in [("nll", &[1.0][..]), ("focal", &[]), ("none", &[])] {
-        assert!(of_rows(name, parameters, labels, input(), Reduction::Sum, 1.0).is_err());
-    }
-    for (name, parameters, count, target) in [
-        ("triplet_margin", &[1.0][..], 3, None),
-        ("contrastive", &[1.0], 2, None),
-        ("contrastive", &[1.0], 3, Some(labels.target)),
-        ("none", &[], 2, None),
-    ] {
-        let inputs = (0..count).map(|_| input()).collect();
-        let shape = [0, 1];
-        assert!(of_vectors(name, parameters, inputs, shape, target, Reduction::Sum, 1.0).is_err());
-    }
 }

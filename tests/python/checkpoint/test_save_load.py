@@ -72,7 +72,8 @@ def accumulator(seed: int) -> fo.GradAccumulator:
 def history(seed: int) -> fo.History:
     recorded = fo.History()
     for step in range(seed):
-        recorded.record(loss=1 / (step + 1), **({"test.loss": math.nan} if step % 2 else {}))
+        more: dict[str, Any] = {"test.loss": math.nan} if step % 2 else {}
+        recorded.record(loss=1 / (step + 1), **more)
     return recorded
 
 
@@ -185,7 +186,8 @@ def test_generators_go_on(tmp_path: Path, kind: str) -> None:
     rng.random(5)
     fo.save(tmp_path / "f", rng=rng.bit_generator.state)
     expected = rng.random(5)
-    for found in (fo.load(tmp_path / "f")["rng"], {}):
+    places: list[dict[str, Any]] = [fo.load(tmp_path / "f")["rng"], {}]
+    for found in places:
         if not found:
             fo.load(tmp_path / "f", rng=found)
         rng.bit_generator.state = found
@@ -355,7 +357,7 @@ def test_targets_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     before = picture(params)
     read_only = np.ones((2, 2))
     read_only.flags.writeable = False
-    for named, error, match in [
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"a": read_only}, ValueError, "a must be C-contiguous and writeable"),
         ({"a": np.ones((2, 4))[:, ::2]}, ValueError, "a must be C-contiguous and writeable"),
         ({"m": params, "w": params["w"]}, ValueError, r"share memory"),
@@ -363,7 +365,8 @@ def test_targets_that_cannot_be_written_are_named(tmp_path: Path) -> None:
         ({"n": 0}, TypeError, "n is of type int, which cannot be written into"),
         ({"a": np.array(["a"])}, TypeError, "a: dtype"),
         ({"a": object()}, TypeError, "a is of type object"),
-    ]:
+    ]
+    for named, error, match in cases:
         with pytest.raises(error, match=match):
             fo.load(tmp_path / "f", **named)
         assert picture(params) == before
@@ -536,7 +539,7 @@ def test_a_save_beside_a_thread_that_steps_is_of_one_moment(tmp_path: Path) -> N
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        seen = []
+        seen: list[Any] = []
         for index in range(12):
             path = tmp_path / str(index % 3)
             fo.save(path, model=params, optimizer=opt, ema=average)
@@ -631,5 +634,6 @@ def test_a_file_that_makes_no_sense_is_refused(tmp_path: Path, damage: str) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saving, "_moment", lambda *_: ({"x": json.dumps(data)}, {}))
         fo.save(tmp_path / "f", x=1)
-    for thing in ({}, [], fo.AdamW(buffer()), plateau(0), history(0), ema(0)):
+    things: list[Any] = [{}, [], fo.AdamW(buffer()), plateau(0), history(0), ema(0)]
+    for thing in things:
         refused(tmp_path / "f", "f: x: ", x=thing)

@@ -116,9 +116,11 @@ def test_history_records_their_norms(half: Any) -> None:
     history.record(grads=g["a"])
     for names in g, range(len(g)):
         found = [history[f"grad_norm/{name}"][0] for name in names]
-        np.testing.assert_allclose(found, [np.linalg.norm(wide([x])) for x in g.values()], 1e-13)
-    total = np.linalg.norm(wide(g.values()))
-    np.testing.assert_allclose(history["grad_norm"], [total, total, abs(float(g["a"][0]))], 1e-13)
+        norms = [float(np.linalg.norm(wide([x]))) for x in g.values()]
+        np.testing.assert_allclose(found, norms, 1e-13)
+    total = float(np.linalg.norm(wide(g.values())))
+    expected = [total, total, abs(float(g["a"][0]))]
+    np.testing.assert_allclose(history["grad_norm"], expected, 1e-13)
 
 
 REGULARIZERS = [

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
+from cases import subclasses
 from fastoptim import losses
-from fastoptim.losses._base import Elementwise
+from fastoptim.losses._base import BuiltinLoss
 
 SIGNS, COUNTS, CHANCES, NUMBERS, LABELS = "signs", "counts", "chances", "numbers", "labels"
 # Stands for an array of the input's shape.
@@ -120,12 +121,15 @@ def of_pytorch(name: str, arguments: dict[str, Any], x: Any, y: Any, reduction: 
 
 
 def test_every_elementwise_loss_has_a_case() -> None:
-    found = {
-        name
-        for name in losses.__all__
-        if isinstance(getattr(losses, name), type)
-        and issubclass(getattr(losses, name), Elementwise)
-    }
+    vector = np.full(3, 0.5)
+
+    def is_elementwise(cls: type[BuiltinLoss]) -> bool:
+        try:
+            return bool(cls(reduction="none")(vector, vector).shape == vector.shape)
+        except (TypeError, ValueError):
+            return False
+
+    found = {cls.__name__ for cls in subclasses(losses, BuiltinLoss) if is_elementwise(cls)}
     assert found == {name for name, *_ in CASES}
 
 
@@ -260,6 +264,8 @@ def test_edges() -> None:
         ("BCEWithLogitsLoss", {"weight": 2.0}, TypeError),
         ("BCEWithLogitsLoss", {"pos_weight": 3.0}, TypeError),
         ("L1Loss", {"reduction": "batchmean"}, ValueError),
+        ("HuberLoss", {"delta": np.ones(())}, TypeError),
+        ("HuberLoss", {"delta": 10**400}, ValueError),
     ],
 )
 def test_bad_arguments(name: str, arguments: dict[str, Any], error: type[Exception]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 import fastoptim as fo
+from cases import subclasses
 from fastoptim import _core, losses
 from fastoptim.losses import (
     ContrastiveLoss,
@@ -19,7 +19,7 @@ from fastoptim.losses import (
     GaussianNLLLoss,
     TripletMarginLoss,
 )
-from fastoptim.losses._base import Vectors
+from fastoptim.losses._base import BuiltinLoss
 
 SHAPES = [(1, 1), (3, 2), (9, 15), (5, 16), (70, 33), (40, 128)]
 CASES: list[tuple[Any, dict[str, Any]]] = [
@@ -89,10 +89,19 @@ def reference(loss: Any, *inputs: Any) -> Any:
     return np.maximum(0, loss.margin + distance(a, b) - far)
 
 
-def test_every_loss_of_vectors_has_a_case() -> None:
-    found = {getattr(losses, name) for name in losses.__all__}
-    found = {loss for loss in found if isinstance(loss, type) and issubclass(loss, Vectors)}
-    assert found | {GaussianNLLLoss} == {cls for cls, _ in CASES}
+def test_every_loss_of_several_gradients_has_a_case() -> None:
+    x = np.ones((2, 3))
+
+    def has_several_gradients(cls: type[BuiltinLoss]) -> bool:
+        for third in x, x[:, 0].copy():
+            try:
+                return isinstance(cls().grad(x, x, third), tuple)
+            except (TypeError, ValueError):
+                continue
+        return False
+
+    found = {cls for cls in subclasses(losses, BuiltinLoss) if has_several_gradients(cls)}
+    assert found == {cls for cls, _ in CASES}
 
 
 @each
@@ -220,30 +229,42 @@ def test_rows_that_no_memory_bounds_are_refused() -> None:
         TripletMarginLoss()(x, x, x)
 
 
-class Fresh(Sequence[Any]):
-    """Inputs that nobody holds but who asks for them."""
+class Class:
+    """An index that empties a dictionary when it is read."""
 
-    def __len__(self) -> int:
-        return 3
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self.arguments = arguments
 
-    def __getitem__(self, index: Any) -> Any:
-        if index >= 3:
-            raise IndexError
-        # Large enough that the memory goes back to the system as soon as it is freed.
-        return "x", np.full((2000, 1000), (0.0, 4.0, 2.0)[index], np.float32)
+    def __index__(self) -> int:
+        self.arguments.clear()
+        self.arguments["reduction"] = "sum"
+        return -100
 
 
-@pytest.mark.parametrize("given", [False, True])
-def test_inputs_are_held_until_the_call_ends(given: bool) -> None:
-    out = tuple(np.empty((2000, 1000), np.float32) for _ in range(3)) if given else None
-    arguments = (1.0, 1.0, 0.0, 0.0, 0.0)
-    value, found = _core.vector_loss(
-        "triplet_margin", arguments, "sum", Fresh(), None, out, 1, True
-    )
-    assert value == 2000 * (1 + 4 * 1000 - 2 * 1000)
-    assert found is not None
-    for gradient, expected in zip(found, (0, 1, -1), strict=True):
-        assert (gradient == expected).all()
+def test_weights_are_held_until_the_call_ends() -> None:
+    # Large enough that the memory is unmapped as soon as it is freed.
+    classes = 2**21
+    arguments: dict[str, Any] = {"weight": np.full(classes, 0.5)}
+    arguments["ignore_index"] = Class(arguments)
+    x = np.zeros((1, classes))
+    x[0, 1] = -3.0
+    value, _ = _core.compute_loss("nll", arguments, (x, np.array([1])), None, 1.0, False)
+    assert value == 1.5
+    assert set(arguments) == {"reduction"}
+
+
+def test_arguments_are_found_by_name() -> None:
+    x = np.zeros(3)
+    call = (x, x), None, 1.0, False
+    assert _core.compute_loss("mse", {"reduction": "sum", "more": 1}, *call) == (0.0, None)
+    with pytest.raises(ValueError, match="unknown loss"):
+        _core.compute_loss("square", {"reduction": "sum"}, *call)
+    with pytest.raises(ValueError, match="huber lacks the argument delta"):
+        _core.compute_loss("huber", {"reduction": "sum"}, *call)
+    with pytest.raises(ValueError, match="delta must be finite and > 0, got -1"):
+        _core.compute_loss("huber", {"reduction": "sum", "delta": -1}, *call)
+    with pytest.raises(TypeError, match="expected input, target, got 1 arguments"):
+        _core.compute_loss("mse", {"reduction": "sum"}, (x,), None, 1.0, False)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def test_a_state_of_adam_leaves_adamw_decoupled(ours: bool) -> None:
 
 @pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_where_there_are_moments_every_number_is_required(cls: Any) -> None:
-    opt = trained(cls, **({"momentum": 0.9} if cls is fo.SGD else {}))[1]
+    arguments: dict[str, Any] = {"momentum": 0.9} if cls is fo.SGD else {}
+    opt = trained(cls, **arguments)[1]
     state = opt.state_dict()
     required = {
         key for key, value in state["state"][0].items() if not isinstance(value, np.ndarray)

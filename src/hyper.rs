@@ -1,8 +1,8 @@
-//! Named, range-checked hyperparameters.
+//! Named, range-checked arguments of optimizers and losses.
 
 use crate::error::{Error, Result};
 
-/// A hyperparameter as a caller gives it.
+/// An argument as a caller gives it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// A number.
@@ -34,6 +34,8 @@ pub enum Range {
     Decay,
     /// In `[0, 1]`.
     Unit,
+    /// In `[-1, 1]`.
+    Cosine,
     /// In `(0, 1)`.
     Inside,
     /// Finite and > 1.
@@ -52,6 +54,7 @@ impl Range {
             Self::NonPositive => x <= 0.0 && x.is_finite(),
             Self::Decay => (0.0..1.0).contains(&x),
             Self::Unit => (0.0..=1.0).contains(&x),
+            Self::Cosine => (-1.0..=1.0).contains(&x),
             Self::Inside => x > 0.0 && x < 1.0,
             Self::Above1 => x > 1.0 && x.is_finite(),
             Self::Finite => x.is_finite(),
@@ -66,6 +69,7 @@ impl Range {
             Self::NonPositive => "finite and <= 0",
             Self::Decay => "in [0, 1)",
             Self::Unit => "in [0, 1]",
+            Self::Cosine => "in [-1, 1]",
             Self::Inside => "in (0, 1)",
             Self::Above1 => "finite and > 1",
             Self::Finite => "finite",
@@ -82,7 +86,7 @@ impl Range {
     }
 }
 
-/// The type of a hyperparameter, with the values it may take.
+/// The type of an argument, with the values it may take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// A number.
@@ -91,6 +95,8 @@ pub enum Kind {
     Optional(Range),
     /// A whole number up to this.
     Count(u64),
+    /// One of these whole numbers.
+    Choice(&'static [u64]),
     /// One number per range.
     Numbers(&'static [Range]),
     /// Two numbers, the first of which may be missing.
@@ -108,12 +114,12 @@ pub const NON_NEGATIVE: Kind = Kind::Number(Range::NonNegative);
 /// Two decay rates.
 pub const BETAS: Kind = Kind::Numbers(&[Range::Decay, Range::Decay]);
 
-/// One hyperparameter of an optimizer.
+/// One argument of an optimizer or of a loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spec {
-    /// Its name in a parameter group.
+    /// Its name: the key of a parameter group, or the attribute of a loss.
     pub name: &'static str,
-    /// What it may be.
+    /// The values it may take.
     pub kind: Kind,
 }
 
@@ -128,10 +134,10 @@ impl Spec {
         )))
     }
 
-    /// The value, if it may be this hyperparameter.
+    /// Checks a value.
     ///
     /// # Errors
-    /// The wrong type, or out of range.
+    /// The value has another type or is out of range.
     pub fn check(&self, value: &Value) -> Result<()> {
         let name = self.name;
         match (self.kind, value) {
@@ -147,6 +153,14 @@ impl Spec {
                 Err(Error::Value(format!(
                     "{name} must be a whole number from 0 to {most}, got {x}"
                 )))
+            }
+            (Kind::Choice(numbers), &Value::Number(x)) => {
+                if numbers.iter().any(|&number| x == number as f64) {
+                    return Ok(());
+                }
+                let numbers: Vec<_> = numbers.iter().map(u64::to_string).collect();
+                let numbers = numbers.join(" or ");
+                Err(Error::Value(format!("{name} must be {numbers}, got {x}")))
             }
             (Kind::Numbers(ranges), Value::Numbers(numbers)) if ranges.len() == numbers.len() => {
                 let mut pairs = ranges.iter().zip(numbers).enumerate();
@@ -169,7 +183,7 @@ impl Spec {
     }
 }
 
-/// A field of a hyperparameter struct, taken from a value that [`Spec::check`] has passed.
+/// A field of a struct of arguments, taken from a value that [`Spec::check`] has passed.
 pub trait Field: Sized {
     /// The field, or `None` for a value of another type.
     fn take(value: &Value) -> Option<Self>;
@@ -205,20 +219,36 @@ impl<const N: usize> Field for [f64; N] {
     }
 }
 
-/// The hyperparameters of one optimizer.
+/// Checks that there is one value per spec, and each value.
+///
+/// # Errors
+/// The number of values is wrong, or a value has the wrong type or is out of range.
+pub(crate) fn check(specs: &[Spec], values: &[Value]) -> Result<()> {
+    if specs.len() != values.len() {
+        let (expected, found) = (specs.len(), values.len());
+        return Err(Error::Value(format!(
+            "expected {expected} arguments, got {found}"
+        )));
+    }
+    let mut pairs = specs.iter().zip(values);
+    pairs.try_for_each(|(spec, value)| spec.check(value))
+}
+
+/// The arguments of one optimizer or loss.
 pub trait Hyper: Sized {
     /// Their names and ranges, in the order of the struct.
     const SPECS: &'static [Spec];
 
-    /// Builds them from one value per spec, in order.
+    /// Builds the struct from one value per spec, in order.
     ///
     /// # Errors
-    /// A value has the wrong type or is out of range, or two do not go together.
+    /// A value has the wrong type or is out of range, or two values contradict each other.
     fn from_values(values: &[Value]) -> Result<Self>;
 }
 
-/// Declares a struct of hyperparameters and implements [`Hyper`] for it:
-/// `struct Name { field: type, Kind; ... } check |it| expression`.
+/// Declares a struct of arguments and implements [`Hyper`] for it:
+/// `struct Name { field: type, Kind; ... } check |it| expression`, or `struct Name;` without
+/// arguments.
 macro_rules! hyper {
     ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty, $kind:expr;)* }
      $(check |$it:ident| $check:expr)?) => {
@@ -226,22 +256,34 @@ macro_rules! hyper {
         #[derive(Clone, Debug, PartialEq)]
         pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
 
-        impl $crate::optim::hyper::Hyper for $name {
-            const SPECS: &'static [$crate::optim::hyper::Spec] = &[
-                $($crate::optim::hyper::Spec { name: stringify!($field), kind: $kind },)*
+        impl $crate::hyper::Hyper for $name {
+            const SPECS: &'static [$crate::hyper::Spec] = &[
+                $($crate::hyper::Spec { name: stringify!($field), kind: $kind },)*
             ];
 
-            fn from_values(values: &[$crate::optim::hyper::Value]) -> $crate::error::Result<Self> {
-                for (spec, value) in Self::SPECS.iter().zip(values) {
-                    spec.check(value)?;
-                }
+            fn from_values(values: &[$crate::hyper::Value]) -> $crate::error::Result<Self> {
+                $crate::hyper::check(Self::SPECS, values)?;
                 let mut values = values.iter();
                 let mut next = || values.next().expect("one value per spec");
                 let it = Self {
-                    $($field: $crate::optim::hyper::Field::take(next()).expect("checked above"),)*
+                    $($field: $crate::hyper::Field::take(next()).expect("checked above"),)*
                 };
                 $({ let $it = &it; $check?; })?
                 Ok(it)
+            }
+        }
+    };
+    ($(#[$doc:meta])* pub struct $name:ident;) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        pub struct $name;
+
+        impl $crate::hyper::Hyper for $name {
+            const SPECS: &'static [$crate::hyper::Spec] = &[];
+
+            fn from_values(values: &[$crate::hyper::Value]) -> $crate::error::Result<Self> {
+                $crate::hyper::check(Self::SPECS, values)?;
+                Ok(Self)
             }
         }
     };
@@ -255,12 +297,13 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_refused_by_name() {
         let spec = |kind| Spec { name: "it", kind };
-        let cases: [(Range, &[f64], &[f64]); 9] = [
+        let cases: [(Range, &[f64], &[f64]); 10] = [
             (Range::NonNegative, &[0.0, 1e300], &[-1e-300]),
             (Range::Positive, &[1e-300], &[0.0]),
             (Range::NonPositive, &[0.0, -1.0], &[1e-300]),
             (Range::Decay, &[0.0, 0.999], &[1.0, -1e-9]),
             (Range::Unit, &[0.0, 1.0], &[1.1]),
+            (Range::Cosine, &[-1.0, 1.0], &[-1.1, 1.1]),
             (Range::Inside, &[0.5], &[0.0, 1.0]),
             (Range::Above1, &[1.2], &[1.0]),
             (Range::Finite, &[-3.0], &[f64::NEG_INFINITY]),
@@ -294,6 +337,8 @@ mod tests {
             betas.check(&Value::Number(0.9)),
             Err(Error::Type(_))
         ));
+        let found = check(&[betas], &[]);
+        assert!(matches!(found, Err(Error::Value(m)) if m == "expected 1 arguments, got 0"));
         let steps = Spec {
             name: "ns_steps",
             kind: Kind::Count(99),
@@ -301,6 +346,15 @@ mod tests {
         assert_eq!(steps.check(&Value::Number(99.0)), Ok(()));
         for x in [-1.0, 100.0, 0.5, f64::NAN] {
             assert!(steps.check(&Value::Number(x)).is_err());
+        }
+        let p = Spec {
+            name: "p",
+            kind: Kind::Choice(&[1, 2]),
+        };
+        assert_eq!(p.check(&Value::Number(2.0)), Ok(()));
+        for x in [0.0, 1.5, 3.0, f64::NAN] {
+            let expected = format!("p must be 1 or 2, got {x}");
+            assert_eq!(p.check(&Value::Number(x)), Err(Error::Value(expected)));
         }
     }
 }
