@@ -8,17 +8,18 @@
 //! | sweep | one pass over the parameters with everything fused in |
 //! | segment | one named array inside a flat buffer |
 //!
-//! - [`step`] does a whole step: the options and their checks, the norm of the gradients, clipping,
-//!   the update, and the counts of the state. Its parameters are
-//!   [`Segment`](sweep::segment::Segment)s, which are made of
-//!   [`StorageView`](storage::view::StorageView)s: arrays, perhaps in fewer bits ([`storage`]).
-//! - [`optim`] lists the optimizers: a [`Method`](optim::Method) is one with its hyperparameters, and
-//!   [`StateSpec`](optim::StateSpec) describes an array of its state.
-//! - [`loss`] has the losses; [`pointwise`] and [`vectorwise`] make one of a formula.
-//! - [`sam`], [`average`] and [`random`] serve what is built around an optimizer, [`mining`] what
-//!   feeds a loss; [`stream`] is the ceiling.
-//! - [`isa`] compiles every kernel once per tier, [`threads`] spreads chunks over a pool. Kernels
-//!   compute in [`float`] and [`math`], with [`hyper`]parameters that are checked by name.
+//! | Module | Contents |
+//! |---|---|
+//! | [`step`] | a whole step: options, the norm of the gradients, clipping, update, counts |
+//! | [`optim`] | the list of optimizers, and one file per rule |
+//! | [`sweep`] | the segments of a step and the drivers that apply a rule to them |
+//! | [`loss`] | the list of losses, one file per loss, and their drivers |
+//! | [`ops`] | clipping, penalties, averages, SAM, normal numbers |
+//! | [`storage`] | views of arrays, and the 16- and 8-bit encodings |
+//! | [`hyper`] | arguments that are checked by name |
+//! | [`exec`] | instruction sets and the thread pool |
+//! | [`numeric`] | the float types, exp and ln, scale factors |
+//! | [`error`] | the errors returned to callers |
 //!
 //! Results are the same bits for any number of threads and any tier.
 //!
@@ -73,8 +74,10 @@
 //!
 //! All of it can be used without `unsafe`: memory is borrowed as slices, and what goes together is
 //! checked when it is put together. Two functions are for callers that have no slices to borrow,
-//! because the memory is another language's: [`StorageView::from_raw`](view::StorageView::from_raw) (and
-//! [`read_from_raw`](view::StorageView::read_from_raw)) and [`Segment::follows`](segment::Segment::follows).
+//! because the memory is another language's:
+//! [`StorageView::from_raw`](storage::view::StorageView::from_raw) (and
+//! [`read_from_raw`](storage::view::StorageView::read_from_raw)) and
+//! [`Segment::follows`](sweep::segment::Segment::follows).
 
 pub mod error;
 pub mod exec;

@@ -2,7 +2,7 @@
 //!
 //! [`registry`] has the list of losses. A loss declares its arguments, implements [`Loss`], and
 //! computes by a driver: a formula of one element by [`driver::pointwise`], of rows of scores by
-//! [`driver::rowwise`], of vectors by [`driver::vectorwise`]. The drivers know only these
+//! `driver::rowwise`, of vectors by [`driver::vectorwise`]. The drivers know only these
 //! traits, not the losses.
 
 pub mod absolute;
