@@ -43,7 +43,7 @@ fn read_into(
         let count: usize = file
             .call_method1("readinto", (data.get_item(slice)?,))?
             .extract()?;
-        if count == 0 {
+        if count == 0 || count > end - done {
             return Err(PyOSError::new_err("it was cut off while it was read"));
         }
         let slice = PySlice::new(py, done as isize, (done + count) as isize, 1);

@@ -9,6 +9,7 @@ use pyo3::types::PyList;
 use super::engine::Engine;
 use super::state::Saved;
 use crate::memory::inflight::{self, Guard, POLL, Ranges};
+use crate::memory::items::Items;
 
 /// Memory that nobody writes between `enter` and `close`: a step in it raises RuntimeError.
 #[pyclass(module = "fastoptim._core", frozen)]
@@ -29,14 +30,14 @@ impl Hold {
     fn enter<'py>(
         &self,
         py: Python<'py>,
-        optimizers: Vec<(Bound<'py, Engine>, Bound<'py, PyList>)>,
-        ranges: Vec<(usize, usize)>,
+        optimizers: Items<(Bound<'py, Engine>, Bound<'py, PyList>)>,
+        ranges: Items<(usize, usize)>,
     ) -> PyResult<Vec<Moment<'py>>> {
         let ranges: Ranges = ranges.into_iter().map(|(start, end)| start..end).collect();
         // With the parameters held no new step gets beyond its checks: the engines become free.
         let mut guards = vec![inflight::wait_to_read(py, ranges)?];
         let mut moments = Vec::new();
-        for (engine, groups) in &optimizers {
+        for (engine, groups) in optimizers.iter() {
             let engine = engine.get();
             while engine.is_busy_elsewhere() {
                 py.check_signals()?;

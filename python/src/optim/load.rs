@@ -17,7 +17,7 @@ use crate::runtime::commit::Then;
 /// the state arrays that it has; the steps applied, and whether it is at its average.
 type Part<'py> = (
     Bound<'py, Engine>,
-    Vec<(u64, Vec<f64>, Vec<String>)>,
+    Items<(u64, Items<f64>, Items<String>)>,
     u64,
     bool,
 );
@@ -46,7 +46,7 @@ fn reserve(
 
 /// Frees what `reserve` has allocated since it added to `before`, where no step has used it.
 #[pyfunction]
-fn release(engine: &Bound<'_, Engine>, before: Vec<usize>) -> PyResult<()> {
+fn release(engine: &Bound<'_, Engine>, before: Items<usize>) -> PyResult<()> {
     let inner = &mut *engine.get().lock()?;
     for (parameter, before) in inner.parameters.iter_mut().zip(before) {
         let mut index = 0;
@@ -65,14 +65,14 @@ fn release(engine: &Bound<'_, Engine>, before: Vec<usize>) -> PyResult<()> {
 #[pyfunction]
 fn load(
     py: Python<'_>,
-    parts: Vec<Part<'_>>,
-    ranges: Vec<(usize, usize)>,
+    parts: Items<Part<'_>>,
+    ranges: Items<(usize, usize)>,
     fill: Then<'_>,
     then: Then<'_>,
 ) -> PyResult<()> {
     let mut locked = Vec::with_capacity(parts.len());
     let mut written: Vec<Range<usize>> = ranges.iter().map(|&(start, end)| start..end).collect();
-    for (engine, state, ..) in &parts {
+    for (engine, state, ..) in parts.iter() {
         let inner = engine.get().lock()?;
         if state.len() != inner.parameters.len() {
             return Err(PyValueError::new_err("parameters were added meanwhile"));
@@ -82,11 +82,11 @@ fn load(
     }
     let _guard = inflight::enter(written, Vec::new())?;
     fill.run()?;
-    for (inner, (_, state, steps, averaged)) in locked.iter_mut().zip(&parts) {
+    for (inner, (_, state, steps, averaged)) in locked.iter_mut().zip(parts.iter()) {
         let inner = &mut **inner;
-        for (parameter, (step, scalars, names)) in inner.parameters.iter_mut().zip(state) {
+        for (parameter, (step, scalars, names)) in inner.parameters.iter_mut().zip(state.iter()) {
             parameter.progress.steps = *step;
-            for (own, new) in parameter.progress.scalars.iter_mut().zip(scalars) {
+            for (own, new) in parameter.progress.scalars.iter_mut().zip(scalars.iter()) {
                 *own = *new;
             }
             for slot in &mut parameter.slots {

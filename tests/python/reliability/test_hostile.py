@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import inspect
+import io
 import itertools
 import os
 import random
@@ -120,7 +121,36 @@ METHODS: dict[str, list[Callable[[Held], Arguments]]] = {
     ],
     "Engine.zero_grad": [lambda held: ([np.ones_like(p) for p in held.params],)],
 }
+
+
+def loaded() -> Arguments:
+    """An engine with state for a load, and a file."""
+    held = Held()
+    state = [(n, numbers, list(arrays)) for n, numbers, arrays in held.states()]
+    file = io.BytesIO(bytes(24))
+    fill = [(_core.read_into, file, 0, held.params[0].view("u1"), None)]
+    return [(held.engine, state, 3, False)], [(0, 8)], fill, NOTE
+
+
+def reserved() -> Arguments:
+    held, opt = Held(), fo.AdamW([x(3), x(2, 3)])
+    return opt._engine, opt.param_groups, held.states(), 3, []
+
+
+def kept() -> Arguments:
+    held = Held()
+    return _core.Hold(), [(held.engine, [held.group])], [(0, 8)]
+
+
 FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
+    "Hold": [lambda: ()],
+    "Hold.close": [lambda: (_core.Hold(),)],
+    "Hold.enter": [kept],
+    "crc32": [lambda: (np.arange(9, dtype="u1"), 3)],
+    "load": [loaded],
+    "read_into": [lambda: (io.BytesIO(bytes(9)), 1, np.zeros(8, "u1"), None)],
+    "release": [lambda: (Held().engine, [1, 2])],
+    "reserve": [reserved],
     "Engine": [
         lambda: (fo.AdamW._kind, "int8", "stochastic", 3),
         lambda: (fo.SGD._kind, None, "nearest", 0),
