@@ -46,7 +46,6 @@ fn reserve(
 
 /// Frees what `reserve` has allocated since it added to `before`, where no step has used it.
 #[pyfunction]
-#[expect(clippy::needless_pass_by_value)]
 fn release(engine: &Bound<'_, Engine>, before: Vec<usize>) -> PyResult<()> {
     let inner = &mut *engine.get().lock()?;
     for (parameter, before) in inner.parameters.iter_mut().zip(before) {
@@ -64,7 +63,6 @@ fn release(engine: &Bound<'_, Engine>, before: Vec<usize>) -> PyResult<()> {
 /// sets what else the optimizers have, and makes the calls of `then`. Nothing is written where an
 /// optimizer or the memory is in use. No signal is handled on the way.
 #[pyfunction]
-#[expect(clippy::needless_pass_by_value)]
 fn load(
     py: Python<'_>,
     parts: Vec<Part<'_>>,
