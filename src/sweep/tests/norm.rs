@@ -14,7 +14,10 @@ use crate::sweep::segment::{Segment, StepContext};
 type Pairs<T> = Vec<(Vec<T>, Vec<T>)>;
 
 /// All shapes that there are.
-const SHAPES: [[usize; 1]; 5] = [[0], [1], [2], [5], [9_000]];
+const SHAPES: [[usize; 1]; 5] = [[0], [1], [2], [5], [LARGE]];
+
+/// More than a block of a reduction.
+const LARGE: usize = if cfg!(miri) { 600 } else { 9_000 };
 
 /// What `f` makes of two groups: one of `f32` with the even numbers, one of `f64` with the odd ones.
 fn of_groups<R>(
@@ -64,7 +67,7 @@ fn pairs<T: Float>() -> Pairs<T> {
             numbers(n),
         )
     };
-    [5, 0, 9_000].map(pair).into()
+    [5, 0, LARGE].map(pair).into()
 }
 
 #[test]
