@@ -1,48 +1,179 @@
-"""Checks of arguments that are plain numbers or flags."""
+"""Checks of arguments: each error names the argument, what is right and what was given."""
 
 from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+# The checks of attributes, by their names.
+Checks: TypeAlias = Mapping[str, Callable[[str, Any], Any]]
+
+_NOT_NUMBERS = (bool, np.bool_, str, bytes, bytearray)
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
 
 
-def number(name: str, x: Any) -> float:
-    """Return ``x`` as a float: a number of any type, but no text."""
+def shown(value: Any) -> str:
+    """Return a short text for any value, for the end of a message."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"{type(value).__name__} of shape {shape}"
     try:
-        if not isinstance(x, str | bytes):
-            return float(x)
-    except TypeError:
-        pass
-    except OverflowError:
-        raise ValueError(f"{name} is too large") from None
-    raise TypeError(f"{name} must be a number, got {x!r}")
+        return _REPR.repr(value)
+    except Exception:  # The repr of an object of a user's own may do anything.
+        return f"an object of type {type(value).__name__}"
 
 
-def integer(name: str, x: Any, *, least: int | None = None, unsigned: bool = False) -> int:
-    """Return ``x`` as an int that fits 64 bits and is at least ``least``."""
-    try:
-        n = operator.index(x)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {x!r}") from None
+def number(name: str, value: Any) -> float:
+    """Return a real number of any type, perhaps infinite or NaN, as a float."""
+    if type(value) is float:
+        return value
+    found = value
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        found = value.item()
+    if not isinstance(found, _NOT_NUMBERS) and not getattr(found, "shape", ()):
+        try:
+            return float(found)
+        except TypeError:
+            pass
+        except OverflowError:
+            raise ValueError(f"{name} must be below 1.8e308, got {shown(value)}") from None
+    raise TypeError(f"{name} must be a number, got {shown(value)}")
+
+
+def scalar(name: str, value: Any) -> float:
+    """Return what a function computed as a float: a number, a bool, or an array of one element."""
+    if isinstance(getattr(value, "shape", None), tuple):
+        if math.prod(value.shape) != 1:
+            raise TypeError(f"{name} must be a number, got {shown(value)}")
+        value = value.item()
+    return float(value) if isinstance(value, bool) else number(name, value)
+
+
+def finite(name: str, value: Any) -> float:
+    """Return a finite number as a float."""
+    return _ranged(name, value, lambda x: True, "finite")
+
+
+def non_negative(name: str, value: Any) -> float:
+    """Return a finite number >= 0 as a float."""
+    return _ranged(name, value, lambda x: x >= 0, "finite and >= 0")
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a finite number > 0 as a float."""
+    return _ranged(name, value, lambda x: x > 0, "finite and > 0")
+
+
+def between(name: str, value: Any, low: float, high: float, ends: str = "[]") -> float:
+    """Return a finite number between two others as a float; round ``ends`` exclude them."""
+    above, below = (operator.gt if end in "()" else operator.ge for end in ends)
+    interval = f"{ends[0]}{low:g}, {high:g}{ends[1]}"
+    return _ranged(name, value, lambda x: above(x, low) and below(high, x), f"in {interval}")
+
+
+def unit(name: str, value: Any) -> float:
+    """Return a number in [0, 1] as a float."""
+    return between(name, value, 0, 1)
+
+
+def _ranged(name: str, value: Any, good: Callable[[float], bool], wanted: str) -> float:
+    x = number(name, value)
+    if not (math.isfinite(x) and good(x)):
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
+    return x
+
+
+def integer(name: str, value: Any, *, least: int | None = None, unsigned: bool = False) -> int:
+    """Return an integer that fits 64 bits and is at least ``least``."""
+    n = _index(value)
+    if n is None:
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     low, high = (0, 2**64) if unsigned else (-(2**63), 2**63)
     if not low <= n < high:
-        raise ValueError(f"{name} must fit 64 bits{' without a sign' * unsigned}, got {n}")
+        raise ValueError(
+            f"{name} must fit 64 bits{' without a sign' * unsigned}, got {shown(value)}"
+        )
     if least is not None and n < least:
         raise ValueError(f"{name} must be >= {least}, got {n}")
     return n
 
 
-def flag(name: str, x: Any) -> bool:
-    """Return ``x``, a bool."""
-    if not isinstance(x, bool):
-        raise TypeError(f"{name} must be a bool, got {x!r}")
-    return x
+def whole_number(name: str, value: Any, *, least: int) -> int:
+    """Return a number of any type without a fraction, at least ``least``, as an int."""
+    found = number(name, value)
+    if not (found >= least and found.is_integer()):
+        raise ValueError(f"{name} must be a whole number >= {least}, got {shown(value)}")
+    n = _index(value)
+    return int(found) if n is None else n  # Beyond 2**53 the float may be another number.
 
 
-def non_negative(name: str, x: Any) -> float:
-    """Return ``x`` as a float, finite and at least 0."""
-    value = number(name, x)
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} must be finite and >= 0, got {value}")
+def _index(value: Any) -> int | None:
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def positive_whole_number(name: str, value: Any) -> int:
+    """Return a number of any type without a fraction, at least 1, as an int."""
+    return whole_number(name, value, least=1)
+
+
+def ascending(name: str, values: Any, *, strictly: bool) -> tuple[float, ...]:
+    """Return numbers >= 0 in ascending order as a tuple."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a sequence of numbers, got {shown(values)}")
+    numbers = tuple(non_negative(name, value) for value in values)
+    for low, high in pairwise(numbers):
+        if low > high or (strictly and low == high):
+            raise ValueError(f"{name} must be in ascending order, got {shown(list(numbers))}")
+    return numbers
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, got {shown(value)}")
     return value
+
+
+def word(name: str, value: Any, words: Sequence[str | None]) -> Any:
+    """Return one of a few words, of which one may be None."""
+    known = isinstance(value, str) or (value is None and None in words)
+    if known and value in words:
+        return value
+    *others, last = (repr(one) for one in words)
+    wanted = f"{', '.join(others)} or {last}" if others else last
+    raise (ValueError if known else TypeError)(f"{name} must be {wanted}, got {shown(value)}")
+
+
+def function(name: str, value: Any) -> Callable[..., Any]:
+    """Return what can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, got {shown(value)}")
+    found: Callable[..., Any] = value
+    return found
+
+
+class CheckedAttributes:
+    """A base of classes whose attributes are checked when they are set, by anybody, at any time.
+
+    What the package itself changes during a call goes into the dictionary of the object (see
+    `fastoptim._commit.setting`), which checks nothing.
+    """
+
+    _checks: ClassVar[Checks] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, self._checked_attribute(name, value))
+
+    def _checked_attribute(self, name: str, value: Any) -> Any:
+        check = self._checks.get(name)
+        return value if check is None else check(name, value)

@@ -14,11 +14,11 @@ Examples
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fastoptim import optim, schedules
+from fastoptim._checks import between, integer, word
 
 __all__ = [
     "Preset",
@@ -57,7 +57,7 @@ class Preset:
     max_norm: float | None = None
 
 
-def image_classification(total_steps: int, optimizer: str = "sgd") -> Preset:
+def image_classification(total_steps: int, optimizer: Literal["sgd", "adamw"] = "sgd") -> Preset:
     """Start a convolutional network: SGD with momentum at 0.1, or AdamW at 1e-3, with a cosine.
 
     SGD with momentum generalizes best when there is time to tune; AdamW is right sooner.
@@ -92,13 +92,11 @@ def image_classification(total_steps: int, optimizer: str = "sgd") -> Preset:
     >>> preset.optimizer.__name__, preset.schedule(0), preset.max_norm
     ('SGD', 0.1, None)
     """
-    steps = _steps(total_steps)
-    if optimizer == "sgd":
+    steps = integer("total_steps", total_steps, least=1)
+    if word("optimizer", optimizer, ("sgd", "adamw")) == "sgd":
         arguments = {"momentum": 0.9, "weight_decay": 1e-4}
         return Preset(optim.SGD, arguments, schedules.cosine(0.1, steps))
-    if optimizer == "adamw":
-        return Preset(optim.AdamW, {"weight_decay": 1e-2}, schedules.cosine(1e-3, steps))
-    raise ValueError(f'optimizer must be "sgd" or "adamw", got {optimizer!r}')
+    return Preset(optim.AdamW, {"weight_decay": 1e-2}, schedules.cosine(1e-3, steps))
 
 
 def nlp(total_steps: int, lr: float = 2e-4) -> Preset:
@@ -136,9 +134,8 @@ def nlp(total_steps: int, lr: float = 2e-4) -> Preset:
     >>> preset.schedule(0), preset.schedule(100), preset.max_norm
     (0.0, 0.0002, 1.0)
     """
-    steps = _steps(total_steps, least=10)
-    if not 1e-4 <= lr <= 3e-4:
-        raise ValueError(f"lr must be in [1e-4, 3e-4], got {lr}")
+    steps = integer("total_steps", total_steps, least=10)
+    lr = between("lr", lr, 1e-4, 3e-4)
     warm = steps // 10
     schedule = schedules.warmup(schedules.cosine(lr, steps - warm), warm)
     return Preset(optim.AdamW, {}, schedule, max_norm=1.0)
@@ -177,10 +174,9 @@ def recurrent(total_steps: int, max_norm: float = 1.0) -> Preset:
     >>> fo.presets.recurrent(1000, max_norm=5.0).max_norm
     5.0
     """
-    steps = _steps(total_steps)
-    if not 1 <= max_norm <= 5:
-        raise ValueError(f"max_norm must be in [1, 5], got {max_norm}")
-    return Preset(optim.Adam, {}, schedules.cosine(1e-3, steps), max_norm=float(max_norm))
+    steps = integer("total_steps", total_steps, least=1)
+    max_norm = between("max_norm", max_norm, 1, 5)
+    return Preset(optim.Adam, {}, schedules.cosine(1e-3, steps), max_norm=max_norm)
 
 
 def gan() -> Preset:
@@ -277,8 +273,8 @@ def for_batch_size(n: int, total_steps: int) -> Preset:
     >>> [fo.presets.for_batch_size(n, 1000).optimizer.__name__ for n in (256, 4096, 16384, 65536)]
     ['AdamW', 'AdamW', 'LARS', 'LAMB']
     """
-    batch = _steps(n, name="n")
-    steps = _steps(total_steps, least=20)
+    batch = integer("n", n, least=1)
+    steps = integer("total_steps", total_steps, least=20)
     warm = steps // 20
     if batch < 8192:
         rate = schedules.linear_scaling(2.5e-4, batch)
@@ -293,13 +289,3 @@ def for_batch_size(n: int, total_steps: int) -> Preset:
     rate = schedules.linear_scaling(5e-3, batch, base_batch=32_768)
     fall = schedules.polynomial(rate, steps - warm)
     return Preset(optim.LAMB, {"weight_decay": 0.01}, schedules.warmup(fall, warm))
-
-
-def _steps(value: int, *, least: int = 1, name: str = "total_steps") -> int:
-    try:
-        steps = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if steps < least:
-        raise ValueError(f"{name} must be at least {least}, got {steps}")
-    return steps

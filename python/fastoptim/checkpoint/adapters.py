@@ -231,7 +231,7 @@ class HistoryAdapter(Adapter[History]):
 class SearchAdapter(Adapter[_Search]):
     """Where a search is; its parameters are saved under a name of their own."""
 
-    _numbers: ClassVar[tuple[str, ...]] = ("_scale", "_seed", "steps", "best")
+    _numbers: ClassVar[tuple[str, ...]] = ("scale", "seed", "steps", "best")
 
     def check_ready(self) -> None:
         if self.thing._trying:
@@ -241,7 +241,7 @@ class SearchAdapter(Adapter[_Search]):
         return self.thing._arrays
 
     def describe(self, moment: Moment | None) -> tuple[dict[str, Any], dict[str, Array]]:
-        numbers = {name.lstrip("_"): getattr(self.thing, name) for name in self._numbers}
+        numbers = {name: getattr(self.thing, name) for name in self._numbers}
         layout = [[array.dtype.name, list(array.shape)] for array in self.thing._arrays]
         return {**encode(numbers, self.name, {}), "params": layout}, {}
 
@@ -250,7 +250,7 @@ class SearchAdapter(Adapter[_Search]):
         mine = self.describe(None)[0]["params"]
         if saved.data["params"] != mine:
             raise CheckpointError(f"its params are {saved.data['params']}, expected {mine}")
-        numbers = decode({name: saved.data[name.lstrip("_")] for name in self._numbers}, str)
+        numbers = decode({name: saved.data[name] for name in self._numbers}, str)
         return Plan(calls=lambda _: [setting(self.thing, **numbers)])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastoptim import _core
-from fastoptim._checks import flag, integer, number
+from fastoptim._checks import between, flag, integer, number
 from fastoptim._commit import Call
 from fastoptim.errors import CheckpointError
 from fastoptim.grads.clip import get_total_norm
@@ -256,10 +256,7 @@ class GradScaler:
 
     def set_growth_factor(self, new_factor: float) -> None:
         """Set the growth factor, finite and > 1."""
-        factor = number("growth_factor", new_factor)
-        if not 1 < factor < math.inf:
-            raise ValueError(f"growth_factor must be finite and > 1, got {factor}")
-        self._growth_factor = factor
+        self._growth_factor = between("growth_factor", new_factor, 1, math.inf, "()")
 
     def get_backoff_factor(self) -> float:
         """Return the backoff factor."""
@@ -267,10 +264,7 @@ class GradScaler:
 
     def set_backoff_factor(self, new_factor: float) -> None:
         """Set the backoff factor, in (0, 1)."""
-        factor = number("backoff_factor", new_factor)
-        if not 0 < factor < 1:
-            raise ValueError(f"backoff_factor must be in (0, 1), got {factor}")
-        self._backoff_factor = factor
+        self._backoff_factor = between("backoff_factor", new_factor, 0, 1, "()")
 
     def get_growth_interval(self) -> int:
         """Return the growth interval."""
@@ -317,11 +311,9 @@ class GradScaler:
                 state_dict["backoff_factor"],
                 state_dict["growth_interval"],
             )
-            tracker = integer("_growth_tracker", state_dict["_growth_tracker"])
+            tracker = integer("_growth_tracker", state_dict["_growth_tracker"], least=0)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"the state of a GradScaler: {error}") from None
-        if tracker < 0:
-            raise CheckpointError(f"_growth_tracker must be >= 0, got {tracker}")
         loaded._growth_tracker, loaded._progress = tracker, self._progress
         return [(self.__dict__.update, loaded.__dict__)]
 

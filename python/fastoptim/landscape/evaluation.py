@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastoptim import _core
-from fastoptim._checks import integer
+from fastoptim._checks import integer, scalar
 from fastoptim.params.structure import Array, Arrays, in_form, matched, real_arrays
-from fastoptim.tools.objective import number
 from fastoptim.tools.progress import progress
 
 Numbers = NDArray[np.float64]
@@ -172,7 +171,7 @@ def _evaluate(
     arrays = list(real_arrays("params", params).values())
 
     def value(point: Numbers) -> float:
-        return number(
+        return scalar(
             "the value of objective", objective(moved_copy(params, arrays, directions, point))
         )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from fastoptim._checks import number
+from fastoptim._checks import non_negative
 from fastoptim.grads.clip import get_total_norm
 from fastoptim.landscape.evaluation import moved_copy
 from fastoptim.params.structure import Arrays, matched, real_arrays
@@ -58,9 +57,7 @@ def sharpness(
     >>> round(fo.landscape.sharpness(lambda w: (w @ w, 2 * w), w, rho=0.5), 6)  # 5.5**2 - 5**2
     5.25
     """
-    rho = number("rho", rho)
-    if not (math.isfinite(rho) and rho >= 0):
-        raise ValueError(f"rho must be finite and >= 0, got {rho}")
+    rho = non_negative("rho", rho)
     arrays = list(real_arrays("params", params).values())
     here = moved_copy(params, arrays, [], [])
     loss, grads = loss_and_grads("objective_with_grad", objective_with_grad(here))

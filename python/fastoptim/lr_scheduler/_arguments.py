@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import operator
+import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from fastoptim.schedules._base import finite
+from fastoptim._checks import CheckedAttributes, shown
 
 T = TypeVar("T")
 
@@ -18,6 +17,27 @@ EPOCH_DEPRECATED = (
     "scheduler. During the deprecation, if epoch is different from None, the "
     "closed form is used instead of the new chainable form, where available."
 )
+
+
+class CheckedArguments(CheckedAttributes):
+    """A scheduler whose arguments, once it is constructed, are checked together when one is set."""
+
+    # The constructor's own arguments, which are attributes: those that are part of the state, and
+    # those that are not.
+    _arguments: ClassVar[tuple[str, ...]] = ()
+    _functions: ClassVar[tuple[str, ...]] = ()
+
+    def _check(self) -> None:
+        """Refuse arguments and positions that can never work."""
+        raise NotImplementedError
+
+    def _checked_attribute(self, name: str, value: Any) -> Any:
+        value = super()._checked_attribute(name, value)
+        if name in self._arguments + self._functions and "_last_lr" in vars(self):
+            changed = copy.copy(self)
+            vars(changed)[name] = value
+            changed._check()
+        return value
 
 
 def plain(value: Any) -> Any:
@@ -39,7 +59,7 @@ def is_sequence(value: Any) -> bool:
 def listed(name: str, values: Any) -> list[Any]:
     """Read a sequence once, into a list: an iterator has nothing the second time."""
     if not is_sequence(values):
-        raise TypeError(f"{name} must be a sequence, got {values!r}")
+        raise TypeError(f"{name} must be a sequence, got {shown(values)}")
     return [plain(value) for value in values]
 
 
@@ -54,27 +74,3 @@ def for_groups(name: str, value: Any, groups: list[Any], check: Callable[[str, A
     if len(values) != len(groups):
         raise ValueError(f"{name} has {len(values)} values, the optimizer {len(groups)} groups")
     return [check(name, value) for value in values]
-
-
-def integer(name: str, value: Any, *, low: int) -> int:
-    """Check an integer of 64 bits >= ``low``."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if not low <= number < 2**63:
-        raise ValueError(f"{name} must be >= {low} and below 2**63, got {number}")
-    return number
-
-
-def not_nan(name: str, value: Any) -> float:
-    """Check a number that may be infinite."""
-    return value if isinstance(value, float) and math.isinf(value) else finite(name, value)
-
-
-def function(name: str, value: Any) -> Callable[[Any], float]:
-    """Check a function."""
-    if not callable(value):
-        raise TypeError(f"{name} must be a function, got {value!r}")
-    found: Callable[[Any], float] = value
-    return found

@@ -7,13 +7,14 @@ import operator
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from fastoptim import _core
-from fastoptim._checks import flag
+from fastoptim._checks import Checks, finite, flag, integer, non_negative
 from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
-from fastoptim.lr_scheduler._arguments import EPOCH_DEPRECATED, integer, plain
+from fastoptim.lr_scheduler._arguments import EPOCH_DEPRECATED, CheckedArguments, listed, plain
 from fastoptim.lr_scheduler._groups import (
     base_rate,
     check_optimizer,
@@ -23,10 +24,13 @@ from fastoptim.lr_scheduler._groups import (
     written_rate,
 )
 from fastoptim.lr_scheduler._states import checked_state, rates_of
-from fastoptim.schedules._base import finite, non_negative
 
 # A closed form: what a schedule of `fastoptim.schedules` is, or a function of a user's own.
 Curve: TypeAlias = Callable[[float], Any]
+
+
+def _base_rates(name: str, values: Any) -> list[float]:
+    return [non_negative(name, value) for value in listed(name, values)]
 
 
 class Place(NamedTuple):
@@ -41,7 +45,7 @@ class Place(NamedTuple):
     rates: list[float]
 
 
-class LRScheduler(ABC):
+class LRScheduler(CheckedArguments, ABC):
     """The base of all schedulers: counts the steps and writes the rates.
 
     A subclass names its own arguments in `_arguments`, keeps each under its name, and gives the
@@ -67,10 +71,8 @@ class LRScheduler(ABC):
         If ``last_epoch`` is given and a group has no ``"initial_lr"``.
     """
 
-    # The constructor's own arguments, which are attributes: those that are part of the state, and
-    # those that are not.
-    _arguments: ClassVar[tuple[str, ...]] = ()
-    _functions: ClassVar[tuple[str, ...]] = ()
+    _checks: ClassVar[Checks] = {"last_epoch": partial(integer, least=-1), "base_lrs": _base_rates}
+
     # Other attributes that are part of the state.
     _position: ClassVar[tuple[str, ...]] = ()
     # Whether construction with `last_epoch` >= 0 already acts on the rates. PyTorch's classes of
@@ -87,7 +89,7 @@ class LRScheduler(ABC):
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         check_optimizer(optimizer)
         self.optimizer = optimizer
-        self.last_epoch = integer("last_epoch", last_epoch, low=-1)
+        self.last_epoch = last_epoch
         if last_epoch >= 0:
             for i, group in enumerate(optimizer.param_groups):
                 if "initial_lr" not in group:
@@ -147,13 +149,13 @@ class LRScheduler(ABC):
             If ``epoch`` is not an integer, or a rate is a function of the step by now. Nothing is
             written then.
         ValueError
-            If an argument was changed to one that is out of range, ``epoch`` is negative, or a
+            If a list among the arguments has become invalid, ``epoch`` is negative, or a
             group was taken away. Nothing is written then.
         """
         if epoch is None:
             self._advance(act=True)
         else:
-            number = integer("epoch", epoch, low=0)
+            number = integer("epoch", epoch, least=0)
             warnings.warn(EPOCH_DEPRECATED, UserWarning, stacklevel=2)
             self._advance(act=True, epoch=number, jump=True)
 
@@ -202,7 +204,7 @@ class LRScheduler(ABC):
         loaded.__dict__.update(state)
         groups = self.optimizer.param_groups
         try:
-            loaded.last_epoch = integer("last_epoch", loaded.last_epoch, low=-1)
+            loaded.last_epoch = integer("last_epoch", loaded.last_epoch, least=-1)
             loaded.base_lrs = rates_of("base_lrs", loaded.base_lrs, groups, non_negative)
             # Chained by hand, a cosine may take a rate below 0, as in PyTorch.
             loaded._last_lr = rates_of("_last_lr", loaded._last_lr, groups, finite)

@@ -6,11 +6,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fastoptim._checks import flag
+from fastoptim._checks import flag, non_negative
 from fastoptim.lr_scheduler._arguments import for_groups
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
-from fastoptim.lr_scheduler._groups import check_number
-from fastoptim.schedules._base import non_negative
+from fastoptim.lr_scheduler._groups import refuse_function
 
 
 class Momentum(NamedTuple):
@@ -92,5 +91,5 @@ def _driven(index: int, group: dict[str, Any]) -> str:
     name = "betas" if "betas" in group else "momentum"
     if name not in group:
         raise ValueError("cycle_momentum needs an optimizer with momentum or betas")
-    check_number(name, group[name], index)
+    refuse_function(name, group[name], index)
     return name

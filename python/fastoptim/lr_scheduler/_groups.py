@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastoptim import _core
+from fastoptim._checks import non_negative, scalar
 from fastoptim._commit import Call
-from fastoptim.schedules._base import non_negative
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -18,7 +18,7 @@ def check_optimizer(optimizer: Any) -> None:
         base_rate(group, index)
 
 
-def check_number(name: str, value: Any, index: int) -> None:
+def refuse_function(name: str, value: Any, index: int) -> None:
     """Refuse a function of the step: a scheduler would overwrite it with a number."""
     if callable(value):
         raise TypeError(
@@ -29,16 +29,18 @@ def check_number(name: str, value: Any, index: int) -> None:
 
 
 def check_rates(held: Iterable[Any]) -> None:
-    """Refuse groups of which one has got a function as its rate since the last step."""
+    """Refuse groups of which one has got another rate than a number since the last step."""
     for index, rate in enumerate(held):
-        check_number("lr", rate, index)
+        refuse_function("lr", rate, index)
+        scalar(f"lr of param_groups[{index}]", rate)
 
 
 def base_rate(group: Mapping[str, Any], index: int) -> float:
     """Read the rate at which a group started."""
-    check_number("lr", group["lr"], index)
-    rate = float(group.get("initial_lr", group["lr"]))
-    return non_negative(f"base_lr of param_groups[{index}]", rate)
+    refuse_function("lr", group["lr"], index)
+    key = "initial_lr" if "initial_lr" in group else "lr"
+    name = f"{key} of param_groups[{index}]"
+    return non_negative(name, scalar(name, group[key]))
 
 
 def noting_base_rate(group: dict[str, Any], rate: float) -> Call:

@@ -8,17 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeAlias
 
 from fastoptim import _core
-from fastoptim._checks import flag
+from fastoptim._checks import CheckedAttributes, finite, flag, integer
 from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
-from fastoptim.lr_scheduler._arguments import integer, listed, plain
+from fastoptim.lr_scheduler._arguments import listed, plain
 from fastoptim.lr_scheduler._base import LRScheduler
 from fastoptim.lr_scheduler._groups import all_or_nothing
 from fastoptim.lr_scheduler._states import checked_state, rates_of
-from fastoptim.schedules._base import finite
 
 
-class Composition(ABC):
+class Composition(CheckedAttributes, ABC):
     """What sequences and chains share: parts of one optimizer, and their states."""
 
     # The entries of the state besides the parts' states and the last rates.
@@ -40,6 +39,9 @@ class Composition(ABC):
                 raise ValueError("schedulers must all have the optimizer that is given")
         self.optimizer = optimizer
         self._last_lr: list[float] = []
+
+    def _checked_attribute(self, name: str, value: Any) -> Any:
+        return self._checked(name, value) if name in self._own else value
 
     @abstractmethod
     def _begin(self, held: list[Any] | None = None) -> None:
@@ -187,6 +189,9 @@ class SequentialLR(Composition):
 
     _own = ("last_epoch", "milestones")
 
+    milestones: Any
+    last_epoch: int
+
     def __init__(
         self,
         optimizer: Any,
@@ -195,15 +200,15 @@ class SequentialLR(Composition):
         last_epoch: int = -1,
     ) -> None:
         super().__init__(optimizer, schedulers)
-        self.milestones = self._checked_milestones(milestones)
-        self.last_epoch = integer("last_epoch", last_epoch, low=-1) + 1
+        self.milestones = milestones
+        self.last_epoch = integer("last_epoch", last_epoch, least=-1) + 1
         if last_epoch == -1:
             # Every constructor has acted on the rates: only the first scheduler's counts.
             self._begin([float(group["initial_lr"]) for group in optimizer.param_groups])
         self._last_lr = [float(group["lr"]) for group in optimizer.param_groups]
 
     def _checked_milestones(self, milestones: Iterable[int]) -> list[int]:
-        found = [integer("milestones", part, low=0) for part in listed("milestones", milestones)]
+        found = [integer("milestones", part, least=0) for part in listed("milestones", milestones)]
         if found != sorted(found):
             raise ValueError(f"milestones must be in ascending order, got {found}")
         if len(found) != len(self._schedulers) - 1:
@@ -251,7 +256,7 @@ class SequentialLR(Composition):
     def _checked(self, name: str, value: Any) -> Any:
         if name == "milestones":
             return self._checked_milestones(value)
-        return integer(name, value, low=0)
+        return integer(name, value, least=0)
 
 
 class ChainedScheduler(Composition):

@@ -6,9 +6,8 @@ import math
 from typing import Any
 
 from fastoptim import schedules
-from fastoptim.lr_scheduler._arguments import integer
+from fastoptim._checks import integer, non_negative, positive
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
-from fastoptim.schedules._base import non_negative, positive
 from fastoptim.schedules.cycles import fall
 
 
@@ -167,7 +166,7 @@ class CosineAnnealingWarmRestarts(Cosine):
         self.T_0 = T_0
         self.T_mult = T_mult
         self.eta_min = eta_min
-        first = integer("last_epoch", last_epoch, low=-1) + 1
+        first = integer("last_epoch", last_epoch, least=-1) + 1
         self.T_cur, self.T_i = map(float, self._restarts().turn(float(first)))
         super().__init__(optimizer, last_epoch)
 

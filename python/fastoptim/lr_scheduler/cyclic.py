@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from fastoptim import _core, schedules
-from fastoptim.lr_scheduler._arguments import for_groups, function, integer, one_or_listed
+from fastoptim._checks import function, integer, non_negative, shown, word
+from fastoptim.lr_scheduler._arguments import for_groups, one_or_listed
 from fastoptim.lr_scheduler._base import Curve
 from fastoptim.lr_scheduler._cycle import Cycle, Swing
 from fastoptim.lr_scheduler._groups import all_or_nothing, check_optimizer, writing_rate
-from fastoptim.schedules._base import non_negative, one_of
+from fastoptim.schedules.cycles import Mode
+
+ScaleMode: TypeAlias = Literal["cycle", "iterations"]
 
 
 class CyclicLR(Cycle):
@@ -98,10 +101,10 @@ class CyclicLR(Cycle):
         max_lr: float | Iterable[float],
         step_size_up: float = 2000,
         step_size_down: float | None = None,
-        mode: str = "triangular",
+        mode: Mode = "triangular",
         gamma: float = 1.0,
         scale_fn: Callable[[float], float] | None = None,
-        scale_mode: str = "cycle",
+        scale_mode: ScaleMode = "cycle",
         cycle_momentum: bool = True,
         base_momentum: float | Iterable[float] = 0.8,
         max_momentum: float | Iterable[float] = 0.9,
@@ -119,7 +122,7 @@ class CyclicLR(Cycle):
         self.cycle_momentum = cycle_momentum
         self.base_momentum = one_or_listed("base_momentum", base_momentum)
         self.max_momentum = one_or_listed("max_momentum", max_momentum)
-        self.last_epoch = integer("last_epoch", last_epoch, low=-1)
+        self.last_epoch = integer("last_epoch", last_epoch, least=-1)
         self._check()
         groups = optimizer.param_groups
         rates = for_groups("base_lr", one_or_listed("base_lr", base_lr), groups, non_negative)
@@ -134,12 +137,13 @@ class CyclicLR(Cycle):
         self.base_lrs = rates
 
     def _shape(self) -> Curve:
-        one_of("scale_mode", self.scale_mode, ("cycle", "iterations"))
+        word("scale_mode", self.scale_mode, get_args(ScaleMode))
         up, down = self.step_size_up, self.step_size_down
         if self.scale_fn is None:
             return schedules.cyclic(0.0, 1.0, up, down, self.mode, self.gamma)
         # As in PyTorch, any word is fine for the mode where a function takes its place.
-        one_of("mode", self.mode, (str(self.mode),))
+        if not isinstance(self.mode, str):
+            raise TypeError(f"mode must be a string, got {shown(self.mode)}")
         height = schedules.cyclic(0.0, 1.0, up, down, gamma=self.gamma)
         return Scaled(height, function("scale_fn", self.scale_fn), self.scale_mode == "cycle")
 

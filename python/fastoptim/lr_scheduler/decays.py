@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastoptim import schedules
+from fastoptim._checks import between, non_negative
 from fastoptim.lr_scheduler._arguments import listed
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
-from fastoptim.schedules._base import non_negative
 
 
 class Decay(LRScheduler):
@@ -262,9 +262,7 @@ class Held:
     """A factor until a number of steps is done."""
 
     def __init__(self, factor: float, total_iters: int) -> None:
-        self.factors = non_negative("factor", factor), 1.0
-        if not 0 < factor <= 1:
-            raise ValueError(f"factor must be in (0, 1], got {factor}")
+        self.factors = between("factor", factor, 0, 1, "(]"), 1.0
         self.end = non_negative("total_iters", total_iters)
 
     def __call__(self, t: float) -> float:

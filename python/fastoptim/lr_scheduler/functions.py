@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from fastoptim import schedules
-from fastoptim.lr_scheduler._arguments import for_groups, function, one_or_listed
+from fastoptim._checks import function
+from fastoptim.lr_scheduler._arguments import for_groups, one_or_listed
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
 
 Factor: TypeAlias = Callable[[int], float]

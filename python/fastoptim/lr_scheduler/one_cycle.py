@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastoptim import schedules
-from fastoptim.lr_scheduler._arguments import for_groups, integer, one_or_listed
+from fastoptim._checks import integer, non_negative
+from fastoptim.lr_scheduler._arguments import for_groups, one_or_listed
 from fastoptim.lr_scheduler._base import Curve
 from fastoptim.lr_scheduler._cycle import Cycle, Swing
 from fastoptim.lr_scheduler._groups import all_or_nothing, check_optimizer
-from fastoptim.schedules._base import non_negative
-from fastoptim.schedules.cycles import Points, phase_at, reached
+from fastoptim.schedules.cycles import Points, Strategy, phase_at, reached
 
 
 class OneCycleLR(Cycle):
@@ -100,7 +100,7 @@ class OneCycleLR(Cycle):
         epochs: int | None = None,
         steps_per_epoch: int | None = None,
         pct_start: float = 0.3,
-        anneal_strategy: str = "cos",
+        anneal_strategy: Strategy = "cos",
         cycle_momentum: bool = True,
         base_momentum: float | Iterable[float] = 0.85,
         max_momentum: float | Iterable[float] = 0.95,
@@ -112,7 +112,8 @@ class OneCycleLR(Cycle):
         if total_steps is None:
             if epochs is None or steps_per_epoch is None:
                 raise ValueError("total_steps, or epochs and steps_per_epoch, must be given")
-            total_steps = epochs * steps_per_epoch
+            epochs = integer("epochs", epochs, least=1)
+            total_steps = epochs * integer("steps_per_epoch", steps_per_epoch, least=1)
         check_optimizer(optimizer)
         self.optimizer = optimizer
         self.max_lr = one_or_listed("max_lr", max_lr)
@@ -125,7 +126,7 @@ class OneCycleLR(Cycle):
         self.div_factor = div_factor
         self.final_div_factor = final_div_factor
         self.three_phase = three_phase
-        self.last_epoch = integer("last_epoch", last_epoch, low=-1)
+        self.last_epoch = integer("last_epoch", last_epoch, least=-1)
         self._check()
         groups, begin = optimizer.param_groups, super().__init__
 
@@ -180,7 +181,7 @@ class OneCycleLR(Cycle):
 class Phases:
     """Where on its way an annealing is."""
 
-    def __init__(self, heights: Points, strategy: str) -> None:
+    def __init__(self, heights: Points, strategy: Strategy) -> None:
         self.heights = heights
         self.steps = [step for step, _ in heights]
         self.strategy = strategy

@@ -6,17 +6,27 @@ import copy
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from fastoptim import _core
-from fastoptim._checks import flag
+from fastoptim._checks import (
+    Checks,
+    between,
+    finite,
+    flag,
+    integer,
+    non_negative,
+    number,
+    scalar,
+    word,
+)
 from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
 from fastoptim.lr_scheduler._arguments import (
     EPOCH_DEPRECATED,
+    CheckedArguments,
     for_groups,
-    integer,
-    not_nan,
     one_or_listed,
     plain,
 )
@@ -27,11 +37,19 @@ from fastoptim.lr_scheduler._groups import (
     written_rate,
 )
 from fastoptim.lr_scheduler._states import checked_state, rates_of
-from fastoptim.schedules._base import finite, non_negative, one_of
-from fastoptim.tools.objective import number
+
+Mode: TypeAlias = Literal["min", "max"]
+ThresholdMode: TypeAlias = Literal["rel", "abs"]
 
 
-class ReduceLROnPlateau:
+def _not_nan(name: str, value: Any) -> float:
+    x = number(name, value)
+    if math.isnan(x):
+        raise ValueError(f"{name} must not be NaN")
+    return x
+
+
+class ReduceLROnPlateau(CheckedArguments):
     r"""Multiply the rates by ``factor`` when a metric has stopped getting better.
 
     NaN is never better. A relative threshold is a part of the size of the best value, so that it
@@ -78,7 +96,7 @@ class ReduceLROnPlateau:
     [0.1]
     """
 
-    _ARGUMENTS = (
+    _arguments = (
         "mode",
         "factor",
         "patience",
@@ -89,15 +107,19 @@ class ReduceLROnPlateau:
         "eps",
     )
     _COUNTS = ("last_epoch", "num_bad_epochs", "cooldown_counter")
+    _checks: ClassVar[Checks] = {
+        **dict.fromkeys(_COUNTS, partial(integer, least=0)),
+        "best": _not_nan,
+    }
 
     def __init__(
         self,
         optimizer: Any,
-        mode: str = "min",
+        mode: Mode = "min",
         factor: float = 0.1,
         patience: int = 10,
         threshold: float = 1e-4,
-        threshold_mode: str = "rel",
+        threshold_mode: ThresholdMode = "rel",
         cooldown: int = 0,
         min_lr: float | Iterable[float] = 0,
         eps: float = 1e-8,
@@ -118,14 +140,13 @@ class ReduceLROnPlateau:
         self._last_lr = [float(group["lr"]) for group in optimizer.param_groups]
 
     def _check(self) -> None:
-        one_of("mode", self.mode, ("min", "max"))
-        one_of("threshold_mode", self.threshold_mode, ("rel", "abs"))
+        word("mode", self.mode, get_args(Mode))
+        word("threshold_mode", self.threshold_mode, get_args(ThresholdMode))
         for name in ("patience", "cooldown"):
-            integer(name, getattr(self, name), low=0)
+            integer(name, getattr(self, name), least=0)
         for name in ("threshold", "eps"):
             non_negative(name, getattr(self, name))
-        if not non_negative("factor", self.factor) < 1:
-            raise ValueError(f"factor must be in [0, 1), got {self.factor}")
+        between("factor", self.factor, 0, 1, "[)")
         self._lows()
 
     def _lows(self) -> list[float]:
@@ -165,17 +186,17 @@ class ReduceLROnPlateau:
             If ``metrics`` is not a single number, ``epoch`` is not an integer, or a rate is a
             function of the step by now. Nothing has changed then.
         ValueError
-            If an argument was changed to one that is out of range, ``epoch`` is negative, or there
+            If a list among the arguments has become invalid, ``epoch`` is negative, or there
             are more groups than there are ``min_lr``. Nothing has changed then.
         """
-        value = number("metrics", metrics)
+        value = scalar("metrics", metrics)
         self._check()
         groups, lows = self.optimizer.param_groups, self._lows()
         check_rates([group["lr"] for group in groups])
         if epoch is None:
             epoch = self.last_epoch + 1
         else:
-            epoch = integer("epoch", epoch, low=0)
+            epoch = integer("epoch", epoch, least=0)
             warnings.warn(EPOCH_DEPRECATED, UserWarning, stacklevel=2)
         best, bad, cooldown = self.best, self.num_bad_epochs + 1, self.cooldown_counter
         if self.is_better(value):
@@ -201,7 +222,7 @@ class ReduceLROnPlateau:
 
     def state_dict(self) -> dict[str, Any]:
         """Give the counts, the best value and the arguments."""
-        names = ("_last_lr", *self._COUNTS, "best", *self._ARGUMENTS)
+        names = ("_last_lr", *self._COUNTS, "best", *self._arguments)
         return {name: plain(getattr(self, name)) for name in names}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], set_lr: bool = False) -> None:
@@ -233,11 +254,11 @@ class ReduceLROnPlateau:
         loaded.__dict__.update(state)
         try:
             for name in self._COUNTS:
-                integer(name, state[name], low=0)
+                integer(name, state[name], least=0)
             groups = self.optimizer.param_groups
             loaded._last_lr = rates_of("_last_lr", state["_last_lr"], groups, finite)
             # Infinite before the first metric, which may be NaN but never the best.
-            loaded.best = not_nan("best", state["best"])
+            loaded.best = _not_nan("best", state["best"])
             loaded._check()
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"the state of a ReduceLROnPlateau: {error}") from error

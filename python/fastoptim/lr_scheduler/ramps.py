@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastoptim import schedules
+from fastoptim._checks import positive
 from fastoptim.lr_scheduler._base import Curve, LRScheduler
-from fastoptim.schedules._base import positive
+from fastoptim.schedules.combinations import Decay
 
 
 class LinearLR(LRScheduler):
@@ -191,7 +192,7 @@ class WarmupStableDecayLR(LRScheduler):
         stable_steps: int,
         decay_steps: int,
         end_factor: float = 0.0,
-        decay: str = "linear",
+        decay: Decay = "linear",
         last_epoch: int = -1,
     ) -> None:
         self.warmup_steps = warmup_steps

@@ -235,7 +235,7 @@ class Optimizer:
         >>> w.round(3).tolist(), average.shadow.flat.round(3).tolist(), g.tolist()
         ([0.7, 0.6], [0.85, 0.8], [0.0, 0.0])
         """
-        average, then = (None, None) if ema is None else _checked(ema).begin()
+        average, then = (None, None) if ema is None else _checked(ema)._begin()
         done = self._engine.step(
             self.param_groups,
             self._given(grads),

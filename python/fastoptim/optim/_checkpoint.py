@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fastoptim._checks import finite, integer, number, whole_number
 from fastoptim.errors import CheckpointError
 from fastoptim.optim._torch import as_array
 from fastoptim.params.structure import Array
 
 
 def count(name: str, value: Any) -> int:
+    """Return a number of steps, which PyTorch may have in a tensor of floats."""
     try:
-        count = operator.index(value)
-    except TypeError:
-        try:
-            number = float(value)
-            count = int(number)
-        except (TypeError, ValueError, OverflowError):
-            raise CheckpointError(f"{name} must be a whole number, got {value!r}") from None
-        if count != number:
-            raise CheckpointError(f"{name} must be a whole number, got {value!r}") from None
-    if not 0 <= count < 2**64:
-        raise CheckpointError(f"{name} must be >= 0 and fit 64 bits, got {value!r}")
-    return count
+        return integer(name, whole_number(name, value, least=0), unsigned=True)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(str(error)) from None
 
 
 def entry_of(name: str, entry: Any, group: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
@@ -144,9 +136,6 @@ def _unsliced(array: Array, shape: tuple[int, ...]) -> Array:
 
 def _number(name: str, value: Any, any_values: bool) -> float:
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise CheckpointError(f"{name} must be a number, got {value!r}") from None
-    if not np.isfinite(number) and not any_values:
-        raise CheckpointError(f"{name} must be finite, got {number}")
-    return number
+        return number(name, value) if any_values else finite(name, value)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(str(error)) from None

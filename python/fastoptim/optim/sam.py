@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastoptim import _core
-from fastoptim._checks import flag, number
+from fastoptim._checks import CheckedAttributes, Checks, flag, non_negative
 from fastoptim._commit import setting
 from fastoptim.optim._base import Array, Grads, Optimizer, StepInfo
 
 
-class SAM:
+class SAM(CheckedAttributes):
     r"""Sharpness-aware minimization: seeks flat minima, at two gradients per step.
 
     .. math::
@@ -52,15 +51,14 @@ class SAM:
     array([2.34, 3.12])
     """
 
+    _checks: ClassVar[Checks] = {"rho": non_negative, "adaptive": flag}
+
     def __init__(self, base: Optimizer, rho: float = 0.05, adaptive: bool = False) -> None:
         if not isinstance(base, Optimizer):
             raise TypeError(f"base must be an optimizer, got {type(base).__name__}")
-        rho = number("rho", rho)
-        if not (math.isfinite(rho) and rho >= 0):
-            raise ValueError(f"rho must be finite and >= 0, got {rho}")
         self.base = base
         self.rho = rho
-        self.adaptive = flag("adaptive", adaptive)
+        self.adaptive = adaptive
         self._saved: list[Array] = []
         self._perturbed = False
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 from fastoptim import _core
-from fastoptim._checks import integer, non_negative
+from fastoptim._checks import CheckedAttributes, Checks, integer, non_negative
 from fastoptim.params.flat_buffer import FlatBuffer
 from fastoptim.params.structure import Array, Arrays, named_arrays
 
 
-class _Search:
+class _Search(CheckedAttributes):
     """What both searches share; it cannot be used by itself."""
 
     _local: bool
+
+    _checks: ClassVar[Checks] = {
+        "scale": non_negative,
+        "seed": partial(integer, unsigned=True),
+    }
 
     def __init__(self, params: Arrays, scale: float = 1e-3, seed: int = 0) -> None:
         self.params = params
@@ -34,26 +40,6 @@ class _Search:
         # With a scale of 0 it checks the arrays and changes nothing.
         _core.add_normal(self._arrays, 0.0, self.seed, 0)
         self._saved = [array.copy() for array in self._arrays]
-
-    @property
-    def scale(self) -> float:
-        """The standard deviation of the draws; it may be changed between steps."""
-        return self._scale
-
-    @scale.setter
-    def scale(self, scale: float) -> None:
-        self._scale = non_negative("scale", scale)
-
-    @property
-    def seed(self) -> int:
-        """The seed of the draws."""
-        return self._seed
-
-    @seed.setter
-    def seed(self, seed: int) -> None:
-        if isinstance(seed, bool):
-            raise TypeError(f"seed must be an integer, got {seed!r}")
-        self._seed = integer("seed", seed, unsigned=True)
 
     def step(self, objective: Callable[[Any], float]) -> float:
         """Try one draw and keep it if it is better.

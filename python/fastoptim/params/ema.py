@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastoptim import _core
-from fastoptim._checks import flag, integer, number
+from fastoptim._checks import CheckedAttributes, Checks, between, flag, integer
 from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
 from fastoptim.params.flat_buffer import FlatBuffer
@@ -16,8 +17,10 @@ from fastoptim.params.structure import Array, Params, all_arrays, averaged, in_o
 
 __all__ = ["EMA"]
 
+_decay = partial(between, low=0, high=1, ends="[)")
 
-class EMA:
+
+class EMA(CheckedAttributes):
     r"""An exponential moving average of the parameters, to evaluate with in their place.
 
     .. math::
@@ -79,9 +82,19 @@ class EMA:
     array([-3.,  2.])
     """
 
+    _checks: ClassVar[Checks] = {
+        "decay": _decay,
+        "warmup": flag,
+        "updates": partial(integer, least=0),
+    }
+
+    decay: float
+    warmup: bool
+    updates: int
+
     def __init__(self, params: Params, decay: float = 0.999, warmup: bool = False) -> None:
-        self.decay = _decay(decay)
-        self.warmup = flag("warmup", warmup)
+        self.decay = decay
+        self.warmup = warmup
         names, arrays = all_arrays(params)
         self.shadow = averaged(names, arrays)
         self.updates = 0
@@ -150,7 +163,7 @@ class EMA:
                 for array, dtype in zip(self.shadow.views, self._dtypes, strict=True)
             ]
 
-    def begin(self) -> tuple[tuple[list[Array], float], list[Call]]:
+    def _begin(self) -> tuple[tuple[list[Array], float], list[Call]]:
         """Return what a step needs to make the next update, and to count it.
 
         Returns
@@ -208,7 +221,7 @@ class EMA:
     def _loading(self, state: Mapping[str, Any]) -> list[Call]:
         """Check what a state has beside the average, and return the calls that take it over."""
         try:
-            decay, warmup = _decay(state["decay"]), flag("warmup", state["warmup"])
+            decay, warmup = _decay("decay", state["decay"]), flag("warmup", state["warmup"])
             updates = integer("updates", state["updates"], least=0)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"the state of an EMA: {error}") from None
@@ -232,8 +245,8 @@ class EMA:
     def _weight(self, call: str) -> float:
         """Return the share of the parameters in the next average."""
         self._refuse_swapped(call)
-        decay = _decay(self.decay)
-        if flag("warmup", self.warmup):
+        decay = self.decay
+        if self.warmup:
             decay = min(decay, (1 + self.updates) / (10 + self.updates))
         return 1.0 - decay
 
@@ -256,10 +269,3 @@ class EMA:
             f"EMA(decay={self.decay}, warmup={self.warmup}, updates={self.updates}, "
             f"shadow={self.shadow!r})"
         )
-
-
-def _decay(decay: Any) -> float:
-    checked = number("decay", decay)
-    if not 0 <= checked < 1:
-        raise ValueError(f"decay must be in [0, 1), got {checked}")
-    return checked

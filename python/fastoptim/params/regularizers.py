@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fastoptim import _core
-from fastoptim.losses._base import checked_number
+from fastoptim._checks import non_negative
 from fastoptim.params.flat_buffer import FlatBuffer
 from fastoptim.params.structure import Array, Grads, Params, all_arrays, in_order
 
@@ -133,7 +133,7 @@ class L1(Regularizer):
     lam: float
 
     def __post_init__(self) -> None:
-        lam = checked_number("lam", self.lam, least=0.0)
+        lam = non_negative("lam", self.lam)
         self._set(lam=lam, l1=lam, l2=0.0)
 
 
@@ -179,7 +179,7 @@ class L2(Regularizer):
     lam: float
 
     def __post_init__(self) -> None:
-        lam = checked_number("lam", self.lam, least=0.0)
+        lam = non_negative("lam", self.lam)
         self._set(lam=lam, l1=0.0, l2=lam)
 
 
@@ -224,7 +224,4 @@ class ElasticNet(Regularizer):
     l2: float
 
     def __post_init__(self) -> None:
-        self._set(
-            l1=checked_number("l1", self.l1, least=0.0),
-            l2=checked_number("l2", self.l2, least=0.0),
-        )
+        self._set(l1=non_negative("l1", self.l1), l2=non_negative("l2", self.l2))

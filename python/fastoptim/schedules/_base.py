@@ -1,12 +1,10 @@
-"""What every schedule is, and the checks of its arguments."""
+"""What every schedule is."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from itertools import pairwise
-from numbers import Real
+from collections.abc import Callable
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -94,67 +92,3 @@ class Schedule(ABC):
         """Replace each named argument by what its check makes of it."""
         for name, check in checks.items():
             object.__setattr__(self, name, check(name, getattr(self, name)))
-
-
-def finite(name: str, value: object) -> float:
-    """Check a finite number."""
-    if not isinstance(value, Real):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise ValueError(f"{name} must be below 1e308") from None
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be finite, got {value}")
-    return number
-
-
-def non_negative(name: str, value: object) -> float:
-    """Check a finite number >= 0."""
-    number = finite(name, value)
-    if number < 0:
-        raise ValueError(f"{name} must be >= 0, got {value}")
-    return number
-
-
-def positive(name: str, value: object) -> float:
-    """Check a finite number > 0."""
-    number = finite(name, value)
-    if number <= 0:
-        raise ValueError(f"{name} must be > 0, got {value}")
-    return number
-
-
-def count(name: str, value: object) -> int:
-    """Check a whole number >= 1."""
-    number = finite(name, value)
-    if number < 1 or not number.is_integer():
-        raise ValueError(f"{name} must be a whole number >= 1, got {value}")
-    return int(number)
-
-
-def unit(name: str, value: object) -> float:
-    """Check a number in [0, 1]."""
-    number = finite(name, value)
-    if not 0 <= number <= 1:
-        raise ValueError(f"{name} must be in [0, 1], got {value}")
-    return number
-
-
-def one_of(name: str, value: object, words: tuple[str, ...]) -> None:
-    """Check one of a few words."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, got {value!r}")
-    if value not in words:
-        raise ValueError(f"{name} must be one of {', '.join(words)}; got {value!r}")
-
-
-def ascending(name: str, values: object, *, strictly: bool) -> tuple[float, ...]:
-    """Check a sequence of numbers >= 0 in order."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}")
-    numbers = tuple(non_negative(name, value) for value in values)
-    for low, high in pairwise(numbers):
-        if low > high or (strictly and low == high):
-            raise ValueError(f"{name} must be in ascending order, got {list(numbers)}")
-    return numbers

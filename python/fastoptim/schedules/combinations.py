@@ -5,25 +5,28 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from fastoptim._checks import number
+from fastoptim._checks import (
+    ascending,
+    non_negative,
+    positive_whole_number,
+    scalar,
+    unit,
+    word,
+)
 from fastoptim.schedules._base import (
     Schedule,
     Steps,
-    ascending,
-    count,
     maximum,
     minimum,
-    non_negative,
-    one_of,
-    unit,
     where,
 )
 from fastoptim.schedules.cycles import fall
 
+Decay: TypeAlias = Literal["linear", "cosine", "sqrt"]
 # A schedule of this package, or any function of a user's own that gives a number for a step.
 Part: TypeAlias = Schedule | Callable[[int], float]
 
@@ -77,7 +80,7 @@ class wsd(Schedule):
     stable_steps: float
     decay_steps: float
     end_factor: float = 0.0
-    decay: str = "linear"
+    decay: Decay = "linear"
 
     def __post_init__(self) -> None:
         """Check the arguments."""
@@ -88,7 +91,7 @@ class wsd(Schedule):
             decay_steps=non_negative,
             end_factor=unit,
         )
-        one_of("decay", self.decay, ("linear", "cosine", "sqrt"))
+        word("decay", self.decay, get_args(Decay))
 
     def _at(self, t: Steps) -> Steps:
         begin = self.warmup_steps + self.stable_steps
@@ -260,7 +263,8 @@ def linear_scaling(base_lr: float, batch_size: int, base_batch: int = 256) -> fl
     0.4
     """
     rate = non_negative("base_lr", base_lr)
-    return rate * count("batch_size", batch_size) / count("base_batch", base_batch)
+    batch = positive_whole_number("batch_size", batch_size)
+    return rate * batch / positive_whole_number("base_batch", base_batch)
 
 
 def _require(name: str, value: object) -> None:
@@ -279,4 +283,4 @@ def _value(schedule: Part, t: Steps) -> Steps:
         values = [_value(schedule, one) for one in t.ravel().tolist()]
         return np.array(values, np.float64).reshape(t.shape)
     # As the optimizer calls it: what looks up a table needs an int.
-    return number("the value of a schedule", schedule(int(t) if t == int(t) else t))
+    return scalar("the value of a schedule", schedule(int(t) if t == int(t) else t))

@@ -5,22 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from fastoptim._checks import flag
+from fastoptim._checks import flag, non_negative, positive, positive_whole_number, unit, word
 from fastoptim.schedules._base import (
     Schedule,
     Steps,
-    count,
     maximum,
     minimum,
-    non_negative,
-    one_of,
-    positive,
     power,
-    unit,
     where,
 )
 
@@ -33,12 +28,13 @@ def fall(left: Steps) -> Steps:
     return root * root
 
 
-MODES = ("triangular", "triangular2", "exp_range")
+Mode: TypeAlias = Literal["triangular", "triangular2", "exp_range"]
+Strategy: TypeAlias = Literal["cos", "linear"]
 # The steps at which the phases of an annealing begin and end, with what is reached there.
 Points: TypeAlias = Sequence[tuple[float, float]]
 
 
-def anneal(points: Points, t: Steps, strategy: str) -> Steps:
+def anneal(points: Points, t: Steps, strategy: Strategy) -> Steps:
     """Go from point to point, along half a cosine or in a line, and hold the last."""
     if not isinstance(t, np.ndarray):
         return reached(points, *phase_at([step for step, _ in points], t, strategy))
@@ -52,7 +48,7 @@ def anneal(points: Points, t: Steps, strategy: str) -> Steps:
     return value
 
 
-def phase_at(steps: Sequence[float], t: float, strategy: str) -> tuple[int, float]:
+def phase_at(steps: Sequence[float], t: float, strategy: Strategy) -> tuple[int, float]:
     """Give the phase in which a step lies, and the weight that its beginning still has."""
     t = min(t, steps[-1])
     phase = 0
@@ -66,7 +62,7 @@ def reached(points: Points, phase: int, w: Steps) -> Steps:
     return w * points[phase][1] + (1 - w) * points[phase + 1][1]
 
 
-def _weight(start: float, stop: float, t: Steps, strategy: str) -> Steps:
+def _weight(start: float, stop: float, t: Steps, strategy: Strategy) -> Steps:
     # A phase that has no length is at its end.
     left = (stop - t) / (stop - start) if stop > start else 0 * t
     return fall(left) if strategy == "cos" else left
@@ -171,7 +167,9 @@ class cosine_restarts(Schedule):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        self._check(base_lr=non_negative, T_0=positive, T_mult=count, eta_min=non_negative)
+        self._check(
+            base_lr=non_negative, T_0=positive, T_mult=positive_whole_number, eta_min=non_negative
+        )
 
     def _at(self, t: Steps) -> Steps:
         done, length = self.turn(t)
@@ -241,7 +239,7 @@ class one_cycle(Schedule):
     max_lr: float
     total_steps: int
     pct_start: float = 0.3
-    anneal_strategy: str = "cos"
+    anneal_strategy: Strategy = "cos"
     div_factor: float = 25.0
     final_div_factor: float = 1e4
     three_phase: bool = False
@@ -250,12 +248,12 @@ class one_cycle(Schedule):
         """Check the arguments."""
         self._check(
             max_lr=non_negative,
-            total_steps=count,
+            total_steps=positive_whole_number,
             pct_start=unit,
             div_factor=positive,
             final_div_factor=positive,
         )
-        one_of("anneal_strategy", self.anneal_strategy, ("cos", "linear"))
+        word("anneal_strategy", self.anneal_strategy, get_args(Strategy))
         flag("three_phase", self.three_phase)
 
     def _at(self, t: Steps) -> Steps:
@@ -322,7 +320,7 @@ class cyclic(Schedule):
     max_lr: float
     step_size_up: float = 2000
     step_size_down: float | None = None
-    mode: str = "triangular"
+    mode: Mode = "triangular"
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
@@ -332,7 +330,7 @@ class cyclic(Schedule):
         )
         if self.step_size_down is not None:
             self._check(step_size_down=positive)
-        one_of("mode", self.mode, MODES)
+        word("mode", self.mode, get_args(Mode))
 
     def _at(self, t: Steps) -> Steps:
         up = self.step_size_up

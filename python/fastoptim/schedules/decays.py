@@ -8,17 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastoptim._checks import ascending, non_negative, positive, positive_whole_number, unit
 from fastoptim.schedules._base import (
     Schedule,
     Steps,
-    ascending,
-    count,
     maximum,
     minimum,
-    non_negative,
-    positive,
     power,
-    unit,
 )
 
 
@@ -93,7 +89,7 @@ class step(Schedule):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        self._check(base_lr=non_negative, step_size=count, gamma=non_negative)
+        self._check(base_lr=non_negative, step_size=positive_whole_number, gamma=non_negative)
 
     def _at(self, t: Steps) -> Steps:
         factor = power(self.gamma, t // self.step_size)

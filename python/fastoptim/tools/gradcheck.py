@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim import _checks
+from fastoptim._checks import non_negative, positive, scalar
 from fastoptim._commit import T, restored
 from fastoptim.params.structure import Array, Arrays, in_form, matched, real_arrays
-from fastoptim.tools.objective import number
 from fastoptim.tools.progress import progress
 
 __all__ = ["GradCheck", "check_grad", "numerical_gradient"]
@@ -32,10 +31,7 @@ class _Probe:
     """
 
     def __init__(self, fn: Callable[[Any], float], x: Arrays, eps: float) -> None:
-        eps = _checks.number("eps", eps)
-        if not (math.isfinite(eps) and eps > 0):
-            raise ValueError(f"eps must be finite and > 0, got {eps}")
-        self.fn, self.eps = fn, eps
+        self.fn, self.eps = fn, positive("eps", eps)
         self.names = list(real_arrays("x", x))
         self.own = list(real_arrays("x", x).values())
         for name, array in zip(self.names, self.own, strict=True):
@@ -74,7 +70,7 @@ class _Probe:
                 own[k] = kind(target)
                 given[k] = float(own[k])
                 points.append(float(own[k]))
-                values.append(number("the value of fn", self.fn(self.argument)))
+                values.append(scalar("the value of fn", self.fn(self.argument)))
         finally:
             own[k] = start
             given[k] = start_given
@@ -264,9 +260,7 @@ def check_grad(
     >>> bool(check), check.worst_index
     (False, (1, 1))
     """
-    tol = _checks.number("tol", tol)
-    if not (math.isfinite(tol) and tol >= 0):
-        raise ValueError(f"tol must be finite and >= 0, got {tol}")
+    tol = non_negative("tol", tol)
     probe = _Probe(fn, x, eps)
 
     def action() -> GradCheck:

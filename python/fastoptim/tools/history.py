@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim import _core
+from fastoptim._checks import scalar
 from fastoptim._commit import Call, setting
 from fastoptim.grads.clip import Gradients, get_total_norm
-from fastoptim.tools.objective import number
 
 __all__ = ["History"]
 
@@ -75,11 +75,11 @@ class History(Mapping[str, NDArray[np.float64]]):
         TypeError
             A value is not a number, or ``optimizer`` has no ``param_groups``.
         """
-        found = {} if loss is None else {"loss": number("loss", loss)}
+        found = {} if loss is None else {"loss": scalar("loss", loss)}
         found |= _rates(optimizer) if optimizer is not None else {}
         found |= _norms(grads) if grads is not None else {}
         for name, value in values.items():
-            found[name] = number(name, value)
+            found[name] = scalar(name, value)
         recorded: list[Call] = [setting(self, _count=self._count + 1)]
         for name, value in found.items():
             for lists, item in (self._values, value), (self._steps, self._count):
@@ -120,8 +120,8 @@ def _rates(optimizer: Any) -> dict[str, float]:
     if any(callable(rate) for rate in rates):
         rates = list(map(getattr(optimizer, "base", optimizer).current, rates))
     if len(rates) == 1:
-        return {"lr": number("lr", rates[0])}
-    return {f"lr/{index}": number("lr", rate) for index, rate in enumerate(rates)}
+        return {"lr": scalar("lr", rates[0])}
+    return {f"lr/{index}": scalar("lr", rate) for index, rate in enumerate(rates)}
 
 
 def _norms(grads: Gradients) -> dict[str, float]:

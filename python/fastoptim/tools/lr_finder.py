@@ -146,7 +146,7 @@ class LRFinder:
         start, end = number("start_lr", start_lr), number("end_lr", end_lr)
         if not 0 < start < end < math.inf:
             raise ValueError(f"rates must be 0 < start_lr < end_lr, got {start_lr} and {end_lr}")
-        integer("num_iter", num_iter, least=2)
+        num_iter = integer("num_iter", num_iter, least=2)
         lrs = np.geomspace(start, end, num_iter)
         first = max(1, round(_FIRST * num_iter))
         rates = progress(lrs, len(lrs), "learning rates", quiet=quiet)

@@ -228,10 +228,8 @@ def test_a_refused_change_leaves_nothing_behind() -> None:
     scheduler = lr_scheduler.CyclicLR(opt, 0.1, 0.5, step_size_up=2)
     scheduler.step()
     before = written(opt), scheduler.state_dict()
-    scheduler.max_momentum, scheduler.max_lr = 0.99, math.nan
     with pytest.raises(ValueError, match="max_lr"):
-        scheduler.step()
-    scheduler.max_momentum, scheduler.max_lr = 0.9, 0.5
+        scheduler.max_lr = math.nan
     assert (written(opt), scheduler.state_dict()) == before
     scheduler.step()
     assert opt.param_groups[0]["momentum"] == 0.8

@@ -162,11 +162,8 @@ def test_a_refused_change_leaves_nothing_behind() -> None:
     scheduler.step(1.0)
     before = scheduler.state_dict()
     for name, value in (("patience", None), ("threshold", "x"), ("min_lr", [0.1])):
-        kept = getattr(scheduler, name)
-        setattr(scheduler, name, value)
         with pytest.raises((TypeError, ValueError), match=name):
-            scheduler.step(2.0)
-        setattr(scheduler, name, kept)
+            setattr(scheduler, name, value)
         assert scheduler.state_dict() == before
 
 

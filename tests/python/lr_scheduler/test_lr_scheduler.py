@@ -159,11 +159,8 @@ def test_restarts_at_fractions_against_pytorch() -> None:
     with pytest.raises(TypeError, match="epoch"):
         our_scheduler.step("next")  # type: ignore[arg-type]
     assert our_scheduler.state_dict() == before
-    our_scheduler.T_0 = -3
-    for epoch in (9.0, None):
-        with pytest.raises(ValueError, match="T_0"):
-            our_scheduler.step(epoch)
-    our_scheduler.T_0 = 3
+    with pytest.raises(ValueError, match="T_0"):
+        our_scheduler.T_0 = -3
     assert our_scheduler.state_dict() == before
 
 
@@ -421,7 +418,7 @@ def test_what_cannot_be_scheduled_is_refused() -> None:
         lr_scheduler.StepLR(object(), 3)
     with pytest.raises(TypeError, match=r"lr of param_groups\[1\]"):
         lr_scheduler.StepLR(Groups(0.1, schedules.cosine(0.1, 10)), 3)
-    with pytest.raises(ValueError, match="base_lr"):
+    with pytest.raises(ValueError, match=r"lr of param_groups\[0\]"):
         lr_scheduler.StepLR(Groups(math.nan), 3)
     with pytest.raises(KeyError, match="initial_lr"):
         lr_scheduler.StepLR(Groups(0.1), 3, last_epoch=4)
@@ -482,14 +479,14 @@ def test_groups_may_share_a_tensor() -> None:
 def test_a_failed_step_changes_nothing() -> None:
     groups = Groups(*LRS)
     scheduler = lr_scheduler.StepLR(groups, 1)
-    scheduler.gamma = math.nan
+    vars(scheduler)["gamma"] = math.nan  # Set as an attribute it would be refused.
     before = copy.deepcopy(groups.param_groups), scheduler.last_epoch, scheduler.get_last_lr()
     with pytest.raises(ValueError, match="gamma"):
         scheduler.step()
     scheduler.gamma = 0.5
     groups.param_groups[1]["lr"] = "fast"
     before[0][1]["lr"] = "fast"
-    with pytest.raises(ValueError, match="fast"):
+    with pytest.raises(TypeError, match=r"lr of param_groups\[1\] must be a number, got 'fast'"):
         scheduler.step()
     assert before == (groups.param_groups, scheduler.last_epoch, scheduler.get_last_lr())
     del groups.param_groups[1]
