@@ -16,6 +16,7 @@ from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
 from fastoptim.lr_scheduler._arguments import EPOCH_DEPRECATED, CheckedArguments, listed, plain
 from fastoptim.lr_scheduler._groups import (
+    HasGroups,
     base_rate,
     check_optimizer,
     check_rates,
@@ -86,7 +87,7 @@ class LRScheduler(CheckedArguments, ABC):
         if names:
             cls._made_from = staticmethod(operator.attrgetter("base_lrs", *names))
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: HasGroups, last_epoch: int = -1) -> None:
         check_optimizer(optimizer)
         self.optimizer = optimizer
         self.last_epoch = last_epoch

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from fastoptim import _core
 from fastoptim._checks import non_negative, scalar
 from fastoptim._commit import Call
+
+
+class HasGroups(Protocol):
+    """An object with parameter groups: an optimizer of this package, of PyTorch, or another."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups, each with its rate under ``"lr"``."""
+        ...
 
 
 def check_optimizer(optimizer: Any) -> None:

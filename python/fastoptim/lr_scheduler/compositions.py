@@ -13,7 +13,7 @@ from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
 from fastoptim.lr_scheduler._arguments import listed, plain
 from fastoptim.lr_scheduler._base import LRScheduler
-from fastoptim.lr_scheduler._groups import all_or_nothing
+from fastoptim.lr_scheduler._groups import HasGroups, all_or_nothing
 from fastoptim.lr_scheduler._states import checked_state, rates_of
 
 
@@ -23,9 +23,9 @@ class Composition(CheckedAttributes, ABC):
     # The entries of the state besides the parts' states and the last rates.
     _own: ClassVar[tuple[str, ...]] = ()
 
-    optimizer: Any
+    optimizer: HasGroups
 
-    def __init__(self, optimizer: Any, schedulers: Iterable[Any]) -> None:
+    def __init__(self, optimizer: HasGroups, schedulers: Iterable[Part]) -> None:
         self._schedulers: list[Part] = listed("schedulers", schedulers)
         if not self._schedulers:
             raise ValueError("schedulers must not be empty")
@@ -194,8 +194,8 @@ class SequentialLR(Composition):
 
     def __init__(
         self,
-        optimizer: Any,
-        schedulers: Iterable[Any],
+        optimizer: HasGroups,
+        schedulers: Iterable[Part],
         milestones: Iterable[int],
         last_epoch: int = -1,
     ) -> None:
@@ -289,11 +289,10 @@ class ChainedScheduler(Composition):
     [0.05]
     """
 
-    def __init__(self, schedulers: Iterable[Any], optimizer: Any = None) -> None:
+    def __init__(self, schedulers: Iterable[Part], optimizer: HasGroups | None = None) -> None:
         found = listed("schedulers", schedulers)
-        if optimizer is None and found:
-            optimizer = getattr(found[0], "optimizer", None)
-        super().__init__(optimizer, found)
+        first: Any = getattr(found[0], "optimizer", None) if found else None
+        super().__init__(first if optimizer is None else optimizer, found)
         self._note()
 
     def _note(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from fastoptim import schedules
 from fastoptim._checks import integer, non_negative, positive
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
+from fastoptim.lr_scheduler._groups import HasGroups
 from fastoptim.schedules.cycles import fall
 
 
@@ -83,7 +84,7 @@ class CosineAnnealingLR(Cosine):
     _arguments = ("T_max", "eta_min")
 
     def __init__(
-        self, optimizer: Any, T_max: float, eta_min: float = 0.0, last_epoch: int = -1
+        self, optimizer: HasGroups, T_max: float, eta_min: float = 0.0, last_epoch: int = -1
     ) -> None:
         self.T_max = T_max
         self.eta_min = eta_min
@@ -157,7 +158,7 @@ class CosineAnnealingWarmRestarts(Cosine):
 
     def __init__(
         self,
-        optimizer: Any,
+        optimizer: HasGroups,
         T_0: int,
         T_mult: int = 1,
         eta_min: float = 0.0,

@@ -11,7 +11,7 @@ from fastoptim._checks import function, integer, non_negative, shown, word
 from fastoptim.lr_scheduler._arguments import for_groups, one_or_listed
 from fastoptim.lr_scheduler._base import Curve
 from fastoptim.lr_scheduler._cycle import Cycle, Swing
-from fastoptim.lr_scheduler._groups import all_or_nothing, check_optimizer, writing_rate
+from fastoptim.lr_scheduler._groups import HasGroups, all_or_nothing, check_optimizer, writing_rate
 from fastoptim.schedules.cycles import Mode
 
 ScaleMode: TypeAlias = Literal["cycle", "iterations"]
@@ -96,7 +96,7 @@ class CyclicLR(Cycle):
 
     def __init__(
         self,
-        optimizer: Any,
+        optimizer: HasGroups,
         base_lr: float | Iterable[float],
         max_lr: float | Iterable[float],
         step_size_up: float = 2000,

@@ -11,6 +11,7 @@ from fastoptim import schedules
 from fastoptim._checks import between, non_negative
 from fastoptim.lr_scheduler._arguments import listed
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
+from fastoptim.lr_scheduler._groups import HasGroups
 
 
 class Decay(LRScheduler):
@@ -71,7 +72,7 @@ class StepLR(Decay):
     _acts_on_resume = True
 
     def __init__(
-        self, optimizer: Any, step_size: int, gamma: float = 0.1, last_epoch: int = -1
+        self, optimizer: HasGroups, step_size: int, gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
         self.step_size = step_size
         self.gamma = gamma
@@ -129,7 +130,11 @@ class MultiStepLR(Decay):
     _acts_on_resume = True
 
     def __init__(
-        self, optimizer: Any, milestones: Iterable[float], gamma: float = 0.1, last_epoch: int = -1
+        self,
+        optimizer: HasGroups,
+        milestones: Iterable[float],
+        gamma: float = 0.1,
+        last_epoch: int = -1,
     ) -> None:
         self.milestones = listed("milestones", milestones)
         self.gamma = gamma
@@ -191,7 +196,7 @@ class ExponentialLR(Decay):
 
     _arguments = ("gamma",)
 
-    def __init__(self, optimizer: Any, gamma: float, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: HasGroups, gamma: float, last_epoch: int = -1) -> None:
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
@@ -248,7 +253,11 @@ class ConstantLR(LRScheduler):
     _acts_on_resume = True
 
     def __init__(
-        self, optimizer: Any, factor: float = 1 / 3, total_iters: int = 5, last_epoch: int = -1
+        self,
+        optimizer: HasGroups,
+        factor: float = 1 / 3,
+        total_iters: int = 5,
+        last_epoch: int = -1,
     ) -> None:
         self.factor = factor
         self.total_iters = total_iters

@@ -9,6 +9,7 @@ from fastoptim import schedules
 from fastoptim._checks import function
 from fastoptim.lr_scheduler._arguments import for_groups, one_or_listed
 from fastoptim.lr_scheduler._base import Curve, LRScheduler, Place
+from fastoptim.lr_scheduler._groups import HasGroups
 
 Factor: TypeAlias = Callable[[int], float]
 
@@ -19,7 +20,7 @@ class _ByFunction(LRScheduler):
     _functions = ("lr_lambda",)
 
     def __init__(
-        self, optimizer: Any, lr_lambda: Factor | Iterable[Factor], last_epoch: int = -1
+        self, optimizer: HasGroups, lr_lambda: Factor | Iterable[Factor], last_epoch: int = -1
     ) -> None:
         self.lr_lambda = lr_lambda if callable(lr_lambda) else one_or_listed("lr_lambda", lr_lambda)
         super().__init__(optimizer, last_epoch)

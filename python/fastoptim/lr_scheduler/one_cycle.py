@@ -10,7 +10,7 @@ from fastoptim._checks import integer, non_negative
 from fastoptim.lr_scheduler._arguments import for_groups, one_or_listed
 from fastoptim.lr_scheduler._base import Curve
 from fastoptim.lr_scheduler._cycle import Cycle, Swing
-from fastoptim.lr_scheduler._groups import all_or_nothing, check_optimizer
+from fastoptim.lr_scheduler._groups import HasGroups, all_or_nothing, check_optimizer
 from fastoptim.schedules.cycles import Points, Strategy, phase_at, reached
 
 
@@ -94,7 +94,7 @@ class OneCycleLR(Cycle):
 
     def __init__(
         self,
-        optimizer: Any,
+        optimizer: HasGroups,
         max_lr: float | Iterable[float],
         total_steps: int | None = None,
         epochs: int | None = None,

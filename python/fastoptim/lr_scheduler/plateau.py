@@ -31,6 +31,7 @@ from fastoptim.lr_scheduler._arguments import (
     plain,
 )
 from fastoptim.lr_scheduler._groups import (
+    HasGroups,
     check_optimizer,
     check_rates,
     writing_rate,
@@ -114,7 +115,7 @@ class ReduceLROnPlateau(CheckedArguments):
 
     def __init__(
         self,
-        optimizer: Any,
+        optimizer: HasGroups,
         mode: Mode = "min",
         factor: float = 0.1,
         patience: int = 10,

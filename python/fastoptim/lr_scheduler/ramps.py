@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastoptim import schedules
 from fastoptim._checks import positive
 from fastoptim.lr_scheduler._base import Curve, LRScheduler
+from fastoptim.lr_scheduler._groups import HasGroups
 from fastoptim.schedules.combinations import Decay
 
 
@@ -57,7 +56,7 @@ class LinearLR(LRScheduler):
 
     def __init__(
         self,
-        optimizer: Any,
+        optimizer: HasGroups,
         start_factor: float = 1 / 3,
         end_factor: float = 1.0,
         total_iters: int = 5,
@@ -118,7 +117,7 @@ class PolynomialLR(LRScheduler):
     _arguments = ("total_iters", "power")
 
     def __init__(
-        self, optimizer: Any, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1
+        self, optimizer: HasGroups, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1
     ) -> None:
         self.total_iters = total_iters
         self.power = power
@@ -187,7 +186,7 @@ class WarmupStableDecayLR(LRScheduler):
 
     def __init__(
         self,
-        optimizer: Any,
+        optimizer: HasGroups,
         warmup_steps: int,
         stable_steps: int,
         decay_steps: int,

@@ -1,6 +1,8 @@
 """The optimizers."""
 
-from fastoptim.optim._base import Optimizer, StepInfo, Storage
+from fastoptim.optim._base import Optimizer, StepInfo
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Storage
 from fastoptim.optim.adadelta import Adadelta
 from fastoptim.optim.adafactor import Adafactor
 from fastoptim.optim.adagrad import Adagrad
@@ -35,6 +37,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "Hyperparameter",
     "Lion",
     "Muon",
     "NAdam",
@@ -50,3 +53,7 @@ __all__ = [
     "StepInfo",
     "Storage",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

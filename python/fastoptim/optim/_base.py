@@ -90,6 +90,7 @@ class Optimizer:
     def __init__(self, params: Params, defaults: dict[str, Any], storage: Storage) -> None:
         self._defaults = defaults
         self._storage = storage
+        storage.check()
         self._engine = _core.Engine(self._kind, *storage)
         self._names: list[str] = []
         self._buffers: list[FlatBuffer | None] = []

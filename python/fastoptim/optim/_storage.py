@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+from fastoptim._checks import word
+
+StateDtype: TypeAlias = Literal["float32", "bfloat16", "int8"]
+Rounding: TypeAlias = Literal["stochastic", "nearest"]
 
 
 class Storage(NamedTuple):
@@ -43,6 +48,11 @@ class Storage(NamedTuple):
 'exp_avg_sq_scale': 'float32'}
     """
 
-    state_dtype: str | None = None
-    rounding: str = "stochastic"
+    state_dtype: StateDtype | None = None
+    rounding: Rounding = "stochastic"
     seed: int = 0
+
+    def check(self) -> None:
+        """Refuse words that are unknown; the core checks the seed."""
+        word("state_dtype", self.state_dtype, (*get_args(StateDtype), None))
+        word("rounding", self.rounding, get_args(Rounding))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim._base import Optimizer, Params, Storage
+from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class Adadelta(Optimizer):
@@ -54,14 +54,14 @@ class Adadelta(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1.0,
-        rho: Any = 0.9,
-        eps: Any = 1e-6,
-        weight_decay: Any = 0,
+        lr: Hyperparameter[float] = 1.0,
+        rho: Hyperparameter[float] = 0.9,
+        eps: Hyperparameter[float] = 1e-6,
+        weight_decay: Hyperparameter[float] = 0,
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(

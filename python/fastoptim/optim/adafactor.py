@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim._base import Optimizer, Params, Storage
+from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class Adafactor(Optimizer):
@@ -62,15 +62,15 @@ class Adafactor(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-2,
-        beta2_decay: Any = -0.8,
-        eps: Any = (None, 1e-3),
-        d: Any = 1.0,
-        weight_decay: Any = 0,
+        lr: Hyperparameter[float] = 1e-2,
+        beta2_decay: Hyperparameter[float] = -0.8,
+        eps: Hyperparameter[tuple[float | None, float]] = (None, 1e-3),
+        d: Hyperparameter[float] = 1.0,
+        weight_decay: Hyperparameter[float] = 0,
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(

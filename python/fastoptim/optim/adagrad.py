@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim._base import Optimizer, Params, Storage
+from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class Adagrad(Optimizer):
@@ -55,15 +55,15 @@ class Adagrad(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-2,
-        lr_decay: Any = 0,
-        weight_decay: Any = 0,
-        initial_accumulator_value: Any = 0,
-        eps: Any = 1e-10,
+        lr: Hyperparameter[float] = 1e-2,
+        lr_decay: Hyperparameter[float] = 0,
+        weight_decay: Hyperparameter[float] = 0,
+        initial_accumulator_value: Hyperparameter[float] = 0,
+        eps: Hyperparameter[float] = 1e-10,
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(

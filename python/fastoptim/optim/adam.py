@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim._base import Optimizer, Params, Storage
+from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class Adam(Optimizer):
@@ -59,17 +59,17 @@ class Adam(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-3,
-        betas: Any = (0.9, 0.999),
-        eps: Any = 1e-8,
-        weight_decay: Any = 0,
-        amsgrad: bool = False,
-        decoupled_weight_decay: bool = False,
+        lr: Hyperparameter[float] = 1e-3,
+        betas: Hyperparameter[tuple[float, float]] = (0.9, 0.999),
+        eps: Hyperparameter[float] = 1e-8,
+        weight_decay: Hyperparameter[float] = 0,
+        amsgrad: Hyperparameter[bool] = False,
+        decoupled_weight_decay: Hyperparameter[bool] = False,
         *,
-        cautious: bool = False,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        cautious: Hyperparameter[bool] = False,
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -135,16 +135,16 @@ class AdamW(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-3,
-        betas: Any = (0.9, 0.999),
-        eps: Any = 1e-8,
-        weight_decay: Any = 1e-2,
-        amsgrad: bool = False,
+        lr: Hyperparameter[float] = 1e-3,
+        betas: Hyperparameter[tuple[float, float]] = (0.9, 0.999),
+        eps: Hyperparameter[float] = 1e-8,
+        weight_decay: Hyperparameter[float] = 1e-2,
+        amsgrad: Hyperparameter[bool] = False,
         *,
-        cautious: bool = False,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        cautious: Hyperparameter[bool] = False,
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim._base import Optimizer, Params, Storage
+from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class ASGD(Optimizer):
@@ -58,15 +58,15 @@ class ASGD(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-2,
-        lambd: Any = 1e-4,
-        alpha: Any = 0.75,
-        t0: Any = 1e6,
-        weight_decay: Any = 0,
+        lr: Hyperparameter[float] = 1e-2,
+        lambd: Hyperparameter[float] = 1e-4,
+        alpha: Hyperparameter[float] = 0.75,
+        t0: Hyperparameter[float] = 1e6,
+        weight_decay: Hyperparameter[float] = 0,
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(

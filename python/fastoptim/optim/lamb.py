@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim._base import Optimizer, Params, Storage
+from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class LAMB(Optimizer):
@@ -63,17 +63,17 @@ class LAMB(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-3,
-        betas: Any = (0.9, 0.999),
-        eps: Any = 1e-6,
-        weight_decay: Any = 0.01,
-        bias_correction: bool = True,
-        max_trust: Any = None,
+        lr: Hyperparameter[float] = 1e-3,
+        betas: Hyperparameter[tuple[float, float]] = (0.9, 0.999),
+        eps: Hyperparameter[float] = 1e-6,
+        weight_decay: Hyperparameter[float] = 0.01,
+        bias_correction: Hyperparameter[bool] = True,
+        max_trust: Hyperparameter[float | None] = None,
         *,
-        layer_adaptation: bool = True,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        layer_adaptation: Hyperparameter[bool] = True,
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim._base import Optimizer, Params, Storage
+from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class LARS(Optimizer):
@@ -64,18 +64,18 @@ class LARS(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1.0,
-        momentum: Any = 0.9,
-        dampening: Any = 0,
-        weight_decay: Any = 0,
-        nesterov: bool = False,
-        trust_coefficient: Any = 1e-3,
-        eps: Any = 1e-8,
+        lr: Hyperparameter[float] = 1.0,
+        momentum: Hyperparameter[float] = 0.9,
+        dampening: Hyperparameter[float] = 0,
+        weight_decay: Hyperparameter[float] = 0,
+        nesterov: Hyperparameter[bool] = False,
+        trust_coefficient: Hyperparameter[float] = 1e-3,
+        eps: Hyperparameter[float] = 1e-8,
         *,
-        layer_adaptation: bool = True,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        layer_adaptation: Hyperparameter[bool] = True,
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(

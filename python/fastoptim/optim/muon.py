@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
-from fastoptim.optim._base import Optimizer, Params, Storage
+from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class Muon(Optimizer):
@@ -72,18 +74,18 @@ class Muon(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-3,
-        weight_decay: Any = 0.1,
-        momentum: Any = 0.95,
-        nesterov: bool = True,
-        ns_coefficients: Any = (3.4445, -4.775, 2.0315),
-        eps: Any = 1e-7,
-        ns_steps: Any = 5,
-        adjust_lr_fn: Any = None,
+        lr: Hyperparameter[float] = 1e-3,
+        weight_decay: Hyperparameter[float] = 0.1,
+        momentum: Hyperparameter[float] = 0.95,
+        nesterov: Hyperparameter[bool] = True,
+        ns_coefficients: Hyperparameter[tuple[float, float, float]] = (3.4445, -4.775, 2.0315),
+        eps: Hyperparameter[float] = 1e-7,
+        ns_steps: Hyperparameter[int] = 5,
+        adjust_lr_fn: Hyperparameter[Literal["original", "match_rms_adamw"] | None] = None,
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from fastoptim.optim._base import Optimizer, Params, Storage
+from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class Prodigy(Optimizer):
@@ -77,21 +78,21 @@ class Prodigy(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1.0,
-        betas: Any = (0.9, 0.999),
-        beta3: Any = None,
-        eps: Any = 1e-8,
-        weight_decay: Any = 0,
-        decouple: bool = True,
-        use_bias_correction: bool = False,
-        safeguard_warmup: bool = False,
-        d0: Any = 1e-6,
-        d_coef: Any = 1.0,
-        growth_rate: Any = math.inf,
+        lr: Hyperparameter[float] = 1.0,
+        betas: Hyperparameter[tuple[float, float]] = (0.9, 0.999),
+        beta3: Hyperparameter[float | None] = None,
+        eps: Hyperparameter[float] = 1e-8,
+        weight_decay: Hyperparameter[float] = 0,
+        decouple: Hyperparameter[bool] = True,
+        use_bias_correction: Hyperparameter[bool] = False,
+        safeguard_warmup: Hyperparameter[bool] = False,
+        d0: Hyperparameter[float] = 1e-6,
+        d_coef: Hyperparameter[float] = 1.0,
+        growth_rate: Hyperparameter[float] = math.inf,
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim._base import Optimizer, Params, Storage
+from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class RMSprop(Optimizer):
@@ -60,17 +60,17 @@ class RMSprop(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-2,
-        alpha: Any = 0.99,
-        eps: Any = 1e-8,
-        weight_decay: Any = 0,
-        momentum: Any = 0,
-        centered: bool = False,
-        eps_inside_sqrt: bool = False,
+        lr: Hyperparameter[float] = 1e-2,
+        alpha: Hyperparameter[float] = 0.99,
+        eps: Hyperparameter[float] = 1e-8,
+        weight_decay: Hyperparameter[float] = 0,
+        momentum: Hyperparameter[float] = 0,
+        centered: Hyperparameter[bool] = False,
+        eps_inside_sqrt: Hyperparameter[bool] = False,
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(

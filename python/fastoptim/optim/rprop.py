@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim._base import Optimizer, Params, Storage
+from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class Rprop(Optimizer):
@@ -52,13 +52,13 @@ class Rprop(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-2,
-        etas: Any = (0.5, 1.2),
-        step_sizes: Any = (1e-6, 50),
+        lr: Hyperparameter[float] = 1e-2,
+        etas: Hyperparameter[tuple[float, float]] = (0.5, 1.2),
+        step_sizes: Hyperparameter[tuple[float, float]] = (1e-6, 50),
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim._base import Optimizer, Params, Storage
+from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class _ScheduleFree(Optimizer):
@@ -76,16 +76,16 @@ class ScheduleFreeSGD(_ScheduleFree):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1.0,
-        momentum: Any = 0.9,
-        weight_decay: Any = 0,
-        warmup_steps: Any = 0,
-        r: Any = 0.0,
-        weight_lr_power: Any = 2.0,
+        lr: Hyperparameter[float] = 1.0,
+        momentum: Hyperparameter[float] = 0.9,
+        weight_decay: Hyperparameter[float] = 0,
+        warmup_steps: Hyperparameter[int] = 0,
+        r: Hyperparameter[float] = 0.0,
+        weight_lr_power: Hyperparameter[float] = 2.0,
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -162,17 +162,17 @@ class ScheduleFreeAdamW(_ScheduleFree):
     def __init__(
         self,
         params: Params,
-        lr: Any = 2.5e-3,
-        betas: Any = (0.9, 0.999),
-        eps: Any = 1e-8,
-        weight_decay: Any = 0,
-        warmup_steps: Any = 0,
-        r: Any = 0.0,
-        weight_lr_power: Any = 2.0,
+        lr: Hyperparameter[float] = 2.5e-3,
+        betas: Hyperparameter[tuple[float, float]] = (0.9, 0.999),
+        eps: Hyperparameter[float] = 1e-8,
+        weight_decay: Hyperparameter[float] = 0,
+        warmup_steps: Hyperparameter[int] = 0,
+        r: Hyperparameter[float] = 0.0,
+        weight_lr_power: Hyperparameter[float] = 2.0,
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(

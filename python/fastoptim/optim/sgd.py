@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
-from fastoptim.optim._base import Optimizer, Params, Storage
+from fastoptim.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class SGD(Optimizer):
@@ -61,16 +63,16 @@ class SGD(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-3,
-        momentum: Any = 0,
-        dampening: Any = 0,
-        weight_decay: Any = 0,
-        nesterov: bool = False,
-        momentum_form: str = "outside",
+        lr: Hyperparameter[float] = 1e-3,
+        momentum: Hyperparameter[float] = 0,
+        dampening: Hyperparameter[float] = 0,
+        weight_decay: Hyperparameter[float] = 0,
+        nesterov: Hyperparameter[bool] = False,
+        momentum_form: Hyperparameter[Literal["outside", "inside"]] = "outside",
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "stochastic",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "stochastic",
         seed: int = 0,
     ) -> None:
         super().__init__(

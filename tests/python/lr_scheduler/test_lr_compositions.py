@@ -287,7 +287,8 @@ def test_compositions_of_what_does_not_fit() -> None:
             lr_scheduler.SequentialLR(opt, schedulers, milestones)
     with pytest.raises(ValueError, match="milestones"):
         lr_scheduler.SequentialLR(opt, [first, second, first], [5, 3])
-    for part in (object(), lr_scheduler.ReduceLROnPlateau(opt)):
+    parts: list[Any] = [object(), lr_scheduler.ReduceLROnPlateau(opt)]
+    for part in parts:
         with pytest.raises(TypeError, match="schedulers"):
             lr_scheduler.ChainedScheduler([part], optimizer=opt)
     for value in (None, 5, "x"):

@@ -415,7 +415,7 @@ def test_a_refused_argument_leaves_the_groups_alone(name: str, arguments: dict[s
 
 def test_what_cannot_be_scheduled_is_refused() -> None:
     with pytest.raises(TypeError, match="param_groups"):
-        lr_scheduler.StepLR(object(), 3)
+        lr_scheduler.StepLR(object(), 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"lr of param_groups\[1\]"):
         lr_scheduler.StepLR(Groups(0.1, schedules.cosine(0.1, 10)), 3)
     with pytest.raises(ValueError, match=r"lr of param_groups\[0\]"):

@@ -18,7 +18,7 @@ from snapshot import snapshot
 
 HALVES: list[Any] = ["f2", BF16]
 STORAGES = [None, "float32", "bfloat16", "int8"]
-ROUNDINGS = ["stochastic", "nearest"]
+ROUNDINGS: list[Any] = ["stochastic", "nearest"]
 SHAPES = [(3, 5), (1, 1030), (20, 300)]
 SIGNED = {"exp_avg", "exp_avg_fast", "exp_avg_slow", "momentum_buffer", "grad_avg"}
 SQUARES = {"exp_avg_sq", "max_exp_avg_sq", "square_avg", "acc_delta", "exp_inf"}
@@ -252,7 +252,7 @@ def test_equal_parameters_and_steps_have_noise_of_their_own() -> None:
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("dtype", FORMS)
-def test_the_maximum_of_amsgrad_never_falls(dtype: Any, storage: Any, rounding: str) -> None:
+def test_the_maximum_of_amsgrad_never_falls(dtype: Any, storage: Any, rounding: Any) -> None:
     rng = np.random.default_rng(0)
     w = np.zeros(1000, dtype)
     opt = fo.AdamW(w, amsgrad=True, betas=(0.9, 0.5), state_dtype=storage, rounding=rounding)
@@ -292,7 +292,8 @@ def test_what_is_kept(optimizer: Any) -> None:
 
 def test_memory_of_adamw() -> None:
     n = 100_000
-    for storage, expected in [(None, 8.0), ("float32", 8.0), ("bfloat16", 4.0), ("int8", 2.03126)]:
+    bytes_of: dict[Any, float] = {None: 8.0, "float32": 8.0, "bfloat16": 4.0, "int8": 2.03126}
+    for storage, expected in bytes_of.items():
         opt = fo.AdamW(np.zeros(n, BF16), state_dtype=storage)
         size = sum(x.nbytes for x in arrays_of(opt.state["0"]).values())
         assert size / n == pytest.approx(expected, rel=1e-4)
@@ -373,7 +374,7 @@ def test_scales_that_do_not_fit_are_refused(change: str) -> None:
 
 @pytest.mark.parametrize("dtype", FORMS)
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_8_bits_are_right_to_a_unit(dtype: Any, rounding: str) -> None:
+def test_8_bits_are_right_to_a_unit(dtype: Any, rounding: Any) -> None:
     """The moments of each step against those of float64 from what was kept before."""
     n, size = 1000, np.repeat([1e-12, 1.0, 0.0, 1e3], 250)
     opt = fo.AdamW(np.zeros(n, dtype), lr=1e-3, state_dtype="int8", rounding=rounding)
@@ -441,7 +442,7 @@ def moved(grads: Any, first: Any, second: Any) -> Any:
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_small_gradients_of_a_block_move_parameters_as_in_float32(rounding: str) -> None:
+def test_small_gradients_of_a_block_move_parameters_as_in_float32(rounding: Any) -> None:
     grads = np.random.default_rng(0).uniform(0.5, 1, (5, 100, 256)).astype("f4")
     powers = 10.0 ** -np.arange(5)
     grads *= powers[:, None, None].astype("f4")
@@ -585,7 +586,7 @@ def test_scalars_and_empty_arrays(optimizer: Any, dtype: Any, storage: Any) -> N
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("dtype", FORMS)
-def test_moments_that_decay_to_nothing(dtype: Any, storage: Any, rounding: str) -> None:
+def test_moments_that_decay_to_nothing(dtype: Any, storage: Any, rounding: Any) -> None:
     w = np.ones((2, 300), dtype)
     opt = fo.Adam(w, betas=(0.5, 0.9), state_dtype=storage, rounding=rounding)
     opt.step(np.ones((2, 300), dtype))

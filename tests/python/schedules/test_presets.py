@@ -52,7 +52,7 @@ def test_warm_up_comes_with_size() -> None:
     [
         (lambda: fo.presets.image_classification(0), ValueError),
         (lambda: fo.presets.image_classification("ten"), TypeError),  # type: ignore[arg-type]
-        (lambda: fo.presets.image_classification(10, "lion"), ValueError),
+        (lambda: fo.presets.image_classification(10, "lion"), ValueError),  # type: ignore[arg-type]
         (lambda: fo.presets.nlp(5), ValueError),
         (lambda: fo.presets.nlp(100, lr=1e-2), ValueError),
         (lambda: fo.presets.recurrent(10, max_norm=0.1), ValueError),
