@@ -128,7 +128,7 @@ def positive_whole_number(name: str, value: Any) -> int:
 
 def ascending(name: str, values: Any, *, strictly: bool) -> tuple[float, ...]:
     """Return numbers >= 0 in ascending order as a tuple."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a sequence of numbers, got {shown(values)}")
     numbers = tuple(non_negative(name, value) for value in values)
     for low, high in pairwise(numbers):

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim import _core
+from fastoptim._checks import integer, word
 from fastoptim.params.flat_buffer import FlatBuffer
 from fastoptim.params.structure import Array, Arrays, matched, real_arrays
 
 Numbers = NDArray[np.float64]
 
 
-def random_direction(params: Arrays, normalize: str | None = "filter", seed: int = 0) -> FlatBuffer:
+def random_direction(
+    params: Arrays, normalize: Literal["filter", "layer"] | None = "filter", seed: int = 0
+) -> FlatBuffer:
     r"""Return a random direction whose filters have the norms of the parameters' filters.
 
     .. math::
@@ -60,13 +62,11 @@ def random_direction(params: Arrays, normalize: str | None = "filter", seed: int
     >>> np.linalg.norm(direction["w"], axis=1).round(6), direction["b"]
     (array([5., 2.]), array([0., 0.]))
     """
-    if normalize not in ("filter", "layer", None):
-        raise ValueError(f'normalize must be "filter", "layer" or None, got {normalize!r}')
-    if not 0 <= operator.index(seed) < 2**64:
-        raise ValueError(f"seed must be in [0, 2**64), got {seed}")
+    word("normalize", normalize, ("filter", "layer", None))
+    seed = integer("seed", seed, unsigned=True)
     arrays = real_arrays("params", params)
     draws = [np.zeros(array.shape) for array in arrays.values()]
-    _core.add_normal(draws, 1.0, operator.index(seed), 0)
+    _core.add_normal(draws, 1.0, seed, 0)
     return FlatBuffer.from_arrays(
         {
             name: _normalized(draw, array, normalize).astype(array.dtype)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastoptim import _core
-from fastoptim._checks import integer, scalar
+from fastoptim._checks import integer, scalar, shown
 from fastoptim.params.structure import Array, Arrays, in_form, matched, real_arrays
 from fastoptim.tools.progress import progress
 
@@ -152,9 +152,12 @@ def plane(
 
 
 def _steps(name: str, values: ArrayLike) -> Numbers:
-    steps = np.array(values, np.float64)
+    try:
+        steps = np.array(values, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be numbers, got {shown(values)}") from None
     if steps.ndim != 1 or not np.isfinite(steps).all():
-        raise ValueError(f"{name} must be 1-D and finite, got {values!r}")
+        raise ValueError(f"{name} must be 1-D and finite, got {shown(values)}")
     return steps
 
 

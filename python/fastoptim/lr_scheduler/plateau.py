@@ -161,6 +161,7 @@ class ReduceLROnPlateau(CheckedArguments):
 
     def is_better(self, value: float) -> bool:
         """Whether ``value`` beats the best so far by the threshold."""
+        value = scalar("value", value)
         if math.isinf(self.best):
             margin = 0.0
         elif self.threshold_mode == "rel":

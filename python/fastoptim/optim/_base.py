@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
 from fastoptim import _core
+from fastoptim._checks import flag, number, word
 from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
 from fastoptim.optim._checkpoint import (
@@ -37,6 +38,8 @@ from fastoptim.params.structure import (
     named_arrays,
     pieces,
 )
+
+Nonfinite: TypeAlias = Literal["propagate", "skip", "raise"]
 
 __all__ = ["Array", "Grads", "Optimizer", "Params", "StepInfo", "Storage"]
 
@@ -169,7 +172,7 @@ class Optimizer:
         loss_scale: float = 1.0,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        nonfinite: Nonfinite = "propagate",
         regularizer: Regularizer | None = None,
         ema: EMA | None = None,
         copy_to: Arrays | None = None,
@@ -236,6 +239,16 @@ class Optimizer:
         >>> w.round(3).tolist(), average.shadow.flat.round(3).tolist(), g.tolist()
         ([0.7, 0.6], [0.85, 0.8], [0.0, 0.0])
         """
+        if type(loss_scale) is not float:
+            loss_scale = number("loss_scale", loss_scale)
+        if max_norm is not None:
+            max_norm = number("max_norm", max_norm)
+        if clip_value is not None:
+            clip_value = number("clip_value", clip_value)
+        if type(nonfinite) is not str:
+            word("nonfinite", nonfinite, get_args(Nonfinite))
+        if zero_grad is not False:
+            flag("zero_grad", zero_grad)
         average, then = (None, None) if ema is None else _checked(ema)._begin()
         done = self._engine.step(
             self.param_groups,

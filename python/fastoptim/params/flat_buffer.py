@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastoptim import _core
+from fastoptim._checks import shown
 from fastoptim._core import aligned_zeros
+
+_DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
 def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -20,10 +23,14 @@ def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
         import ml_dtypes
 
         dtype = ml_dtypes.bfloat16
-    found = np.dtype(dtype)
-    if found.name not in ("float32", "float64", "float16", "bfloat16") or not found.isnative:
+    try:
+        found = None if dtype is None else np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.name not in _DTYPES or not found.isnative:
         raise TypeError(
-            f"dtype must be float32, float64, float16 or bfloat16 of native byte order, got {found}"
+            "dtype must be float32, float64, float16 or bfloat16 of native byte order, got "
+            f"{shown(dtype) if found is None else found}"
         )
     return found
 
@@ -32,7 +39,10 @@ def _dims(name: str, shape: Any) -> tuple[int, ...]:
     try:
         dims = tuple(map(operator.index, shape if np.iterable(shape) else (shape,)))
     except TypeError:
-        raise TypeError(f"shape of {name!r} must be of integers, got {shape!r}") from None
+        raise TypeError(
+            f"shape of {name!r} must be of integers, got {shown(shape)}; FlatBuffer.from_arrays "
+            "makes a buffer of arrays"
+        ) from None
     if any(n < 0 for n in dims):
         raise ValueError(f"shape of {name!r} must not be negative, got {dims}")
     return dims
@@ -47,7 +57,10 @@ def _mapping(name: str, value: Any) -> Mapping[str, Any]:
 def _real(name: str, value: ArrayLike) -> NDArray[Any]:
     if isinstance(value, np.ndarray) and type(value) not in (np.ndarray, np.memmap):
         raise TypeError(f"{name!r} must be a plain array, got {type(value).__name__}")
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name!r} must be an array, got {shown(value)}") from None
     if not np.can_cast(array.dtype, np.float64, "same_kind"):
         raise TypeError(f"{name!r} must be of real numbers, got {array.dtype}")
     return array
