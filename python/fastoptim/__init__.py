@@ -114,3 +114,7 @@ __all__ = [
     "schedules",
     "set_num_threads",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,3 +3,7 @@
 from fastoptim.grads.scaler import GradScaler
 
 __all__ = ["GradScaler"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,3 +3,7 @@
 from fastoptim.params.regularizers import L1, L2, ElasticNet, Regularizer
 
 __all__ = ["L1", "L2", "ElasticNet", "Regularizer"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -18,3 +18,7 @@ from fastoptim.checkpoint.saving import save
 from fastoptim.checkpoint.writer import Tensor, write
 
 __all__ = ["Reader", "Tensor", "load", "save", "write"]
+
+
+def __dir__() -> list[str]:
+    return __all__

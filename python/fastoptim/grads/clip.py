@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim import _core
-from fastoptim._checks import number
+from fastoptim._checks import flag, number
 from fastoptim.params.flat_buffer import FlatBuffer
 
 Gradients: TypeAlias = (
@@ -67,7 +67,7 @@ def get_total_norm(
     5.0
     """
     norm = _core.total_norm(*_named(grads), number("norm_type", norm_type))
-    if error_if_nonfinite and not math.isfinite(norm):
+    if flag("error_if_nonfinite", error_if_nonfinite) and not math.isfinite(norm):
         raise RuntimeError(f"the total norm of order {norm_type} of the gradients is {norm}")
     return norm
 

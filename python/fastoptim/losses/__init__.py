@@ -55,3 +55,7 @@ __all__ = [
     "TripletMarginLoss",
     "mine_triplets",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -82,6 +82,12 @@ class Optimizer:
     count there, and may have updated some of the parameters and of the state.
     """
 
+    # Slots, whose text `help` shows, cost a step nothing; properties would.
+    __slots__ = {
+        "__dict__": "",
+        "param_groups": "The groups: a list of dicts with the parameters and hyperparameters.",
+    }
+
     _kind: ClassVar[str]
     # Hyperparameters that make the class what it is: no saved state changes them.
     _fixed: ClassVar[frozenset[str]] = frozenset()
@@ -317,7 +323,7 @@ class Optimizer:
         ValueError
             Tensors are asked for of moments in int8, which PyTorch does not have.
         """
-        if tensors and self._storage.state_dtype == "int8":
+        if flag("tensors", tensors) and self._storage.state_dtype == "int8":
             raise ValueError('tensors=True needs moments that PyTorch has, not state_dtype="int8"')
         self._engine.check_groups(self.param_groups)
         state = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
+from fastoptim._checks import flag
+
 Item = TypeVar("Item")
 
 DELAY = 0.5
@@ -13,7 +15,7 @@ DELAY = 0.5
 
 def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool) -> Iterable[Item]:
     """Pass the items on, with a bar for those who wait; without tqdm, or quiet, with none."""
-    if quiet:
+    if flag("quiet", quiet):
         return items
     try:
         from tqdm.auto import tqdm

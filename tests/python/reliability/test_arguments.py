@@ -1,13 +1,14 @@
-"""Every number that a public function takes: what is none is refused by the argument's name."""
+"""Every number, word and flag that a public function takes: others are refused by name."""
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 import math
 import re
 from collections.abc import Callable, Iterator
-from types import ModuleType
-from typing import Any
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Literal, NamedTuple, SupportsIndex, Union, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -49,6 +50,14 @@ def plateau() -> fo.lr_scheduler.ReduceLROnPlateau:
 def sequence(**options: Any) -> Any:
     parts = [fo.lr_scheduler.StepLR(opt := sgd(), 2), fo.lr_scheduler.StepLR(opt, 2)]
     return fo.lr_scheduler.SequentialLR(opt, parts, **options)
+
+
+def chain() -> Any:
+    return fo.lr_scheduler.ChainedScheduler([fo.lr_scheduler.StepLR(sgd(), 2)])
+
+
+def reload(scheduler: Any, **options: Any) -> None:
+    scheduler.load_state_dict(scheduler.state_dict(), **options)
 
 
 # A good call of each function that takes numbers: the call, and the numbers that it must be given.
@@ -94,6 +103,10 @@ GOOD: dict[str, tuple[Call, dict[str, Any]]] = {
     ),
     "fastoptim.landscape.sharpness": (
         lambda **k: fo.landscape.sharpness(loss_and_grad, w(), **k),
+        {},
+    ),
+    "fastoptim.lr_scheduler.ChainedScheduler.load_state_dict": (
+        lambda **k: reload(chain(), **k),
         {},
     ),
     "fastoptim.lr_scheduler.ReduceLROnPlateau.is_better": (
@@ -167,12 +180,18 @@ def add_families() -> None:
     for cls in [*OPTIMIZERS, fo.RandomSearch, fo.RandomLocalSearch]:
         GOOD[f"fastoptim.{cls.__name__}"] = lambda cls=cls, **k: cls(w(), **k), {}
     for cls in OPTIMIZERS:
-        GOOD[f"fastoptim.{cls.__name__}.step"] = lambda cls=cls, **k: cls(w()).step(w(), **k), {}
+        name = f"fastoptim.{cls.__name__}"
+        GOOD[f"{name}.state_dict"] = lambda cls=cls, **k: cls(w()).state_dict(**k), {}
+        GOOD[f"{name}.step"] = lambda cls=cls, **k: cls(w()).step(w(), **k), {}
     for name, arguments in SCHEDULES.items():
         GOOD[f"fastoptim.schedules.{name}"] = getattr(fo.schedules, name), arguments
     for name, arguments in SCHEDULERS.items():
         made = getattr(fo.lr_scheduler, name)
         GOOD[f"fastoptim.lr_scheduler.{name}"] = lambda made=made, **k: made(sgd(), **k), arguments
+        GOOD[f"fastoptim.lr_scheduler.{name}.load_state_dict"] = (
+            lambda made=made, arguments=arguments, **k: reload(made(sgd(), **arguments), **k),
+            {},
+        )
         if name != "ReduceLROnPlateau":
             GOOD[f"fastoptim.lr_scheduler.{name}.step"] = (
                 lambda made=made, arguments=arguments, **k: made(sgd(), **arguments).step(**k),
@@ -181,15 +200,13 @@ def add_families() -> None:
 
 
 add_families()
+# Words that may be functions of the step.
+HYPERPARAMETERS = {"momentum_form", "adjust_lr_fn"}
 
 # What only holds results, what cannot be called by itself, and what has tests of its own.
 LEFT_OUT = (
     r"GradCheck|LRFinderResult|StepInfo|Preset|Storage|FlatBuffer|optim\.Optimizer|LRScheduler\b"
     r"|one_cycle\.points|^fastoptim\.(losses|plot)\."
-)
-NUMBER = re.compile(
-    r"(?:Hyperparameter\[)?(?:float|int|SupportsIndex)\b(?P<optional>(?: \| None)?)"
-    r"(?P<sequence>(?: \| Iterable\[\w+\])?)\]?|(?:Iterable|Sequence)\[(?:int|float)\]"
 )
 # What was measured: it may be NaN, and a bool.
 MEASURED = {"loss", "value", "total_norm"}
@@ -208,60 +225,105 @@ def public(module: ModuleType) -> Iterator[tuple[str, Call]]:
                     yield f"{module.__name__}.{name}.{method}", function
 
 
-def numbers() -> list[tuple[str, str, re.Match[str]]]:
-    """Every argument of a public function that is a number, or a sequence of numbers."""
+class Argument(NamedTuple):
+    """An argument of a public function, and the types that it may have beside a function."""
+
+    function: str
+    name: str
+    types: list[Any]
+
+    def is_of(self, *types: Any) -> bool:
+        return any(one in types or get_origin(one) in types for one in self.types)
+
+
+def types_in(annotation: Any) -> list[Any]:
+    if get_origin(annotation) in (Union, UnionType):
+        return [one for part in get_args(annotation) for one in types_in(part)]
+    return [] if get_origin(annotation) is collections.abc.Callable else [annotation]
+
+
+def arguments() -> Iterator[Argument]:
+    """Every argument of every public function."""
     found: dict[str, Call] = {}
     for name, thing in public(fo):
         if not re.search(LEFT_OUT, name) and thing not in found.values():
             found[name] = thing
-    cases = []
     for name, thing in found.items():
         try:
-            parameters = inspect.signature(thing).parameters.values()
+            parameters = inspect.signature(thing, eval_str=True).parameters.values()
         except ValueError:  # A function of the core, such as `set_num_threads`.
             continue
         for parameter in parameters:
-            match = NUMBER.fullmatch(str(parameter.annotation))
-            if match and parameter.kind is not parameter.VAR_KEYWORD:
-                cases.append((name, parameter.name, match))
-    return cases
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                yield Argument(name, parameter.name, types_in(parameter.annotation))
 
 
-NUMBERS = numbers()
+ARGUMENTS = list(arguments())
+SEQUENCES = collections.abc.Iterable, collections.abc.Sequence
+NUMBERS = [
+    x
+    for x in ARGUMENTS
+    if x.is_of(float, int, SupportsIndex)
+    or any(get_origin(one) in SEQUENCES and {*get_args(one)} <= {float, int} for one in x.types)
+]
+FLAGS = [x for x in ARGUMENTS if x.is_of(bool)]
+WORDS = [x for x in ARGUMENTS if x.is_of(Literal)]
+
+
+def name_of(argument: Argument) -> str:
+    return f"{argument.function}-{argument.name}"
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_the_call_of_the_table_is_a_good_one(name: str) -> None:
     threads = fo.get_num_threads()
-    call, arguments = GOOD[name]
-    call(**arguments)
+    call, given = GOOD[name]
+    call(**given)
     fo.set_num_threads(threads)
 
 
-def test_every_function_with_a_number_is_in_the_table() -> None:
-    assert len(NUMBERS) > 250
-    assert {name for name, _, _ in NUMBERS} <= set(GOOD)
+def test_every_function_with_such_an_argument_is_in_the_table() -> None:
+    assert min(len(NUMBERS) - 200, len(FLAGS) - 50, len(WORDS) - 50) > 0
+    assert {x.function for x in NUMBERS + FLAGS + WORDS} <= set(GOOD)
 
 
-@pytest.mark.parametrize(
-    ("name", "argument", "match"), NUMBERS, ids=[f"{name}-{x}" for name, x, _ in NUMBERS]
-)
-def test_what_is_no_number_is_refused_by_name(
-    name: str, argument: str, match: re.Match[str]
-) -> None:
-    call, arguments = GOOD[name]
-    if argument in ("epochs", "steps_per_epoch"):  # In place of the number of steps.
-        arguments = {"max_lr": 0.5, "epochs": 3, "steps_per_epoch": 3}
+@pytest.mark.parametrize("argument", NUMBERS, ids=name_of)
+def test_what_is_no_number_is_refused_by_name(argument: Argument) -> None:
+    call, given = GOOD[argument.function]
+    name = argument.name
+    if name in ("epochs", "steps_per_epoch"):  # In place of the number of steps.
+        given = {"max_lr": 0.5, "epochs": 3, "steps_per_epoch": 3}
     bad: list[Any] = ["1", b"1", 1j, object(), ["1"], {}]
-    if not match["optional"]:
+    if not argument.is_of(NoneType):
         bad.append(None)
-    if "[" not in match[0].removeprefix("Hyperparameter["):
+    if not argument.is_of(*SEQUENCES):
         bad += [[1.0], np.ones(2)]
-        bad += [True] if argument not in MEASURED else []
-    named = rf"\b\w*{argument.removeprefix('new_')}\b"
+        bad += [True] if name not in MEASURED else []
+    named = rf"\b\w*{name.removeprefix('new_')}\b"
     for value in bad:
         with pytest.raises(TypeError, match=named):
-            call(**{**arguments, argument: value})
-    out_of_range = 10**400 if argument in MEASURED else math.nan
+            call(**{**given, name: value})
+    out_of_range = 10**400 if name in MEASURED else math.nan
     with pytest.raises((TypeError, ValueError), match=named):
-        call(**{**arguments, argument: out_of_range})
+        call(**{**given, name: out_of_range})
+
+
+@pytest.mark.parametrize("argument", FLAGS, ids=name_of)
+def test_what_is_no_bool_is_refused_by_name(argument: Argument) -> None:
+    call, given = GOOD[argument.function]
+    bad: list[Any] = ["yes", None, 1, 0.0, [], np.True_]
+    for value in bad:
+        with pytest.raises(TypeError, match=rf"\b{argument.name} must be a bool"):
+            call(**{**given, argument.name: value})
+
+
+@pytest.mark.parametrize("argument", WORDS, ids=name_of)
+def test_another_word_is_refused_by_name(argument: Argument) -> None:
+    call, given = GOOD[argument.function]
+    with pytest.raises(ValueError, match=rf"\b{argument.name} must be .*got .sideways"):
+        call(**{**given, argument.name: "sideways"})
+    bad = [3, 0.5, np.int8, ["x"], b"x", *([] if argument.is_of(NoneType) else [None])]
+    for value in bad:
+        if argument.name not in HYPERPARAMETERS or not callable(value):
+            with pytest.raises(TypeError, match=rf"\b{argument.name} must be "):
+                call(**{**given, argument.name: value})
