@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastoptim import _core
-from fastoptim._checks import number
+from fastoptim._checks import CheckedAttributes, Checks, non_negative, number
 from fastoptim._commit import setting
 from fastoptim.params.flat_buffer import FlatBuffer
 from fastoptim.params.structure import Grads, Params, all_arrays, averaged, in_order
@@ -16,7 +16,7 @@ from fastoptim.params.structure import Grads, Params, all_arrays, averaged, in_o
 __all__ = ["GradAccumulator"]
 
 
-class GradAccumulator:
+class GradAccumulator(CheckedAttributes):
     r"""The weighted mean of the gradients of micro-batches.
 
     .. math::
@@ -62,6 +62,8 @@ class GradAccumulator:
     True
     >>> accumulator.reset()
     """
+
+    _checks: ClassVar[Checks] = {"weight": non_negative}
 
     weight: float
     # Which parameters have had a gradient.

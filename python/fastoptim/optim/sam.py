@@ -13,6 +13,12 @@ from fastoptim._commit import setting
 from fastoptim.optim._base import Array, Grads, Optimizer, StepInfo
 
 
+def _optimizer(name: str, value: Any) -> Optimizer:
+    if not isinstance(value, Optimizer):
+        raise TypeError(f"{name} must be an optimizer, got {type(value).__name__}")
+    return value
+
+
 class SAM(CheckedAttributes):
     r"""Sharpness-aware minimization: seeks flat minima, at two gradients per step.
 
@@ -51,11 +57,13 @@ class SAM(CheckedAttributes):
     array([2.34, 3.12])
     """
 
-    _checks: ClassVar[Checks] = {"rho": non_negative, "adaptive": flag}
+    _checks: ClassVar[Checks] = {
+        "base": _optimizer,
+        "rho": non_negative,
+        "adaptive": flag,
+    }
 
     def __init__(self, base: Optimizer, rho: float = 0.05, adaptive: bool = False) -> None:
-        if not isinstance(base, Optimizer):
-            raise TypeError(f"base must be an optimizer, got {type(base).__name__}")
         self.base = base
         self.rho = rho
         self.adaptive = adaptive

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastoptim._checks import integer, number
+from fastoptim._checks import CheckedAttributes, Checks, function, integer, number
 from fastoptim._commit import restored
 from fastoptim.optim import SAM, Optimizer
 from fastoptim.tools.objective import loss_and_grads
@@ -64,7 +64,13 @@ class LRFinderResult:
     confidence: float
 
 
-class LRFinder:
+def _optimizer(name: str, value: Any) -> Optimizer | SAM:
+    if not isinstance(value, (Optimizer, SAM)):
+        raise TypeError(f"{name} must be an optimizer, got {type(value).__name__}")
+    return value
+
+
+class LRFinder(CheckedAttributes):
     """Tries rates from small to large for one step each, to find the one to train with.
 
     Much too small rates leave the loss as it is, much too large ones make it explode. In between it
@@ -100,9 +106,9 @@ class LRFinder:
     (True, array([ 1., -1.]))
     """
 
+    _checks: ClassVar[Checks] = {"opt": _optimizer, "objective": function}
+
     def __init__(self, opt: Optimizer | SAM, objective: Callable[[Any], tuple[float, Any]]) -> None:
-        if not isinstance(opt, (Optimizer, SAM)):
-            raise TypeError(f"opt must be an optimizer, got {type(opt).__name__}")
         self.opt = opt
         self.objective = objective
 
