@@ -13,7 +13,8 @@ from fastoptim.params.flat_buffer import FlatBuffer
 
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = FlatBuffer | Array | Sequence[Array] | Mapping[str, Array]
-Params: TypeAlias = Arrays | Iterable[Array] | Sequence[Mapping[str, Any]]
+# One iterable of both, not one of each: a type checker then knows what a list of groups may be.
+Params: TypeAlias = FlatBuffer | Array | Mapping[str, Array] | Iterable[Array | Mapping[str, Any]]
 Grads: TypeAlias = FlatBuffer | Array | Sequence[Array | None] | Mapping[str, Array | None]
 
 _DTYPES = ("float32", "float64", "float16", "bfloat16")

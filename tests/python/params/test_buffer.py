@@ -107,6 +107,23 @@ def test_from_arrays_copies_and_keeps_the_dtype() -> None:
     assert fo.FlatBuffer.from_arrays({}).size == 0
 
 
+@pytest.mark.parametrize("value", [np.ones((2, 3)), np.ones(3), [1.0, 2.0], [[1, 2], [3, 4]]])
+def test_arrays_in_the_place_of_shapes_are_told_where_they_belong(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"shape of 'w' must be .*FlatBuffer\.from_arrays"):
+        fo.FlatBuffer({"w": value})
+
+
+@pytest.mark.parametrize("dtype", ["x", 3, None, [1], np.int8, "complex64", ">f4"])
+def test_another_dtype_is_refused_with_those_that_are_right(dtype: Any) -> None:
+    with pytest.raises(TypeError, match="dtype must be float32, float64, float16 or bfloat16"):
+        fo.FlatBuffer({"w": 3}, dtype)
+
+
+def test_a_ragged_list_is_refused_by_its_name() -> None:
+    with pytest.raises(ValueError, match="'w' must be an array"):
+        fo.FlatBuffer.from_arrays({"w": [[1.0], [1.0, 2.0]]})
+
+
 def test_zeros_like_has_the_layout_alone() -> None:
     buffer = filled("float64")
     other = buffer.zeros_like()
