@@ -168,7 +168,7 @@ class CosineAnnealingWarmRestarts(Cosine):
         self.T_mult = T_mult
         self.eta_min = eta_min
         first = integer("last_epoch", last_epoch, least=-1) + 1
-        self.T_cur, self.T_i = map(float, self._restarts().turn(float(first)))
+        self.T_cur, self.T_i = map(float, self._restarts()._turn(float(first)))
         super().__init__(optimizer, last_epoch)
 
     def _restarts(self) -> schedules.cosine_restarts:
@@ -210,7 +210,7 @@ class CosineAnnealingWarmRestarts(Cosine):
                 done, length = done % length, length * self.T_mult
         else:
             number = math.floor(non_negative("epoch", epoch))
-            done, length = map(float, self._restarts().turn(float(epoch)))
+            done, length = map(float, self._restarts()._turn(float(epoch)))
         self._advance(
             act=True, epoch=number, phase=(length - done) / length, T_cur=done, T_i=length
         )

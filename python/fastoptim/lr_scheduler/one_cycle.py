@@ -133,7 +133,7 @@ class OneCycleLR(Cycle):
         def action() -> None:
             if last_epoch == -1:
                 for group, cycle in zip(groups, self._cycles(), strict=True):
-                    group["initial_lr"] = cycle.first
+                    group["initial_lr"] = cycle._first
             begin(optimizer, last_epoch)
 
         all_or_nothing(action, groups, [])
@@ -159,10 +159,10 @@ class OneCycleLR(Cycle):
         return [self._cycle(high) for high in highs]
 
     def _shape(self) -> Curve:
-        return Phases(self._cycle(1.0).points(0.0, 1.0, 0.0), self.anneal_strategy)
+        return Phases(self._cycle(1.0)._points(0.0, 1.0, 0.0), self.anneal_strategy)
 
     def _ends(self) -> list[Points]:
-        return [cycle.points(cycle.first, cycle.max_lr, cycle.last) for cycle in self._cycles()]
+        return [cycle._points(cycle._first, cycle.max_lr, cycle._last) for cycle in self._cycles()]
 
     def _rates(self, curve: Any, value: Any, base_lrs: list[float]) -> list[float]:
         return [reached(points, *value) for points in curve.ends]

@@ -172,11 +172,11 @@ class cosine_restarts(Schedule):
         )
 
     def _at(self, t: Steps) -> Steps:
-        done, length = self.turn(t)
+        done, length = self._turn(t)
         w = fall((length - done) / length)
         return w * self.base_lr + (1 - w) * self.eta_min
 
-    def turn(self, t: Steps) -> tuple[Steps, Steps]:
+    def _turn(self, t: Steps) -> tuple[Steps, Steps]:
         """Give how far the fall at ``t`` has come, and how long it is."""
         if self.T_mult == 1:
             return t % self.T_0, self.T_0 + 0 * t
@@ -257,19 +257,19 @@ class one_cycle(Schedule):
         flag("three_phase", self.three_phase)
 
     def _at(self, t: Steps) -> Steps:
-        return anneal(self.points(self.first, self.max_lr, self.last), t, self.anneal_strategy)
+        return anneal(self._points(self._first, self.max_lr, self._last), t, self.anneal_strategy)
 
     @property
-    def first(self) -> float:
+    def _first(self) -> float:
         """The value at step 0."""
         return self.max_lr / self.div_factor
 
     @property
-    def last(self) -> float:
+    def _last(self) -> float:
         """The value at the end."""
-        return self.first / self.final_div_factor
+        return self._first / self.final_div_factor
 
-    def points(self, first: float, top: float, last: float) -> Points:
+    def _points(self, first: float, top: float, last: float) -> Points:
         """Give the steps at which the phases begin and end, with what is reached there."""
         end, peak = self.total_steps - 1.0, self.pct_start * self.total_steps - 1
         down = [(2 * peak, first)] if self.three_phase else []
