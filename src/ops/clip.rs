@@ -16,7 +16,7 @@ use crate::storage::view::StorageView;
 /// order, each from blocks of its own, so views of one buffer and separate arrays give the same
 /// bits.
 pub fn total_norm(arrays: &[AnyView<'_>], norm_type: f64) -> f64 {
-    let sum = |terms: Vec<f64>| terms.iter().sum::<f64>();
+    let sum = |terms: Vec<f64>| reduce::total(&terms);
     if norm_type == 2.0 {
         scaled_root(
             arrays.iter().all(AnyView::is_single),

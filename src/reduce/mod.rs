@@ -115,6 +115,11 @@ impl Measure for Powers {
     }
 }
 
+/// The sum of what was measured, in order: 0 for nothing, where `Iterator::sum` gives -0.
+pub(crate) fn total(measured: &[f64]) -> f64 {
+    measured.iter().fold(0.0, |sum, x| sum + x)
+}
+
 struct Block<'a, T, M> {
     elements: &'a [T],
     measure: M,

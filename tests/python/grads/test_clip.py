@@ -157,9 +157,20 @@ def test_dtypes_may_be_mixed() -> None:
 
 
 @pytest.mark.parametrize("nothing", [[], [None], {}, [np.zeros((0, 3))], np.zeros((), "f4")])
-def test_the_norm_of_nothing_is_zero(nothing: Any) -> None:
-    assert fo.clip_grad_norm_(nothing, 1.0) == 0.0
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, 0.5, math.inf])
+def test_the_norm_of_nothing_is_zero(nothing: Any, p: float) -> None:
+    # Not -0.0.
+    assert str(fo.get_total_norm(nothing, p)) == str(fo.clip_grad_norm_(nothing, 1.0, p)) == "0.0"
     fo.clip_grad_value_(nothing, 1.0)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("options", [{}, {"clip_value": 1.0}, {"nonfinite": "skip"}])
+def test_the_norm_of_a_step_without_gradients_is_zero(dtype: str, options: Any) -> None:
+    for maximize in False, True:
+        opt = fo.SGD([np.ones(2, dtype), np.ones(3, dtype)], maximize=maximize)
+        info = opt.step([None, None], max_norm=1.0, **options)
+        assert (info.applied, str(info.grad_norm)) == (True, "0.0")
 
 
 @pytest.mark.parametrize("max_norm", [1e-2, 1e-6])
