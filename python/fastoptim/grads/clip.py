@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 from fastoptim import _core
 from fastoptim._checks import flag, number
 from fastoptim.params.flat_buffer import FlatBuffer
+from fastoptim.params.structure import gone_through, is_ordered
 
 Gradients: TypeAlias = (
-    FlatBuffer
-    | NDArray[Any]
-    | Sequence[NDArray[Any] | None]
-    | Iterator[NDArray[Any] | None]
-    | Mapping[str, NDArray[Any] | None]
+    FlatBuffer | NDArray[Any] | Iterable[NDArray[Any] | None] | Mapping[str, NDArray[Any] | None]
 )
 
 
@@ -30,7 +27,7 @@ def _named(grads: Gradients) -> tuple[list[NDArray[Any] | None], list[str] | Non
         return [grads], None
     if isinstance(grads, Mapping):
         return list(grads.values()), list(map(str, grads))
-    if isinstance(grads, Sequence | Iterator) and not isinstance(grads, str):
+    if is_ordered(grads):
         return list(grads), None
     raise TypeError(f"grads must be arrays, got {type(grads).__name__}")
 
@@ -147,8 +144,7 @@ def clip_grad_norm_(
     max_norm = number("max_norm", max_norm)
     if math.isnan(max_norm) or max_norm <= 0:
         raise ValueError(f"max_norm must be > 0, got {max_norm}")
-    if isinstance(grads, Iterator):
-        grads = list(grads)
+    grads = gone_through(grads)
     norm = get_total_norm(grads, norm_type, error_if_nonfinite)
     if max_norm < math.inf:
         clip_grads_with_norm_(grads, max_norm, norm)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 
 from fastoptim import _core
-from fastoptim._checks import flag, number, word
+from fastoptim._checks import flag, integer, number, word
 from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
 from fastoptim.optim._checkpoint import (
@@ -34,7 +34,10 @@ from fastoptim.params.structure import (
     Params,
     by_name,
     chosen_names,
+    gone_through,
     is_groups,
+    is_ordered,
+    listed,
     named_arrays,
     pieces,
 )
@@ -91,6 +94,8 @@ class Optimizer:
     _kind: ClassVar[str]
     # Hyperparameters that make the class what it is: no saved state changes them.
     _fixed: ClassVar[frozenset[str]] = frozenset()
+    # Numbers of the state that the steps find, and that stand for a hyperparameter.
+    _estimates: ClassVar[tuple[str, ...]] = ()
     # Whether PyTorch, too, counts the steps of a parameter with its state.
     _counted: ClassVar[bool] = True
 
@@ -105,6 +110,7 @@ class Optimizer:
         self._buffers: list[FlatBuffer | None] = []
         self._single = isinstance(params, np.ndarray)
         self.param_groups = []
+        params = gone_through(params)
         if is_groups(params):
             for group in params:
                 self.add_param_group(group)
@@ -191,7 +197,7 @@ class Optimizer:
 
         Parameters
         ----------
-        grads : FlatBuffer, array, sequence or mapping
+        grads : FlatBuffer, array, iterable or mapping
             Gradients in the structure of the parameters and of their dtypes; of float32 parameters
             also in bfloat16 or float16. None stands for a parameter without a gradient: it keeps
             its value, state and count, but ``ema`` and ``copy_to`` follow it.
@@ -208,7 +214,7 @@ class Optimizer:
         regularizer : Regularizer, optional
             Its gradient is added, whatever ``maximize`` says.
         ema : EMA, optional
-            The moving average to update with the new parameters.
+            The moving average to update with the new parameters, of the same names.
         copy_to : FlatBuffer, array, sequence or mapping, optional
             bfloat16 or float16 arrays in the structure of the parameters, for a copy of them
             rounded to the nearest.
@@ -255,7 +261,7 @@ class Optimizer:
             word("nonfinite", nonfinite, get_args(Nonfinite))
         if zero_grad is not False:
             flag("zero_grad", zero_grad)
-        average, then = (None, None) if ema is None else _checked(ema)._begin()
+        average, then = (None, None) if ema is None else self._averages(ema)
         done = self._engine.step(
             self.param_groups,
             self._given(grads),
@@ -270,6 +276,16 @@ class Optimizer:
             then,
         )
         return _APPLIED if done is None else StepInfo(*done)
+
+    def _averages(self, ema: Any) -> tuple[tuple[list[Array], float], list[Call]]:
+        """Return the averages in the order of the parameters, and as ``begin`` the rest."""
+        if not isinstance(ema, EMA):
+            raise TypeError(f"ema must be a fastoptim.EMA, got {type(ema).__name__}")
+        (averages, weight), then = ema._begin()
+        if list(ema.shadow) != self._names:
+            by_name(self._names, ema.shadow, "ema")
+            averages = [ema.shadow[name] for name in self._names]
+        return (averages, weight), then
 
     def _targets(self, arrays: Arrays) -> Sequence[Array | None]:
         """Return arrays in the structure of the parameters in their order."""
@@ -454,20 +470,64 @@ class Optimizer:
         if isinstance(grads, np.ndarray):
             return grads if self._flat is not None else [grads]
         if isinstance(grads, FlatBuffer):
-            if self._flat is not None and grads.shapes == self._flat.shapes:
+            if self._flat is not None and grads.has_layout_of(self._flat):
                 return grads.flat
             return by_name(self._names, grads)
         if isinstance(grads, Mapping):
             return by_name(self._names, grads)
-        if not isinstance(grads, Sequence) or isinstance(grads, str):
-            raise TypeError(
-                f"grads must be arrays in the structure of params, got {type(grads).__name__}"
-            )
-        return grads
+        if isinstance(grads, Sequence) and is_ordered(grads):
+            return grads
+        return listed("grads", grads, len(self._names))
 
-    def current(self, hyperparameter: Any) -> Any:
-        """Return what a hyperparameter is now, which may be a function of the steps applied."""
-        return hyperparameter(self._engine.steps) if callable(hyperparameter) else hyperparameter
+    def current(self, name: str, group: int = 0) -> Any:
+        """Return what a hyperparameter will be in the next step.
+
+        ``param_groups`` has what was set: the number, or the function of the steps applied. What a
+        rule itself makes of it (``lr_decay``, ``warmup_steps``, a bias correction) is not part of
+        the value.
+
+        Parameters
+        ----------
+        name : str
+            The name of a hyperparameter, such as ``"lr"``; of `Prodigy` also ``"d"``, its estimate.
+        group : int, default 0
+            The group whose it is, by its place in ``param_groups``.
+
+        Raises
+        ------
+        TypeError
+            ``name`` is not a string, or ``group`` not an integer.
+        ValueError
+            There is no hyperparameter of this name.
+        IndexError
+            There is no such group.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastoptim as fo
+        >>> w = np.ones(2)
+        >>> opt = fo.SGD(w, lr=lambda step: 0.5**step)
+        >>> opt.current("lr")
+        1.0
+        >>> opt.step(w.copy()).applied, opt.current("lr")
+        (True, 0.5)
+        """
+        if not isinstance(name, str):
+            raise TypeError(f'name must be that of a hyperparameter, such as "lr", got {name!r}')
+        index = integer("group", group)
+        if not 0 <= index < len(self.param_groups):
+            raise IndexError(f"group must be from 0 to {len(self.param_groups) - 1}, got {group}")
+        beside = ("params", "param_names")
+        known = {k: v for k, v in self.param_groups[index].items() if k not in beside}
+        if name in known:
+            value = known[name]
+            return value(self._engine.steps) if callable(value) else value
+        if name in self._estimates:
+            first = sum(len(before["params"]) for before in self.param_groups[:index])
+            return dict(self._engine.scalars(first))[name]
+        names = ", ".join([*known, *self._estimates])
+        raise ValueError(f"name must be one of {names}; got {name!r}")
 
     @property
     def noise(self) -> tuple[int, int] | None:
@@ -525,8 +585,3 @@ def _coefficients(regularizer: Any) -> tuple[float, float]:
         raise TypeError(f"regularizer must be one of fastoptim.regularizers, got {regularizer!r}")
     return regularizer.l1, regularizer.l2
 
-
-def _checked(ema: Any) -> EMA:
-    if not isinstance(ema, EMA):
-        raise TypeError(f"ema must be a fastoptim.EMA, got {type(ema).__name__}")
-    return ema

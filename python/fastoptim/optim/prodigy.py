@@ -74,6 +74,7 @@ class Prodigy(Optimizer):
     """
 
     _kind = "Prodigy"
+    _estimates = ("d",)
 
     def __init__(
         self,

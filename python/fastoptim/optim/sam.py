@@ -10,6 +10,7 @@ import numpy as np
 from fastoptim import _core
 from fastoptim._checks import CheckedAttributes, Checks, flag, non_negative
 from fastoptim._commit import setting
+from fastoptim.grads.clip import get_total_norm
 from fastoptim.optim._base import Array, Grads, Optimizer, StepInfo
 
 
@@ -69,6 +70,8 @@ class SAM(CheckedAttributes):
         self.adaptive = adaptive
         self._saved: list[Array] = []
         self._perturbed = False
+        # Whether the gradients of the first step were finite.
+        self._finite = True
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -83,8 +86,19 @@ class SAM(CheckedAttributes):
     def _params(self) -> list[Array]:
         return [array for group in self.param_groups for array in group["params"]]
 
-    def first_step(self, grads: Grads) -> None:
+    def current(self, name: str, group: int = 0) -> Any:
+        """Return what a hyperparameter of the base optimizer will be in the next step."""
+        return self.base.current(name, group)
+
+    def first_step(self, grads: Grads, *, loss_scale: float = 1.0) -> None:
         """Save the parameters and move them to where the loss is worst nearby.
+
+        Parameters
+        ----------
+        grads : FlatBuffer, array, iterable or mapping
+            As for the base optimizer.
+        loss_scale : float, default 1.0
+            What the gradients are divided by; finite and > 0.
 
         Raises
         ------
@@ -92,18 +106,23 @@ class SAM(CheckedAttributes):
             They are there already.
         """
         self._refuse_perturbed()
+        loss_scale = number("loss_scale", loss_scale)
+        if not 0 < loss_scale < math.inf:
+            raise ValueError(f"loss_scale must be finite and > 0, got {loss_scale}")
         params, ordered = self._params(), self.base.in_order(grads)
         norm = _core.sam_norm(params, ordered, self.adaptive)
         if len(self._saved) != len(params):
             self._saved = [np.empty_like(array) for array in params]
         for saved, array in zip(self._saved, params, strict=True):
             saved[...] = array
-        factor = self.rho / (norm + 1e-12)
+        # The norm of what the scale is taken out of, and the scale of what is added.
+        factor = self.rho / (norm + 1e-12 * loss_scale)
         factors = []
-        for group in self.param_groups:
-            sign = -1.0 if self.base.current(group["maximize"]) else 1.0
+        for index, group in enumerate(self.param_groups):
+            sign = -1.0 if self.base.current("maximize", index) else 1.0
             factors += [sign * factor] * len(group["params"])
-        moved = [setting(self, _perturbed=True)]
+        finite = math.isfinite(norm) or math.isfinite(get_total_norm(ordered, math.inf))
+        moved = [setting(self, _perturbed=True, _finite=finite)]
         _core.sam_perturb(params, ordered, factors, self.adaptive, self.base.noise, moved)
 
     def second_step(self, grads: Grads, **options: Any) -> StepInfo:
@@ -114,19 +133,29 @@ class SAM(CheckedAttributes):
         grads : FlatBuffer, array, sequence or mapping
             As for the base optimizer.
         **options
-            As for its ``step``.
+            As for its ``step``. Where ``nonfinite`` is "skip" or "raise", the gradients of
+            `first_step` count, too: what is not finite there makes no direction to move in.
+
+        Returns
+        -------
+        StepInfo
+            As of its ``step``. The parameters are back where a step is skipped.
 
         Raises
         ------
         RuntimeError
             ``first_step`` has not been called.
         """
-        if not self._perturbed:
-            raise RuntimeError("second_step comes after first_step")
+        self._refuse_in_place()
         steps = self.base._engine.steps
+        lost = not self._finite and options.get("nonfinite", "propagate") != "propagate"
+        if lost and options["nonfinite"] == "raise":
+            raise FloatingPointError("the gradients of first_step were not finite")
 
         def action() -> StepInfo:
             self._exchange(perturbed=False)
+            if lost:
+                return StepInfo(False, None)
             return self.base.step(grads, **options)
 
         def settle() -> None:
@@ -166,6 +195,15 @@ class SAM(CheckedAttributes):
     def _refuse_perturbed(self) -> None:
         if self._perturbed:
             raise RuntimeError("first_step comes once before each second_step")
+
+    def _refuse_in_place(self) -> None:
+        if not self._perturbed:
+            raise RuntimeError("second_step comes after first_step")
+
+    def _return(self) -> None:
+        """Bring the parameters back without a step."""
+        self._refuse_in_place()
+        self._exchange(perturbed=False)
 
     def _exchange(self, *, perturbed: bool) -> None:
         """Swap the parameters and the saved ones, and note which of them are in place."""

@@ -140,6 +140,11 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
         buffer.assign(copies)
         return buffer
 
+    def has_layout_of(self, other: FlatBuffer) -> bool:
+        """Tell whether both have the same names and shapes in the same order."""
+        mine, theirs = self._shapes, other._shapes
+        return mine is theirs or (mine == theirs and list(mine) == list(theirs))
+
     def zeros_like(self) -> FlatBuffer:
         """Return a buffer of the same layout and dtype, filled with zeros."""
         other = object.__new__(FlatBuffer)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, Sized
+from itertools import islice
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -15,9 +16,32 @@ Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = FlatBuffer | Array | Sequence[Array] | Mapping[str, Array]
 # One iterable of both, not one of each: a type checker then knows what a list of groups may be.
 Params: TypeAlias = FlatBuffer | Array | Mapping[str, Array] | Iterable[Array | Mapping[str, Any]]
-Grads: TypeAlias = FlatBuffer | Array | Sequence[Array | None] | Mapping[str, Array | None]
+Grads: TypeAlias = FlatBuffer | Array | Iterable[Array | None] | Mapping[str, Array | None]
 
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
+
+
+def is_ordered(given: Any) -> TypeGuard[Iterable[Any]]:
+    """Tell whether something has items in an order: neither text, a mapping, a set nor an array."""
+    return (
+        isinstance(given, Iterable)
+        and not isinstance(given, str | bytes | Mapping | Set)
+        and not hasattr(given, "__array__")
+    )
+
+
+def listed(called: str, given: Any, expected: int) -> list[Any]:
+    """Return the items of what has an order; few more than expected, as it may go on for ever."""
+    if not is_ordered(given):
+        raise TypeError(
+            f"{called} must be arrays in the structure of params, got {type(given).__name__}"
+        )
+    return list(given) if isinstance(given, Sized) else list(islice(given, expected + 1))
+
+
+def gone_through(params: Any) -> Any:
+    """Return parameters that can be gone through once, such as a generator, as a list."""
+    return list(params) if is_ordered(params) and not isinstance(params, Sequence) else params
 
 
 def is_groups(params: Any) -> TypeGuard[Sequence[Mapping[str, Any]]]:
@@ -39,7 +63,7 @@ def named_arrays(
         return list(params), list(params.values())
     if isinstance(params, np.ndarray):
         params = [params]
-    elif not isinstance(params, Iterator | Sequence) or isinstance(params, str):
+    elif not is_ordered(params):
         raise TypeError(
             f"{called} must be a FlatBuffer, an array, a sequence or mapping of arrays, or a list "
             f"of group dicts, got {type(params).__name__}"
@@ -50,6 +74,7 @@ def named_arrays(
 
 def all_arrays(params: Params) -> tuple[list[str], list[Array]]:
     """Return the names and the arrays of parameters in any form."""
+    params = gone_through(params)
     if not is_groups(params):
         return named_arrays(params)
     names: list[str] = []
@@ -90,7 +115,7 @@ def chosen_names(chosen: Any, names: list[str]) -> tuple[str, ...]:
 
 def in_order(
     names: Sequence[str],
-    grads: Grads | Iterator[Array | None],
+    grads: Grads,
     buffer: FlatBuffer | None,
     called: str = "grads",
 ) -> list[Array | None]:
@@ -100,12 +125,8 @@ def in_order(
     ordered: list[Array | None]
     if isinstance(grads, np.ndarray):
         ordered = [grads] if buffer is None else pieces(buffer, grads, called)
-    elif isinstance(grads, Sequence | Iterator) and not isinstance(grads, str):
-        ordered = list(grads)
     else:
-        raise TypeError(
-            f"{called} must be arrays in the structure of params, got {type(grads).__name__}"
-        )
+        ordered = listed(called, grads, len(names))
     if len(ordered) != len(names):
         raise ValueError(f"{called} has {len(ordered)} arrays for {len(names)} parameters")
     return ordered
@@ -166,7 +187,7 @@ def matched(called: str, given: Any, params: Arrays) -> list[Array]:
     found: Sequence[Any]
     if isinstance(params, FlatBuffer) and isinstance(given, np.ndarray):
         found = pieces(params, given, called)
-    elif isinstance(params, Mapping) and isinstance(given, Mapping):
+    elif isinstance(given, Mapping):
         found = by_name(list(arrays), given, called)
     else:
         _, found = named_arrays(given, called=called)

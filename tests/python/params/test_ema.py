@@ -457,3 +457,28 @@ def test_memory_that_is_shared() -> None:
         ema.swap([locked, B])
     ema.load_state_dict({**ema.state_dict(), "updates": 0})
     assert snapshot([W, B, ema.state_dict()]) == before
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_step_pairs_averages_by_name(flat: bool) -> None:
+    params: Any = {"a": np.full(2, 4.0), "b": np.full(2, 6.0)}
+    ema = fo.EMA({"b": np.zeros(2), "a": np.zeros(2)}, decay=0.5)
+    ema.update(params)
+    assert [ema.shadow[name][0] for name in "ab"] == [2.0, 3.0]
+    if flat:
+        params = fo.FlatBuffer.from_arrays(params)
+    for form in params, [{"params": {"b": params["b"]}}, {"params": {"a": params["a"]}}]:
+        fused = fo.EMA({"b": np.zeros(2), "a": np.zeros(2)}, decay=0.5)
+        opt = fo.SGD(form, lr=0.0)
+        opt.step({"a": np.ones(2), "b": None}, ema=fused)
+        assert snapshot(fused.shadow) == snapshot(ema.shadow)
+
+
+@pytest.mark.parametrize("names", ["ac", "a", "abc", "01"])
+def test_an_average_of_other_names_stops_the_step(names: str) -> None:
+    params = {"a": np.ones(2), "b": np.ones(2)}
+    opt, ema = fo.SGD(params), fo.EMA({name: np.zeros(2) for name in names})
+    before = snapshot([opt.state_dict(), params, ema.state_dict()])
+    with pytest.raises(ValueError, match=r"ema: missing names .* unexpected names"):
+        opt.step({"a": np.ones(2), "b": np.ones(2)}, ema=ema)
+    assert snapshot([opt.state_dict(), params, ema.state_dict()]) == before
