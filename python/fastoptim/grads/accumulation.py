@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from fastoptim import _core
 from fastoptim._checks import CheckedAttributes, Checks, non_negative, number
 from fastoptim._commit import setting
 from fastoptim.params.flat_buffer import FlatBuffer
-from fastoptim.params.structure import Grads, Params, all_arrays, averaged, in_order
+from fastoptim.params.structure import Array, Grads, Params, all_arrays, averaged, in_order
 
 __all__ = ["GradAccumulator"]
 
@@ -91,7 +92,8 @@ class GradAccumulator(CheckedAttributes):
             Gradients in the structure of the parameters, of their dtype or, but for float64, of 16
             bits; None stands for a parameter without a gradient.
         weight : float
-            What they count, such as the number of rows; finite and > 0.
+            What they count, such as the number of rows; finite and >= 0. With 0, as where all
+            targets are ignored, nothing is added, whatever the gradients hold.
 
         Raises
         ------
@@ -105,9 +107,12 @@ class GradAccumulator(CheckedAttributes):
         """
         weight = number("weight", weight)
         total = self.weight + weight
-        if not (weight > 0 and math.isfinite(total)):
-            raise ValueError(f"weight must be > 0 and its sum finite, got {weight}")
+        if not (weight >= 0 and math.isfinite(total)):
+            raise ValueError(f"weight must be >= 0 and its sum finite, got {weight}")
         given = in_order(self._mean.names, grads, self._buffer)
+        if weight == 0:
+            self._check(given)
+            return
         present = {
             name: known or array is not None
             for (name, known), array in zip(self._present.items(), given, strict=True)
@@ -122,6 +127,14 @@ class GradAccumulator(CheckedAttributes):
         ]
         added = [setting(self, _present=present, weight=total)]
         _core.lerp(means, values, weight / total, "grads", names, added)
+
+    def _check(self, given: Sequence[Array | None]) -> None:
+        """Refuse gradients that could not be added."""
+        pairs = zip(self._mean, given, strict=True)
+        arrays = {name: array for name, array in pairs if array is not None}
+        nowhere = self._mean.zeros_like()
+        means = [nowhere[name] for name in arrays]
+        _core.lerp(means, list(arrays.values()), 1.0, "grads", list(arrays))
 
     @property
     def grads(self) -> FlatBuffer | dict[str, Any]:

@@ -15,6 +15,7 @@ from fastoptim._commit import Call
 from fastoptim.errors import CheckpointError
 from fastoptim.grads.clip import get_total_norm
 from fastoptim.optim._base import Optimizer, StepInfo
+from fastoptim.optim.sam import SAM
 from fastoptim.params.structure import Grads
 
 __all__ = ["GradScaler"]
@@ -24,8 +25,9 @@ __all__ = ["GradScaler"]
 class _Progress:
     """What one optimizer has done since the last update. It keeps its id from being given anew."""
 
-    opt: Optimizer
-    unscaled: bool = False
+    opt: Optimizer | SAM
+    # For which gradients: of `step`, or of the first step of SAM.
+    unscaled: frozenset[str] = frozenset()
     stepped: bool = False
     found_inf: bool = False
 
@@ -127,15 +129,16 @@ class GradScaler:
         with np.errstate(over="ignore"):
             return np.asarray(np.multiply(x, self._scale, dtype=wide)).astype(x.dtype, copy=False)
 
-    def unscale_(self, opt: Optimizer, grads: Grads) -> None:
+    def unscale_(self, opt: Optimizer | SAM, grads: Grads) -> None:
         """Divide gradients by the scale in place, to look at them or to change them before `step`.
 
         ``step(max_norm=..., clip_value=...)`` clips what is unscaled without this extra pass.
 
         Parameters
         ----------
-        opt : Optimizer
-            Whose gradients they are.
+        opt : Optimizer or SAM
+            Whose gradients they are; of `SAM` those of ``first_step`` before it, and then those of
+            ``second_step``.
         grads : FlatBuffer, array, sequence or mapping
             As for its ``step``. Infinities and NaNs among them are remembered. Those in 16 bits are
             divided in float32 and rounded to nearest: in float16 a quotient below 6e-8 becomes 0,
@@ -146,30 +149,34 @@ class GradScaler:
         TypeError, ValueError
             As ``step`` does, and for a gradient that is read-only. Nothing has changed then.
         RuntimeError
-            A second time for this optimizer since the last `update`, or after its `step`.
+            A second time for these gradients since the last `update`, or after the `step`.
         """
         if not self._enabled:
             return
         progress = self._of(opt)
         if progress.stepped:
             raise RuntimeError("unscale_ comes before step, which was called since the last update")
-        if progress.unscaled:
+        turn = "first_step" if isinstance(opt, SAM) and not opt._perturbed else "step"
+        if turn in progress.unscaled:
             raise RuntimeError("unscale_ was called for this optimizer since the last update")
         names = [name for group in opt.param_groups for name in group["param_names"]]
         params = [array for group in opt.param_groups for array in group["params"]]
-        ordered = opt.in_order(grads)
+        ordered = _base(opt).in_order(grads)
         finite = math.isfinite(_core.total_norm(ordered, names, math.inf))
-        unscaled = {id(opt): replace(progress, unscaled=True, found_inf=not finite)}
-        _core.unscale(names, params, ordered, self._scale, [(self._progress.update, unscaled)])
+        found_inf = progress.found_inf or not finite
+        done = replace(progress, unscaled=progress.unscaled | {turn}, found_inf=found_inf)
+        noted = [(self._progress.update, {id(opt): done})]
+        _core.unscale(names, params, ordered, self._scale, noted)
 
-    def step(self, opt: Optimizer, grads: Grads, **options: Any) -> StepInfo:
+    def step(self, opt: Optimizer | SAM, grads: Grads, **options: Any) -> StepInfo:
         """Make a step by gradients that are scaled, or were until `unscale_`.
 
         Parameters
         ----------
-        opt : Optimizer
-            What makes the step. With `SAM` scale by hand: ``second_step(grads,
-            loss_scale=get_scale(), nonfinite="skip")``.
+        opt : Optimizer or SAM
+            What makes the step; of `SAM` the second, after ``first_step(grads,
+            loss_scale=get_scale())``. It is skipped, and the parameters are brought back, where
+            the gradients of either step are not finite.
         grads : FlatBuffer, array, sequence or mapping
             As for its ``step``.
         **options
@@ -185,22 +192,28 @@ class GradScaler:
         TypeError, ValueError
             As ``step`` does. Nothing has changed then.
         RuntimeError
-            A second time for this optimizer since the last `update`.
+            A second time for this optimizer since the last `update`, or ``first_step`` of `SAM` has
+            not been called.
         """
-        if not self._enabled:
-            return opt.step(grads, **options)
         progress = self._of(opt)
+        step = opt.second_step if isinstance(opt, SAM) else opt.step
+        if not self._enabled:
+            return step(grads, **options)
         if progress.stepped:
             raise RuntimeError("step was called for this optimizer since the last update")
-        steps = opt._engine.steps
+        base = _base(opt)
+        steps = base._engine.steps
 
         def action() -> StepInfo:
-            if progress.found_inf and math.isfinite(get_total_norm(opt.in_order(grads), math.inf)):
+            given = base.in_order(grads) if progress.found_inf else grads
+            if progress.found_inf and math.isfinite(get_total_norm(given, math.inf)):
                 # What unscale_ found was mended, or zeroed. It was not the gradient of the loss.
+                if isinstance(opt, SAM):
+                    opt._return()
                 info = StepInfo(False, None)
             else:
-                scale = 1.0 if progress.unscaled else self._scale
-                info = opt.step(grads, loss_scale=scale, nonfinite="skip", **options)
+                scale = 1.0 if "step" in progress.unscaled else self._scale
+                info = step(given, loss_scale=scale, nonfinite="skip", **options)
             note(info.applied)
             return info
 
@@ -209,7 +222,7 @@ class GradScaler:
             self._progress[id(opt)] = done
 
         def settle() -> None:
-            if opt._engine.steps != steps:
+            if base._engine.steps != steps:
                 note(True)
 
         return _core.attempt(action, settle)
@@ -317,8 +330,8 @@ class GradScaler:
         loaded._growth_tracker, loaded._progress = tracker, self._progress
         return [(self.__dict__.update, loaded.__dict__)]
 
-    def _of(self, opt: Optimizer) -> _Progress:
-        if not isinstance(opt, Optimizer):
+    def _of(self, opt: Optimizer | SAM) -> _Progress:
+        if not isinstance(opt, Optimizer | SAM):
             raise TypeError(f"opt must be an optimizer, got {type(opt).__name__}")
         return self._progress.get(id(opt), _Progress(opt))
 
@@ -330,6 +343,10 @@ class GradScaler:
     def __repr__(self) -> str:
         state = ", ".join(f"{key}={value!r}" for key, value in self.state_dict().items())
         return f"GradScaler({state})" if self._enabled else "GradScaler(enabled=False)"
+
+
+def _base(opt: Optimizer | SAM) -> Optimizer:
+    return opt.base if isinstance(opt, SAM) else opt
 
 
 def _checked_scale(name: str, scale: Any) -> float:

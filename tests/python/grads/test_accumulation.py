@@ -203,7 +203,12 @@ def test_there_is_nothing_before_the_first_add() -> None:
 @pytest.mark.parametrize(
     ("grads", "weight", "error", "match"),
     [
-        ([W, W[0]], 0, ValueError, "weight"),
+        ([W], 0, ValueError, "grads"),
+        ([W, None, None], 0, ValueError, "grads"),
+        ([W[0], W], 0, ValueError, "grads"),
+        ([W, W[0].astype("f4")], 0, TypeError, "grads"),
+        ({"w": W, "c": W[0]}, 0, ValueError, "grads"),
+        (None, 0, TypeError, "grads"),
         ([W, W[0]], -1.0, ValueError, "weight"),
         ([W, W[0]], math.nan, ValueError, "weight"),
         ([W, W[0]], math.inf, ValueError, "weight"),
@@ -234,3 +239,26 @@ def test_bad_input_changes_nothing(grads: Any, weight: Any, error: Any, match: s
     assert accumulator.weight == 1.7e308
     with pytest.raises(ValueError, match="share memory"):
         accumulator.add([accumulator.grads["w"], None], 1)
+
+
+def test_a_micro_batch_of_weight_0_adds_nothing() -> None:
+    accumulator = fo.GradAccumulator([W, W[0]])
+    nothing = [np.full_like(W, math.nan), np.full_like(W[0], math.inf)]
+    accumulator.add(nothing, 0)
+    assert accumulator.weight == 0
+    with pytest.raises(RuntimeError, match="no gradients before the first add"):
+        _ = accumulator.grads
+    accumulator.add([W, None], 3)
+    accumulator.add(nothing, 0.0)
+    assert accumulator.weight == 3
+    # Nor does a parameter have a gradient by it.
+    assert accumulator.grads["1"] is None
+    assert np.array_equal(accumulator.grads["0"], W)
+    # A batch all of whose targets are ignored: its mean is NaN, and weighs nothing.
+    loss_fn = fo.losses.CrossEntropyLoss()
+    logits, target = np.array([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0]]), np.array([1, -100, -100])
+    whole, parts = loss_fn.grad(logits, target), fo.GradAccumulator(logits[0])
+    for rows in (slice(1), slice(1, 3)):
+        kept = int((target[rows] != -100).sum())
+        parts.add(loss_fn.grad(logits[rows], target[rows]).sum(0), kept)
+    np.testing.assert_allclose(parts.grads["0"], whole.sum(0))

@@ -371,7 +371,7 @@ def test_options_that_are_the_scalers() -> None:
     assert scaler.step(opt, w.copy()).applied
 
 
-@pytest.mark.parametrize("opt", [None, "sgd", fo.SAM(fo.SGD(np.ones(2)))])
+@pytest.mark.parametrize("opt", [None, "sgd", fo.RandomSearch(np.ones(2))])
 def test_what_is_no_optimizer(opt: Any) -> None:
     scaler = fo.amp.GradScaler()
     for call in scaler.step, scaler.unscale_:
@@ -436,3 +436,102 @@ def test_a_state_of_something_else_changes_nothing(state: Any) -> None:
     with pytest.raises(fo.CheckpointError, match=r"GradScaler|_growth_tracker"):
         scaler.load_state_dict(state)
     assert scaler.state_dict() == before
+
+
+def test_sam_in_float16_follows_an_oracle_in_float64() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((64, 6)), rng.standard_normal(64)
+    w, model = np.zeros(6, "f4"), np.zeros(6)
+    sam = fo.SAM(fo.SGD(w, lr=0.1, momentum=0.5), rho=0.05)
+    scaler = fo.amp.GradScaler(2.0**12, growth_interval=5)
+    momentum, skipped, scales = np.zeros(6), 0, []
+
+    def gradient(w: Any) -> Any:
+        return x.T @ (x @ w - y) / len(y)
+
+    def scaled() -> Any:
+        """Compute the gradient of the scaled loss in float16, which ends at 65504."""
+        with np.errstate(over="ignore"):
+            return (scaler.get_scale() * gradient(w.astype("f8"))).astype("f2")
+
+    for t in range(60):
+        scales.append(scaler.get_scale())
+        if t % 2:
+            sam.first_step(scaled(), loss_scale=scaler.get_scale())
+        else:
+            grads = scaled().astype("f4")
+            scaler.unscale_(sam, grads)
+            sam.first_step(grads)
+        grads = scaled()
+        if t % 3 == 0:
+            scaler.unscale_(sam, grads)
+        before = w.copy()
+        info = scaler.step(sam, grads, max_norm=100.0)
+        scaler.update()
+        if not info.applied:
+            skipped += 1
+            assert scaler.get_scale() == scales[-1] / 2
+            continue
+        g = gradient(model)
+        g = gradient(model + 0.05 * g / (np.linalg.norm(g) + 1e-12))
+        momentum = g if not momentum.any() else 0.5 * momentum + g
+        model -= 0.1 * momentum
+        assert not np.array_equal(w, before)
+    assert skipped > 2
+    assert max(scales) > 2**14
+    np.testing.assert_allclose(w, model, atol=2e-3)
+    assert np.linalg.norm(gradient(model)) < 0.1
+
+
+@pytest.mark.parametrize("when", ["first_step", "first unscale_", "second", "second unscale_"])
+def test_a_skipped_step_of_sam_brings_the_parameters_back(when: str) -> None:
+    w = np.array([1.0, -2.0])
+    sam, scaler = fo.SAM(fo.SGD(w, lr=0.1)), fo.amp.GradScaler(1024.0)
+    good, bad = scaler.scale(np.ones(2)), np.array([1.0, math.inf])
+    first = (bad if when.startswith("first") else good).copy()
+    if when == "first unscale_":
+        scaler.unscale_(sam, first)
+        first[:] = 1.0  # Mended: no gradient of the loss.
+        sam.first_step(first)
+    else:
+        sam.first_step(first, loss_scale=scaler.get_scale())
+    second = (bad if when.startswith("second") else good).copy()
+    if when == "second unscale_":
+        scaler.unscale_(sam, second)
+    info = scaler.step(sam, second)
+    assert not info.applied
+    assert w.tolist() == [1.0, -2.0]
+    scaler.update()
+    assert scaler.get_scale() == 512.0
+    sam.first_step(scaler.scale(np.ones(2)), loss_scale=scaler.get_scale())
+    assert scaler.step(sam, scaler.scale(np.ones(2))).applied
+    np.testing.assert_allclose(w, [0.9, -2.1])
+
+
+def test_the_order_of_calls_with_sam() -> None:
+    w = np.array([1.0, -2.0])
+    sam, scaler = fo.SAM(fo.SGD(w, lr=0.1)), fo.amp.GradScaler(4.0)
+    with pytest.raises(RuntimeError, match="second_step comes after first_step"):
+        scaler.step(sam, np.ones(2))
+    grads = scaler.scale(np.ones(2))
+    scaler.unscale_(sam, grads)
+    with pytest.raises(RuntimeError, match="unscale_ was called"):
+        scaler.unscale_(sam, grads)
+    assert grads.tolist() == [1.0, 1.0]
+    sam.first_step(grads)
+    # Those of the second step are others.
+    grads = scaler.scale(np.ones(2))
+    scaler.unscale_(sam, grads)
+    with pytest.raises(RuntimeError, match="unscale_ was called"):
+        scaler.unscale_(sam, grads)
+    assert scaler.step(sam, grads).applied
+    np.testing.assert_allclose(w, [0.9, -2.1])
+    with pytest.raises(RuntimeError, match="step was called"):
+        scaler.step(sam, grads)
+    with pytest.raises(RuntimeError, match="unscale_ comes before step"):
+        scaler.unscale_(sam, grads)
+    off = fo.amp.GradScaler(enabled=False)
+    off.unscale_(sam, grads)
+    sam.first_step(grads, loss_scale=off.get_scale())
+    assert off.step(sam, grads).applied
+    np.testing.assert_allclose(w, [0.8, -2.2])

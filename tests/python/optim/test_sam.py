@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -96,3 +97,54 @@ def test_bad_rho(rho: float) -> None:
         fo.SAM(fo.SGD(np.ones(1)), rho=str(rho))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="base"):
         fo.SAM(np.ones(1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_a_scale_of_the_loss_changes_no_bit_where_it_is_a_power_of_two(
+    adaptive: bool, dtype: str
+) -> None:
+    found = []
+    for scale in 1.0, 1024.0:
+        w = np.random.default_rng(0).standard_normal(50).astype(dtype)
+        sam = fo.SAM(fo.SGD(w, lr=0.1), rho=0.5, adaptive=adaptive)
+        for t in range(3):
+            sam.first_step(scale * np.cos(w + t), loss_scale=scale)
+            sam.second_step(scale * np.sin(w + t), loss_scale=scale)
+        found.append(w.tobytes())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan, "2", None])
+def test_a_scale_out_of_range(scale: Any) -> None:
+    w = np.ones(2)
+    sam = fo.SAM(fo.SGD(w))
+    with pytest.raises(ValueError if isinstance(scale, float) else TypeError, match="loss_scale"):
+        sam.first_step(np.ones(2), loss_scale=scale)
+    assert w.tolist() == [1.0, 1.0]
+    sam.first_step(np.ones(2))
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_step_is_skipped_for_the_gradients_of_either(first: bool, bad: float) -> None:
+    w, good, wrong = np.array([1.0, -2.0]), np.ones(2), np.array([1.0, bad])
+    sam = fo.SAM(fo.Adam(w, lr=0.1))
+    sam.first_step(wrong if first else good)
+    if first:
+        with pytest.raises(FloatingPointError, match=r"first_step"):
+            sam.second_step(good, nonfinite="raise")
+    info = sam.second_step(good if first else wrong, nonfinite="skip")
+    assert not info.applied
+    assert w.tolist() == [1.0, -2.0]
+    assert sam.state["0"]["step"] == 0
+    # The next step is as any other.
+    sam.first_step(good)
+    assert sam.second_step(good, nonfinite="raise").applied
+
+
+def test_a_norm_that_overflows_is_no_infinite_gradient() -> None:
+    w = np.array([1.0, -2.0])
+    sam = fo.SAM(fo.SGD(w, lr=0.0))
+    sam.first_step(np.full(2, 1e308))
+    assert sam.second_step(np.ones(2), nonfinite="skip").applied

@@ -58,7 +58,7 @@ def test_the_code_on_the_page_of_steps_runs() -> None:
     blocks = code("steps")
     names: dict[str, Any] = {}
     exec("\n".join(blocks), names)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     assert names["info"].applied
     # One of its own, 3 of the scaler's and one on the whole batch.
     assert names["opt"].state["w"]["step"] == names["ema"].updates == 5
