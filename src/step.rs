@@ -46,14 +46,48 @@ impl Nonfinite {
     }
 }
 
+/// How a step keeps parameters small.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Regularization {
+    /// The penalty whose gradient is added to that of the loss.
+    pub penalty: Penalty,
+    /// The coefficient of a penalty on absolute values that is no part of the gradient: once
+    /// updated, elements move towards 0 by the learning rate times it, and no further than to 0.
+    pub shrinkage: f64,
+}
+
+impl Regularization {
+    /// Parameters are left as large as the loss makes them.
+    pub const NONE: Self = Self {
+        penalty: Penalty::NONE,
+        shrinkage: 0.0,
+    };
+
+    /// Checks the range of every number.
+    ///
+    /// # Errors
+    /// A number is out of range.
+    pub fn check(&self) -> Result<()> {
+        let Penalty { l1, l2 } = self.penalty;
+        for x in [l1, l2, self.shrinkage] {
+            if !(x >= 0.0 && x.is_finite()) {
+                return Err(Error::Value(format!(
+                    "the coefficients of a regularizer must be finite and >= 0, got {x}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The options of one step. A gradient is unscaled, regularized, clipped by value and clipped by
 /// norm, in this order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     /// The gradients are those of the loss times this factor.
     pub loss_scale: f64,
-    /// The coefficients of a penalty on absolute values and on squares.
-    pub penalty: Penalty,
+    /// The regularization of groups that have none of their own.
+    pub regularization: Regularization,
     /// The bound of every element, by its absolute value.
     pub clip_value: Option<f64>,
     /// The bound of the norm of all gradients together.
@@ -72,7 +106,7 @@ impl Options {
     /// Gradients as they are.
     pub const DEFAULT: Self = Self {
         loss_scale: 1.0,
-        penalty: Penalty { l1: 0.0, l2: 0.0 },
+        regularization: Regularization::NONE,
         clip_value: None,
         max_norm: None,
         nonfinite: Nonfinite::Propagate,
@@ -89,6 +123,7 @@ impl Options {
         if !(self.loss_scale > 0.0 && self.loss_scale.is_finite()) {
             return refuse("loss_scale", "finite and > 0", self.loss_scale);
         }
+        self.regularization.check()?;
         match (self.max_norm, self.clip_value) {
             (Some(x), _) if x.is_nan() || x <= 0.0 => refuse("max_norm", "> 0", x),
             (_, Some(x)) if x.is_nan() || x < 0.0 => refuse("clip_value", ">= 0", x),
@@ -100,7 +135,7 @@ impl Options {
     fn prologue(&self) -> Prologue {
         Prologue {
             scale: ScaleFactor::quotient(1.0, self.loss_scale),
-            regularizer: self.penalty,
+            regularizer: self.regularization.penalty,
             clip_value: self.clip_value.unwrap_or(f64::INFINITY),
             ..Prologue::default()
         }
@@ -114,6 +149,8 @@ pub struct GroupSegments<'a> {
     pub method: &'a Method,
     /// Whether the objective is maximized.
     pub maximize: bool,
+    /// The regularization of the group; none for that of [`Options::regularization`].
+    pub regularization: Option<Regularization>,
     /// The parameters that have a gradient, computed in single precision. Their numbers
     /// ([`Segment::numbered`]) are different in all groups of a step.
     pub single: Vec<Segment<'a, f32>>,
@@ -131,6 +168,7 @@ impl<'a> GroupSegments<'a> {
         Self {
             method,
             maximize: false,
+            regularization: None,
             single: Vec::new(),
             double: Vec::new(),
             frozen_single: Vec::new(),
@@ -139,12 +177,14 @@ impl<'a> GroupSegments<'a> {
     }
 
     fn prologue(&self, options: Prologue) -> Prologue {
-        if self.maximize {
-            let scale = options.scale.negated();
-            Prologue { scale, ..options }
-        } else {
-            options
+        let mut prologue = options;
+        if let Some(Regularization { penalty, .. }) = self.regularization {
+            prologue.regularizer = penalty;
         }
+        if self.maximize {
+            prologue.scale = prologue.scale.negated();
+        }
+        prologue
     }
 }
 
@@ -216,7 +256,7 @@ impl StepOutcome {
 /// sums over all parameters then needs a gradient in each of them.
 ///
 /// # Errors
-/// An option is out of range, or a gradient is not finite under [`Nonfinite::Raise`]. Nothing was
+/// An option is out of range, a method cannot take a regularization, or a gradient is not finite under [`Nonfinite::Raise`]. Nothing was
 /// written.
 ///
 /// # Panics
@@ -229,6 +269,10 @@ pub fn run(
     ranks: &dyn AllReduce,
 ) -> Result<StepOutcome> {
     options.check()?;
+    for group in &groups {
+        let regularization = group.regularization.unwrap_or(options.regularization);
+        group.method.check_regularization(&regularization)?;
+    }
     let prologue = options.prologue();
     let Measured {
         norm,
@@ -247,7 +291,7 @@ pub fn run(
         return Ok(StepOutcome {
             applied: true,
             norm,
-            scalars: apply(groups, prologue, ranks),
+            scalars: apply(groups, options.regularization, prologue, ranks),
         });
     }
     if options.nonfinite == Nonfinite::Raise {
@@ -307,6 +351,7 @@ fn measure(
 /// Updates all parameters. Returns the scalars that the step has found.
 fn apply(
     groups: Vec<GroupSegments<'_>>,
+    default: Regularization,
     prologue: Prologue,
     ranks: &dyn AllReduce,
 ) -> Option<[f64; MAX_SCALARS]> {
@@ -314,11 +359,12 @@ fn apply(
     let global = groups.iter().any(|group| group.method.sums_globally());
     for group in groups {
         let prologue = group.prologue(prologue);
+        let Regularization { shrinkage, .. } = group.regularization.unwrap_or(default);
         if !group.single.is_empty() {
-            works.push(group.method.plan(group.single, prologue));
+            works.push(group.method.plan(group.single, prologue, shrinkage));
         }
         if !group.double.is_empty() {
-            works.push(group.method.plan(group.double, prologue));
+            works.push(group.method.plan(group.double, prologue, shrinkage));
         }
         if !group.frozen_single.is_empty() {
             works.push(Work::frozen(group.frozen_single));
@@ -347,6 +393,13 @@ mod tests {
         let loss_scale = |loss_scale| Options { loss_scale, ..none };
         let max_norm = |max_norm| Options { max_norm, ..none };
         let clip_value = |clip_value| Options { clip_value, ..none };
+        let shrinkage = |shrinkage| Options {
+            regularization: Regularization {
+                shrinkage,
+                ..Regularization::NONE
+            },
+            ..none
+        };
         for (name, options) in [
             ("loss_scale", loss_scale(0.0)),
             ("loss_scale", loss_scale(f64::INFINITY)),
@@ -355,6 +408,8 @@ mod tests {
             ("max_norm", max_norm(nan)),
             ("clip_value", clip_value(Some(-1.0))),
             ("clip_value", clip_value(nan)),
+            ("the coefficients", shrinkage(-1.0)),
+            ("the coefficients", shrinkage(f64::NAN)),
         ] {
             let error = run(Vec::new(), &options, &Local).expect_err("out of range");
             assert!(error.to_string().starts_with(name), "{error}");

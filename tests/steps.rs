@@ -7,9 +7,11 @@ use std::sync::{Barrier, Mutex};
 
 use cases::Precision;
 use fastoptim::error::{Error, Result};
+use fastoptim::ops::penalty::Penalty;
 use fastoptim::optim::{Kind, Method, Role, StateSpec};
 use fastoptim::step::{
-    self, AllReduce, GroupSegments, Local, Nonfinite, Options, Progress, Segment, StepOutcome,
+    self, AllReduce, GroupSegments, Local, Nonfinite, Options, Progress, Regularization, Segment,
+    StepOutcome,
 };
 
 const N: usize = 40;
@@ -194,6 +196,89 @@ fn a_gradient_that_is_not_finite_ends_the_step_of_every_process() {
     let (outcome, p) = descent(&gradients[1], Nonfinite::Propagate, &Local);
     assert!(outcome.expect("applied").applied);
     assert_eq!(p, [0.5, f32::NEG_INFINITY]);
+}
+
+/// One step of gradient descent by 0.5 from 1 on a gradient of 4 in each group, which has a
+/// regularization of its own or none: the norm, and the parameters.
+fn regularized(
+    own: &[Option<Regularization>],
+    default: Regularization,
+    ranks: &dyn AllReduce,
+) -> (f64, Vec<f32>) {
+    let method = Kind::SGD.method(&sgd()).expect("in range");
+    let mut p = vec![1.0; own.len()];
+    let context = Progress::new(&method).context(true);
+    let groups = p.iter_mut().zip(own).map(|(p, own)| GroupSegments {
+        regularization: *own,
+        single: vec![Segment::native(
+            std::slice::from_mut(p),
+            &[4.0],
+            &[1],
+            [],
+            context,
+        )],
+        ..GroupSegments::new(&method)
+    });
+    let options = Options {
+        loss_scale: 4.0,
+        max_norm: Some(f64::INFINITY),
+        regularization: default,
+        ..Options::DEFAULT
+    };
+    let outcome = step::run(groups.collect(), &options, ranks).expect("in range");
+    (outcome.norm.expect("asked for"), p)
+}
+
+#[test]
+fn groups_with_a_regularization_of_their_own_share_one_norm() {
+    let ridge = Regularization {
+        penalty: Penalty { l1: 0.0, l2: 1.0 },
+        shrinkage: 0.0,
+    };
+    let shrunk = Regularization {
+        shrinkage: 1.0,
+        ..ridge
+    };
+    let own = [Some(Regularization::NONE), None, Some(ridge), Some(shrunk)];
+    // Gradients of 1, and of 3 with the penalty.
+    let (norm, p) = regularized(&own, Regularization::NONE, &Local);
+    assert_eq!((norm, p), (20_f64.sqrt(), vec![0.5, 0.5, -0.5, 0.0]));
+    let (norm, p) = regularized(&own, ridge, &Local);
+    assert_eq!((norm, p), (28_f64.sqrt(), vec![0.5, -0.5, -0.5, 0.0]));
+    // A process that has no penalty of its own measures as the others do.
+    let found = on_two_ranks(|rank, ranks| {
+        let own = [own[2 * rank], own[2 * rank + 1]];
+        regularized(&own, Regularization::NONE, ranks)
+    });
+    let [first, second] = found.map(|(norm, p)| (norm, p));
+    assert_eq!(first, (20_f64.sqrt(), vec![0.5, 0.5]));
+    assert_eq!(second, (20_f64.sqrt(), vec![-0.5, 0.0]));
+}
+
+#[test]
+fn shrinking_without_a_learning_rate_is_refused() {
+    let shrunk = Regularization {
+        shrinkage: 1.0,
+        ..Regularization::NONE
+    };
+    for method in cases::methods() {
+        let kind = format!("{method:?}");
+        let without = ["ASGD", "Rprop", "ScheduleFree"];
+        let refused = without.iter().any(|name| kind.starts_with(name));
+        assert_eq!(method.check_regularization(&shrunk).is_err(), refused);
+        for group in [Some(shrunk), None] {
+            let groups = vec![GroupSegments {
+                regularization: group,
+                ..GroupSegments::new(&method)
+            }];
+            let options = Options {
+                regularization: shrunk,
+                ..Options::DEFAULT
+            };
+            let found = step::run(groups, &options, &Local);
+            assert_eq!(found.is_err(), refused, "{kind}");
+        }
+    }
 }
 
 #[test]

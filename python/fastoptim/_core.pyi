@@ -69,7 +69,7 @@ class Engine:
         max_norm: float | None,
         clip_value: float | None,
         nonfinite: str,
-        regularizer: tuple[float, float] | None,
+        regularizer: Any,
         average: tuple[list[NDArray[Any]], float] | None,
         copy: Sequence[NDArray[Any] | None] | None,
         zero_grad: bool,

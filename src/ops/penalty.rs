@@ -18,6 +18,9 @@ pub struct Penalty {
 }
 
 impl Penalty {
+    /// No penalty.
+    pub const NONE: Self = Self { l1: 0.0, l2: 0.0 };
+
     /// The penalty on all arrays, which combine in order, each from blocks of its own.
     pub fn value(self, params: &[AnyView<'_>]) -> f64 {
         self.apply(Value(params))
@@ -71,11 +74,6 @@ impl<const L1: bool, const L2: bool> reduce::Measure for Terms<L1, L2> {
     }
 }
 
-/// In order. `sum` would give -0 for nothing.
-fn total(penalties: &[f64]) -> f64 {
-    penalties.iter().fold(0.0, |sum, penalty| sum + penalty)
-}
-
 /// What is done with the terms, whichever they are.
 trait Apply {
     fn apply<const L1: bool, const L2: bool>(self, terms: Terms<L1, L2>) -> f64;
@@ -85,7 +83,7 @@ struct Value<'a, 'b>(&'a [AnyView<'b>]);
 
 impl Apply for Value<'_, '_> {
     fn apply<const L1: bool, const L2: bool>(self, terms: Terms<L1, L2>) -> f64 {
-        total(&reduce::measure(self.0, terms))
+        reduce::total(&reduce::measure(self.0, terms))
     }
 }
 
@@ -117,7 +115,7 @@ impl Apply for Gradient<'_, '_> {
             }
         };
         let join = |a, b| reduce::Measure::join(terms, a, b);
-        total(&reduce::blockwise(&lengths, cost, join, block))
+        reduce::total(&reduce::blockwise(&lengths, cost, join, block))
     }
 }
 
@@ -173,6 +171,24 @@ impl<T: Float, const L1: bool, const L2: bool> Kernel for AddGradient<'_, T, L1,
     }
 }
 
+/// The proximal operator of `threshold sum(abs(p))`: moves every element towards 0 by the threshold,
+/// and one that is no larger to 0. NaN stays NaN.
+pub(crate) struct Shrink<'a, T> {
+    pub(crate) p: &'a mut [T],
+    pub(crate) threshold: T,
+}
+
+impl<T: Float> Kernel for Shrink<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for p in self.p {
+            *p = *p - p.clamp_abs(self.threshold);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +218,19 @@ mod tests {
                 assert_eq!(*g, 1.0 + l1 * sign + 2.0 * l2 * w);
             }
         }
+    }
+
+    #[test]
+    fn shrinking_is_soft_thresholding() {
+        let mut p = [2.0, -2.0, 0.5, -0.5, 0.25, -0.0, f32::INFINITY, f32::NAN];
+        let threshold = 0.5;
+        isa::current().run(Shrink {
+            p: &mut p,
+            threshold,
+        });
+        assert_eq!(p[..7], [1.5, -1.5, 0.0, 0.0, 0.0, 0.0, f32::INFINITY]);
+        assert!(p[2..6].iter().all(|p| p.is_sign_positive()));
+        assert!(p[7].is_nan());
     }
 
     #[test]

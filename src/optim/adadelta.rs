@@ -4,6 +4,7 @@ use super::moments::SQUARE_AVG;
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::StepContext;
 use crate::sweep::state::StateSpec;
 
 hyper! {
@@ -30,6 +31,10 @@ const ACC_DELTA: StateSpec = StateSpec::second_moment("acc_delta");
 impl Optimizer for Adadelta {
     fn coupled_decay(&self) -> f64 {
         self.weight_decay
+    }
+
+    fn rate(&self, _context: StepContext) -> Option<f64> {
+        Some(self.lr)
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {

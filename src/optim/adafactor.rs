@@ -8,6 +8,7 @@ use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::reduce::{self, Partials, Squares, VECTOR};
 use crate::sweep::rule::{Optimizer, TensorRule, Visitor};
+use crate::sweep::segment::StepContext;
 use crate::sweep::state::StateSpec;
 
 hyper! {
@@ -38,6 +39,10 @@ const COL_VAR: StateSpec = StateSpec::other("col_var").non_negative();
 const VARIANCE: StateSpec = StateSpec::other("variance").non_negative();
 
 impl Optimizer for Adafactor {
+    fn rate(&self, _context: StepContext) -> Option<f64> {
+        Some(self.lr)
+    }
+
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let (eps1, eps2) = self.eps;
         visitor.tensorwise(|context| {

@@ -3,6 +3,7 @@
 use crate::numeric::float::Float;
 use crate::optim::hyper::{NON_NEGATIVE, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::StepContext;
 use crate::sweep::state::StateSpec;
 
 hyper! {
@@ -26,9 +27,20 @@ hyper! {
 
 const SUM: StateSpec = StateSpec::other("sum").non_negative();
 
+impl Adagrad {
+    fn rate_at(&self, context: StepContext) -> f64 {
+        let t = context.step as f64;
+        self.lr / (1.0 + (t - 1.0) * self.lr_decay)
+    }
+}
+
 impl Optimizer for Adagrad {
     fn coupled_decay(&self) -> f64 {
         self.weight_decay
+    }
+
+    fn rate(&self, context: StepContext) -> Option<f64> {
+        Some(self.rate_at(context))
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
@@ -38,9 +50,8 @@ impl Optimizer for Adagrad {
             } else {
                 0.0
             };
-            let t = context.step as f64;
             Step {
-                lr: T::from_f64(self.lr / (1.0 + (t - 1.0) * self.lr_decay)),
+                lr: T::from_f64(self.rate_at(context)),
                 eps: T::from_f64(self.eps),
                 start: T::from_f64(start),
             }

@@ -48,6 +48,10 @@ impl Optimizer for Adam {
         }
     }
 
+    fn rate(&self, _context: StepContext) -> Option<f64> {
+        Some(self.lr)
+    }
+
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         match (self.amsgrad, self.cautious) {
             (false, false) => visitor.elementwise(|context| self.at(context)),

@@ -4,6 +4,7 @@ use super::moments::{EXP_AVG, correction};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{BETAS, NON_NEGATIVE, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::StepContext;
 use crate::sweep::state::StateSpec;
 
 hyper! {
@@ -29,6 +30,10 @@ const EXP_INF: StateSpec = StateSpec::second_moment("exp_inf");
 impl Optimizer for Adamax {
     fn coupled_decay(&self) -> f64 {
         self.weight_decay
+    }
+
+    fn rate(&self, _context: StepContext) -> Option<f64> {
+        Some(self.lr)
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {

@@ -4,6 +4,7 @@ use super::moments::{EXP_AVG_SQ, Moments, correction};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::StepContext;
 use crate::sweep::state::StateSpec;
 
 hyper! {
@@ -58,6 +59,10 @@ const EXP_AVG_FAST: StateSpec = StateSpec::first_moment("exp_avg_fast");
 const EXP_AVG_SLOW: StateSpec = StateSpec::first_moment("exp_avg_slow");
 
 impl Optimizer for AdEMAMix {
+    fn rate(&self, _context: StepContext) -> Option<f64> {
+        Some(self.lr)
+    }
+
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let [b1, b2, _] = self.betas;
         visitor.elementwise(|context| {

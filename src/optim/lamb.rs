@@ -4,6 +4,7 @@ use super::moments::{EXP_AVG, EXP_AVG_SQ, Moments, correction};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
 use crate::sweep::rule::{Optimizer, TwoPassRule, Visitor};
+use crate::sweep::segment::StepContext;
 use crate::sweep::state::StateSpec;
 use crate::sweep::task::Sums;
 
@@ -33,6 +34,10 @@ hyper! {
 }
 
 impl Optimizer for Lamb {
+    fn rate(&self, _context: StepContext) -> Option<f64> {
+        Some(self.lr)
+    }
+
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         visitor.two_pass(|context| {
             let correct = |b| {

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, hyper};
 use crate::sweep::rule::{Optimizer, TwoPassRule, Visitor};
+use crate::sweep::segment::StepContext;
 use crate::sweep::state::StateSpec;
 use crate::sweep::task::Sums;
 
@@ -59,6 +60,10 @@ impl Optimizer for Lars {
 
     fn coupled_decay(&self) -> f64 {
         self.weight_decay
+    }
+
+    fn rate(&self, _context: StepContext) -> Option<f64> {
+        Some(self.lr)
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {

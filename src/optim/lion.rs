@@ -5,6 +5,7 @@ use super::moments::EXP_AVG;
 use crate::numeric::float::Float;
 use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::StepContext;
 use crate::sweep::state::StateSpec;
 
 hyper! {
@@ -25,6 +26,10 @@ hyper! {
 }
 
 impl Optimizer for Lion {
+    fn rate(&self, _context: StepContext) -> Option<f64> {
+        Some(self.lr)
+    }
+
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let [b1, b2] = self.betas;
         let step = Step {

@@ -24,9 +24,10 @@ pub mod sgd;
 pub use crate::hyper;
 pub use crate::sweep::state::{Role, StateSpec};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Hyper, Spec, Value};
+use crate::step::Regularization;
 use crate::sweep::elementwise::Elementwise;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::{Optimizer, Rule, TensorRule, TwoPassRule, Visitor};
@@ -219,26 +220,50 @@ macro_rules! optimizers {
                 match self { $(Self::$name(hyper) => hyper.check_shape(shape),)* }
             }
 
+            /// Refuses a shrinkage by the learning rate where the method has none to shrink by.
+            ///
+            /// # Errors
+            /// It is refused.
+            pub fn check_regularization(&self, regularization: &Regularization) -> Result<()> {
+                let first = StepContext { step: 1, ..StepContext::default() };
+                let (name, rate) = match self {
+                    $(Self::$name(hyper) => (stringify!($name), hyper.rate(first)),)*
+                };
+                if rate.is_some() || regularization.shrinkage == 0.0 {
+                    return Ok(());
+                }
+                Err(Error::Value(format!(
+                    "regularizer must not be proximal with {name}, which averages its parameters or \
+                     takes steps of sizes of its own: there is no learning rate to shrink them by"
+                )))
+            }
+
             /// Whether a step works by sums over all parameters of all groups.
             pub(crate) fn sums_globally(&self) -> bool {
                 match self { $(Self::$name(hyper) => hyper.visit::<f32, _>(SumsGlobally),)* }
             }
 
             /// The work of one step over `segments`, each with one array per entry of
-            /// [`Method::state`].
+            /// [`Method::state`]; `shrinkage` is that of [`Regularization`].
             ///
             /// # Panics
             /// A segment has other state arrays, or a shape that [`Method::check_shape`] refuses.
             pub(crate) fn plan<'a, T: Float>(
                 &self,
-                segments: Vec<Segment<'a, T>>,
+                mut segments: Vec<Segment<'a, T>>,
                 prologue: Prologue,
+                shrinkage: f64,
             ) -> Work<'a> {
                 match self {
                     $(Self::$name(hyper) => {
-                        for segment in &segments {
+                        for segment in &mut segments {
                             if let Err(error) = hyper.check_shape(segment.shape()) {
                                 panic!("{error}");
+                            }
+                            if shrinkage > 0.0
+                                && let Some(rate) = hyper.rate(segment.context)
+                            {
+                                segment.threshold = T::from_f64(rate * shrinkage);
                             }
                         }
                         let weight_decay = hyper.coupled_decay();

@@ -9,6 +9,7 @@ use crate::ops::matmul::{Affine, ScaleFactor, multiply, transpose};
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::reduce::{self, Squares};
 use crate::sweep::rule::{Optimizer, TensorRule, Visitor};
+use crate::sweep::segment::StepContext;
 use crate::sweep::state::StateSpec;
 
 hyper! {
@@ -49,6 +50,10 @@ impl Optimizer for Muon {
             "Muon takes matrices, and params has an array of shape {shape:?}: give biases, \
              embeddings and the like to AdamW"
         )))
+    }
+
+    fn rate(&self, _context: StepContext) -> Option<f64> {
+        Some(self.lr)
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {

@@ -56,6 +56,10 @@ impl Optimizer for NAdam {
         [self.product(context), 0.0, 0.0]
     }
 
+    fn rate(&self, _context: StepContext) -> Option<f64> {
+        Some(self.lr)
+    }
+
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         visitor.elementwise(|context| {
             let t = context.step;

@@ -61,21 +61,32 @@ impl Optimizer for Prodigy {
         vec![("d", self.d0), ("d_max", self.d0), ("d_numerator", 0.0)]
     }
 
+    fn rate(&self, context: StepContext) -> Option<f64> {
+        Some(self.rate_at(context))
+    }
+
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         visitor.two_pass(|context| self.at(context))
     }
 }
 
 impl Prodigy {
-    fn at<T: Float>(&self, context: StepContext) -> Step<T> {
+    /// l, from before d changes.
+    fn rate_at(&self, context: StepContext) -> f64 {
         let [b1, b2] = self.betas;
-        let [d, d_max, d_numerator] = context.scalars;
+        let [d, ..] = context.scalars;
         let bias_correction = if self.use_bias_correction {
             correction(b2, context.step).sqrt() / correction(b1, context.step)
         } else {
             1.0
         };
-        let lr = d * self.lr * bias_correction;
+        d * self.lr * bias_correction
+    }
+
+    fn at<T: Float>(&self, context: StepContext) -> Step<T> {
+        let [b1, b2] = self.betas;
+        let [d, d_max, d_numerator] = context.scalars;
+        let lr = self.rate_at(context);
         let b3 = self.beta3.unwrap_or_else(|| b2.sqrt());
         let of_s = d / self.d0 * if self.safeguard_warmup { d } else { lr };
         let decay = self.weight_decay - self.coupled_decay();

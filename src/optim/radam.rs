@@ -4,6 +4,7 @@ use super::moments::{EXP_AVG, EXP_AVG_SQ, Moments, correction};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::StepContext;
 use crate::sweep::state::StateSpec;
 
 hyper! {
@@ -47,6 +48,10 @@ impl Optimizer for RAdam {
         } else {
             self.weight_decay
         }
+    }
+
+    fn rate(&self, _context: StepContext) -> Option<f64> {
+        Some(self.lr)
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {

@@ -4,6 +4,7 @@ use super::moments::{MOMENTUM_BUFFER, SQUARE_AVG};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::sweep::rule::{Optimizer, Rule, Visitor};
+use crate::sweep::segment::StepContext;
 use crate::sweep::state::StateSpec;
 
 hyper! {
@@ -38,6 +39,10 @@ impl Optimizer for RMSprop {
 
     fn coupled_decay(&self) -> f64 {
         self.weight_decay
+    }
+
+    fn rate(&self, _context: StepContext) -> Option<f64> {
+        Some(self.lr)
     }
 
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {

@@ -51,6 +51,10 @@ impl Optimizer for Sgd {
         self.weight_decay
     }
 
+    fn rate(&self, _context: StepContext) -> Option<f64> {
+        Some(self.lr)
+    }
+
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         let lr = T::from_f64(self.lr);
         let mu = T::from_f64(self.momentum);

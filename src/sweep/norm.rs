@@ -29,21 +29,24 @@ pub(crate) struct Group<'s, 'a> {
 /// where a gradient is not finite, even if clipping makes it so. One read of the gradients. The
 /// scale and the bound are the same in all groups. With `ranks` it is over all processes.
 pub(crate) fn norm(groups: &[Group<'_, '_>], check: bool, ranks: &dyn AllReduce) -> f64 {
+    // What is the same for all gradients comes last: they need not be scaled one by one. All
+    // processes must do the same, whatever groups they have parameters of.
+    let scaled = groups.iter().all(|group| group.prologue.is_scale());
+    let scaled = ranks.max(f64::from(!scaled)) == 0.0;
     let sum = |unit| {
-        let squares = measure_all(groups, Squares { scale: unit }, check);
-        let [sum, _] = ranks.sum([squares.into_iter().sum(), 0.0]);
+        let squares = measure_all(groups, Squares { scale: unit }, check, scaled);
+        let [sum, _] = ranks.sum([reduce::total(&squares), 0.0]);
         sum
     };
     let largest = || {
-        let largest = measure_all(groups, Largest, false);
+        let largest = measure_all(groups, Largest, false, scaled);
         ranks.max(largest.into_iter().fold(0.0, f64::max_or_nan))
     };
     let double = groups.iter().any(|group| !group.double.is_empty());
     let single = ranks.max(f64::from(double)) == 0.0;
     let norm = scaled_root(single, sum, largest);
-    // What is the same for all gradients comes last: they need not be scaled one by one.
     match groups.first() {
-        Some(Group { prologue, .. }) if prologue.is_scale() => {
+        Some(Group { prologue, .. }) if scaled => {
             let [a, b] = prologue.scale.parts::<f64>();
             norm * a.abs() * b.abs()
         }
@@ -73,11 +76,17 @@ pub(crate) fn first_infinite(groups: &[Group<'_, '_>]) -> Option<usize> {
     found.min()
 }
 
-/// Measures every prepared gradient, in the order of the parameters.
-fn measure_all(groups: &[Group<'_, '_>], what: impl Measure, check: bool) -> Vec<f64> {
+/// Measures every prepared gradient, in the order of the parameters; `as_they_are` leaves the
+/// preparation out.
+fn measure_all(
+    groups: &[Group<'_, '_>],
+    what: impl Measure,
+    check: bool,
+    as_they_are: bool,
+) -> Vec<f64> {
     let mut all: Vec<(usize, Precision<_, _>)> = Vec::new();
     for group in groups {
-        let prologue = if group.prologue.is_scale() {
+        let prologue = if as_they_are {
             Prologue::default()
         } else {
             Prologue {

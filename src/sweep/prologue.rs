@@ -24,7 +24,7 @@ impl Default for Prologue {
     fn default() -> Self {
         Self {
             scale: ScaleFactor::ONE,
-            regularizer: Penalty { l1: 0.0, l2: 0.0 },
+            regularizer: Penalty::NONE,
             clip_value: f64::INFINITY,
             coefficient: ScaleFactor::ONE,
             weight_decay: 0.0,
@@ -43,7 +43,7 @@ impl Prologue {
 
     /// Whether the gradient is only scaled before it is clipped by norm.
     pub(crate) fn is_scale(&self) -> bool {
-        self.clip_value == f64::INFINITY && self.regularizer == Penalty { l1: 0.0, l2: 0.0 }
+        self.clip_value == f64::INFINITY && self.regularizer == Penalty::NONE
     }
 
     /// Writes the prepared gradient to `out`.

@@ -68,6 +68,13 @@ pub(crate) trait Optimizer: Hyper {
         0.0
     }
 
+    /// The learning rate at the step of `context`, by which a shrinking of the updated parameters
+    /// goes; none where that has no meaning, as the steps have sizes of their own or the parameters
+    /// are averages.
+    fn rate(&self, _context: StepContext) -> Option<f64> {
+        None
+    }
+
     /// The names of the numbers in a parameter's state, and what they are at first.
     fn scalars(&self) -> Vec<(&'static str, f64)> {
         Vec::new()

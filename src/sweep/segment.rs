@@ -32,6 +32,8 @@ pub struct Segment<'a, T> {
     epilogue: Option<Box<Epilogue<'a, T>>>,
     shape: &'a [usize],
     follows: bool,
+    /// What every element is shrunk by once it is updated.
+    pub(crate) threshold: T,
     pub(crate) index: usize,
     pub(crate) context: StepContext,
 }
@@ -78,6 +80,7 @@ impl<'a, T: Float> Segment<'a, T> {
             epilogue: None,
             shape,
             follows: false,
+            threshold: T::ZERO,
             index: 0,
             context,
         }
@@ -171,7 +174,8 @@ impl<'a, T: Float> Segment<'a, T> {
     /// Whether a rule may run over the caller's memory, and nothing is left to do after it.
     pub(crate) fn is_bare(&self) -> bool {
         let state = self.state().iter().all(StorageView::is_native);
-        self.epilogue.is_none() && self.p.is_native() && self.g.is_native() && state
+        let followed = self.epilogue.is_some() || self.threshold > T::ZERO;
+        !followed && self.p.is_native() && self.g.is_native() && state
     }
 
     /// # Panics

@@ -6,6 +6,7 @@ use crate::exec::isa::Tier;
 use crate::exec::pool::{self, CHUNK};
 use crate::exec::scratch::{Scratch, TILE};
 use crate::numeric::float::Float;
+use crate::ops::penalty::Shrink;
 use crate::storage::view::StorageView;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::TensorRule;
@@ -134,6 +135,10 @@ unsafe fn update<T: Float, R: TensorRule<T>>(
             copy.or_else(|| view.slice_mut(0, view.len())).expect(lies)
         });
         rule.update(segment.shape(), p, g, state.collect(), tier);
+        let threshold = segment.threshold;
+        if threshold > T::ZERO {
+            pool::for_chunks(p, CHUNK, n / 2, |_, p| tier.run(Shrink { p, threshold }));
+        }
         let copies = segment.state().iter().zip(&states);
         for (view, copy) in copies.chain([(&segment.p, &p_copy)]) {
             if let Some(copy) = copy {

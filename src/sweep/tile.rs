@@ -7,6 +7,7 @@
 use crate::exec::isa::Tier;
 use crate::exec::scratch::{Scratch, TILE};
 use crate::numeric::float::Float;
+use crate::ops::penalty::Shrink;
 use crate::sweep::epilogue::Epilogue;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::segment::{MAX_STATE, Segment, Slices};
@@ -67,6 +68,9 @@ pub(crate) unsafe fn for_each_tile<T: Float, const S: usize>(
         unsafe {
             let scale = tile.fill(segment, at, end, plain, prologue, tier);
             f(scale, tile.slices(segment, at, end, plain.is_none()));
+            if writes.parameter && segment.threshold > T::ZERO {
+                tile.shrink(segment, at, end, tier);
+            }
             tile.store(segment, at, end, writes, tier);
             if let (true, Some(epilogue)) = (writes.parameter, segment.epilogue()) {
                 tile.epilogue(segment, epilogue, (at, end), tier);
@@ -144,6 +148,20 @@ impl<T: Float> Tile<'_, T> {
                 }),
             }
         }
+    }
+
+    /// Shrinks the updated parameter before it is stored.
+    ///
+    /// # Safety
+    /// `at <= end <= len` of the parameter, and nobody else has these elements meanwhile.
+    unsafe fn shrink(&mut self, segment: &Segment<'_, T>, at: usize, end: usize, tier: Tier) {
+        // SAFETY: by this function's contract the elements are inside and nobody else has them;
+        // `Segment::new` asked that the parameter can be written.
+        let p = unsafe { segment.p.slice_mut(at, end) };
+        tier.run(Shrink {
+            p: p.unwrap_or(&mut self.p[..end - at]),
+            threshold: segment.threshold,
+        });
     }
 
     /// Writes back what was loaded.

@@ -26,7 +26,7 @@ from fastoptim.optim._storage import Storage
 from fastoptim.optim._torch import as_number, as_tensor
 from fastoptim.params.ema import EMA
 from fastoptim.params.flat_buffer import FlatBuffer
-from fastoptim.params.regularizers import Regularizer
+from fastoptim.params.regularizers import Regularizer, described, restored
 from fastoptim.params.structure import (
     Array,
     Arrays,
@@ -63,6 +63,9 @@ class StepInfo(NamedTuple):
 
 
 _APPLIED = StepInfo(True, None)
+
+# What a group may have beside hyperparameters.
+_BESIDE = ("param_names", "initial_lr", "regularizer")
 
 
 class Optimizer:
@@ -129,12 +132,14 @@ class Optimizer:
         ----------
         param_group : mapping
             ``"params"`` in any form that the constructor takes, perhaps ``"param_names"`` for
-            them, and any hyperparameters.
+            them, and any hyperparameters. A ``"regularizer"``, which may be None, takes the place
+            of that of `step`; regularizers are immutable, and another one may be set later.
 
         Raises
         ------
         ValueError
-            A name or an array is there already, or a hyperparameter is unknown or out of range.
+            A name or an array is there already, a hyperparameter is unknown or out of range, or
+            a regularizer is proximal and the optimizer has no learning rate for it.
         """
         if not isinstance(param_group, Mapping) or "params" not in param_group:
             raise TypeError('param_group must be a dict with "params"')
@@ -145,7 +150,7 @@ class Optimizer:
         for key, value in param_group.items():
             if key == "params":
                 continue
-            if key not in self._defaults and key not in ("initial_lr", "param_names"):
+            if key not in self._defaults and key not in _BESIDE:
                 raise ValueError(f"unknown hyperparameter {key!r} of {type(self).__name__}")
             if key != "param_names":
                 group[key] = value
@@ -193,7 +198,7 @@ class Optimizer:
         """Update the parameters in one sweep, with all that is asked for around the update.
 
         The order is: unscale, finite check, regularizer, clip by value, clip by norm, update,
-        average, copy, zero.
+        shrink (of a proximal regularizer), average, copy, zero.
 
         Parameters
         ----------
@@ -212,7 +217,8 @@ class Optimizer:
             changes nothing and does not count, or a FloatingPointError names the first parameter.
             The last two read the gradients once more, as ``max_norm`` does; together they share it.
         regularizer : Regularizer, optional
-            Its gradient is added, whatever ``maximize`` says.
+            Its gradient is added, whatever ``maximize`` says, or what is proximal in it applied
+            after the update: in the groups that have no ``"regularizer"`` of their own.
         ema : EMA, optional
             The moving average to update with the new parameters, of the same names.
         copy_to : FlatBuffer, array, sequence or mapping, optional
@@ -269,7 +275,7 @@ class Optimizer:
             max_norm,
             clip_value,
             nonfinite,
-            None if regularizer is None else _coefficients(regularizer),
+            regularizer,
             average,
             None if copy_to is None else self._targets(copy_to),
             zero_grad,
@@ -326,7 +332,8 @@ class Optimizer:
         """Return a copy of all state in PyTorch's layout.
 
         Parameters are numbered in order; ``param_names`` in each group has their names. A
-        hyperparameter that is a function is saved as its current value.
+        hyperparameter that is a function is saved as its current value, and a regularizer as a dict
+        of its class and its numbers.
 
         Parameters
         ----------
@@ -369,6 +376,8 @@ class Optimizer:
                 if key != "params"
             }
             saved["param_names"] = list(saved["param_names"])
+            if "regularizer" in saved:
+                saved["regularizer"] = described(saved["regularizer"])
             groups.append({"params": list(range(start, end)), **saved})
             start = end
         return groups
@@ -379,7 +388,8 @@ class Optimizer:
         Everything is validated before anything changes. Parameters are matched by name where the
         state has names, by position otherwise. A hyperparameter that is a function here stays that
         function, and one that the class fixes stays as it is: AdamW decouples its decay, whatever
-        an Adam was saved with. States of the packages prodigyopt and schedulefree are taken, too.
+        an Adam was saved with. The regularizer of a group becomes the saved one, or stays where the
+        state says nothing of it. States of the packages prodigyopt and schedulefree are taken, too.
 
         Raises
         ------
@@ -460,6 +470,8 @@ class Optimizer:
         """Return a group with the hyperparameters of a saved one."""
         group = dict(mine)
         for key, value in theirs.items():
+            if key == "regularizer":
+                group[key] = restored(value, mine.get(key))
             known = (key in self._defaults and key not in self._fixed) or key == "initial_lr"
             if known and not callable(mine.get(key)):
                 group[key] = as_number(value)
@@ -578,10 +590,3 @@ class Optimizer:
             params = group["params"] if buffer is None else buffer.views
             self._add({**group, "params": params}, buffer)
         self._load(state["state"], any_values=True)
-
-
-def _coefficients(regularizer: Any) -> tuple[float, float]:
-    if not isinstance(regularizer, Regularizer):
-        raise TypeError(f"regularizer must be one of fastoptim.regularizers, got {regularizer!r}")
-    return regularizer.l1, regularizer.l2
-

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastoptim import _core
-from fastoptim._checks import non_negative
+from fastoptim._checks import flag, non_negative
+from fastoptim.errors import CheckpointError
 from fastoptim.params.flat_buffer import FlatBuffer
-from fastoptim.params.structure import Array, Grads, Params, all_arrays, in_order
+from fastoptim.params.structure import Grads, Params, all_arrays, in_order
 
 __all__ = ["L1", "L2", "ElasticNet", "Regularizer"]
 
@@ -22,10 +23,38 @@ class Regularizer(ABC):
     ----------
     l1, l2 : float
         The two coefficients. One that is 0 switches its term off, for infinite parameters too.
+    proximal : bool
+        Whether the first term is applied by its proximal operator, and not by its subgradient.
+
+    Notes
+    -----
+    A proximal term is no part of the gradient. Once a step has updated the parameters, it solves
+    for them, in the same pass, the problem that the term makes at the learning rate:
+
+    .. math::
+        p \leftarrow \operatorname{argmin}_w \frac{(w - p)^2}{2\, \text{lr}} + l_1 |w|
+        = \operatorname{sign}(p) \max(0, |p| - \text{lr}\, l_1)
+
+    which sets to exactly 0 what is smaller than lr times :math:`l_1`. With plain `SGD` this is
+    ISTA, proximal gradient descent, which minimizes the loss and the penalty together. Any other
+    optimizer shrinks by the same amount after its own step, as `AdamW` decays: the threshold is not
+    divided by the size of the gradients, so :math:`l_1` means less or more than in a penalty on the
+    loss. The rate is that of the step, with `Adagrad`'s ``lr_decay`` and `Prodigy`'s estimate.
+    Optimizers that average their parameters (`ASGD`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`), where
+    zeros would not last, and `Rprop`, whose steps have sizes of their own, raise a ValueError.
+
+    The norm that ``max_norm`` clips does not have the term in it, ``clip_value`` does not limit it,
+    and a parameter without a gradient is left alone. Parameters that `SAM` perturbs are shrunk by
+    its second step only.
     """
 
     l1: float = field(init=False, repr=False)
     l2: float = field(init=False, repr=False)
+
+    @property
+    def proximal(self) -> bool:
+        """Whether the first term is applied by its proximal operator."""
+        return False
 
     @abstractmethod
     def __post_init__(self) -> None:
@@ -36,7 +65,7 @@ class Regularizer(ABC):
             object.__setattr__(self, name, value)
 
     def value(self, params: Params) -> float:
-        """Compute the penalty.
+        """Compute the penalty, with both terms, proximal or not.
 
         Parameters
         ----------
@@ -59,7 +88,7 @@ class Regularizer(ABC):
         names, arrays = all_arrays(params)
         return _core.penalty(names, arrays, self.l1, self.l2)
 
-    def add_grad(self, params: Params, grads: Grads | Iterator[Array | None]) -> float:
+    def add_grad(self, params: Params, grads: Grads) -> float:
         """Add the gradient of the penalty to the gradients, and return the penalty, in one pass.
 
         Parameters
@@ -82,42 +111,65 @@ class Regularizer(ABC):
             A gradient has a dtype that does not go with its parameter, or is not a plain array.
         ValueError
             A wrong structure, shape or layout, memory that is shared, or gradients that are
-            read-only. Nothing has changed then.
+            read-only; or a proximal regularizer, which has no gradient to add and belongs to
+            ``step(regularizer=)`` or to a parameter group. Nothing has changed then.
         RuntimeError
             Another thread is working on the same memory.
         """
+        if self.proximal:
+            raise ValueError(
+                f"{self} has no gradient to add, as it is applied after the update: give it to "
+                "step(regularizer=) or to a parameter group"
+            )
         names, arrays = all_arrays(params)
         ordered = in_order(names, grads, params if isinstance(params, FlatBuffer) else None)
         return _core.add_penalty(names, arrays, ordered, self.l1, self.l2)
 
 
+def _shown(self: Any) -> str:
+    """Leave out what is as by default."""
+    names = ["lam"] if isinstance(self, L1) else ["l1", "l2"]
+    arguments = [f"{name}={getattr(self, name)}" for name in names]
+    arguments += ["proximal=True"] * self.proximal
+    return f"{type(self).__name__}({', '.join(arguments)})"
+
+
 @dataclass(frozen=True)
 class L1(Regularizer):
-    r"""The sum of the absolute values: drives what is not needed to exactly 0.
+    r"""The sum of the absolute values: drives what is not needed towards 0, or to exactly 0.
 
     .. math::
         R = \lambda \sum_i |w_i|, \qquad
         \frac{\partial R}{\partial w_i} = \lambda \operatorname{sign}(w_i)
 
     The pull does not fade as a weight gets small: many end near 0, which selects features. At 0 the
-    gradient is taken to be 0. Steps of gradient descent then swing around 0 by up to lr times
-    lambda; set what is as small as that to 0 after training.
+    gradient is taken to be 0. Steps along this subgradient do not end at 0: they swing around it by
+    up to lr times lambda. With ``proximal=True`` a step soft-thresholds the updated weights by lr
+    times lambda instead, and what is not needed becomes exactly 0: see `Regularizer`.
 
     Parameters
     ----------
     lam : float
         The factor lambda; finite and >= 0.
+    proximal : bool, default False
+        Soft-threshold after the update instead of adding a subgradient before it.
 
     Raises
     ------
     TypeError
-        ``lam`` is not a number.
+        ``lam`` is not a number, or ``proximal`` not a bool.
     ValueError
         It is negative, infinite or NaN.
 
     References
     ----------
     Tibshirani, "Regression Shrinkage and Selection via the Lasso", 1996.
+    Daubechies, Defrise and De Mol, "An iterative thresholding algorithm for linear inverse problems
+    with a sparsity constraint", 2004 (ISTA).
+    Beck and Teboulle, "A Fast Iterative Shrinkage-Thresholding Algorithm for Linear Inverse
+    Problems", 2009.
+    Duchi and Singer, "Efficient Online and Batch Learning Using Forward Backward Splitting", 2009
+    (stochastic gradients).
 
     Examples
     --------
@@ -128,13 +180,23 @@ class L1(Regularizer):
     1.5
     >>> g
     array([1.5, 0.5, 1. ])
+    >>> w, g = np.array([1.0, -2.0, 0.25]), np.array([0.0, -1.0, 1.0])
+    >>> opt = fo.SGD(w, lr=0.5)
+    >>> opt.step(g, regularizer=fo.regularizers.L1(0.5, proximal=True)).applied
+    True
+    >>> w
+    array([ 0.75, -1.25,  0.  ])
     """
 
     lam: float
+    proximal: bool = False
 
     def __post_init__(self) -> None:
         lam = non_negative("lam", self.lam)
         self._set(lam=lam, l1=lam, l2=0.0)
+        flag("proximal", self.proximal)
+
+    __repr__ = _shown
 
 
 @dataclass(frozen=True)
@@ -185,11 +247,14 @@ class L2(Regularizer):
 
 @dataclass(frozen=True)
 class ElasticNet(Regularizer):
-    r"""Both: zeros as with `L1`, but features that go together stay together.
+    r"""Both: few features as with `L1`, but those that go together stay together.
 
     .. math::
         R = l_1 \sum_i |w_i| + l_2 \sum_i w_i^2, \qquad
         \frac{\partial R}{\partial w_i} = l_1 \operatorname{sign}(w_i) + 2\, l_2 w_i
+
+    With ``proximal=True`` a step adds the gradient of the squares alone, and soft-thresholds the
+    updated weights by lr times :math:`l_1`: see `Regularizer`.
 
     Parameters
     ----------
@@ -197,11 +262,13 @@ class ElasticNet(Regularizer):
         The coefficient of the absolute values; finite and >= 0.
     l2 : float
         The coefficient of the squares, without a factor one half; finite and >= 0.
+    proximal : bool, default False
+        Soft-threshold after the update instead of adding a subgradient of the absolute values.
 
     Raises
     ------
     TypeError
-        A coefficient is not a number.
+        A coefficient is not a number, or ``proximal`` not a bool.
     ValueError
         It is negative, infinite or NaN.
 
@@ -222,6 +289,49 @@ class ElasticNet(Regularizer):
 
     l1: float
     l2: float
+    proximal: bool = False
 
     def __post_init__(self) -> None:
         self._set(l1=non_negative("l1", self.l1), l2=non_negative("l2", self.l2))
+        flag("proximal", self.proximal)
+
+    __repr__ = _shown
+
+
+def described(regularizer: Any) -> dict[str, Any] | None:
+    """Return a regularizer as plain values, for the state of an optimizer."""
+    if not isinstance(regularizer, Regularizer):
+        return None
+    return {
+        "class": type(regularizer).__name__,
+        "l1": regularizer.l1,
+        "l2": regularizer.l2,
+        "proximal": regularizer.proximal,
+    }
+
+
+def restored(saved: Any, mine: Any) -> Regularizer | None:
+    """Return what plain values describe: the regularizer that is there already, or a new one.
+
+    Raises
+    ------
+    CheckpointError
+        They describe none of this module.
+    """
+    if saved is None or saved == described(mine):
+        return None if saved is None else mine
+    try:
+        match saved["class"]:
+            case "L1":
+                return L1(saved["l1"], saved["proximal"])
+            case "L2":
+                return L2(saved["l2"])
+            case "ElasticNet":
+                return ElasticNet(saved["l1"], saved["l2"], saved["proximal"])
+        problem = "which has another class than those of fastoptim"
+    except (TypeError, KeyError, ValueError) as error:
+        problem = f"which describes none: {error!r}"
+    raise CheckpointError(
+        f"regularizer of a group is {saved!r}, {problem}; give the group here the same regularizer "
+        "before the load"
+    )

@@ -2,9 +2,8 @@
 
 use std::sync::OnceLock;
 
-use fastoptim::ops::penalty::Penalty;
 use fastoptim::optim::Kind;
-use fastoptim::step::{Nonfinite, Options};
+use fastoptim::step::{Nonfinite, Options, Regularization};
 use fastoptim::storage::Encoding;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -12,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::parameter_set::ParameterSet;
+use super::regularizer;
 use super::state::{Expected, Restored, Saved};
 use super::step::{Arguments, real};
 use crate::error::to_py;
@@ -157,16 +157,15 @@ impl Engine {
         #[pyo3(from_py_with = real)] max_norm: Option<f64>,
         #[pyo3(from_py_with = real)] clip_value: Option<f64>,
         nonfinite: &str,
-        regularizer: Option<(f64, f64)>,
+        #[pyo3(from_py_with = regularizer::read)] regularizer: Regularization,
         average: Option<(Items<Bound<'_, PyAny>>, f64)>,
         copy: Option<Items<Bound<'_, PyAny>>>,
         zero_grad: bool,
         then: Option<Then<'_>>,
     ) -> PyResult<Option<(bool, Option<f64>)>> {
-        let (l1, l2) = regularizer.unwrap_or_default();
         let options = Options {
             loss_scale,
-            penalty: Penalty { l1, l2 },
+            regularization: regularizer,
             clip_value,
             max_norm,
             nonfinite: Nonfinite::from_name(nonfinite).map_err(to_py)?,

@@ -2,6 +2,7 @@
 
 use fastoptim::optim::hyper::{self, Spec, Value};
 use fastoptim::optim::{Kind, Method};
+use fastoptim::step::Regularization;
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -9,6 +10,7 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString, PyTuple};
 
 use crate::arguments;
 use crate::error::to_py;
+use crate::optim::regularizer;
 
 /// What every optimizer has beside its own hyperparameters.
 const MAXIMIZE: Spec = Spec {
@@ -21,6 +23,8 @@ pub(crate) struct Keys {
     kind: Kind,
     specs: Vec<Py<PyString>>,
     maximize: Py<PyString>,
+    /// A group may lack it: then it has that of the step.
+    regularizer: Py<PyString>,
     params: Py<PyString>,
 }
 
@@ -31,6 +35,7 @@ impl Keys {
             kind,
             specs: kind.specs().iter().map(|spec| intern(spec.name)).collect(),
             maximize: intern(MAXIMIZE.name),
+            regularizer: intern("regularizer"),
             params: intern("params"),
         }
     }
@@ -49,9 +54,17 @@ impl Keys {
         let object = required(dict, self.maximize.bind(py))?;
         let maximize = value(&MAXIMIZE, &object, steps)? == Value::Flag(true);
         objects.push(object.unbind());
+        let method = self.kind.method(&values).map_err(to_py)?;
+        let own = dict.get_item(self.regularizer.bind(py))?;
+        let regularization = own.as_ref().map(regularizer::read).transpose()?;
+        if let Some(regularization) = &regularization {
+            method.check_regularization(regularization).map_err(to_py)?;
+        }
         Ok(Group {
-            method: self.kind.method(&values).map_err(to_py)?,
+            method,
             maximize,
+            regularization,
+            regularizer: own.map(Bound::unbind),
             params: required(dict, self.params.bind(py))?.unbind(),
             constant: objects.iter().all(|object| is_constant(object.bind(py))),
             objects,
@@ -77,7 +90,13 @@ impl Keys {
                 _ => return Ok(false),
             }
         }
-        Ok(true)
+        // Regularizers are immutable.
+        let regularizer = dict.get_item(self.regularizer.bind(py))?;
+        Ok(match (&known.regularizer, regularizer) {
+            (None, None) => true,
+            (Some(object), Some(now)) => now.is(object),
+            _ => false,
+        })
     }
 }
 
@@ -85,6 +104,9 @@ impl Keys {
 pub(crate) struct Group {
     pub(crate) method: Method,
     pub(crate) maximize: bool,
+    /// None where the group says nothing of it.
+    pub(crate) regularization: Option<Regularization>,
+    regularizer: Option<Py<PyAny>>,
     /// What stands under "params".
     pub(crate) params: Py<PyAny>,
     /// The values it held. The same objects mean the same again where all are immutable.
@@ -96,6 +118,7 @@ impl Group {
     /// Shows the garbage collector what this holds.
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.params)?;
+        visit.call(&self.regularizer)?;
         self.objects
             .iter()
             .try_for_each(|object| visit.call(object))

@@ -9,5 +9,6 @@ pub(crate) mod load;
 mod outputs;
 mod parameter;
 mod parameter_set;
+mod regularizer;
 mod state;
 mod step;

@@ -149,6 +149,7 @@ impl ParameterSet {
                 .count();
             let mut found = GroupSegments::new(&group.method);
             found.maximize = group.maximize;
+            found.regularization = group.regularization;
             // SAFETY: as this function's contract has it, of which `segments` asks nothing more.
             unsafe {
                 (found.single, found.frozen_single) =
