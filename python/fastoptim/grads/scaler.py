@@ -203,6 +203,7 @@ class GradScaler:
             raise RuntimeError("step was called for this optimizer since the last update")
         base = _base(opt)
         steps = base._engine.steps
+        moved = opt if isinstance(opt, SAM) and opt._perturbed else None
 
         def action() -> StepInfo:
             given = base.in_order(grads) if progress.found_inf else grads
@@ -222,8 +223,10 @@ class GradScaler:
             self._progress[id(opt)] = done
 
         def settle() -> None:
-            if base._engine.steps != steps:
-                note(True)
+            applied = base._engine.steps != steps
+            # A step of SAM that is skipped brings the parameters back.
+            if applied or (moved is not None and not moved._perturbed):
+                note(applied)
 
         return _core.attempt(action, settle)
 

@@ -487,7 +487,7 @@ class Optimizer:
             return by_name(self._names, grads)
         if isinstance(grads, Mapping):
             return by_name(self._names, grads)
-        if isinstance(grads, Sequence) and is_ordered(grads):
+        if is_ordered(grads) and isinstance(grads, Sequence):
             return grads
         return listed("grads", grads, len(self._names))
 

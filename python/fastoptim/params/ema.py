@@ -13,7 +13,15 @@ from fastoptim._checks import CheckedAttributes, Checks, between, flag, integer
 from fastoptim._commit import Call, setting
 from fastoptim.errors import CheckpointError
 from fastoptim.params.flat_buffer import FlatBuffer
-from fastoptim.params.structure import Array, Params, all_arrays, averaged, in_order, is_groups
+from fastoptim.params.structure import (
+    Array,
+    Params,
+    all_arrays,
+    averaged,
+    gone_through,
+    in_order,
+    is_groups,
+)
 
 __all__ = ["EMA"]
 
@@ -256,6 +264,7 @@ class EMA(CheckedAttributes):
 
     def _in_order(self, params: Params) -> list[Array]:
         """Return the parameters in the order of the average."""
+        params = gone_through(params)
         given: Any = dict(zip(*all_arrays(params), strict=True)) if is_groups(params) else params
         ordered: list[Any] = in_order(self.shadow.names, given, self._buffer, "params")
         for name, array, dtype in zip(self.shadow, ordered, self._dtypes, strict=True):

@@ -45,6 +45,8 @@ def test_whatever_has_an_order_is_taken(form: str) -> None:
     ema = fo.EMA(as_given(two()), decay=0.0)
     ema.update(as_given([w, b]))
     assert not ema.shadow.flat.any()
+    ema.update(as_given([{"params": [w + 1.0]}, {"params": [b + 1.0]}]))
+    assert ema.shadow.flat.tolist() == [1.0] * 3
     accumulator = fo.GradAccumulator(as_given(two()))
     accumulator.add(as_given(two()), 2)
     assert accumulator.grads["1"].tolist() == [12.0]

@@ -75,7 +75,7 @@ class Held:
             return (*first, 1.0, None, None, "propagate", None, None, None, False, None)
         average = ([p.copy() for p in self.params], 0.5)
         copy = [np.zeros(p.shape, "f2") for p in self.params]
-        return (*first, 2.0, 1.0, 0.5, "skip", (0.1, 0.1), average, copy, True, NOTE)
+        return (*first, 2.0, 1.0, 0.5, "skip", fo.regularizers.L2(0.1), average, copy, True, NOTE)
 
     def states(self) -> list[Any]:
         saved = self.engine.snapshot()

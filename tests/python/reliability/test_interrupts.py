@@ -130,6 +130,18 @@ def scaler(call: str, *, infinite: bool = False, begun: bool = False) -> World:
     return World(lambda: getattr(scaling, call)(*arguments.get(call, ())), [scaling, opt, grads])
 
 
+def scaled_sam(*, infinite: bool, unscaled: bool = False) -> World:
+    opt, scaling = fo.SAM(adam()), fo.amp.GradScaler(2.0)
+    grads = [g.copy() for g in GRADS]
+    opt.first_step(GRADS, loss_scale=2.0)
+    if infinite:
+        grads[0][0] = np.inf
+    if unscaled:
+        scaling.unscale_(opt, grads)
+        grads[0][0] = 1.0
+    return World(lambda: scaling.step(opt, grads), [scaling, opt, opt.base, grads])
+
+
 def squares(opt: Any, fail_at: int = 0) -> Callable[[], tuple[float, Any]]:
     """A loss that raises at one of its calls, from 1."""
     calls = [0]
@@ -261,6 +273,9 @@ WORLDS: dict[str, Callable[[], World]] = {
     "GradAccumulator.reset": lambda: accumulator("reset"),
     "GradScaler.step": lambda: scaler("step"),
     "GradScaler.step skips": lambda: scaler("step", infinite=True),
+    "GradScaler.step with SAM": lambda: scaled_sam(infinite=False),
+    "GradScaler.step with SAM skips": lambda: scaled_sam(infinite=True),
+    "GradScaler.step with SAM mended": lambda: scaled_sam(infinite=True, unscaled=True),
     "GradScaler.unscale_": lambda: scaler("unscale_"),
     "GradScaler.unscale_ infinite": lambda: scaler("unscale_", infinite=True),
     "GradScaler.update": lambda: scaler("update", begun=True),
