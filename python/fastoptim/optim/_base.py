@@ -482,7 +482,7 @@ class Optimizer:
         if isinstance(grads, np.ndarray):
             return grads if self._flat is not None else [grads]
         if isinstance(grads, FlatBuffer):
-            if self._flat is not None and grads.has_layout_of(self._flat):
+            if self._flat is not None and grads._has_layout_of(self._flat):
                 return grads.flat
             return by_name(self._names, grads)
         if isinstance(grads, Mapping):

@@ -140,7 +140,7 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
         buffer.assign(copies)
         return buffer
 
-    def has_layout_of(self, other: FlatBuffer) -> bool:
+    def _has_layout_of(self, other: FlatBuffer) -> bool:
         """Tell whether both have the same names and shapes in the same order."""
         mine, theirs = self._shapes, other._shapes
         return mine is theirs or (mine == theirs and list(mine) == list(theirs))
