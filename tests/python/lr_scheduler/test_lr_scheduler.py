@@ -91,10 +91,19 @@ CLOSED: dict[str, Callable[..., Callable[[float], float]]] = {
     ),
 }
 CASES = [(name, arguments) for name, grid in GRIDS.items() for arguments in grid]
+
+
+def label(part: Any) -> str:
+    """Name a part of a case, functions by their names: their addresses differ between runs."""
+    if isinstance(part, dict):
+        return str([getattr(value, "__name__", value) for value in part.values()])
+    return str(part)
+
+
 each = pytest.mark.parametrize(
     ("name", "arguments"),
     CASES,
-    ids=lambda part: str([*part.values()]) if isinstance(part, dict) else part,
+    ids=label,
 )
 
 
@@ -120,7 +129,7 @@ PYTORCHS = [(name, arguments) for name, arguments in CASES if name not in OURS_A
 each_of_pytorchs = pytest.mark.parametrize(
     ("name", "arguments"),
     PYTORCHS,
-    ids=lambda part: str([*part.values()]) if isinstance(part, dict) else part,
+    ids=label,
 )
 
 

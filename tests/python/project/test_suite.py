@@ -1,0 +1,13 @@
+"""The tests themselves: what running them in several processes needs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+
+def test_identifiers_are_the_same_in_every_process(request: pytest.FixtureRequest) -> None:
+    """Workers that run tests side by side compare what they have collected."""
+    names = [item.nodeid for item in request.session.items]
+    assert not [name for name in names if re.search(r"\b0x[0-9a-f]+", name)]
