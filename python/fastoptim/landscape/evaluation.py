@@ -63,7 +63,7 @@ def line(
         ``fo.get_num_threads()``. It pays where the objective spends its time outside the
         interpreter, as NumPy and the losses do on large arrays.
     quiet : bool, default False
-        Shows no progress bar.
+        Shows no progress bar. There is one only where standard error is looked at.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def plane(
     workers : int, default 1
         Threads that evaluate at once; see `line`.
     quiet : bool, default False
-        Shows no progress bar.
+        Shows no progress bar. There is one only where standard error is looked at.
 
     Returns
     -------

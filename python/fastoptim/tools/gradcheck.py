@@ -143,7 +143,7 @@ def numerical_gradient(
         precision, where the errors by curvature and by rounding balance. Where the dtype of ``x``
         has no such step, the next one.
     quiet : bool, default False
-        Shows no progress bar.
+        Shows no progress bar. There is one only where standard error is looked at.
 
     Returns
     -------
@@ -234,7 +234,7 @@ def check_grad(
     tol : float, default 1e-6
         The largest relative error of a gradient that is right, >= 0.
     quiet : bool, default False
-        Shows no progress bar.
+        Shows no progress bar. There is one only where standard error is looked at.
 
     Returns
     -------

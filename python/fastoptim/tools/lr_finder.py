@@ -135,7 +135,7 @@ class LRFinder(CheckedAttributes):
         num_iter : int, default 100
             How many rates, at least 2.
         quiet : bool, default False
-            Shows no progress bar.
+            Shows no progress bar. There is one only where standard error is looked at.
 
         Returns
         -------
