@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -11,11 +12,23 @@ from fastoptim.commands import bench, demo, info, selfcheck
 
 COMMANDS = {"info": info, "selfcheck": selfcheck, "bench": bench, "demo": demo}
 
+# What shells report of a program that ended because nobody reads its output: 128 + SIGPIPE.
+NOBODY_READS = 141
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and give the exit status, which is 2 where the command cannot run."""
-    options = parser().parse_args(arguments)
-    return int(options.run(options))
+    try:
+        try:
+            options = parser().parse_args(arguments)
+            return int(options.run(options))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # A reader such as `head` has what it wanted. The rest goes nowhere, or the interpreter
+        # would try to write it when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOBODY_READS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,11 +38,17 @@ def parser() -> argparse.ArgumentParser:
         description="Optimizers, losses, gradient clipping and schedules for NumPy arrays.",
     )
     top.add_argument("--version", action="version", version=f"fastoptim {fo.__version__}")
-    commands = top.add_subparsers(title="commands", metavar="command", required=True)
+    commands = top.add_subparsers(title="commands", metavar="command")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.ABOUT, description=command.ABOUT)
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
+
+    def show_help(_options: argparse.Namespace) -> int:
+        top.print_help()
+        return 0
+
+    top.set_defaults(run=show_help)
     return top
 
 

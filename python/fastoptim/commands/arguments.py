@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
-from collections.abc import Mapping
 from pathlib import Path
+
+from fastoptim._extras import has, missing
 
 
 def natural(text: str) -> int:
@@ -29,17 +29,15 @@ def _whole(text: str, *, least: int) -> int:
     return number
 
 
-def obstacle(output: Path | None, modules: Mapping[str, str], extra: str) -> str | None:
+def obstacle(output: Path | None, *modules: str) -> str | None:
     """Say what keeps a command from running, if anything: no directory, or a missing package."""
     if output is not None and not output.absolute().parent.is_dir():
         return f"--output: there is no directory {output.parent}"
     if output is not None and output.is_dir():
         return f"--output: {output} is a directory"
-    needed = dict(modules) | ({} if output is None else {"matplotlib": "matplotlib"})
-    missing = [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        return f"needs {' and '.join(missing)}: pip install 'fastoptim[{extra}]'"
-    return None
+    needed = (*modules, *(() if output is None else ("matplotlib",)))
+    lacking = [module for module in needed if not has(module)]
+    return missing("it", *lacking) if lacking else None
 
 
 def refuse(command: str, reason: str) -> int:

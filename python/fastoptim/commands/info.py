@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import os
 import platform
 
 import fastoptim as fo
 from fastoptim import _core
+from fastoptim.commands.machine import caches, processor
 
-ABOUT = "print the version, the instruction set and threads in use, and the packages around"
+ABOUT = "print the version, the processor, the threads in use, and the packages around"
 
 # Packages that fastoptim works with, or is compared with.
 COMPANIONS = (
@@ -19,6 +21,7 @@ COMPANIONS = (
     "jax",
     "optax",
     "scikit-learn",
+    "threadpoolctl",
     "matplotlib",
     "tqdm",
     "mpi4py",
@@ -34,9 +37,11 @@ def run(_options: argparse.Namespace) -> int:
     rows = {
         "fastoptim": fo.__version__,
         "instruction set": f"{_core.tier()} (this machine has {', '.join(_core.tiers())})",
-        "threads": str(fo.get_num_threads()),
+        "threads": f"{fo.get_num_threads()} of {os.cpu_count()} processors",
+        "processor": processor(),
+        "caches": caches(),
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {platform.system()}",
+        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
     }
     for name in COMPANIONS:
         try:

@@ -3,7 +3,9 @@
 import importlib.metadata
 import importlib.util
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 import fastoptim as fo
 from fastoptim import __main__, _core
-from fastoptim.commands import selfcheck
+from fastoptim.commands import machine, selfcheck
 from fastoptim.commands.bench import cases, harness
 from fastoptim.commands.selfcheck import hashes
 
@@ -29,7 +31,9 @@ def test_info_says_what_is_in_force() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert rows["fastoptim"] == fo.__version__
-    assert int(rows["threads"]) >= 1
+    assert re.fullmatch(rf"\d+ of {os.cpu_count()} processors", rows["threads"])
+    assert rows["processor"] == machine.processor()
+    assert rows["caches"] == machine.caches()
     assert re.search(r"^instruction set +(baseline|avx2|avx512|neon) \(", done.stdout, re.MULTILINE)
     for name in ("numpy", "torch", "optax", "matplotlib", "tqdm", "scikit-learn"):
         try:
@@ -67,7 +71,6 @@ def test_the_demo_repeats_itself_and_draws_nothing_unless_asked(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ([], "command"),
         (["train"], "train"),
         (["info", "--all"], "--all"),
         (["selfcheck", "now"], "now"),
@@ -106,16 +109,43 @@ def test_version() -> None:
     assert run("--version").stdout.strip() == f"fastoptim {fo.__version__}"
 
 
-def test_this_machine_gives_the_published_bits() -> None:
-    done = run("selfcheck")
+def test_nothing_asked_prints_the_help() -> None:
+    bare, asked = run(), run("--help")
+    assert (bare.returncode, bare.stderr, bare.stdout) == (0, "", asked.stdout)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="the system has no SIGPIPE")
+@pytest.mark.parametrize("arguments", [["info"], ["--help"], ["selfcheck", "--help"]])
+def test_a_reader_may_leave(arguments: list[str]) -> None:
+    """As `head` does: here before the first line."""
+    end, pipe = os.pipe()
+    os.close(end)
+    command = [sys.executable, "-W", "error", "-m", "fastoptim", *arguments]
+    try:
+        done = subprocess.run(
+            command, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+        )
+    finally:
+        os.close(pipe)
+    assert done.stderr == ""
+    # The parser passes over what it cannot write.
+    assert done.returncode in ({__main__.NOBODY_READS} | ({0} if "--help" in arguments else set()))
+
+
+def test_the_verdict_comes_first_and_the_hashes_where_asked_for() -> None:
+    done = run("selfcheck", "--verbose")
     assert (done.returncode, done.stderr) == (0, "")
     published = json.loads(hashes.PUBLISHED.read_text())
+    verdict, where, *rest = done.stdout.splitlines()
+    assert verdict == f"OK: all {len(published)} results are the published bits"
+    assert all(tier in where for tier in _core.tiers())
     for name, expected in published.items():
         assert re.search(rf"^  {re.escape(name)} +{expected}  same$", done.stdout, re.MULTILINE)
+    counts = rest[-len(_core.tiers()) * len(selfcheck.THREADS) :]
     for tier in _core.tiers():
         for threads in selfcheck.THREADS:
             count = f"{len(published)} of {len(published)} the same"
-            assert re.search(rf"^{tier}, {threads} threads? +{count}$", done.stdout, re.MULTILINE)
+            assert any(re.fullmatch(rf"{tier}, {threads} threads? +{count}", c) for c in counts)
 
 
 def test_bits_that_differ_are_named_and_exit_with_1(
@@ -123,20 +153,35 @@ def test_bits_that_differ_are_named_and_exit_with_1(
 ) -> None:
     published = json.loads(hashes.PUBLISHED.read_text())
     name, other, *_ = published
+    count = len(published)
+    ran = subprocess.CompletedProcess([], 0, json.dumps({"2": published}), "")
+    monkeypatch.setattr(selfcheck, "hashes_of", lambda tier: ran)
+    monkeypatch.setattr(_core, "tiers", lambda: ["baseline"])
+    assert __main__.main(["selfcheck"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == f"OK: all {count} results are the published bits"
+    assert len(out.splitlines()) == 2
     changed = tmp_path / "selfcheck.json"
     changed.write_text(json.dumps({**published, name: "0" * 16, "NewLoss": "1" * 16}))
     monkeypatch.setattr(hashes, "PUBLISHED", changed)
-    monkeypatch.setattr(selfcheck, "THREADS", (2,))
-    monkeypatch.setattr(_core, "tiers", lambda: ["baseline"])
-    assert __main__.main(["selfcheck", "--brief"]) == 1
+    assert __main__.main(["selfcheck"]) == 1
     out = capsys.readouterr().out
+    failed = f"FAILED: 2 of {count + 1} results differ from the published bits"
+    assert out.splitlines()[0] == failed
     assert f"{published[name]} with baseline, 2 threads" in out
     assert "missing with baseline, 2 threads" in out
-    assert other not in out
-    assert f"baseline, 2 threads    {len(published) - 1} of {len(published) + 1} the same" in out
+    assert f"  {other} " not in out
+    assert f"baseline, 2 threads    {count - 1} of {count + 1} the same" in out
+
+
+def test_runs_that_fail_are_named_and_exit_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(_core, "tiers", lambda: ["neon" if "neon" not in TIERS else "avx2"])
     assert __main__.main(["selfcheck"]) == 1
-    assert "FASTOPTIM_ISA" in capsys.readouterr().err
+    caught = capsys.readouterr()
+    assert "FASTOPTIM_ISA" in caught.err
+    assert caught.out == ""
 
 
 TIERS = _core.tiers()
@@ -153,7 +198,9 @@ def test_the_bench_compares_and_draws(tmp_path: Path) -> None:
     wanted += ["torch fused"] if harness.HAS_TORCH else []
     wanted += ["optax jit"] if harness.HAS_OPTAX else []
     for name in wanted:
-        found = re.findall(rf"^  {name} +[\d.]+ \w+ +([\d.]+)x +[\d.]+", done.stdout, re.MULTILINE)
+        time = r"[\d.]+ [um]?s"
+        line = rf"^  {name} +{time} +{time} to {time} +([\d.]+)x +[\d.]+"
+        found = re.findall(line, done.stdout, re.MULTILINE)
         assert len(found) >= 3
         assert all(float(ratio) > 0 for ratio in found)
         assert name != "fastoptim" or set(found) == {"1.00"}
@@ -178,7 +225,58 @@ def test_the_bench_tells_another_answer_and_exits_with_1(
         assert __main__.main(["bench", "--rounds", "2", "--threads", threads]) == status
     caught = capsys.readouterr()
     assert "addition: fastoptim and other differ" in caught.err
-    assert re.search(r"^addition +time", caught.out, re.MULTILINE)
+    assert re.search(r"^addition +median", caught.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_the_bench_says_when_the_machine_is_busy(
+    busy: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    processors = os.cpu_count() or 1
+    monkeypatch.setattr(machine, "load", lambda: processors * (1.5 if busy else 0.0))
+    monkeypatch.setattr(harness, "load", machine.load)
+    harness.print_machine(1)
+    out = capsys.readouterr().out
+    assert f"threads     1 of {processors} processors" in out
+    assert re.search(r"^load +[\d.]+ in the last minute", out, re.MULTILINE)
+    assert ("BUSY" in out) is busy
+
+
+def test_the_picture_says_which_way_is_better(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    rows = [
+        cases.Row("work", name, seconds, "1 us to 2 us", seconds, 1e9, None)
+        for name, seconds in (("fastoptim", 1.0), ("other", 2.0))
+    ]
+    cases.draw(rows, tmp_path / "bars.svg", "svg")
+    assert "time relative to fastoptim (lower is better)" in (tmp_path / "bars.svg").read_text()
+
+
+def test_what_the_system_says_of_its_processor_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: Fast CPU\n")
+    for index, (level, kind, size) in enumerate(
+        [("1", "Data", "48K"), ("1", "Instruction", "32K"), ("3", "Unified", "32768K")]
+    ):
+        folder = tmp_path / "cache" / f"index{index}"
+        folder.mkdir(parents=True)
+        for name, text in (("level", level), ("type", kind), ("size", size)):
+            (folder / name).write_text(f"{text}\n")
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(machine, "CACHES", tmp_path / "cache")
+    assert machine.processor() == "Fast CPU"
+    assert machine.caches() == "L1 48 KiB, L3 32 MiB"
+    # As on other systems.
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "none")
+    monkeypatch.setattr(machine, "CACHES", tmp_path / "none")
+    monkeypatch.setattr(machine, "_sysctl", lambda key: "")
+    assert machine.processor()
+    assert machine.caches() == "unknown"
+    answers = {"machdep.cpu.brand_string": "Apple M9", "hw.l1dcachesize": "65536"}
+    monkeypatch.setattr(machine, "_sysctl", lambda key: answers.get(key, ""))
+    assert machine.processor() == "Apple M9"
+    assert machine.caches() == "L1 64 KiB"
 
 
 @pytest.mark.parametrize("command", ["bench", "demo"])
@@ -193,5 +291,5 @@ def test_what_is_missing_is_named(
     assert __main__.main([command, "--output", "picture.png"]) == 2
     caught = capsys.readouterr()
     assert "matplotlib" in caught.err
-    assert "pip install" in caught.err
+    assert "pip install 'fastoptim[" in caught.err
     assert caught.out == ""

@@ -10,7 +10,8 @@ import fastoptim as fo
 from fastoptim.commands.arguments import obstacle, positive, refuse
 
 ABOUT = "time a step and a loss beside NumPy, and PyTorch and optax where they are installed"
-DESCRIPTION = f"""{ABOUT[0].upper()}{ABOUT[1:]}: the median time, its ratio to that of fastoptim,
+DESCRIPTION = f"""{ABOUT[0].upper()}{ABOUT[1:]}: the median time, the times between which
+the middle half of the rounds is, the ratio to the time of fastoptim (above 1, fastoptim is faster),
 the speed in GB/s of what must be moved, and the share of what a plain pass over the same memory
 reaches on the same threads, the stream ceiling. The answers of all are compared first; exits with
 1 where one differs."""
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for every contestant but NumPy, which has one (default: %(default)s)",
     )
     parser.add_argument(
-        "--rounds", type=positive, default=15, help="of which the median counts (default: 15)"
+        "--rounds", type=positive, default=15, help="timings of each contestant (default: 15)"
     )
     parser.add_argument(
         "--full", action="store_true", help="sizes beyond the caches too, up to 16 Mi parameters"
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, unless something that it needs is missing."""
-    reason = obstacle(options.output, {}, extra="plot")
+    reason = obstacle(options.output)
     if reason is None:
         try:
             fo.set_num_threads(options.threads)

@@ -35,7 +35,9 @@ from fastoptim.commands.bench.harness import (
     limit_threads,
     measure,
     print_machine,
+    spread,
 )
+from fastoptim.plot.axes import new_figure
 
 CEILING = "stream ceiling"
 # Below so many bytes the call takes longer than the memory.
@@ -59,6 +61,8 @@ class Row:
     work: str
     contestant: str
     seconds: float
+    # Between which times the middle half of the rounds is.
+    spread: str
     # Its time over that of fastoptim.
     ratio: float
     # Bytes per second, and that over what the ceiling reaches where there is one.
@@ -123,6 +127,7 @@ def measured(work: Work, rounds: int) -> list[Row]:
             work.name,
             label,
             taken,
+            spread(each),
             float(np.median(each / times[0])),
             work.moved / taken,
             None if ceiling is None else ceiling / taken,
@@ -133,22 +138,23 @@ def measured(work: Work, rounds: int) -> list[Row]:
 
 def table(rows: list[Row]) -> Iterator[str]:
     """Write the measurements of one work as lines."""
-    yield f"\n{rows[0].work:30}{'time':>10}{'ratio':>11}{'GB/s':>9}{'of the ceiling':>16}"
+    yield (
+        f"\n{rows[0].work:30}{'median':>10}{'middle half':>22}{'ratio':>9}{'GB/s':>8}"
+        f"{'of ceiling':>12}"
+    )
     for row in rows:
-        share = "" if row.share is None else f"{row.share:15.0%}"
+        share = "" if row.share is None else f"{row.share:12.0%}"
         yield (
-            f"  {row.contestant:28}{duration(row.seconds):>10}{row.ratio:10.2f}x"
-            f"{row.speed / 1e9:9.1f}{share}"
+            f"  {row.contestant:28}{duration(row.seconds):>10}{row.spread:>22}{row.ratio:8.2f}x"
+            f"{row.speed / 1e9:8.1f}{share}"
         )
 
 
-def draw(rows: list[Row], path: Path) -> None:
-    """Draw the times as bars, one panel per work, into a PNG."""
-    from matplotlib.figure import Figure  # Not pyplot: the user's own figures are left alone.
-
+def draw(rows: list[Row], path: Path, kind: str = "png") -> None:
+    """Draw the times as bars, one panel per work, into a file of a kind."""
     names = list(dict.fromkeys(row.work for row in rows))
     columns = (len(names) + 1) // 2
-    figure = Figure(figsize=(4 * columns, 5.5), layout="constrained")
+    figure = new_figure(figsize=(4 * columns, 5.5))
     panels: Any = figure.subplots(2, columns, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
         own = [row for row in rows if row.work == name]
@@ -159,11 +165,11 @@ def draw(rows: list[Row], path: Path) -> None:
         axes.bar_label(bars, [duration(row.seconds) for row in own], padding=3)
         axes.invert_yaxis()
         axes.margins(x=0.3)
-        axes.set(title=name, xlabel="time over that of fastoptim")
+        axes.set(title=name, xlabel="time relative to fastoptim (lower is better)")
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
-    figure.savefig(path, format="png", dpi=120)
+    figure.savefig(path, format=kind, dpi=120)
 
 
 def run(threads: int, rounds: int, output: Path | None, *, full: bool) -> None:

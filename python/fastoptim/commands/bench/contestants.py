@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fastoptim as fo
+from fastoptim._extras import require
 from fastoptim.commands.bench.harness import Array, Contestant, torch_answer, torch_parameters
 from fastoptim.commands.demo.training import NumPyAdamW, numpy_cross_entropy
 
@@ -42,8 +43,7 @@ def numpy_adamw(params: list[Array], grads: list[Array]) -> Contestant:
 
 def torch_adamw(params: list[Array], grads: list[Array], *, fused: bool | None) -> Contestant:
     """Step PyTorch's AdamW."""
-    import torch
-
+    torch = require("torch", "this contestant")
     parameters = torch_parameters(params, grads)
     opt = torch.optim.AdamW(parameters, lr=LR, weight_decay=WEIGHT_DECAY, fused=fused)
     return Contestant(opt.step, lambda: torch_answer(parameters))
@@ -51,9 +51,7 @@ def torch_adamw(params: list[Array], grads: list[Array], *, fused: bool | None) 
 
 def optax_adamw(params: list[Array], grads: list[Array]) -> Contestant:
     """Step optax's AdamW under jit."""
-    import jax
-    import optax
-
+    jax, optax = require("jax", "this contestant"), require("optax", "this contestant")
     rule = optax.adamw(LR, weight_decay=WEIGHT_DECAY)
 
     def update(p: object, state: object, g: object) -> tuple[object, object]:
@@ -85,8 +83,7 @@ def torch_loss(
     loss: str | Callable[..., Any], x: Array, target: Array | Labels, **arguments: float
 ) -> Contestant:
     """Compute a loss of PyTorch with its gradient."""
-    import torch
-
+    torch = require("torch", "this contestant")
     function = getattr(torch.nn.functional, loss) if isinstance(loss, str) else loss
     inputs, wanted = torch.tensor(x, requires_grad=True), torch.tensor(target)
     found: list[Array | float] = []
@@ -101,9 +98,7 @@ def torch_loss(
 
 def optax_cross_entropy(x: Array, target: Labels) -> Contestant:
     """Compute optax's cross-entropy with its gradient under jit."""
-    import jax
-    import optax
-
+    jax, optax = require("jax", "this contestant"), require("optax", "this contestant")
     inputs, wanted = jax.numpy.array(x), jax.numpy.array(target.astype(np.int32))
     both = jax.jit(
         jax.value_and_grad(

@@ -8,14 +8,12 @@ is the median of the ratios of the single rounds.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import math
 import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,16 +21,19 @@ import numpy.typing as npt
 
 import fastoptim as fo
 from fastoptim import _core
+from fastoptim._extras import has, require
+from fastoptim.commands.machine import caches, is_busy, load, processor
 
 Array = npt.NDArray[np.float32]
 
-HAS_TORCH = importlib.util.find_spec("torch") is not None
-HAS_OPTAX = importlib.util.find_spec("optax") is not None
+HAS_TORCH = has("torch")
+HAS_OPTAX = has("optax")
 
 # A measurement repeats the work until it takes about this long: far above the clock's resolution.
 MEASUREMENT = 1e-3
 # The times that each contestant works before its answer is compared.
 CHECKED = 3
+DISTURBED = ": the machine is BUSY with other work, so expect longer times and other ratios"
 
 
 @dataclass
@@ -51,16 +52,17 @@ def limit_threads(threads: int) -> None:
         processors = sorted(os.sched_getaffinity(0))[:threads]
         os.sched_setaffinity(0, processors)
     if HAS_TORCH:
-        import torch
-
-        torch.set_num_threads(threads)
+        require("torch", "this contestant").set_num_threads(threads)
 
 
 def print_machine(threads: int) -> None:
     """Print what the times depend on."""
     print(f"processor   {processor()}")
     print(f"caches      {caches()}")
-    print(f"threads     {threads} of {os.cpu_count()}{disturbance()}")
+    print(f"threads     {threads} of {os.cpu_count()} processors")
+    busy = load()
+    if busy is not None:
+        print(f"load        {busy:.1f} in the last minute{DISTURBED if is_busy(threads) else ''}")
     print(f"system      {platform.system()} {platform.release()}, {platform.machine()}")
     versions = [
         f"fastoptim {fo.__version__} ({_core.tier()})",
@@ -69,37 +71,9 @@ def print_machine(threads: int) -> None:
     versions += [
         f"{name} {importlib.metadata.version(name)}"
         for name in ("numpy", "torch", "jax", "optax")
-        if importlib.util.find_spec(name) is not None
+        if has(name)
     ]
     print(f"versions    {', '.join(versions)}")
-
-
-def disturbance() -> str:
-    """Say what the times suffer from, if anything: threads that wait for each other most of all."""
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return f"; {busy:.1f} busy with other work, which disturbs all times" if busy > 0.5 else ""
-
-
-def processor() -> str:
-    """Give the name of the processor."""
-    table = Path("/proc/cpuinfo")
-    if table.exists():
-        for line in table.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
-
-
-def caches() -> str:
-    """Give the caches of the first processor, as far as the system tells."""
-    found = []
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = (
-            (index / name).read_text().strip() for name in ("level", "type", "size")
-        )
-        if kind != "Instruction":
-            found.append(f"L{level} {size}")
-    return ", ".join(found) or "unknown"
 
 
 def check(name: str, contestants: Mapping[str, Contestant], tolerance: float) -> None:
@@ -164,6 +138,12 @@ def duration(value: float) -> str:
     return f"{value:.3g} s"
 
 
+def spread(times: npt.NDArray[np.float64]) -> str:
+    """Write between which times the middle half of the rounds is."""
+    low, high = np.percentile(times, [25, 75])
+    return f"{duration(low)} to {duration(high)}"
+
+
 def arrays(count: int, size: int, seed: int = 0) -> list[Array]:
     """Give so many arrays of normal random numbers."""
     rng = np.random.default_rng(seed)
@@ -172,8 +152,7 @@ def arrays(count: int, size: int, seed: int = 0) -> list[Array]:
 
 def torch_parameters(params: list[Array], grads: list[Array]) -> list[Any]:
     """Give PyTorch's parameters with their gradients, as copies."""
-    import torch
-
+    torch = require("torch", "this contestant")
     parameters = [torch.nn.Parameter(torch.tensor(p)) for p in params]
     for parameter, g in zip(parameters, grads, strict=True):
         parameter.grad = torch.tensor(g)

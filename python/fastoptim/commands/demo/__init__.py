@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run it, unless something that it needs is missing."""
     output = None if options.no_plot else options.output
-    reason = obstacle(output, {"sklearn": "scikit-learn"}, extra="demo")
+    reason = obstacle(output, "sklearn", "threadpoolctl")
     if reason is not None:
         return refuse("demo", reason)
     from fastoptim.commands.demo import training

@@ -8,15 +8,17 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import fastoptim as fo
 from fastoptim import _core
 from fastoptim.commands.selfcheck import hashes as hashing
+from fastoptim.tools.progress import bar
 
 ABOUT = "compare the bits of every optimizer and loss on this machine with the published ones"
 DESCRIPTION = f"""{ABOUT[0].upper()}{ABOUT[1:]}, for each instruction set and several numbers of
-threads. Exits with 0 where all are the same, and with 1 where one differs or a run fails."""
+threads. Prints the verdict and what differs. Exits with 0 where all are the same, and with 1 where
+one differs or a run fails."""
 
 THREADS = (1, 2, 7)
 
@@ -26,25 +28,43 @@ Hashes = Mapping[str, str]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the option."""
     parser.description = DESCRIPTION
-    parser.add_argument(
-        "--brief", action="store_true", help="print no hashes but those that differ"
-    )
+    parser.add_argument("--verbose", action="store_true", help="print every hash")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the published hashes, each with what differs from it, and the count for each tier."""
+    """Print the verdict, and then what differs or, where that is asked for, everything."""
     published: Hashes = json.loads(hashing.PUBLISHED.read_text(encoding="utf-8"))
-    print(f"fastoptim {fo.__version__} on {platform.machine()}, {platform.system()}")
     found: dict[str, Hashes] = {}
-    for tier in _core.tiers():
+    tiers = _core.tiers()
+    for tier in bar(tiers, "selfcheck", unit="instruction set", leave=False) or tiers:
         done = hashes_of(tier)
         if done.returncode != 0:
             print(f"the runs with FASTOPTIM_ISA={tier} fail:\n{done.stderr}", file=sys.stderr)
             return 1
         for threads, hashes in json.loads(done.stdout).items():
             found[f"{tier}, {threads} thread{'s' if int(threads) > 1 else ''}"] = hashes
-    different = report(published, found, brief=options.brief)
-    return 1 if different else 0
+    names = sorted({name for hashes in (published, *found.values()) for name in hashes})
+    wrong = [
+        name
+        for name in names
+        if any(hashes.get(name) != published.get(name) for hashes in found.values())
+    ]
+    print(verdict(len(names), len(wrong), tiers))
+    if wrong or options.verbose:
+        report(names if options.verbose else wrong, len(names), published, found)
+    return 1 if wrong else 0
+
+
+def verdict(count: int, wrong: int, tiers: Sequence[str]) -> str:
+    """Write the outcome in two lines."""
+    threads = ", ".join(map(str, THREADS))
+    where = (
+        f"(fastoptim {fo.__version__} on {platform.machine()}, {platform.system()}; "
+        f"{', '.join(tiers)}; {threads} threads)"
+    )
+    if wrong:
+        return f"FAILED: {wrong} of {count} results differ from the published bits\n{where}"
+    return f"OK: all {count} results are the published bits\n{where}"
 
 
 def hashes_of(tier: str) -> subprocess.CompletedProcess[str]:
@@ -59,9 +79,10 @@ def hashes_of(tier: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def report(published: Hashes, found: Mapping[str, Hashes], *, brief: bool) -> int:
-    """Print what was compared, and give the number of runs that differ."""
-    names = sorted({name for hashes in (published, *found.values()) for name in hashes})
+def report(
+    names: Sequence[str], count: int, published: Hashes, found: Mapping[str, Hashes]
+) -> None:
+    """Print the published hashes of these names, each with what differs from it, and the counts."""
     width = max(map(len, names))
     wrong: dict[str, int] = dict.fromkeys(found, 0)
     for name in names:
@@ -69,13 +90,11 @@ def report(published: Hashes, found: Mapping[str, Hashes], *, brief: bool) -> in
         different = {
             place: hashes.get(name, "missing")
             for place, hashes in found.items()
-            if hashes.get(name) != expected
+            if hashes.get(name) != published.get(name)
         }
-        if different or not brief:
-            print(f"  {name:{width}}  {expected}  {'' if different else 'same'}".rstrip())
+        print(f"  {name:{width}}  {expected}  {'' if different else 'same'}".rstrip())
         for place, got in different.items():
             wrong[place] += 1
             print(f"    {got} with {place}")
-    for place, count in wrong.items():
-        print(f"{place:22} {len(names) - count} of {len(names)} the same")
-    return sum(wrong.values())
+    for place, differing in wrong.items():
+        print(f"{place:22} {count - differing} of {count} the same")

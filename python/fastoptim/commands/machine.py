@@ -1,0 +1,75 @@
+"""What the system says of its processor."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+def processor() -> str:
+    """Return the name of the processor, or its architecture where the system has no name."""
+    if CPUINFO.exists():
+        for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model", "Hardware"):
+                return value.strip()
+    return _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
+
+
+def caches() -> str:
+    """Return the sizes of the first processor's data caches, as far as the system tells."""
+    found = []
+    for index in sorted(CACHES.glob("index*")):
+        try:
+            level, kind, size = (
+                (index / name).read_text(encoding="utf-8").strip()
+                for name in ("level", "type", "size")
+            )
+        except OSError:
+            continue
+        if kind != "Instruction":
+            found.append(f"L{level} {_readable(size)}")
+    for level, key in (
+        ("L1", "hw.l1dcachesize"),
+        ("L2", "hw.l2cachesize"),
+        ("L3", "hw.l3cachesize"),
+    ):
+        if not CACHES.exists() and (size := _sysctl(key)) not in ("", "0"):
+            found.append(f"{level} {_readable(str(int(size) // 1024) + 'K')}")
+    return ", ".join(found) or "unknown"
+
+
+def load() -> float | None:
+    """Return how many processors were busy on average in the last minute, if the system counts."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
+def is_busy(threads: int) -> bool:
+    """Whether so many threads more than the load have too few processors."""
+    return (load() or 0.0) + threads > (os.cpu_count() or 1) + 0.5
+
+
+def _readable(size: str) -> str:
+    """Write what the kernel writes as 48K or 32768K in KiB or MiB."""
+    if not size.endswith("K") or not size[:-1].isdecimal():
+        return size
+    kilobytes = int(size[:-1])
+    return f"{kilobytes / 1024:g} MiB" if kilobytes >= 1024 else f"{kilobytes} KiB"
+
+
+def _sysctl(key: str) -> str:
+    """Read a value of macOS and the BSDs; empty elsewhere."""
+    program = shutil.which("sysctl")
+    if program is None or platform.system() == "Linux":
+        return ""
+    done = subprocess.run([program, "-n", key], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
