@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fastoptim import _extras
+
 _NUMPY = {
     "BOOL": np.dtype("?"),
     "U8": np.dtype("u1"),
@@ -30,9 +32,7 @@ ITEMSIZE = {"BF16": 2, **{code: dtype.itemsize for code, dtype in _NUMPY.items()
 def numpy_dtype(code: str) -> np.dtype[Any]:
     """Return NumPy's dtype for a code of the format; that of BF16 is of ml_dtypes."""
     if code == "BF16":
-        import ml_dtypes
-
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(_extras.bfloat16())
         return bfloat16
     return _NUMPY[code]
 

@@ -61,6 +61,8 @@ class OptimizerAdapter(Adapter[Optimizer]):
         saved.check_kind(self.kind)
         opt = self.optimizer
         self._check_fixed(saved)
+        if opt._storage.state_dtype == "bfloat16":
+            numpy_dtype("BF16")  # Where it is missing, nothing has been written yet.
         state = {name: decode(entry, str) for name, entry in saved.data["state"]}
         groups = decode(saved.data["param_groups"], str)
         names = [name for group in groups for name in group["param_names"]]

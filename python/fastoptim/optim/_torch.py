@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastoptim import _extras
 from fastoptim.params.structure import Array
 
 
@@ -17,16 +18,13 @@ def as_array(value: Any) -> Any:
         return value
     value = value.detach().cpu()
     if value.dtype == torch.bfloat16:
-        import ml_dtypes
-
-        return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return value.view(torch.int16).numpy().view(_extras.bfloat16())
     return value.numpy()
 
 
 def as_tensor(array: Array) -> Any:
     """Return an array as a tensor, which shares its memory."""
-    import torch
-
+    torch = _extras.require("torch", "a state of tensors")
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

@@ -11,7 +11,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastoptim import _core
+from fastoptim import _core, _extras
 from fastoptim._checks import shown
 from fastoptim._core import aligned_zeros
 
@@ -20,9 +20,7 @@ _DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
     if dtype == "bfloat16":
-        import ml_dtypes
-
-        dtype = ml_dtypes.bfloat16
+        dtype = _extras.bfloat16()
     try:
         found = None if dtype is None else np.dtype(dtype)
     except TypeError:

@@ -1,4 +1,4 @@
-"""Pictures, as matplotlib Axes: ``pip install fastoptim[plot]``."""
+"""Pictures, as matplotlib Axes; they need matplotlib, which the extra ``plot`` installs."""
 
 from fastoptim.plot.history import history
 from fastoptim.plot.landscape import landscape

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastoptim._extras import require
+
 
 def new_axes(ax: Any) -> Any:
     """Return the Axes given, or those of a new figure."""
     if ax is not None:
         return ax
-    from matplotlib.figure import Figure  # Not pyplot: the user's own figures are left alone.
+    return new_figure().add_subplot()
 
-    return Figure(layout="constrained").add_subplot()
+
+def new_figure(**options: Any) -> Any:
+    """Return a new figure, not one of pyplot's: the user's own figures are left alone."""
+    return require("matplotlib.figure", "a picture").Figure(layout="constrained", **options)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastoptim._extras import require
 from fastoptim.landscape import Line, Plane
 from fastoptim.plot.axes import new_axes
 
@@ -91,8 +92,6 @@ def _checked(name: str, path: Any) -> Any:
 
 
 def _contours(ax: Any, plane: Plane) -> None:
-    from matplotlib.colors import LogNorm
-
     if min(plane.values.shape) < 2:
         raise ValueError(f"result must be at least 2 by 2 points, got {plane.values.shape}")
     values = np.ma.masked_invalid(plane.values.T)
@@ -102,7 +101,7 @@ def _contours(ax: Any, plane: Plane) -> None:
     wide = low > 0 and high / low > _WIDE
     levels = np.geomspace(low, high, _LEVELS) if wide else np.linspace(low, high, _LEVELS)
     grid = (plane.alphas, plane.betas, values)
-    norm = LogNorm(low, high) if wide else None
+    norm = require("matplotlib.colors", "a picture").LogNorm(low, high) if wide else None
     filled = ax.contourf(*grid, levels=levels, norm=norm, cmap="Blues_r")
     ax.contour(*grid, levels=levels[::2], colors="white", linewidths=0.5)
     ax.figure.colorbar(filled, ax=ax, label="loss", format="%.2g")

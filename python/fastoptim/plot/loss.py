@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastoptim import losses as kinds
-from fastoptim.plot.axes import new_axes
+from fastoptim.plot.axes import new_axes, new_figure
 
 
 def losses() -> Any:
@@ -31,8 +31,6 @@ def losses() -> Any:
     >>> len(axes.figure.axes)
     3
     """
-    from matplotlib.figure import Figure
-
     of_errors: dict[str, kinds.Loss] = {
         "MSE": kinds.MSELoss(reduction="none"),
         "MAE": kinds.L1Loss(reduction="none"),
@@ -43,7 +41,7 @@ def losses() -> Any:
         "hinge": kinds.HingeLoss(reduction="none"),
         "cross-entropy": kinds.SoftMarginLoss(reduction="none"),
     }
-    values, gradients, margins = Figure((12.0, 4.0), layout="constrained").subplots(1, 3)
+    values, gradients, margins = new_figure(figsize=(12.0, 4.0)).subplots(1, 3)
     x = np.linspace(-3.0, 3.0, 601)
     for name, loss in of_errors.items():
         value, gradient = loss.value_and_grad(x, np.zeros_like(x))

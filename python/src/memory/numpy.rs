@@ -47,10 +47,11 @@ impl Dtype {
         descr.is_native_byteorder().unwrap_or(true).then_some(dtype)
     }
 
-    /// The dtype of NumPy, or of ml_dtypes, which is imported for it.
+    /// The dtype of NumPy, or of ml_dtypes, which is imported for it; its absence is an error that
+    /// says what to install.
     pub(crate) fn descr(self, py: Python<'_>) -> PyResult<Bound<'_, PyArrayDescr>> {
         if self == Self::BF16 {
-            let kind = py.import("ml_dtypes")?.getattr("bfloat16")?;
+            let kind = py.import("fastoptim._extras")?.call_method0("bfloat16")?;
             return PyArrayDescr::new(py, kind);
         }
         PyArrayDescr::new(py, self.to_string())

@@ -17,7 +17,7 @@ use super::step::{Arguments, real};
 use crate::error::to_py;
 use crate::memory::inflight;
 use crate::memory::items::Items;
-use crate::memory::numpy::{Dtype, Memory};
+use crate::memory::numpy::Memory;
 use crate::optim::group::{Group, Keys};
 use crate::optim::parameter::{Storage, slice_mut};
 use crate::runtime::commit::Then;
@@ -88,10 +88,6 @@ impl Engine {
         let seed = index.extract::<u64>().map_err(|_| {
             PyValueError::new_err(format!("seed must be >= 0 and fit 64 bits, got {seed}"))
         })?;
-        if let Some(encoding) = moments {
-            // What is not NumPy's own is imported now, before a step needs it.
-            Dtype::Number(encoding).descr(py)?;
-        }
         let storage = Storage {
             moments,
             stochastic,

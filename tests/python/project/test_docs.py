@@ -41,11 +41,28 @@ def test_lines_have_at_most_100_columns(page: Path) -> None:
     assert not [line for line in lines if len(line) > 100]
 
 
+# The repository on the web, where the README links to files: an index of packages shows it too.
+FILES = "https://github.com/fastoptim/fastoptim/blob/main/"
+
+
+def links(page: Path) -> list[str]:
+    """The targets of the links on a page, inline and by reference."""
+    text = page.read_text(encoding="utf-8")
+    inline, references = r"\]\(([^)#\s]+)", r"^\[[^\]]+\]: ([^#\s]+)"
+    return re.findall(inline, text) + re.findall(references, text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)", page.read_text())
-    local = [link for link in links if not link.startswith("http")]
-    assert not [link for link in local if not (page.parent / link).exists()]
+    local = [page.parent / link for link in links(page) if not link.startswith("http")]
+    ours = [link.removeprefix(FILES) for link in links(page) if link.startswith(FILES)]
+    assert not [path for path in [*local, *(ROOT / path for path in ours)] if not path.exists()]
+
+
+def test_the_description_has_no_links_that_an_index_cannot_follow() -> None:
+    found = links(ROOT / "README.md")
+    assert found
+    assert not [link for link in found if not link.startswith("https://")]
 
 
 def code(page: str) -> list[str]:
