@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -10,116 +11,39 @@ import pytest
 
 import fastoptim as fo
 from cases import OPTIMIZERS
+from configurations import CONFIGURATIONS, all_configurations
 from papers import PAPERS
 
 STEPS = 100
 
-# Every configuration has its own path through the formulas. The empty one is the defaults.
-CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
-    "SGD": [
-        {},
-        {"momentum": 0.9, "weight_decay": 0.01},
-        {"momentum": 0.9, "dampening": 0.3, "maximize": True},
-        {"momentum": 0.9, "nesterov": True},
-        {"momentum": 0.9, "momentum_form": "inside"},
-        {"momentum": 0.9, "momentum_form": "inside", "nesterov": True, "weight_decay": 0.1},
-    ],
-    "Adagrad": [
-        {},
-        {"lr": 0.1, "weight_decay": 0.1, "lr_decay": 0.01},
-        {"initial_accumulator_value": 0.1, "eps": 1e-3, "maximize": True},
-    ],
-    "RMSprop": [
-        {},
-        {"centered": True, "weight_decay": 0.1},
-        {"momentum": 0.9, "eps_inside_sqrt": True},
-        {"momentum": 0.9, "centered": True, "alpha": 0.9, "maximize": True},
-    ],
-    "Adadelta": [{}, {"rho": 0.95, "weight_decay": 0.1, "lr": 0.5, "maximize": True}],
-    "Adam": [
-        {},
-        {"weight_decay": 0.1, "amsgrad": True},
-        {"weight_decay": 0.1, "decoupled_weight_decay": True, "lr": 0.1},
-        {"betas": (0.0, 0.0), "maximize": True},
-        {"cautious": True},
-        {"cautious": True, "amsgrad": True, "weight_decay": 0.1, "maximize": True},
-    ],
-    "AdamW": [
-        {},
-        {"betas": (0.8, 0.95), "amsgrad": True, "maximize": True},
-        {"cautious": True, "lr": 0.1},
-    ],
-    "Adamax": [{}, {"weight_decay": 0.1, "betas": (0.8, 0.9), "eps": 0.1, "maximize": True}],
-    "NAdam": [
-        {},
-        {"weight_decay": 0.1, "momentum_decay": 0.1, "maximize": True},
-        {"weight_decay": 0.1, "decoupled_weight_decay": True},
-    ],
-    "RAdam": [
-        {},
-        {"weight_decay": 0.1, "betas": (0.9, 0.9), "maximize": True},
-        # Never rectified: rho_inf is 3.
-        {"betas": (0.9, 0.5)},
-        {"weight_decay": 0.1, "decoupled_weight_decay": True, "eps": 1e-3},
-    ],
-    "Rprop": [{}, {"lr": 0.1, "etas": (0.8, 1.5), "step_sizes": (1e-3, 0.2), "maximize": True}],
-    "ASGD": [
-        {},
-        {"t0": 20, "lambd": 0.1, "alpha": 0.5, "weight_decay": 0.1, "maximize": True},
-    ],
-    "Lion": [{}, {"weight_decay": 0.5, "lr": 0.1, "maximize": True}, {"cautious": True}],
-    "AdEMAMix": [
-        {},
-        {"t_alpha": 50, "t_beta3": 70, "weight_decay": 0.1, "maximize": True},
-    ],
-    "ScheduleFreeSGD": [
-        {"lr": 0.1},
-        {"lr": 0.1, "warmup_steps": 10, "r": 1.0, "weight_decay": 0.1, "maximize": True},
-    ],
-    "ScheduleFreeAdamW": [
-        {},
-        {"warmup_steps": 10, "r": 1.0, "weight_lr_power": 1.0, "weight_decay": 0.1},
-    ],
-    "LARS": [
-        {},
-        {"momentum": 0, "weight_decay": 0.1, "trust_coefficient": 0.1},
-        {"nesterov": True, "weight_decay": 0.1, "maximize": True},
-        {"dampening": 0.3, "layer_adaptation": False, "lr": 0.1},
-    ],
-    "LAMB": [
-        {},
-        {"bias_correction": False, "max_trust": 0.5, "maximize": True},
-        {"layer_adaptation": False},
-    ],
-    "Prodigy": [
-        {},
-        {"weight_decay": 0.1, "use_bias_correction": True, "beta3": 0.9},
-        {"weight_decay": 0.1, "decouple": False, "safeguard_warmup": True, "d_coef": 2.0},
-        {"growth_rate": 1.1, "d0": 1e-3},
-    ],
-    "Adafactor": [
-        {},
-        {"weight_decay": 0.1, "d": 0.1, "eps": (1e-3, 0.1), "maximize": True},
-    ],
-    "Muon": [
-        {},
-        {"nesterov": False, "adjust_lr_fn": "match_rms_adamw", "ns_steps": 3},
-        {"momentum": 0.5, "weight_decay": 0, "maximize": True},
-    ],
-}
 SHAPES = {"matrix": (7, 5), "flat": (3, 40), "vector": (11,), "number": (), "stack": (2, 3, 4)}
 CASES = [
     pytest.param(name, arguments, shape, id=f"{name}-{index}-{label}")
-    for name, configurations in CONFIGURATIONS.items()
-    for index, arguments in enumerate(configurations)
+    for name in CONFIGURATIONS
+    for index, arguments in enumerate(all_configurations(name))
     for label, shape in SHAPES.items()
     if name != "Muon" or len(shape) == 2
 ]
 
 
-def test_every_optimizer_has_a_paper_and_cases() -> None:
+def test_every_optimizer_has_a_paper_and_configurations() -> None:
     names = {cls.__name__ for cls in OPTIMIZERS}
     assert names == set(PAPERS) == set(CONFIGURATIONS)
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_every_choice_of_a_rule_is_among_the_configurations(name: str) -> None:
+    """A flag that is turned, a word other than the default, a value where the default is None."""
+    of_every_class = set(inspect.signature(fo.optim.Optimizer).parameters)
+    choices = {
+        key: parameter.default
+        for key, parameter in inspect.signature(getattr(fo, name)).parameters.items()
+        if parameter.default is None or isinstance(parameter.default, bool | str)
+        if key not in {*fo.optim.Storage._fields, *of_every_class}
+    }
+    tried = all_configurations(name)
+    for key, default in choices.items():
+        assert any(arguments.get(key, default) != default for arguments in tried), key
 
 
 def gradient(step: int, p: Any) -> Any:

@@ -11,72 +11,29 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
+from configurations import CONFIGURATIONS, all_configurations
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-# The arguments in PyTorch's own table of cases (torch/testing/_internal/common_optimizers.py), as
-# far as they mean anything here: without tensors as rates and flags for devices.
-DECAYS: list[dict[str, Any]] = [{}, {"weight_decay": 0.1}, {"weight_decay": 0.1, "maximize": True}]
-DECOUPLED = [{"weight_decay": 0.1, "decoupled_weight_decay": True}]
-ADAM: list[dict[str, Any]] = [
-    *DECAYS,
-    {"lr": 0.01},
-    {"weight_decay": 0.1, "amsgrad": True},
-    {"weight_decay": 0.1, "amsgrad": True, "betas": (0.0, 0.0)},
-    {"eps": 0.1},
-]
-CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
-    "Adadelta": [*DECAYS, {"rho": 0.95, "weight_decay": 0.9}, {"lr": 0.01}],
-    "Adafactor": [*DECAYS, {"lr": 0.01}, {"d": 1.5}, {"eps": (1e-5, 1e-2)}, {"beta2_decay": -1.0}],
-    "Adagrad": [
-        *DECAYS,
-        {"lr": 0.1},
-        {"initial_accumulator_value": 0.1, "weight_decay": 0.1},
-        {"lr": 0.1, "lr_decay": 0.5, "weight_decay": 0.1},
-    ],
-    "Adam": ADAM,
-    "AdamW": ADAM,
-    "Adamax": [*DECAYS, {"lr": 0.1}, {"betas": (0.8, 0.9)}],
-    "ASGD": [
-        *DECAYS,
-        {"lr": 0.02, "lambd": 0.1},
-        {"t0": 100, "weight_decay": 0.1},
-        {"t0": 20, "alpha": 0.5},
-    ],
-    "Muon": [
-        {},
-        {"lr": 0.1, "momentum": 0.8, "nesterov": False},
-        {"lr": 0.1, "weight_decay": 0.2, "adjust_lr_fn": "match_rms_adamw"},
-        {"ns_steps": 6, "ns_coefficients": (3.4, -4.7, 2.0), "eps": 1.0},
-    ],
-    "NAdam": [
-        *DECAYS,
-        *DECOUPLED,
-        {"lr": 1e-3, "momentum_decay": 6e-3},
-        {"momentum_decay": 0.1, "weight_decay": 0.1},
-    ],
-    "RAdam": [*DECAYS, *DECOUPLED, {"lr": 2e-3}, {"eps": 1e-6, "betas": (0.5, 0.9)}],
-    "RMSprop": [
-        *DECAYS,
-        {"lr": 1e-3},
-        {"momentum": 0.1, "weight_decay": 0.1},
-        {"momentum": 0.1, "centered": True, "weight_decay": 0.1},
-        {"centered": True, "alpha": 0.9},
-    ],
-    "Rprop": [{}, {"lr": 2e-4}, {"etas": (0.2, 1.5), "lr": 2e-4}, {"step_sizes": (2e-6, 1e-3)}],
-    "SGD": [
-        *DECAYS,
-        {"lr": 1e-2},
-        {"momentum": 0.9},
-        {"momentum": 0.9, "dampening": 0.5},
-        {"momentum": 0.9, "weight_decay": 0.1, "nesterov": True},
-    ],
-}
+# Arguments that both have: the table's values are those of PyTorch's own tests and others.
+NAMES = [name for name in CONFIGURATIONS if hasattr(torch.optim, name)]
+
+
+def common(name: str) -> list[dict[str, Any]]:
+    """The configurations of a class that PyTorch's class takes as well."""
+    theirs = set(inspect.signature(getattr(torch.optim, name)).parameters)
+    return [
+        arguments
+        for arguments in all_configurations(name)
+        # PyTorch refuses a clipping threshold below 1.
+        if set(arguments) <= theirs and arguments.get("d", 1.0) >= 1.0
+    ]
+
+
 CASES = [
     pytest.param(name, arguments, id=f"{name}-{index}")
-    for name, configurations in CONFIGURATIONS.items()
-    for index, arguments in enumerate(configurations)
-    if hasattr(torch.optim, name)
+    for name in NAMES
+    for index, arguments in enumerate(common(name))
 ]
 SHAPES = [(6, 5), (7,), (2, 3, 4)]
 MATRICES = [(6, 5), (4, 7), (3, 3)]
@@ -220,10 +177,9 @@ def test_int8_moments_are_no_tensors() -> None:
 LATE = {"amsgrad", "centered"}
 LATER = [
     pytest.param(name, arguments, id=f"{name}-{index}")
-    for name, configurations in CONFIGURATIONS.items()
-    for index, arguments in enumerate(configurations)
-    if hasattr(torch.optim, name)
-    and not (LATE | ({"momentum"} if name == "RMSprop" else set())) & set(arguments)
+    for name in NAMES
+    for index, arguments in enumerate(common(name))
+    if not (LATE | ({"momentum"} if name == "RMSprop" else set())) & set(arguments)
 ]
 
 
@@ -260,7 +216,7 @@ def test_one_extreme_gradient(name: str, arguments: Any, factor: float) -> None:
         np.testing.assert_allclose(array, tensor.numpy(), rtol=1e-11, atol=1e-12 * scale)
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_arguments_are_those_of_torch(name: str) -> None:
     """In this order, with these defaults, and ours after them."""
     devices = {"foreach", "capturable", "differentiable", "fused"}
@@ -273,8 +229,6 @@ def test_arguments_are_those_of_torch(name: str) -> None:
         found = arguments(cls).items()
         return [k for k, p in found if p.kind is not p.KEYWORD_ONLY and k != "maximize"]
 
-    if not hasattr(torch.optim, name):
-        pytest.skip(f"this torch has no {name}")
     mine, theirs = getattr(fo, name), getattr(torch.optim, name)
     assert positions(mine)[: len(positions(theirs))] == positions(theirs)
     for key, parameter in arguments(theirs).items():
