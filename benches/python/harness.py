@@ -20,6 +20,7 @@ from fastoptim.commands.bench.harness import (
     limit_threads,
     measure,
     print_machine,
+    spread,
     torch_answer,
     torch_parameters,
 )
@@ -88,6 +89,5 @@ def compare(
         print(f"  {name}")
         for label, taken in zip(contestants, times, strict=True):
             ratio = float(np.median(taken / times[0]))
-            print(
-                f"    {label:16} {duration(float(np.median(taken))):>10} {ratio:8.2f}x", flush=True
-            )
+            median = duration(float(np.median(taken)))
+            print(f"    {label:16} {median:>10} {spread(taken):>22} {ratio:8.2f}x", flush=True)

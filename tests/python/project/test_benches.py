@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from cases import OPTIMIZERS
+
 SCRIPTS = sorted((Path(__file__).parents[3] / "benches" / "python").glob("bench_*.py"))
 
 
-def test_there_are_benchmarks() -> None:
-    assert SCRIPTS
+def test_every_optimizer_is_measured() -> None:
+    rules = next(script for script in SCRIPTS if script.stem == "bench_rules").read_text()
+    assert not [cls.__name__ for cls in OPTIMIZERS if f'"{cls.__name__}"' not in rules]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
