@@ -22,20 +22,24 @@ setup: $(VENV)/.built ## Make .venv with everything for work on the project, fas
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than 3.11: make PYTHON=python3.12 ..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet 'maturin>=1.9.4,<2'
+	@$(PYTHON) -m venv $(VENV)
+	@echo 'Installing the build tool into $(VENV) ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'maturin>=1.9.4,<2'
 	@touch $@
 
 # Python sources need no rebuild: .venv points at them.
 $(VENV)/.built: $(VENV)/.python pyproject.toml $(CORE)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet --extras demo,dev,test
+	@echo 'Compiling fastoptim with all optimizations (one to ten minutes, by the machine), then'
+	@echo 'installing the Python packages for the demo and the tests into $(VENV) ...'
+	@VIRTUAL_ENV=$(abspath $(VENV)) PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
+		$(BIN)/maturin develop --release --quiet --extras demo,dev,test
 	@touch $@
 
 quick: $(VENV)/.python ## Build into .venv in seconds, without the optimizations of a release
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile quick --quiet
 
 demo: setup ## Train a network on handwritten digits and draw demo.png
-	$(BIN)/python -m fastoptim demo --output demo.png
+	@$(BIN)/python -m fastoptim demo --output demo.png
 
 test: lint types test-rust test-python ## Run every check and every test
 
@@ -45,8 +49,10 @@ test-rust: setup ## Run the tests of the core, its documentation and, once each,
 	cargo test --quiet --benches
 	RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --workspace --no-deps
 
+# First side by side, then those that measure time, or take what all processes share.
 test-python: setup ## Run the tests and the examples in the docstrings of the package
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -m alone
 
 # Under `cfg(miri)` chunks and tests are small, and workers are plain threads. Without isolation the
 # variables are seen; with deterministic floats std's own exp and ln, which tests compare with, are not

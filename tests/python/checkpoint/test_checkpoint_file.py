@@ -667,6 +667,7 @@ def test_permissions_are_respected() -> None:
 
 
 @posix
+@pytest.mark.alone
 def test_a_killed_save_leaves_the_last_file_whole(tmp_path: Path) -> None:
     printed = run(
         """

@@ -85,6 +85,7 @@ def seconds(count: int) -> float:
     return min(times)
 
 
+@pytest.mark.alone
 def test_a_step_takes_time_in_proportion_to_its_groups() -> None:
     # Four times as long; sixteen times if each group looked at all of the others.
     assert seconds(1000) < 9 * seconds(250)

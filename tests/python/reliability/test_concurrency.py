@@ -93,6 +93,7 @@ print(*{"torch", "matplotlib", "sklearn", "ml_dtypes", "scipy", "jax"} & set(sys
 """
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system has no /proc")
 def test_import_starts_no_thread_and_is_quick() -> None:
     seconds, threads, *modules = run(IMPORT).stdout.split()

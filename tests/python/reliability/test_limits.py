@@ -192,6 +192,7 @@ def with_few_threads(room: int) -> None:
     print("done")
 
 
+@pytest.mark.alone
 @linux
 @pytest.mark.parametrize("room", [0, 1, 3])
 def test_a_step_goes_on_with_the_threads_there_are(room: int) -> None:
