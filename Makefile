@@ -49,9 +49,11 @@ test-rust: setup ## Run the tests of the core, its documentation and, once each,
 	cargo test --quiet --benches
 	RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --workspace --no-deps
 
-# First side by side, then those that measure time, or take what all processes share.
+# First side by side, where each has one thread of BLAS and PyTorch; then those that measure time, or
+# limit what all processes share.
 test-python: setup ## Run the tests and the examples in the docstrings of the package
-	$(BIN)/python -m pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist worksteal
 	$(BIN)/python -m pytest -m alone
 
 # Under `cfg(miri)` chunks and tests are small, and workers are plain threads. Without isolation the

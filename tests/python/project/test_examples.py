@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ pytest.importorskip("tqdm", reason="tqdm is not installed")
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SHARED = {"images.py", "networks.py", "report.py"}  # What the examples import.
+# Matrices are small: threads of BLAS would only wait for each other beside other tests.
+BLAS = ("MKL", "OMP", "OPENBLAS", "VECLIB")
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in BLAS}
 SMALL = {
     "optimizers.py": ["--epochs", "3", "--output", "picture.png"],
     "linear_classifier.py": ["--quick", "--output", "."],
@@ -42,6 +46,7 @@ def test_it_runs_and_draws(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLES / name, *SMALL[name]],
         cwd=tmp_path,
+        env=os.environ | ONE_THREAD,
         capture_output=True,
         text=True,
         timeout=300,
