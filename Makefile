@@ -53,7 +53,8 @@ test-rust: setup ## Run the tests of the core, its documentation and, once each,
 # limit what all processes share.
 test-python: setup ## Run the tests and the examples in the docstrings of the package
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -m 'not alone' --numprocesses auto --maxprocesses 4 --dist worksteal
+		$(BIN)/python -m pytest -m 'not alone' --durations 10 \
+		--numprocesses auto --maxprocesses 4 --dist worksteal
 	$(BIN)/python -m pytest -m alone
 
 # Under `cfg(miri)` chunks and tests are small, and workers are plain threads. Without isolation the
