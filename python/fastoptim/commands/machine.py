@@ -58,6 +58,13 @@ def is_busy(threads: int) -> bool:
     return (load() or 0.0) + threads > (os.cpu_count() or 1) + 0.5
 
 
+def disturbance(threads: int) -> str:
+    """Say what times of so many threads suffer from, if anything."""
+    if not is_busy(threads):
+        return ""
+    return "the machine is BUSY with other work, so expect longer times and other ratios"
+
+
 def _readable(size: str) -> str:
     """Write what the kernel writes as 48K or 32768K in KiB or MiB."""
     if not size.endswith("K") or not size[:-1].isdecimal():

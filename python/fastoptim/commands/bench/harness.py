@@ -22,7 +22,7 @@ import numpy.typing as npt
 import fastoptim as fo
 from fastoptim import _core
 from fastoptim._extras import has, require
-from fastoptim.commands.machine import caches, is_busy, load, processor
+from fastoptim.commands.machine import caches, disturbance, load, processor
 
 Array = npt.NDArray[np.float32]
 
@@ -33,7 +33,6 @@ HAS_OPTAX = has("optax")
 MEASUREMENT = 1e-3
 # The times that each contestant works before its answer is compared.
 CHECKED = 3
-DISTURBED = ": the machine is BUSY with other work, so expect longer times and other ratios"
 
 
 @dataclass
@@ -62,7 +61,9 @@ def print_machine(threads: int) -> None:
     print(f"threads     {threads} of {os.cpu_count()} processors")
     busy = load()
     if busy is not None:
-        print(f"load        {busy:.1f} in the last minute{DISTURBED if is_busy(threads) else ''}")
+        print(f"load        {busy:.1f} in the last minute")
+    if warning := disturbance(threads):
+        print(f"note        {warning}")
     print(f"system      {platform.system()} {platform.release()}, {platform.machine()}")
     versions = [
         f"fastoptim {fo.__version__} ({_core.tier()})",

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 import fastoptim as fo
 from fastoptim._extras import require
+from fastoptim.commands.machine import disturbance
 from fastoptim.plot.axes import new_figure
 from fastoptim.tools.progress import bar
 
@@ -273,6 +274,7 @@ def draw(history: History, path: Path) -> None:
 
 def run(epochs: int, seed: int, output: Path | None) -> None:
     """Run the demonstration, and draw the curves if there is an ``output``."""
+    warning = disturbance(fo.get_num_threads())
     rng = np.random.default_rng(seed)
     data = Digits.load(seed)
     network = Perceptron(WIDTHS, rng)
@@ -292,6 +294,8 @@ def run(epochs: int, seed: int, output: Path | None) -> None:
     print(f"\n{'':42}{'fastoptim':>11}{'NumPy':>11}{'ratio':>8}")
     for what, ours, theirs in time_against_numpy(network, data):
         print(f"{what:42}{ours * 1e6:8.1f} us{theirs * 1e6:8.1f} us{theirs / ours:7.1f}x")
+    if warning:
+        print(f"({warning})")
     if output is not None:
         draw(history, output)
         print(f"\ncurves: {output}")
