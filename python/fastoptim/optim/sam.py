@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fastoptim import _core
-from fastoptim._checks import CheckedAttributes, Checks, flag, non_negative
+from fastoptim._checks import CheckedAttributes, Checks, flag, non_negative, positive
 from fastoptim._commit import setting
 from fastoptim.grads.clip import get_total_norm
 from fastoptim.optim._base import Array, Grads, Optimizer, StepInfo
@@ -106,9 +107,7 @@ class SAM(CheckedAttributes):
             They are there already.
         """
         self._refuse_perturbed()
-        loss_scale = number("loss_scale", loss_scale)
-        if not 0 < loss_scale < math.inf:
-            raise ValueError(f"loss_scale must be finite and > 0, got {loss_scale}")
+        loss_scale = positive("loss_scale", loss_scale)
         params, ordered = self._params(), self.base.in_order(grads)
         norm = _core.sam_norm(params, ordered, self.adaptive)
         if len(self._saved) != len(params):

@@ -31,5 +31,7 @@ def bar(items: Iterable[Item], what: str, **options: Any) -> Any:
 
 def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool) -> Iterable[Item]:
     """Pass the items on, with a bar for a person who waits, or with none."""
-    shown = None if flag("quiet", quiet) else bar(items, what, total=total, delay=DELAY, leave=False)
+    shown = (
+        None if flag("quiet", quiet) else bar(items, what, total=total, delay=DELAY, leave=False)
+    )
     return items if shown is None else shown
