@@ -24,6 +24,13 @@ impl Loss for Bce {
         ..Signature::ELEMENTWISE
     };
 
+    const CHECKED: &'static [&'static str] = &["input", "target"];
+
+    fn check_elements<T: Math>(&self, name: &str, elements: &[T], first: usize) -> Result<()> {
+        let counts = reduce::measure(&[elements], Outside);
+        name_first(name, elements, counts[0], first)
+    }
+
     fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
         check(call.input(), call.numbers()?)?;
         weights::compute(Each(*self), call)
@@ -65,21 +72,23 @@ impl Measure for Outside {
 /// Names the first input that is not, or else the first target.
 fn check<T: Float>(input: &[T], target: &[T]) -> Result<()> {
     let counts = reduce::measure(&[input, target], Outside);
-    for (name, slice, count) in [("input", input, counts[0]), ("target", target, counts[1])] {
-        if count > 0.0 {
-            let outside = |x: &T| *x < T::ZERO || *x > T::ONE;
-            let mut found = slice
-                .iter()
-                .copied()
-                .enumerate()
-                .filter(|(_, x)| outside(x));
-            let (index, x) = found.next().ok_or_else(|| changed(name))?;
-            return Err(Error::Value(format!(
-                "{name} must be in [0, 1], got {x:?} as {name}.flat[{index}]"
-            )));
-        }
+    name_first("input", input, counts[0], 0)?;
+    name_first("target", target, counts[1], 0)
+}
+
+/// The error of the first of the elements that is not a probability, where there are `count` such
+/// ones, and `first` elements of the array come before.
+fn name_first<T: Float>(name: &str, elements: &[T], count: f64, first: usize) -> Result<()> {
+    if count == 0.0 {
+        return Ok(());
     }
-    Ok(())
+    let outside = |x: &T| *x < T::ZERO || *x > T::ONE;
+    let mut found = elements.iter().enumerate().filter(|(_, x)| outside(x));
+    let (index, x) = found.next().ok_or_else(|| changed(name))?;
+    let index = first + index;
+    Err(Error::Value(format!(
+        "{name} must be in [0, 1], got {x:?} as {name}.flat[{index}]"
+    )))
 }
 
 hyper! {

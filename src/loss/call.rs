@@ -6,15 +6,27 @@ use super::driver::pointwise::{self, Piecewise, Pointwise};
 use super::driver::vectorwise::{self, Vectors};
 use super::labels::{Labels, Target};
 use super::signature::{MAX_WEIGHTS, Role, Signature};
+use super::tiled::{self, TiledCall};
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::numeric::float::Float;
 use crate::numeric::math::Math;
 
 /// A loss. The fields of the struct are its arguments.
-pub trait Loss: Hyper {
+pub trait Loss: Hyper + Sync {
     /// The arrays that it takes.
     const SIGNATURE: Signature;
+
+    /// The names of the arrays whose elements must be in a range.
+    const CHECKED: &'static [&'static str] = &[];
+
+    /// Checks elements of an array of [`CHECKED`](Self::CHECKED), of which `first` come before.
+    ///
+    /// # Errors
+    /// Names the first element out of range.
+    fn check_elements<T: Math>(&self, _name: &str, _elements: &[T], _first: usize) -> Result<()> {
+        Ok(())
+    }
 
     /// Computes what [`evaluate`](Self::evaluate) returns. The arrays of the call are those of the
     /// signature; their lengths and elements are not checked yet.
@@ -33,6 +45,21 @@ pub trait Loss: Hyper {
         check_loss_scale(call.loss_scale)?;
         call.check(&Self::SIGNATURE)?;
         self.compute(call)
+    }
+
+    /// As [`evaluate`](Self::evaluate), for arrays that are not as the kernels read them.
+    ///
+    /// # Errors
+    /// As for `evaluate`, or an element changed during the call to one out of its range.
+    fn evaluate_tiled<T: Math>(&self, call: TiledCall<'_, T>) -> Result<f64> {
+        let kernel = tiled::Kernel {
+            signature: &Self::SIGNATURE,
+            checked: Self::CHECKED,
+            check: &|name, elements, first| self.check_elements(name, elements, first),
+            evaluate: &|call| self.evaluate(call),
+            compute: &|call| self.compute(call),
+        };
+        tiled::evaluate(&kernel, call)
     }
 }
 
@@ -89,7 +116,7 @@ impl<'a, T: Float> Call<'a, T> {
     /// # Errors
     /// An array is missing, or there is one that the loss does not take.
     fn check(&self, signature: &Signature) -> Result<()> {
-        let is_input = |&&(_, role): &&(&str, Role)| role == Role::Input;
+        let is_input = |&&(_, role): &&(&str, Role)| role.is_input();
         let inputs = signature.arrays.iter().filter(is_input).count();
         if self.inputs.len() != inputs {
             let found = self.inputs.len();

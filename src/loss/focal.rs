@@ -27,6 +27,7 @@ hyper! {
 impl Loss for Focal {
     const SIGNATURE: Signature = Signature {
         weights: &[("alpha", WeightShape::Classes)],
+        weighted_mean: false,
         ..Signature::CLASSES
     };
 

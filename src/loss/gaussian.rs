@@ -30,15 +30,21 @@ impl Loss for Gaussian {
         arrays: &[
             ("input", Role::Input),
             ("target", Role::ElementTarget),
-            ("var", Role::Input),
+            ("var", Role::RepeatedInput),
         ],
         ..Signature::ELEMENTWISE
     };
 
+    const CHECKED: &'static [&'static str] = &["var"];
+
+    fn check_elements<T: Math>(&self, _name: &str, elements: &[T], first: usize) -> Result<()> {
+        check(elements, first)
+    }
+
     fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
         let target = call.numbers()?;
         let [mean, variance]: [Input<'_, T>; 2] = exactly(call.inputs)?;
-        check(variance.elements())?;
+        check(variance.elements(), 0)?;
         let (len, mut reduction) = (target.len(), call.reduction);
         let [count, scale] = reduction.scales(len as f64, call.loss_scale);
         // SAFETY: each task of `rowwise` has its own elements, so that no two tasks touch the same
@@ -144,18 +150,19 @@ impl<T: Float> rowwise::RowKernel for Negative<'_, T> {
     }
 }
 
-/// Checks that no variance is negative.
+/// Checks that no variance is negative, of those that `before` others come before.
 ///
 /// # Errors
 /// Names the first variance below 0.
-fn check<T: Float>(variance: &[T]) -> Result<()> {
+fn check<T: Float>(variance: &[T], before: usize) -> Result<()> {
     if rowwise::sum(Negative(variance), variance.len(), 1) == 0.0 {
         return Ok(());
     }
     let mut found = variance.iter().enumerate().filter(|&(_, &v)| v < T::ZERO);
     let (first, v) = found.next().ok_or_else(|| changed("var"))?;
     Err(Error::Value(format!(
-        "var must be >= 0, but its element {first} is {v}"
+        "var must be >= 0, but its element {} is {v}",
+        before + first
     )))
 }
 

@@ -1,5 +1,7 @@
 //! The targets of rows of scores and the weights of classes, checked before anything is written.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::exec::isa::{self, Kernel};
 use crate::loss::checks::{changed, require_len};
@@ -45,6 +47,15 @@ impl<T: Float> Target<'_, T> {
             Self::I32(target) => f64::from(target[row]),
             Self::I64(target) => target[row] as f64,
             Self::Numbers(target) => target[row].to_f64(),
+        }
+    }
+
+    /// The targets of some rows, if they are integers and there are so many.
+    pub(crate) fn rows(&self, rows: Range<usize>) -> Option<Self> {
+        match self {
+            Self::I32(target) => target.get(rows).map(Self::I32),
+            Self::I64(target) => target.get(rows).map(Self::I64),
+            Self::Numbers(_) => None,
         }
     }
 
@@ -114,7 +125,7 @@ impl<T: Float> Labels<'_, T> {
         if let Target::Numbers(_) = self.target {
             let name = T::NAME;
             return Err(Error::Type(format!(
-                "target must be class indices, int32 or int64, got {name}"
+                "target must be class indices of an integer type, got {name}"
             )));
         }
         self.check(by_weight)

@@ -3,7 +3,7 @@
 //! [`registry`] has the list of losses. A loss declares its arguments, implements [`Loss`], and
 //! computes by a driver: a formula of one element by [`driver::pointwise`], of rows of scores by
 //! `driver::rowwise`, of vectors by [`driver::vectorwise`]. The drivers know only these
-//! traits, not the losses.
+//! traits, not the losses. [`tiled`] brings arrays of other types and orders to the drivers.
 
 pub mod absolute;
 pub mod binary;
@@ -27,6 +27,7 @@ pub mod nll;
 pub mod registry;
 pub mod sigmoid_focal;
 pub mod signature;
+pub mod tiled;
 pub mod triplet_margin;
 pub mod triplets;
 mod weights;

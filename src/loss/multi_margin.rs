@@ -35,6 +35,7 @@ impl Loss for MultiMargin {
     const SIGNATURE: Signature = Signature {
         // PyTorch's loss has none either.
         ignore_index: false,
+        weighted_mean: false,
         ..Signature::CLASSES
     };
 

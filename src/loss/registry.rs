@@ -2,6 +2,7 @@
 
 use super::call::{Call, Loss};
 use super::signature::Signature;
+use super::tiled::TiledCall;
 use super::{
     absolute, binary, contrastive, cosine_embedding, cross_entropy, focal, gaussian, likelihood,
     log_cosh, margin, mse, multi_margin, nll, sigmoid_focal, triplet_margin,
@@ -68,6 +69,14 @@ macro_rules! losses {
             /// The arguments of the call are wrong, as with [`Loss::evaluate`].
             pub fn evaluate<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
                 match self { $(Self::$variant(loss) => loss.evaluate(call),)* }
+            }
+
+            /// Computes the value and the gradients, as [`Loss::evaluate_tiled`].
+            ///
+            /// # Errors
+            /// The arguments of the call are wrong, as with [`Loss::evaluate_tiled`].
+            pub fn evaluate_tiled<T: Math>(&self, call: TiledCall<'_, T>) -> Result<f64> {
+                match self { $(Self::$variant(loss) => loss.evaluate_tiled(call),)* }
             }
         }
     };

@@ -13,6 +13,16 @@ pub enum Role {
     ClassOrProbabilityTarget,
     /// A number per row, of the type of the inputs or an integer.
     RowTarget,
+    /// An [`Input`](Self::Input) that may also be one number for all of the last axis, or a single
+    /// number.
+    RepeatedInput,
+}
+
+impl Role {
+    /// Whether the loss computes the gradient by it.
+    pub const fn is_input(self) -> bool {
+        matches!(self, Self::Input | Self::RepeatedInput)
+    }
 }
 
 /// The number of elements of a weight.
@@ -31,9 +41,10 @@ pub enum WeightShape {
 pub enum InputShape {
     /// Any shape. There is one value per element.
     Any,
-    /// Rows of scores, with one value per row.
+    /// Rows of scores, with one value per row: a single row, or classes on the second axis of any
+    /// number.
     Scores,
-    /// Rows that are vectors, with one value per row.
+    /// Rows that are vectors, or a single one, with one value per row.
     Vectors,
 }
 
@@ -51,6 +62,8 @@ pub struct Signature {
     pub weights: &'static [(&'static str, WeightShape)],
     /// Whether rows of one target class can be ignored.
     pub ignore_index: bool,
+    /// Whether the mean over target classes is divided by the sum of the weights of the targets.
+    pub weighted_mean: bool,
     /// Whether [`Reduction::BatchMean`](super::driver::buffers::Reduction::BatchMean) is allowed.
     pub batch_mean: bool,
 }
@@ -62,6 +75,7 @@ impl Signature {
         arrays: &[("input", Role::Input), ("target", Role::ElementTarget)],
         weights: &[],
         ignore_index: false,
+        weighted_mean: false,
         batch_mean: false,
     };
 
@@ -71,6 +85,7 @@ impl Signature {
         arrays: &[("input", Role::Input), ("target", Role::ClassTarget)],
         weights: &[("weight", WeightShape::Classes)],
         ignore_index: true,
+        weighted_mean: true,
         batch_mean: false,
     };
 }

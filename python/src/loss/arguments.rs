@@ -1,15 +1,15 @@
 //! The named arguments of a loss: those that its signature and its specs list, from a dictionary.
 
 use fastoptim::hyper::{self, Value};
-use fastoptim::loss::signature::{MAX_WEIGHTS, WeightShape};
+use fastoptim::loss::signature::MAX_WEIGHTS;
 use fastoptim::loss::{AnyLoss, Kind};
-use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyFloat, PyString};
+use pyo3::types::{PyDict, PyString};
 
+use super::weights::{Given, is_array, is_list};
 use crate::arguments::{self, wrong_type};
 use crate::error::to_py;
 
@@ -76,7 +76,7 @@ pub(super) struct Arguments<'py> {
     values: Vec<Value>,
     pub(super) loss: AnyLoss,
     /// The weights that are given, in the order of the signature.
-    pub(super) weights: [Option<Bound<'py, PyAny>>; MAX_WEIGHTS],
+    pub(super) weights: [Option<Given<'py>>; MAX_WEIGHTS],
     pub(super) ignore_index: Option<i64>,
     pub(super) reduce: Reduce,
 }
@@ -88,26 +88,26 @@ impl<'py> Arguments<'py> {
         let (names, signature) = (Names::of(py, kind), kind.signature());
         let mut weights = [const { None }; MAX_WEIGHTS];
         let named = signature.weights.iter().zip(&names.weights);
-        for (weight, (&(name, shape), key)) in weights.iter_mut().zip(named) {
+        for (weight, (&(name, _), key)) in weights.iter_mut().zip(named) {
             let object = required(kind, given, key)?;
             if object.is_none() {
                 continue;
             }
             // A number may have the name of a weight.
-            if is_array(&object) || kind.specs().iter().all(|spec| spec.name != name) {
-                check_weight(name, shape, &object)?;
-                *weight = Some(object);
+            if may_be_weight(&object) || kind.specs().iter().all(|spec| spec.name != name) {
+                *weight = Some(Given::new(name, object)?);
             }
         }
         let mut values = Vec::with_capacity(names.specs.len());
         for (spec, key) in kind.specs().iter().zip(&names.specs) {
             let object = required(kind, given, key)?;
-            values.push(if !is_array(&object) {
-                arguments::value(spec, &object)?
-            } else if signature.weights.iter().any(|(name, _)| *name == spec.name) {
+            let is_weight = signature.weights.iter().any(|(name, _)| *name == spec.name);
+            values.push(if is_weight && may_be_weight(&object) {
                 Value::Optional(None)
-            } else {
+            } else if is_array(&object) {
                 return Err(wrong_type(spec.name, "a number", &object));
+            } else {
+                arguments::value(spec, &object)?
             });
         }
         let ignore_index = if signature.ignore_index {
@@ -126,14 +126,18 @@ impl<'py> Arguments<'py> {
         })
     }
 
-    /// A copy of the dictionary with plain Python numbers and flags.
+    /// A copy of the dictionary with plain Python numbers and flags, and tuples for lists.
     pub(super) fn plain(self, given: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
         let (py, kind, plain) = (given.py(), self.kind, given.copy()?);
         let names = Names::of(py, kind);
         let named = kind.specs().iter().zip(&names.specs);
         for ((spec, key), value) in named.zip(&self.values) {
-            if !is_array(&required(kind, given, key)?) {
-                plain.set_item(key, to_object(py, spec.kind, value)?)?;
+            plain.set_item(key, to_object(py, spec.kind, value)?)?;
+        }
+        let named = kind.signature().weights.iter().zip(&names.weights);
+        for ((&(name, shape), key), weight) in named.zip(&self.weights) {
+            if let Some(weight) = weight {
+                plain.set_item(key, weight.plain(name, shape)?)?;
             }
         }
         if kind.signature().ignore_index {
@@ -153,24 +157,8 @@ fn required<'py>(
     given.get_item(key)?.ok_or_else(missing)
 }
 
-fn is_array(object: &Bound<'_, PyAny>) -> bool {
-    !object.is_exact_instance_of::<PyFloat>() && object.is_instance_of::<PyUntypedArray>()
-}
-
-fn check_weight(name: &str, shape: WeightShape, object: &Bound<'_, PyAny>) -> PyResult<()> {
-    let Ok(array) = object.cast::<PyUntypedArray>() else {
-        let kind = object.get_type().name()?;
-        return Err(PyTypeError::new_err(format!(
-            "{name} must be a numpy.ndarray, got {kind}"
-        )));
-    };
-    if shape == WeightShape::Classes && array.ndim() != 1 {
-        let found = array.getattr("shape")?;
-        return Err(PyValueError::new_err(format!(
-            "{name} must have shape (C,), got {found}"
-        )));
-    }
-    Ok(())
+fn may_be_weight(object: &Bound<'_, PyAny>) -> bool {
+    is_array(object) || is_list(object)
 }
 
 fn class(object: &Bound<'_, PyAny>) -> PyResult<i64> {

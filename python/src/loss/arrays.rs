@@ -2,19 +2,84 @@
 
 use std::ops::Range;
 
-use fastoptim::loss::signature::{InputShape, MAX_WEIGHTS, Role, Signature, WeightShape};
+use fastoptim::loss::signature::{InputShape, MAX_WEIGHTS, Role, Signature};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::memory::numpy::{Array, Dtype, floats};
+use super::targets::{self, Target};
+use super::variance;
+use super::weights::{self, Given, Weight};
+use crate::memory::numpy::{Array, Dtype, numbers};
+
+/// The rows of the first input.
+pub(super) struct Rows {
+    /// The number of rows and their length, which is 1 for an elementwise loss.
+    pub(super) shape: [usize; 2],
+    /// The rows of a sample that are interleaved: 1, or the number of positions behind the classes.
+    pub(super) positions: usize,
+    /// The shape of what has one element per row.
+    pub(super) outer: Vec<usize>,
+}
+
+impl Rows {
+    fn of(name: &str, kind: InputShape, shape: &[usize]) -> PyResult<Self> {
+        let expected = match (kind, shape) {
+            (InputShape::Any, _) => {
+                return Ok(Self {
+                    shape: [shape.iter().product(), 1],
+                    positions: 1,
+                    outer: shape.to_vec(),
+                });
+            }
+            (_, &[length]) => {
+                return Ok(Self {
+                    shape: [1, length],
+                    positions: 1,
+                    outer: Vec::new(),
+                });
+            }
+            (InputShape::Scores, &[samples, length, ref rest @ ..]) => {
+                let mut rows = Some(samples);
+                for &n in rest {
+                    rows = rows.and_then(|rows| rows.checked_mul(n));
+                }
+                let rows = rows.ok_or_else(|| {
+                    PyValueError::new_err(format!("{name} of shape {shape:?} has too many rows"))
+                })?;
+                let mut outer = vec![samples];
+                outer.extend(rest);
+                return Ok(Self {
+                    shape: [rows, length],
+                    positions: rest.iter().product(),
+                    outer,
+                });
+            }
+            (InputShape::Vectors, &[rows, length]) => {
+                return Ok(Self {
+                    shape: [rows, length],
+                    positions: 1,
+                    outer: vec![rows],
+                });
+            }
+            (InputShape::Scores, _) => "(N, C), (C,) or (N, C, d1, ...)",
+            (InputShape::Vectors, _) => "(N, D) or (D,)",
+        };
+        Err(PyValueError::new_err(format!(
+            "{name} must have shape {expected}, got {shape:?}"
+        )))
+    }
+}
 
 /// The arrays of a call.
 pub(super) struct Arrays<'py> {
-    /// At least one; all have its type and shape.
+    /// At least one; all have its type and shape, except for one that is repeated.
     pub(super) inputs: Vec<Array<'py>>,
-    pub(super) target: Option<Array<'py>>,
-    pub(super) weights: [Option<Array<'py>>; MAX_WEIGHTS],
+    /// The number of elements that share a number of an input: 1 unless it is repeated.
+    pub(super) repeats: Vec<usize>,
+    pub(super) target: Option<Target<'py>>,
+    pub(super) weights: [Option<Weight<'py>>; MAX_WEIGHTS],
+    pub(super) rows: Rows,
     /// The names and the memory of the arrays that are only read.
     pub(super) read: Vec<(&'static str, Range<usize>)>,
 }
@@ -24,7 +89,7 @@ impl<'py> Arrays<'py> {
     pub(super) fn new(
         signature: &'static Signature,
         given: &Bound<'py, PyTuple>,
-        weights: &[Option<Bound<'py, PyAny>>; MAX_WEIGHTS],
+        weights: &[Option<Given<'py>>; MAX_WEIGHTS],
     ) -> PyResult<Self> {
         let expected = signature.arrays;
         if given.len() != expected.len() {
@@ -34,105 +99,84 @@ impl<'py> Arrays<'py> {
                 "expected {names}, got {found} arguments"
             )));
         }
-        let mut inputs: Vec<Array<'py>> = Vec::with_capacity(expected.len());
+        let first = numbers(expected[0].0, &given.get_item(0)?)?;
+        let rows = Rows::of(expected[0].0, signature.shape, &first.shape)?;
+        let (mut inputs, mut repeats) = (vec![first], vec![1]);
         let (mut target, mut read) = (None, Vec::with_capacity(1 + MAX_WEIGHTS));
-        for (&(name, role), object) in expected.iter().zip(given.iter_borrowed()) {
-            match (role, inputs.first()) {
-                (Role::Input, None) => inputs.push(first_input(name, &object, signature.shape)?),
-                (Role::Input, Some(first)) => {
-                    let array = floats(name, &object)?;
+        for (&(name, role), object) in expected.iter().zip(given.iter_borrowed()).skip(1) {
+            let first = &inputs[0];
+            match role {
+                Role::Input => {
+                    let array = numbers(name, &object)?;
                     require_dtype(name, &array, first)?;
                     require_shape(name, &array, &first.shape)?;
                     inputs.push(array);
+                    repeats.push(1);
                 }
-                (_, first) => {
-                    let first = first.expect("the first array of a signature is an input");
-                    let array = Array::new(name, &object)?;
-                    check_target(name, role, &array, first)?;
-                    read.push((name, array.range()));
-                    target = Some(array);
+                Role::RepeatedInput => {
+                    let (array, each) = variance::of(name, &object, first)?;
+                    inputs.push(array);
+                    repeats.push(each);
+                }
+                _ => {
+                    let found = targets::of(name, role, &object, first, &rows)?;
+                    read.extend(found.range().map(|range| (name, range)));
+                    target = Some(found);
                 }
             }
         }
         let mut arrays = [const { None }; MAX_WEIGHTS];
         let named = signature.weights.iter().zip(weights);
-        for (array, (&(name, shape), object)) in arrays.iter_mut().zip(named) {
-            if let Some(object) = object {
-                let weight = weight(name, shape, object, &inputs[0])?;
-                read.push((name, weight.range()));
+        for (array, (&(name, shape), given)) in arrays.iter_mut().zip(named) {
+            if let Some(given) = given {
+                let weight = weights::of(name, shape, given, &inputs[0], rows.shape[1])?;
+                read.push((name, weight.array.range()));
                 *array = Some(weight);
             }
         }
         Ok(Self {
             inputs,
+            repeats,
             target,
             weights: arrays,
+            rows,
             read,
         })
     }
+
+    /// Whether the kernels can read them as they are.
+    pub(super) fn are_native(&self) -> bool {
+        let dtype = self.inputs[0].dtype;
+        let same = |array: &Array<'_>| array.dtype == dtype;
+        matches!(dtype, Dtype::F32 | Dtype::F64)
+            && self.rows.positions == 1
+            && self.repeats.iter().all(|&n| n == 1)
+            && self.inputs.iter().all(same)
+            && self
+                .target
+                .as_ref()
+                .and_then(Target::numbers)
+                .is_none_or(same)
+            && self
+                .weights
+                .iter()
+                .flatten()
+                .all(|w| w.is_native && same(&w.array))
+    }
 }
 
-fn first_input<'py>(
-    name: &str,
-    object: &Bound<'py, PyAny>,
-    shape: InputShape,
-) -> PyResult<Array<'py>> {
-    let array = floats(name, object)?;
-    let expected = match shape {
-        InputShape::Any => return Ok(array),
-        InputShape::Scores => "(N, C)",
-        InputShape::Vectors => "(N, D)",
-    };
-    if array.shape.len() == 2 {
-        return Ok(array);
-    }
-    Err(PyValueError::new_err(format!(
-        "{name} must have shape {expected}, got {:?}",
-        array.shape
-    )))
+/// Whether targets and weights beside this input may have a type: its own or that of the arithmetic.
+pub(super) fn goes_with(dtype: Dtype, input: Dtype) -> bool {
+    dtype == input || dtype == input.arithmetic()
 }
 
-fn check_target(name: &str, role: Role, target: &Array<'_>, input: &Array<'_>) -> PyResult<()> {
-    let is_integer = matches!(target.dtype, Dtype::I32 | Dtype::I64);
-    let per_row = match role {
-        Role::Input | Role::ElementTarget => false,
-        Role::RowTarget => true,
-        Role::ClassOrProbabilityTarget => is_integer,
-        Role::ClassTarget if is_integer => true,
-        Role::ClassTarget => {
-            return Err(PyTypeError::new_err(format!(
-                "{name} must be class indices, int32 or int64, got {}",
-                target.dtype
-            )));
-        }
-    };
-    if !(per_row && is_integer) {
-        require_dtype(name, target, input)?;
-    }
-    let shape = if per_row {
-        &input.shape[..1]
+/// The types that [`goes_with`] allows, for messages.
+pub(super) fn types_beside(input: Dtype) -> String {
+    if input.is_half() {
+        format!("{input} as the input is, or float32")
     } else {
-        &input.shape
-    };
-    require_shape(name, target, shape)
-}
-
-fn weight<'py>(
-    name: &str,
-    shape: WeightShape,
-    object: &Bound<'py, PyAny>,
-    input: &Array<'py>,
-) -> PyResult<Array<'py>> {
-    let array = Array::new(name, object)?;
-    require_dtype(name, &array, input)?;
-    let last_axis = input.shape.last_chunk::<1>();
-    let expected = match (shape, last_axis) {
-        (WeightShape::Classes, Some(axis)) => axis,
-        (WeightShape::ElementsOrLastAxis, Some(axis)) if array.shape == axis => axis,
-        _ => &*input.shape,
-    };
-    require_shape(name, &array, expected)?;
-    Ok(array)
+        format!("{input} as the input is")
+    }
 }
 
 pub(super) fn require_dtype(name: &str, array: &Array<'_>, input: &Array<'_>) -> PyResult<()> {

@@ -6,9 +6,12 @@ mod arrays;
 mod integers;
 mod mining;
 mod outputs;
+mod targets;
+mod tiled;
+mod variance;
+mod weights;
 
-use fastoptim::loss::signature::InputShape;
-use fastoptim::loss::{Call, Kind};
+use fastoptim::loss::{Call, Kind, Target as CoreTarget};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -17,8 +20,8 @@ use crate::error::to_py;
 use crate::memory::numpy::with_float;
 use arguments::{Arguments, Reduce};
 use arrays::Arrays;
-use integers::{Integers, target_of};
 use outputs::{Outputs, ValueAndGradient};
+use targets::Target;
 
 fn kind_of(name: &str) -> PyResult<Kind> {
     Kind::from_name(name).ok_or_else(|| PyValueError::new_err(format!("unknown loss {name:?}")))
@@ -48,35 +51,39 @@ fn compute_loss<'py>(
     let arrays = Arrays::new(signature, inputs, &arguments.weights)?;
     let input = &arrays.inputs[0];
     let rows = input.shape.first().copied();
-    let shape = match (signature.shape, &*input.shape) {
-        (InputShape::Scores | InputShape::Vectors, &[rows, length]) => [rows, length],
-        _ => [input.len, 1],
-    };
     if arguments.reduce == Reduce::BatchMean && rows.is_none() {
         return Err(PyValueError::new_err("batchmean needs an input with rows"));
     }
-    let values = (arguments.reduce == Reduce::None).then_some(match signature.shape {
-        InputShape::Any => &*input.shape,
-        InputShape::Scores | InputShape::Vectors => &input.shape[..1],
-    });
+    let values = (arguments.reduce == Reduce::None).then_some(&*arrays.rows.outer);
     let outputs = Outputs::new(py, &arrays, out, gradient, values)?;
-    let integers = arrays.target.as_ref().and_then(Integers::of);
-    let value = with_float!(input.dtype, T => {
-        // SAFETY: `Arrays` checked that all arrays but integer targets have this type. This frame
-        // holds them until the call ends, and `outputs` registered them, so that no other call writes
-        // them.
+    let value = with_float!(input.dtype.arithmetic(), T => {
+        let loss = &arguments.loss;
+        if !arrays.are_native() {
+            // SAFETY: `T` is the type of the arithmetic, and this frame holds arrays and outputs
+            // until the call ends.
+            let call = unsafe { tiled::call::<T>(&arrays, &outputs, &arguments, loss_scale) };
+            let call = call.map_err(to_py)?;
+            let value = py.detach(|| loss.evaluate_tiled(call));
+            return outputs.into_python(py, value.map_err(to_py)?);
+        }
+        // SAFETY: the arrays are native: all but integer targets have this type. This frame holds
+        // them until the call ends, and `outputs` registered them, so that no other call writes them.
         let call = unsafe {
             Call::<T> {
                 inputs: outputs.inputs(&arrays.inputs),
-                target: arrays.target.as_ref().map(|target| target_of(target, integers.as_ref())),
-                weights: arrays.weights.each_ref().map(|weight| weight.as_ref().map(|w| w.slice())),
-                shape,
+                target: arrays.target.as_ref().map(|target| match target {
+                    Target::Integers { integers, .. } => integers.target(),
+                    Target::Numbers(numbers) => CoreTarget::Numbers(numbers.slice()),
+                }),
+                weights: arrays.weights.each_ref().map(|weight| {
+                    weight.as_ref().map(|weight| weight.array.slice())
+                }),
+                shape: arrays.rows.shape,
                 ignore_index: arguments.ignore_index,
                 reduction: outputs.reduction(arguments.reduce, rows.unwrap_or_default()),
                 loss_scale,
             }
         };
-        let loss = &arguments.loss;
         py.detach(|| loss.evaluate(call))
     });
     outputs.into_python(py, value.map_err(to_py)?)

@@ -57,18 +57,27 @@ impl<'py> Outputs<'py> {
         })
     }
 
+    /// The gradient by an input, if it is requested.
+    pub(super) fn gradient(&self, index: usize) -> Option<&Array<'py>> {
+        self.gradients.as_ref().map(|gradients| &gradients[index])
+    }
+
+    /// The values, if they are not reduced.
+    pub(super) fn values(&self) -> Option<&Array<'py>> {
+        self.values.as_ref()
+    }
+
     /// The inputs with the memory of their gradients.
     ///
     /// # Safety
     /// `inputs` are those of `new`, `T` is their type, and they and `self` outlive the result.
     pub(super) unsafe fn inputs<'a, T>(&self, inputs: &[Array<'_>]) -> Vec<Input<'a, T>> {
-        let gradient = |index| self.gradients.as_ref().map(|gradients| &gradients[index]);
         // SAFETY: by this function's contract the arrays have elements of `T` and outlive the result.
         // `new` registered the memory, so that no other call uses it, and checked that each gradient
         // is disjoint from everything that is read, or is its own input, which is then only used
         // through the gradient.
         let input = |(index, input): (usize, &Array<'_>)| unsafe {
-            match gradient(index) {
+            match self.gradient(index) {
                 None => Input::Value(input.slice()),
                 Some(out) if out.data == input.data => Input::InPlace(out.slice_mut()),
                 Some(out) => Input::Gradient(input.slice(), out.slice_mut()),
@@ -119,7 +128,7 @@ fn empty<'py>(py: Python<'py>, shape: &[usize], dtype: Dtype) -> PyResult<Array<
     let shape = PyTuple::new(py, shape)?;
     let object = EMPTY
         .import(py, "numpy", "empty")?
-        .call1((shape, dtype.to_string()))?;
+        .call1((shape, dtype.descr(py)?))?;
     Array::new("out", &object)
 }
 

@@ -18,8 +18,12 @@ use pyo3::types::PyType;
 pub(crate) enum Dtype {
     /// Numbers in one of the encodings of the core.
     Number(Encoding),
+    I16,
     I32,
     I64,
+    U16,
+    U32,
+    U64,
 }
 
 impl Dtype {
@@ -36,10 +40,14 @@ impl Dtype {
             (b'f', 2) => Self::F16,
             (b'f', 4) => Self::F32,
             (b'f', 8) => Self::F64,
+            (b'i', 1) => Self::I8,
+            (b'i', 2) => Self::I16,
             (b'i', 4) => Self::I32,
             (b'i', 8) => Self::I64,
-            (b'i', 1) => Self::I8,
             (b'u', 1) => Self::U8,
+            (b'u', 2) => Self::U16,
+            (b'u', 4) => Self::U32,
+            (b'u', 8) => Self::U64,
             (b'V', 2) if is_bfloat16(descr) => Self::BF16,
             _ => return None,
         };
@@ -60,9 +68,15 @@ impl Dtype {
     pub(crate) fn size(self) -> usize {
         match self {
             Self::Number(encoding) => encoding.width(),
-            Self::I32 => 4,
-            Self::I64 => 8,
+            Self::I16 | Self::U16 => 2,
+            Self::I32 | Self::U32 => 4,
+            Self::I64 | Self::U64 => 8,
         }
+    }
+
+    /// Whether its elements are integers.
+    pub(crate) fn is_integer(self) -> bool {
+        !self.is_float()
     }
 
     /// Whether it is one that parameters may have.
@@ -89,8 +103,12 @@ impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Number(encoding) => encoding.name(),
+            Self::I16 => "int16",
             Self::I32 => "int32",
             Self::I64 => "int64",
+            Self::U16 => "uint16",
+            Self::U32 => "uint32",
+            Self::U64 => "uint64",
         })
     }
 }
@@ -119,8 +137,8 @@ impl<'py> Array<'py> {
         let descr = array.dtype();
         let dtype = Dtype::of(&descr).ok_or_else(|| {
             PyTypeError::new_err(format!(
-                "{name} must be float32, float64, float16 or bfloat16 (class indices int32 or int64) \
-                 of native byte order, got {descr}"
+                "{name} must be float32, float64, float16 or bfloat16 (class indices any integer \
+                 type) of native byte order, got {descr}"
             ))
         })?;
         // SAFETY: the object is an ndarray, and the interpreter is attached.

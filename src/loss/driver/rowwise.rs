@@ -58,7 +58,7 @@ impl<R: RowKernel> Kernel for RowBlock<R> {
 }
 
 /// Rows per block: whole groups where rows are short, single rows where they are long.
-fn rows_per_block(classes: usize) -> usize {
+pub(crate) fn rows_per_block(classes: usize) -> usize {
     let rows = BLOCK / classes.max(1);
     if rows >= GROUP {
         rows - rows % GROUP

@@ -38,7 +38,7 @@ fn every_loss_has_a_name_and_a_sound_signature() {
         assert_eq!(signature.arrays[0].1, signature::Role::Input);
         assert!(signature.weights.len() <= signature::MAX_WEIGHTS);
         let targets = signature.arrays.iter();
-        let targets = targets.filter(|(_, role)| *role != signature::Role::Input);
+        let targets = targets.filter(|(_, role)| !role.is_input());
         assert!(targets.count() <= 1);
     }
     assert_eq!(Kind::from_name("square"), None);

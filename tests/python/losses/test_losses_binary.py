@@ -92,7 +92,8 @@ def test_infinite_and_extreme_logits(loss_fn: Any, dtype: str) -> None:
 
 def test_infinite_differences() -> None:
     x = np.array([math.inf, -math.inf, 3e38, 0.0], "f4")
-    value, gradient = LogCoshLoss(reduction="none").value_and_grad(x, np.zeros(4, "f4"))
+    loss: Any = LogCoshLoss(reduction="none")
+    value, gradient = loss.value_and_grad(x, np.zeros(4, "f4"))
     assert value[:2].tolist() == [math.inf, math.inf]
     assert value[2:].tolist() == [x[2], 0.0]
     assert gradient.tolist() == [1.0, -1.0, 1.0, 0.0]
@@ -193,13 +194,14 @@ MEMORY = np.full(24, 0.5, "f4")
     [
         (TypeError, {"weight": X.astype("f8")}, None),
         (TypeError, {"pos_weight": np.ones(3)}, None),
-        (ValueError, {"weight": np.ones(3, "f4")}, None),
+        (ValueError, {"weight": np.ones(4, "f4")}, None),
+        (ValueError, {"weight": np.ones((2, 3), "f4")}, None),
         (ValueError, {"weight": X.T}, None),
         (ValueError, {"weight": X[::-1]}, None),
-        (ValueError, {"weight": np.ones((), "f4")}, None),
+        (ValueError, {"weight": np.ones((1, 4, 3), "f4")}, None),
+        (ValueError, {"weight": [1.0, 2.0]}, None),
         (ValueError, {"pos_weight": np.ones(4, "f4")}, None),
-        (ValueError, {"pos_weight": np.ones((1, 3), "f4")}, None),
-        (ValueError, {"pos_weight": np.ones((4, 1), "f4")}, None),
+        (ValueError, {"pos_weight": np.ones((3, 1), "f4")}, None),
         (ValueError, {"pos_weight": np.ones(6, "f4")[::2]}, None),
         (ValueError, {"weight": MEMORY[:12].reshape(4, 3)}, MEMORY[:12].reshape(4, 3)),
         (ValueError, {"pos_weight": MEMORY[11:14]}, MEMORY[:12].reshape(4, 3)),

@@ -305,8 +305,8 @@ X, Y = np.ones((4, 3), np.float32), np.array([0, 1, 2, 0])
 @pytest.mark.parametrize(
     ("error", "x", "target", "out"),
     [
-        (TypeError, X.astype(np.float16), Y, None),
-        (TypeError, X, Y.astype(np.int8), None),
+        (TypeError, X.astype(np.float16), Y, X),
+        (TypeError, X, Y.astype(bool), None),
         (TypeError, X, Y.astype(np.float32), None),
         (TypeError, X, X, None),
         (TypeError, X, Y, X.astype(np.float64)),
@@ -333,7 +333,8 @@ def test_bad_arrays(cls: Any, error: Any, x: Any, target: Any, out: Any) -> None
         (TypeError, FocalLoss, {"gamma": np.complex128(2)}),
         (ValueError, FocalLoss, {"gamma": 10**400}),
         (ValueError, FocalLoss, {"alpha": -0.1}),
-        (TypeError, FocalLoss, {"alpha": [1.0, 1.0, 1.0]}),
+        (TypeError, FocalLoss, {"alpha": [1.0, "1", 1.0]}),
+        (ValueError, FocalLoss, {"alpha": [1.0, 1.0]}),
         (ValueError, FocalLoss, {"alpha": np.ones((3, 1), np.float32)}),
         (ValueError, FocalLoss, {"alpha": np.ones(4, np.float32)}),
         (TypeError, FocalLoss, {"alpha": np.ones(3)}),
@@ -348,7 +349,8 @@ def test_bad_arrays(cls: Any, error: Any, x: Any, target: Any, out: Any) -> None
         (TypeError, MultiMarginLoss, {"average_classes": 1}),
         (TypeError, NLLLoss, {"ignore_index": 1.5}),
         (ValueError, NLLLoss, {"ignore_index": 2**63}),
-        (TypeError, NLLLoss, {"weight": [1.0, 1.0, 1.0]}),
+        (ValueError, NLLLoss, {"weight": [1.0, 1.0]}),
+        (ValueError, NLLLoss, {"weight": ()}),
         (ValueError, NLLLoss, {"reduction": "batchmean"}),
     ],
 )

@@ -275,7 +275,7 @@ def test_triplets_at_distance_zero(arguments: Any) -> None:
     a = np.ones((2, 3))
     n = a.copy()
     n[1, 0] = 1.25
-    loss = TripletMarginLoss(**arguments, eps=0.0, reduction="none")
+    loss: Any = TripletMarginLoss(**arguments, eps=0.0, reduction="none")
     values, found = loss.value_and_grad(a, a.copy(), n)
     assert values[0] == 1
     for gradient in found:
@@ -292,7 +292,7 @@ def test_a_triplet_at_its_kink_has_no_gradient() -> None:
 
 
 def test_swap_takes_the_shorter_way_and_shares_equal_ones() -> None:
-    loss = TripletMarginLoss(margin=5.0, eps=0.0, swap=True)
+    loss: Any = TripletMarginLoss(margin=5.0, eps=0.0, swap=True)
     a, p, n = np.array([[0.0]]), np.array([[3.0]]), np.array([[4.0]])
     value, (by_a, by_p, by_n) = loss.value_and_grad(a, p, n)
     assert value == 5 + 3 - 1
@@ -323,7 +323,7 @@ def test_short_vectors_have_the_cosine_of_pytorch() -> None:
     target = np.ones(20, np.int64)
     expected = torch.nn.CosineEmbeddingLoss()(*tensors, torch.tensor(target))
     expected.backward()
-    value, found = CosineEmbeddingLoss().value_and_grad(*x, target)
+    value, found = CosineEmbeddingLoss().value_and_grad(x[0], x[1], target)
     assert value == pytest.approx(expected.item(), rel=1e-12)
     for gradient, tensor in zip(found, tensors, strict=True):
         np.testing.assert_allclose(gradient, tensor.grad.numpy(), rtol=1e-11)
@@ -377,7 +377,7 @@ def test_variances_at_and_below_eps() -> None:
 
 def test_zero_dimensional() -> None:
     value, (by_x, by_v) = GaussianNLLLoss().value_and_grad(*map(np.array, (3.0, 1.0, 1.0)))
-    assert (value, by_x, by_v) == (2, 2, -1.5)
+    assert (value, by_x.item(), by_v.item()) == (2, 2, -1.5)
     assert by_x.shape == ()
 
 
@@ -395,8 +395,6 @@ TWO = (A.copy(), A.copy())
         (TypeError, A, A, np.ones(4), None),
         (TypeError, A, A, np.ones(4, bool), None),
         (TypeError, A, A, np.ones(4, np.float16), None),
-        (TypeError, A, A, np.ones(4, np.uint8), None),
-        (TypeError, A, A, np.ones(4, np.int8), None),
         (TypeError, A, A, [1, 1, 1, 1], None),
         (TypeError, A, A, np.ones(4, int), A.copy()),
         (TypeError, A, A, np.ones(4, int), list(TWO)),
@@ -436,10 +434,10 @@ def test_names_in_messages() -> None:
         ContrastiveLoss()(A, A, np.ones(3, int))
     with pytest.raises(ValueError, match="var must have shape"):
         GaussianNLLLoss()(A, A, A[:3])
-    with pytest.raises(TypeError, match="anchor, positive, negative"):
-        TripletMarginLoss()(A, A)
-    with pytest.raises(TypeError, match="input, target, var"):
-        GaussianNLLLoss()(A, A)
+    with pytest.raises(TypeError, match="'negative'"):
+        TripletMarginLoss()(A, A)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'var'"):
+        GaussianNLLLoss()(A, A)  # type: ignore[call-arg]
     # What is only read may be the same.
     assert TripletMarginLoss(eps=0.0)(A, A, A) == 1
 
