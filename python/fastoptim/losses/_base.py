@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,16 @@ from fastoptim._checks import number
 
 Array = npt.NDArray[Any]
 Reduction = Literal["mean", "sum", "none"]
+
+# Weights of classes or of elements. Lists and tuples take the type of the input.
+Weights: TypeAlias = Array | Sequence[float]
+
+# The class of a single row.
+Class: TypeAlias = int | np.integer[Any]
+
+# A float, or an array with ``reduction="none"``. As a union with the array every user of a mean
+# would have to tell the two apart; `Any` leaves that to those who asked for the array.
+Value: TypeAlias = float | Any
 
 
 class Loss(ABC):
@@ -35,42 +46,48 @@ class Loss(ABC):
     """
 
     @abstractmethod
-    def value_and_grad(self, *inputs: Array, out: Any = None, loss_scale: float = 1.0) -> Any:
+    def value_and_grad(self, *inputs: Any, **options: Any) -> Any:
         """Compute the loss and its gradient.
 
         Parameters
         ----------
         *inputs
-            The predictions, then the targets.
-        out
-            The array that the gradient is written to, which may be that of the predictions. A loss
-            of several gradients takes a tuple of arrays. Default: a new array.
-        loss_scale
-            A factor of the gradient, finite and > 0, by which ``step(loss_scale=)`` divides again.
+            The predictions, then the targets. The losses of this package name them as PyTorch does,
+            and take them by name too.
+        **options
+            ``out``, the array that the gradient is written to, which may be that of the
+            predictions; a loss of several gradients takes a tuple of arrays; default: a new array.
+            And ``loss_scale``, a factor of the gradient, finite and > 0, by which
+            ``step(loss_scale=)`` divides again; default 1.
 
         Returns
         -------
         value
             A float, or an array with ``reduction="none"``. It is not scaled.
         gradient
-            `out` if it is given. With ``reduction="none"`` it is the gradient of the sum.
+            ``out`` if it is given. With ``reduction="none"`` it is the gradient of the sum.
 
         Notes
         -----
-        The losses of this package check class indices before they write anything, and use a copy of
-        the indices, so that another thread may write the target during the call. If another thread
-        writes a different argument, the value and `out` are computed from old and new elements, or
-        the call raises RuntimeError because an element out of range changed before it could be
-        named. A call writes to `out` only.
+        The losses of this package take float32, float64, float16 and bfloat16 (of ``ml_dtypes``).
+        16-bit inputs are computed in float32, a few rows at a time: the value is that of float32,
+        the gradient and unreduced values are rounded to the type of the input, and targets and
+        weights may be float32 too. Class indices and labels are of any integer type.
+
+        Class indices are checked before anything is written, and a copy of them is used, so that
+        another thread may write the target during the call. If another thread writes a different
+        argument, the value and ``out`` are computed from old and new elements, or the call raises
+        RuntimeError because an element out of range changed during the call. A call writes to
+        ``out`` only.
         """
 
-    def __call__(self, *inputs: Array) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Compute the loss without its gradient."""
-        return self.value_and_grad(*inputs)[0]
+        return self.value_and_grad(*inputs, **named)[0]
 
-    def grad(self, *inputs: Array, out: Any = None, loss_scale: float = 1.0) -> Any:
+    def grad(self, *inputs: Any, **options: Any) -> Any:
         """Compute the gradient without the loss; the arguments are those of `value_and_grad`."""
-        return self.value_and_grad(*inputs, out=out, loss_scale=loss_scale)[1]
+        return self.value_and_grad(*inputs, **options)[1]
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
@@ -86,8 +103,8 @@ class BuiltinLoss(Loss):
     # The name of the loss in the core, which checks names and ranges of the arguments.
     _name: ClassVar[str]
 
-    # A loss may have more reductions than `Reduction`.
-    reduction: str
+    # `KLDivLoss` alone has the last one.
+    reduction: Reduction | Literal["batchmean"]
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         self._set(reduction=reduction)
@@ -103,13 +120,59 @@ class BuiltinLoss(Loss):
             value = _core.loss_arguments(self._name, {**arguments, name: value})[name]
         super().__setattr__(name, value)
 
-    def __call__(self, *inputs: Array) -> Any:
-        """Compute the loss without its gradient."""
-        return _core.compute_loss(self._name, self.__dict__, inputs, None, 1.0, False)[0]
 
-    def value_and_grad(self, *inputs: Array, out: Any = None, loss_scale: float = 1.0) -> Any:
-        """Compute the loss and its gradient, or a tuple of gradients: see `Loss.value_and_grad`."""
-        return _core.compute_loss(self._name, self.__dict__, inputs, out, loss_scale, True)
+class ElementLoss(BuiltinLoss):
+    """A loss of two arrays of one shape."""
+
+    def __call__(self, input: Array, target: Array) -> Value:
+        """Compute the loss without its gradient."""
+        arrays = input, target
+        return _core.compute_loss(self._name, self.__dict__, arrays, None, 1.0, False)[0]
+
+    def value_and_grad(
+        self, input: Array, target: Array, *, out: Array | None = None, loss_scale: float = 1.0
+    ) -> tuple[Value, Array]:
+        """Compute the loss and its gradient by `input`: see `Loss.value_and_grad`."""
+        arrays = input, target
+        return _core.compute_loss(self._name, self.__dict__, arrays, out, loss_scale, True)
+
+    def grad(
+        self, input: Array, target: Array, *, out: Array | None = None, loss_scale: float = 1.0
+    ) -> Array:
+        """Compute the gradient by `input` without the loss: see `Loss.value_and_grad`."""
+        return self.value_and_grad(input, target, out=out, loss_scale=loss_scale)[1]
+
+
+class ClassLoss(BuiltinLoss):
+    """A loss of scores and of classes, where the class of a single row may be an int."""
+
+    def __call__(self, input: Array, target: Array | Class) -> Value:
+        """Compute the loss without its gradient."""
+        arrays = input, target
+        return _core.compute_loss(self._name, self.__dict__, arrays, None, 1.0, False)[0]
+
+    def value_and_grad(
+        self,
+        input: Array,
+        target: Array | Class,
+        *,
+        out: Array | None = None,
+        loss_scale: float = 1.0,
+    ) -> tuple[Value, Array]:
+        """Compute the loss and its gradient by `input`: see `Loss.value_and_grad`."""
+        arrays = input, target
+        return _core.compute_loss(self._name, self.__dict__, arrays, out, loss_scale, True)
+
+    def grad(
+        self,
+        input: Array,
+        target: Array | Class,
+        *,
+        out: Array | None = None,
+        loss_scale: float = 1.0,
+    ) -> Array:
+        """Compute the gradient by `input` without the loss: see `Loss.value_and_grad`."""
+        return self.value_and_grad(input, target, out=out, loss_scale=loss_scale)[1]
 
 
 def checked_number(

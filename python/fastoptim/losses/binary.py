@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fastoptim.losses._base import Array, BuiltinLoss, Reduction
+from fastoptim.losses._base import ElementLoss, Reduction, Weights
 
 
-class BCELoss(BuiltinLoss):
+class BCELoss(ElementLoss):
     r"""Binary cross-entropy of probabilities.
 
     .. math::
@@ -16,15 +16,15 @@ class BCELoss(BuiltinLoss):
     accurate where they round to 0 or 1. As in PyTorch each logarithm is at least -100, and the
     denominator of the derivative at least 1e-12.
 
-    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast. Both
+    Input and target have the same shape and the same float type; nothing is broadcast. Both
     hold probabilities. An element outside [0, 1] raises a `ValueError` that names the first one,
     before anything is written. A NaN is accepted, and gives NaN.
 
     Parameters
     ----------
     weight
-        A factor per element, of the shape and dtype of the input. A weight of 0 removes the
-        element, unless the element is NaN.
+        A factor per element: an array of a shape that broadcasts to that of the input, and of its
+        type, or a list of numbers. A weight of 0 removes the element, unless the element is NaN.
     reduction
         ``"mean"`` over all elements, independent of their weights, ``"sum"``, or ``"none"``: an
         array of the input's shape, with the gradient of the sum.
@@ -45,13 +45,13 @@ class BCELoss(BuiltinLoss):
 
     _name = "bce"
 
-    weight: Array | None
+    weight: Weights | None
 
-    def __init__(self, weight: Array | None = None, *, reduction: Reduction = "mean") -> None:
+    def __init__(self, weight: Weights | None = None, *, reduction: Reduction = "mean") -> None:
         self._set(reduction=reduction, weight=weight)
 
 
-class BCEWithLogitsLoss(BuiltinLoss):
+class BCEWithLogitsLoss(ElementLoss):
     r"""Binary cross-entropy of the sigmoid of logits, for labels that are not mutually exclusive.
 
     .. math::
@@ -62,18 +62,18 @@ class BCEWithLogitsLoss(BuiltinLoss):
     for a confident right answer the value and the gradient have full relative accuracy. An infinite
     logit gives inf, or 0 if the label agrees with it.
 
-    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+    Input and target have the same shape and the same float type; nothing is broadcast.
     Targets are labels 0 and 1, or probabilities.
 
     Parameters
     ----------
     weight
-        A factor per element, of the shape and dtype of the input. A weight of 0 removes the
-        element, unless the element is NaN.
+        A factor per element: an array of a shape that broadcasts to that of the input, and of its
+        type, or a list of numbers. A weight of 0 removes the element, unless the element is NaN.
     pos_weight
-        A factor of the part of the positives, of the dtype of the input: one per class, with the
-        shape of the last axis of the input, or one per element. A factor above 1 raises recall, one
-        below 1 precision; the ratio of negatives to positives balances them.
+        A factor of the part of the positives, given as `weight` is: usually one per class, which is
+        an index of the last axis, or one for all. A factor above 1 raises recall, one below 1
+        precision; the ratio of negatives to positives balances them.
     reduction
         ``"mean"`` over all elements, independent of their weights, ``"sum"``, or ``"none"``: an
         array of the input's shape, with the gradient of the sum.
@@ -98,20 +98,20 @@ class BCEWithLogitsLoss(BuiltinLoss):
 
     _name = "bce_with_logits"
 
-    weight: Array | None
-    pos_weight: Array | None
+    weight: Weights | None
+    pos_weight: Weights | None
 
     def __init__(
         self,
-        weight: Array | None = None,
-        pos_weight: Array | None = None,
+        weight: Weights | None = None,
+        pos_weight: Weights | None = None,
         *,
         reduction: Reduction = "mean",
     ) -> None:
         self._set(reduction=reduction, weight=weight, pos_weight=pos_weight)
 
 
-class SigmoidFocalLoss(BuiltinLoss):
+class SigmoidFocalLoss(ElementLoss):
     r"""Binary cross-entropy of logits in which easy examples count less.
 
     .. math::
@@ -122,7 +122,7 @@ class SigmoidFocalLoss(BuiltinLoss):
     made for detection, where nearly all examples are easy negatives. Values and gradients are
     finite for all finite logits, and have full relative accuracy for a confident right answer.
 
-    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+    Input and target have the same shape and the same float type; nothing is broadcast.
     Targets are labels 0 and 1, or probabilities. An infinite logit gives inf, or 0 if the label
     agrees with it.
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastoptim.losses._base import BuiltinLoss, Reduction
+from fastoptim.losses._base import ElementLoss, Reduction
 
 
-class KLDivLoss(BuiltinLoss):
+class KLDivLoss(ElementLoss):
     r"""Kullback-Leibler divergence of a distribution from log-probabilities.
 
     .. math::
         l = y\, (\ln y - x) \quad \text{or, for log-targets,} \quad e^y (y - x)
 
-    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+    Input and target have the same shape and the same float type; nothing is broadcast.
     The input holds log-probabilities. A target of probability 0 adds 0 unless the input is
     NaN.
 
@@ -53,13 +53,13 @@ class KLDivLoss(BuiltinLoss):
         self._set(reduction=reduction, log_target=log_target)
 
 
-class HingeLoss(BuiltinLoss):
+class HingeLoss(ElementLoss):
     r"""The hinge of support vector machines: 0 beyond the margin.
 
     .. math::
         l = \max(0, \text{margin} - y x) \quad \text{or its square}
 
-    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+    Input and target have the same shape and the same float type; nothing is broadcast.
     Targets are -1 and 1. The gradient at the kink is 0.
 
     Parameters
@@ -95,13 +95,13 @@ class HingeLoss(BuiltinLoss):
         self._set(reduction=reduction, margin=margin, squared=squared)
 
 
-class SoftMarginLoss(BuiltinLoss):
+class SoftMarginLoss(ElementLoss):
     r"""Logistic loss for labels -1 and 1: a hinge without a kink.
 
     .. math::
         l = \ln(1 + e^{-y x}), \qquad \frac{\partial l}{\partial x} = -y\, \sigma(-y x)
 
-    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+    Input and target have the same shape and the same float type; nothing is broadcast.
     Targets are -1 and 1. The gradient of a confident right answer has full relative accuracy.
 
     Parameters

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from fastoptim.losses._base import BuiltinLoss, Reduction
+from fastoptim import _core
+from fastoptim.losses._base import Array, BuiltinLoss, Class, ElementLoss, Reduction, Value
 
 
-class HingeEmbeddingLoss(BuiltinLoss):
+class HingeEmbeddingLoss(ElementLoss):
     r"""Distances: small for pairs that belong together, beyond a margin for others.
 
     .. math::
         l = \begin{cases} x & y = 1 \\ \max(0, \text{margin} - x) & y = -1 \end{cases}
 
-    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+    Input and target have the same shape and the same float type; nothing is broadcast.
     The input holds distances, the target -1 and 1. The gradient at the kink is 0.
 
     Parameters
@@ -56,8 +57,8 @@ class ContrastiveLoss(BuiltinLoss):
             (x_1 - x_2), \qquad D = \lVert x_1 - x_2 \rVert
 
     and the gradient by :math:`x_2` is its negative; at distance 0 both are 0. The vectors are rows
-    of arrays of shape (N, D), float32 or float64. `same` has shape (N,), in their dtype, int32 or
-    int64: 1 for pairs that belong together, 0 for others.
+    of arrays of shape (N, D), or a single pair of shape (D,). `same` has shape (N,), in their type
+    or any integer type: 1 for pairs that belong together, 0 for others.
 
     Parameters
     ----------
@@ -87,6 +88,36 @@ class ContrastiveLoss(BuiltinLoss):
     def __init__(self, margin: float = 1.0, *, reduction: Reduction = "mean") -> None:
         self._set(margin=margin, reduction=reduction)
 
+    def __call__(self, x1: Array, x2: Array, same: Array | Class) -> Value:
+        """Compute the loss without its gradients."""
+        arrays = x1, x2, same
+        return _core.compute_loss(self._name, self.__dict__, arrays, None, 1.0, False)[0]
+
+    def value_and_grad(
+        self,
+        x1: Array,
+        x2: Array,
+        same: Array | Class,
+        *,
+        out: tuple[Array, Array] | None = None,
+        loss_scale: float = 1.0,
+    ) -> tuple[Value, tuple[Array, Array]]:
+        """Compute the loss and its gradients by `x1` and `x2`: see `Loss.value_and_grad`."""
+        arrays = x1, x2, same
+        return _core.compute_loss(self._name, self.__dict__, arrays, out, loss_scale, True)
+
+    def grad(
+        self,
+        x1: Array,
+        x2: Array,
+        same: Array | Class,
+        *,
+        out: tuple[Array, Array] | None = None,
+        loss_scale: float = 1.0,
+    ) -> tuple[Array, Array]:
+        """Compute the gradients without the loss: see `Loss.value_and_grad`."""
+        return self.value_and_grad(x1, x2, same, out=out, loss_scale=loss_scale)[1]
+
 
 class CosineEmbeddingLoss(BuiltinLoss):
     r"""Angles of pairs: small for the target 1, beyond a margin for -1.
@@ -101,8 +132,9 @@ class CosineEmbeddingLoss(BuiltinLoss):
             \frac{x_2}{l_1 l_2} - \cos(x_1, x_2) \frac{x_1}{l_1^2}
 
     with :math:`l_i^2 = \lVert x_i \rVert^2 + 10^{-12}`, as in PyTorch. At the kink the gradient is
-    0. The vectors are rows of arrays of shape (N, D), float32 or float64. `target` has shape (N,),
-    in their dtype, int32 or int64; a pair with another target than 1 or -1 adds nothing.
+    0. The vectors are rows of arrays of shape (N, D), or a single pair of shape (D,). `target` has
+    shape (N,), in their type or any integer type; a pair with another target than 1 or -1 adds
+    nothing.
 
     Parameters
     ----------
@@ -134,6 +166,36 @@ class CosineEmbeddingLoss(BuiltinLoss):
     def __init__(self, margin: float = 0.0, *, reduction: Reduction = "mean") -> None:
         self._set(margin=margin, reduction=reduction)
 
+    def __call__(self, x1: Array, x2: Array, target: Array | Class) -> Value:
+        """Compute the loss without its gradients."""
+        arrays = x1, x2, target
+        return _core.compute_loss(self._name, self.__dict__, arrays, None, 1.0, False)[0]
+
+    def value_and_grad(
+        self,
+        x1: Array,
+        x2: Array,
+        target: Array | Class,
+        *,
+        out: tuple[Array, Array] | None = None,
+        loss_scale: float = 1.0,
+    ) -> tuple[Value, tuple[Array, Array]]:
+        """Compute the loss and its gradients by `x1` and `x2`: see `Loss.value_and_grad`."""
+        arrays = x1, x2, target
+        return _core.compute_loss(self._name, self.__dict__, arrays, out, loss_scale, True)
+
+    def grad(
+        self,
+        x1: Array,
+        x2: Array,
+        target: Array | Class,
+        *,
+        out: tuple[Array, Array] | None = None,
+        loss_scale: float = 1.0,
+    ) -> tuple[Array, Array]:
+        """Compute the gradients without the loss: see `Loss.value_and_grad`."""
+        return self.value_and_grad(x1, x2, target, out=out, loss_scale=loss_scale)[1]
+
 
 class TripletMarginLoss(BuiltinLoss):
     r"""An anchor nearer to its positive than to its negative, by a margin.
@@ -148,8 +210,8 @@ class TripletMarginLoss(BuiltinLoss):
 
     and the gradients follow from that of the norm; for p = 2 it is
     :math:`(u - v + \epsilon) / d(u, v)`. At distance 0 and at the kink the gradient is 0, and for p
-    = inf the largest elements share it if they are equal. All three are arrays of shape (N, D),
-    float32 or float64.
+    = inf the largest elements share it if they are equal. All three are arrays of shape (N, D), or
+    of shape (D,) for a single triplet.
 
     Parameters
     ----------
@@ -204,3 +266,33 @@ class TripletMarginLoss(BuiltinLoss):
         reduction: Reduction = "mean",
     ) -> None:
         self._set(margin=margin, p=p, eps=eps, swap=swap, squared=squared, reduction=reduction)
+
+    def __call__(self, anchor: Array, positive: Array, negative: Array) -> Value:
+        """Compute the loss without its gradients."""
+        arrays = anchor, positive, negative
+        return _core.compute_loss(self._name, self.__dict__, arrays, None, 1.0, False)[0]
+
+    def value_and_grad(
+        self,
+        anchor: Array,
+        positive: Array,
+        negative: Array,
+        *,
+        out: tuple[Array, Array, Array] | None = None,
+        loss_scale: float = 1.0,
+    ) -> tuple[Value, tuple[Array, Array, Array]]:
+        """Compute the loss and its gradients by all three: see `Loss.value_and_grad`."""
+        arrays = anchor, positive, negative
+        return _core.compute_loss(self._name, self.__dict__, arrays, out, loss_scale, True)
+
+    def grad(
+        self,
+        anchor: Array,
+        positive: Array,
+        negative: Array,
+        *,
+        out: tuple[Array, Array, Array] | None = None,
+        loss_scale: float = 1.0,
+    ) -> tuple[Array, Array, Array]:
+        """Compute the gradients without the loss: see `Loss.value_and_grad`."""
+        return self.value_and_grad(anchor, positive, negative, out=out, loss_scale=loss_scale)[1]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from fastoptim.losses._base import BuiltinLoss, Reduction
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastoptim import _core
+from fastoptim.losses._base import Array, BuiltinLoss, ElementLoss, Reduction, Value
+
+Number: TypeAlias = float | np.floating[Any] | np.integer[Any]
 
 
-class PoissonNLLLoss(BuiltinLoss):
+class PoissonNLLLoss(ElementLoss):
     r"""Counts under a Poisson distribution of the predicted rate.
 
     .. math::
         l = e^x - y x \quad \text{for a log-rate, or} \quad x - y \ln(x + \epsilon) \quad
         \text{for a rate}
 
-    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+    Input and target have the same shape and the same float type; nothing is broadcast.
 
     Parameters
     ----------
@@ -69,7 +76,9 @@ class GaussianNLLLoss(BuiltinLoss):
         v = \max(\text{var}, \epsilon)
 
     As in PyTorch the gradients ignore that a variance was raised to :math:`\epsilon`. Input,
-    target and variance have the same shape and dtype, float32 or float64; nothing is broadcast.
+    target and variance have the same shape and the same float type. The variance may also be one
+    for the last axis, of the shape of the input with a last axis of 1 or without it, or a single
+    number: its gradient has its shape, and is the sum over the elements that share it.
 
     Parameters
     ----------
@@ -110,3 +119,33 @@ class GaussianNLLLoss(BuiltinLoss):
         self, full: bool = False, eps: float = 1e-6, *, reduction: Reduction = "mean"
     ) -> None:
         self._set(full=full, eps=eps, reduction=reduction)
+
+    def __call__(self, input: Array, target: Array, var: Array | Number) -> Value:
+        """Compute the loss without its gradients."""
+        arrays = input, target, var
+        return _core.compute_loss(self._name, self.__dict__, arrays, None, 1.0, False)[0]
+
+    def value_and_grad(
+        self,
+        input: Array,
+        target: Array,
+        var: Array | Number,
+        *,
+        out: tuple[Array, Array] | None = None,
+        loss_scale: float = 1.0,
+    ) -> tuple[Value, tuple[Array, Array]]:
+        """Compute the loss and its gradients by `input` and `var`: see `Loss.value_and_grad`."""
+        arrays = input, target, var
+        return _core.compute_loss(self._name, self.__dict__, arrays, out, loss_scale, True)
+
+    def grad(
+        self,
+        input: Array,
+        target: Array,
+        var: Array | Number,
+        *,
+        out: tuple[Array, Array] | None = None,
+        loss_scale: float = 1.0,
+    ) -> tuple[Array, Array]:
+        """Compute the gradients without the loss: see `Loss.value_and_grad`."""
+        return self.value_and_grad(input, target, var, out=out, loss_scale=loss_scale)[1]

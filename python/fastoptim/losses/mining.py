@@ -38,9 +38,10 @@ def mine_triplets(
     Parameters
     ----------
     embeddings
-        One row per example: shape (N, D), float32 or float64.
+        One row per example: shape (N, D), of any float type. 16-bit numbers are converted to
+        float32 as a whole.
     labels
-        Shape (N,), int32 or int64.
+        Shape (N,), of any integer type.
     kind
         The kind of triplets.
     margin

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from fastoptim.losses._base import Array, BuiltinLoss, Reduction
+from fastoptim.losses._base import ClassLoss, Reduction, Weights
 
 
-class CrossEntropyLoss(BuiltinLoss):
+class CrossEntropyLoss(ClassLoss):
     r"""Cross-entropy of the softmax of logits, over classes.
 
     For logits :math:`x` of shape (N, C) and target distributions :math:`q`, per row
@@ -26,7 +24,7 @@ class CrossEntropyLoss(BuiltinLoss):
     Parameters
     ----------
     weight
-        A factor per class: an array of shape (C,) and the dtype of the logits.
+        A factor per class: an array of shape (C,) and the type of the logits, or a list.
     ignore_index
         A row with this target class adds nothing, and its gradient is 0, even if it has NaN.
     label_smoothing
@@ -36,13 +34,17 @@ class CrossEntropyLoss(BuiltinLoss):
     reduction
         ``"mean"``: with target classes the sum is divided by the weights of the targets that are
         not ignored, with probabilities by N. If the divisor is 0, the mean is NaN and the gradient
-        0. ``"sum"``, or ``"none"``: an array of shape (N,), with the gradient of the sum.
+        0. ``"sum"``, or ``"none"``: an array of the shape of the targets, with the gradient of the
+        sum.
 
     Notes
     -----
-    Targets are classes, of shape (N,) and int32 or int64, or probabilities, of the shape and dtype
-    of the logits. A class out of range raises an `IndexError` that names the first such row, before
-    anything is written. ``out=logits`` is allowed, and saves a third of the memory traffic.
+    Targets are classes, of shape (N,) and any integer type, or probabilities, of the shape and type
+    of the logits. Logits may also be a single row (C,), with an integer as its class, or have the
+    classes on the second of several axes, (N, C, d1, ...), with targets (N, d1, ...); the gradient
+    is in the layout of the logits. A class out of range raises an `IndexError` that names the first
+    such row, before anything is written. ``out=logits`` is allowed, and saves a third of the memory
+    traffic.
 
     Where the softmax is close to the target, value and gradient have full relative accuracy: the
     gradient of the target is computed as minus the sum of the others.
@@ -69,13 +71,13 @@ class CrossEntropyLoss(BuiltinLoss):
 
     _name = "cross_entropy"
 
-    weight: Array | None
+    weight: Weights | None
     ignore_index: int
     label_smoothing: float
 
     def __init__(
         self,
-        weight: Array | None = None,
+        weight: Weights | None = None,
         ignore_index: int = -100,
         label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
@@ -88,7 +90,7 @@ class CrossEntropyLoss(BuiltinLoss):
         )
 
 
-class NLLLoss(BuiltinLoss):
+class NLLLoss(ClassLoss):
     r"""Negative log-likelihood of classes, given log-probabilities.
 
     For a model that ends in a log-softmax. With logits prefer `CrossEntropyLoss`, which is one pass
@@ -97,19 +99,20 @@ class NLLLoss(BuiltinLoss):
     .. math::
         l = -w_t x_t, \qquad \frac{\partial l}{\partial x_j} = -w_t\, [j = t]
 
-    Input of shape (N, C), float32 or float64; targets t of shape (N,), int32 or int64.
+    Input of shape (N, C), targets t of shape (N,) and any integer type; or the other shapes of
+    `CrossEntropyLoss`.
 
     Parameters
     ----------
     weight
-        A factor per class: an array of shape (C,) and the dtype of the input. A class of weight 0
-        adds nothing unless its log-probability is NaN.
+        A factor per class: an array of shape (C,) and the type of the input, or a list. A class of
+        weight 0 adds nothing unless its log-probability is NaN.
     ignore_index
         A row with this target adds nothing, and its gradient is 0, even if it has NaN.
     reduction
         ``"mean"``: the sum is divided by the weights of the targets that are not ignored (if those
-        are 0, the mean is NaN and the gradient 0), ``"sum"``, or ``"none"``: an array of shape
-        (N,), with the gradient of the sum.
+        are 0, the mean is NaN and the gradient 0), ``"sum"``, or ``"none"``: an array of the
+        shape of the targets, with the gradient of the sum.
 
     Raises
     ------
@@ -136,12 +139,12 @@ class NLLLoss(BuiltinLoss):
 
     _name = "nll"
 
-    weight: Array | None
+    weight: Weights | None
     ignore_index: int
 
     def __init__(
         self,
-        weight: Array | None = None,
+        weight: Weights | None = None,
         ignore_index: int = -100,
         *,
         reduction: Reduction = "mean",
@@ -149,7 +152,7 @@ class NLLLoss(BuiltinLoss):
         self._set(weight=weight, ignore_index=ignore_index, reduction=reduction)
 
 
-class MultiMarginLoss(BuiltinLoss):
+class MultiMarginLoss(ClassLoss):
     r"""Hinge of every class's score against that of the right class.
 
     The multi-class support vector machine. It is 0 once the right class leads by the margin, where
@@ -161,7 +164,8 @@ class MultiMarginLoss(BuiltinLoss):
         \text{ for } j \ne t
 
     The derivative by the score of the right class is minus the sum of the others; at the kink it is
-    0. Scores s have shape (N, C), float32 or float64; targets t have shape (N,), int32 or int64.
+    0. Scores s have shape (N, C), targets t have shape (N,) and any integer type; or the other
+    shapes of `CrossEntropyLoss`.
 
     Parameters
     ----------
@@ -170,7 +174,7 @@ class MultiMarginLoss(BuiltinLoss):
     margin
         The lead m of the right class from which on another class adds nothing, >= 0.
     weight
-        A factor per class: an array of shape (C,) and the dtype of the scores.
+        A factor per class: an array of shape (C,) and the type of the scores, or a list.
     average_classes
         Whether the sum is divided by the number of classes C, as in PyTorch. Textbooks have the
         plain sum.
@@ -202,14 +206,14 @@ class MultiMarginLoss(BuiltinLoss):
 
     p: int
     margin: float
-    weight: Array | None
+    weight: Weights | None
     average_classes: bool
 
     def __init__(
         self,
         p: int = 1,
         margin: float = 1.0,
-        weight: Array | None = None,
+        weight: Weights | None = None,
         average_classes: bool = True,
         *,
         reduction: Reduction = "mean",
@@ -223,7 +227,7 @@ class MultiMarginLoss(BuiltinLoss):
         )
 
 
-class FocalLoss(BuiltinLoss):
+class FocalLoss(ClassLoss):
     r"""Cross-entropy of softmax in which easy rows count less.
 
     For classes of very different frequency, where many easy examples dominate the few hard ones.
@@ -237,22 +241,23 @@ class FocalLoss(BuiltinLoss):
         p = \operatorname{softmax}(x)
 
     Value and gradient are finite for all finite logits and any `gamma`, and have full relative
-    accuracy for confident rows too. Logits x have shape (N, C), float32 or float64; targets t have
-    shape (N,), int32 or int64. For binary labels there is `SigmoidFocalLoss`.
+    accuracy for confident rows too. Logits x have shape (N, C), targets t have shape (N,) and any
+    integer type; or the other shapes of `CrossEntropyLoss`. For binary labels there is
+    `SigmoidFocalLoss`.
 
     Parameters
     ----------
     gamma
         The exponent, >= 0: the larger, the less easy examples count; 2 is usual.
     alpha
-        A factor >= 0 of all classes, or one factor per class: an array of shape (C,) and the dtype
-        of the logits. None is 1.
+        A factor >= 0 of all classes, or one factor per class: an array of shape (C,) and the type
+        of the logits, or a list. None is 1.
     ignore_index
         A row with this target adds nothing, and its gradient is 0, even if it has NaN.
     reduction
         ``"mean"`` over the rows that are not ignored, independent of their `alpha` (if all rows are
-        ignored, the mean is NaN and the gradient 0), ``"sum"``, or ``"none"``: an array of shape
-        (N,), with the gradient of the sum.
+        ignored, the mean is NaN and the gradient 0), ``"sum"``, or ``"none"``: an array of the
+        shape of the targets, with the gradient of the sum.
 
     Raises
     ------
@@ -277,13 +282,13 @@ class FocalLoss(BuiltinLoss):
     _name = "focal"
 
     gamma: float
-    alpha: float | Array | None
+    alpha: float | Weights | None
     ignore_index: int
 
     def __init__(
         self,
         gamma: float = 2.0,
-        alpha: float | Array | None = None,
+        alpha: float | Weights | None = None,
         ignore_index: int = -100,
         *,
         reduction: Reduction = "mean",
@@ -291,6 +296,6 @@ class FocalLoss(BuiltinLoss):
         self._set(gamma=gamma, alpha=alpha, ignore_index=ignore_index, reduction=reduction)
 
     @property
-    def weight(self) -> Array | None:
-        """The factors per class, if `alpha` is an array."""
-        return self.alpha if isinstance(self.alpha, np.ndarray) else None
+    def weight(self) -> Weights | None:
+        """The factors per class, if `alpha` has them."""
+        return None if isinstance(self.alpha, float) else self.alpha

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from fastoptim.losses._base import BuiltinLoss, Reduction
+from fastoptim.losses._base import ElementLoss, Reduction
 
 
-class MSELoss(BuiltinLoss):
+class MSELoss(ElementLoss):
     r"""Squared error, without a factor of one half.
 
     .. math::
         L = \frac{1}{n} \sum_i (x_i - y_i)^2, \qquad
         \frac{\partial L}{\partial x_i} = \frac{2 (x_i - y_i)}{n}
 
-    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+    Input and target have the same shape and the same float type; nothing is broadcast.
 
     Parameters
     ----------
@@ -35,14 +35,14 @@ class MSELoss(BuiltinLoss):
     _name = "mse"
 
 
-class L1Loss(BuiltinLoss):
+class L1Loss(ElementLoss):
     r"""Absolute error, whose minimum is the median: the gradient of outliers is not larger.
 
     .. math::
         L = \frac{1}{n} \sum_i |x_i - y_i|, \qquad
         \frac{\partial L}{\partial x_i} = \frac{\operatorname{sign}(x_i - y_i)}{n}
 
-    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+    Input and target have the same shape and the same float type; nothing is broadcast.
     The gradient at 0 is 0.
 
     Parameters
@@ -66,14 +66,14 @@ class L1Loss(BuiltinLoss):
     _name = "l1"
 
 
-class HuberLoss(BuiltinLoss):
+class HuberLoss(ElementLoss):
     r"""Squared near the target, absolute far from it: smooth, and robust against outliers.
 
     .. math::
         l = \begin{cases} d^2 / 2 & |d| < \delta \\ \delta\, (|d| - \delta / 2) & \text{else}
         \end{cases}, \qquad d = x - y
 
-    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+    Input and target have the same shape and the same float type; nothing is broadcast.
 
     Parameters
     ----------
@@ -103,14 +103,14 @@ class HuberLoss(BuiltinLoss):
         self._set(reduction=reduction, delta=delta)
 
 
-class SmoothL1Loss(BuiltinLoss):
+class SmoothL1Loss(ElementLoss):
     r"""Huber's loss divided by its delta: the linear part has slope 1 for any ``beta``.
 
     .. math::
         l = \begin{cases} d^2 / (2 \beta) & |d| < \beta \\ |d| - \beta / 2 & \text{else}
         \end{cases}, \qquad d = x - y
 
-    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+    Input and target have the same shape and the same float type; nothing is broadcast.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ class SmoothL1Loss(BuiltinLoss):
         self._set(reduction=reduction, beta=beta)
 
 
-class LogCoshLoss(BuiltinLoss):
+class LogCoshLoss(ElementLoss):
     r"""Squared near the target, absolute far from it, with every derivative continuous.
 
     .. math::
@@ -150,7 +150,7 @@ class LogCoshLoss(BuiltinLoss):
     It is :math:`d^2 / 2` near 0 and :math:`|d| - \ln 2` far from 0: like `HuberLoss`, but without
     a delta to choose. Value and gradient have full relative accuracy near 0, and never overflow.
 
-    Input and target have the same shape and dtype, float32 or float64; nothing is broadcast.
+    Input and target have the same shape and the same float type; nothing is broadcast.
 
     Parameters
     ----------
