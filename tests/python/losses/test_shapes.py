@@ -118,6 +118,23 @@ def test_against_pytorch(shape: tuple[int, ...], reduction: Any) -> None:
         np.testing.assert_allclose(gradient, tensor.grad.numpy(), rtol=1e-11, atol=1e-15)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("shape", [(4,), (3, 4, 5), (2, 4, 3, 6)])
+def test_probabilities_are_pytorchs(shape: tuple[int, ...], reduction: Any) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    x, y = RNG.standard_normal(shape), RNG.uniform(0, 1, shape)
+    theirs = torch.nn.CrossEntropyLoss(
+        torch.tensor(WEIGHT, dtype=torch.float64), reduction=reduction, label_smoothing=0.1
+    )
+    tensor = torch.tensor(x, requires_grad=True)
+    expected = theirs(tensor, torch.tensor(y))
+    expected.sum().backward()
+    loss = losses.CrossEntropyLoss(WEIGHT, reduction=reduction, label_smoothing=0.1)
+    value, gradient = loss.value_and_grad(x, y)
+    np.testing.assert_allclose(value, expected.detach().numpy(), rtol=1e-12)
+    np.testing.assert_allclose(gradient, tensor.grad.numpy(), rtol=1e-11, atol=1e-15)
+
+
 @each
 def test_a_single_row(loss: Any) -> None:
     x = RNG.standard_normal(4)

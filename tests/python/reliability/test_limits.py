@@ -98,6 +98,7 @@ def everything() -> dict[str, Callable[[], Any]]:
         calls[f"others {dtype}"] = measuring(dtype)
         for cls in OPTIMIZERS:
             calls[f"{cls.__name__} {dtype}"] = stepping(cls, dtype)
+    calls["losses f2"] = losing("f2")
     for cls in OPTIMIZERS:
         calls[f"{cls.__name__} int8"] = stepping(cls, "f4", state_dtype="int8")
     return calls
