@@ -88,12 +88,13 @@ impl<'a, T: Float> TiledArray<'a, T> {
                     let first = start / classes;
                     let rows = first..first + out.len() / classes;
                     runs(rows, [classes, positions], run.len(), |row, count, at| {
-                        let piece = &mut run[..count];
                         let rows = &mut out[(row - first) * classes..];
                         for j in 0..classes {
-                            self.view.load(at + j * positions, piece, tier);
-                            for (i, &x) in piece.iter().enumerate() {
-                                rows[i * classes + j] = x;
+                            let from = at + j * positions;
+                            let piece = self.view.read_into(from, &mut run[..count], tier);
+                            let to = rows[j..].iter_mut().step_by(classes);
+                            for (to, &x) in to.zip(piece) {
+                                *to = x;
                             }
                         }
                     });
@@ -166,8 +167,8 @@ pub(super) unsafe fn store<T: Float>(
                     let piece = &mut run[..count];
                     let rows = &new[(row - first) * classes..];
                     for j in 0..classes {
-                        for (i, x) in piece.iter_mut().enumerate() {
-                            *x = rows[i * classes + j];
+                        for (x, &from) in piece.iter_mut().zip(rows[j..].iter().step_by(classes)) {
+                            *x = from;
                         }
                         view.store(at + j * positions, piece, tier);
                     }
