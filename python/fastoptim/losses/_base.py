@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fastoptim import _core
-from fastoptim._checks import number
 
 Array = npt.NDArray[Any]
 Reduction = Literal["mean", "sum", "none"]
@@ -173,24 +172,3 @@ class ClassLoss(BuiltinLoss):
     ) -> Array:
         """Compute the gradient by `input` without the loss: see `Loss.value_and_grad`."""
         return self.value_and_grad(input, target, out=out, loss_scale=loss_scale)[1]
-
-
-def checked_number(
-    name: str,
-    value: float,
-    *,
-    least: float,
-    most: float | None = None,
-    open_end: bool = False,
-) -> float:
-    """Check a finite number, at least or above ``least``, and at most ``most`` if that is given."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    x = number(name, value)
-    good = x > least if open_end else x >= least
-    if not (good and np.isfinite(x) and (most is None or x <= most)):
-        wanted = f"finite and {'>' if open_end else '>='} {least:g}"
-        if most is not None:
-            wanted = f"in [{least:g}, {most:g}]"
-        raise ValueError(f"{name} must be {wanted}, got {value}")
-    return x

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastoptim import _core
-from fastoptim.losses._base import checked_number
+from fastoptim._checks import positive
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 
@@ -73,5 +73,5 @@ def mine_triplets(
     Schroff, Kalenichenko and Philbin, "FaceNet", 2015 (semi-hard); Hermans, Beyer and Leibe, "In
     Defense of the Triplet Loss for Person Re-Identification", 2017 (hard).
     """
-    margin = checked_number("margin", margin, least=0.0, open_end=True)
+    margin = positive("margin", margin)
     return _core.mine_triplets(embeddings, labels, kind, margin)
