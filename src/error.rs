@@ -1,19 +1,20 @@
-//! What a kernel's caller can do wrong.
+//! Errors returned to callers.
 
 use std::fmt;
 
-/// A refusal, always before anything was written. The bindings raise one exception per variant.
+/// An error. It is returned before anything is written. The bindings raise one exception class per
+/// variant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// Out of range, of the wrong shape, or not to be done now.
+    /// A value is out of range, a shape is wrong, or the operation is not possible in this state.
     Value(String),
-    /// Of the wrong type.
+    /// A value has the wrong type.
     Type(String),
-    /// A class index outside the classes.
+    /// A class index is out of range.
     Index(String),
-    /// Changed by another thread during the call.
+    /// Another thread changed an object during the call.
     Changed(String),
-    /// A gradient that is not finite: the number of its parameter, if this process has it.
+    /// A gradient is not finite. Holds the index of its parameter if this process has it.
     NotFinite(Option<usize>),
 }
 
@@ -34,5 +35,5 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What a fallible function of this crate returns.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

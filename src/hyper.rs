@@ -2,26 +2,26 @@
 
 use crate::error::{Error, Result};
 
-/// An argument as a caller gives it.
+/// The value of an argument.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// A number.
     Number(f64),
-    /// A number, or none.
+    /// A number or `None`.
     Optional(Option<f64>),
     /// Several numbers.
     Numbers(Vec<f64>),
-    /// Two numbers, the first of which may be missing.
+    /// Two numbers, the first of which may be `None`.
     OptionalFirst(Option<f64>, f64),
     /// A flag.
     Flag(bool),
-    /// One of a few words.
+    /// A word.
     Word(String),
-    /// One of a few words, or none.
+    /// A word or `None`.
     OptionalWord(Option<String>),
 }
 
-/// The values that a number may take. NaN is never one of them.
+/// The valid range of a number. No range includes NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Range {
     /// Finite and >= 0.
@@ -86,26 +86,26 @@ impl Range {
     }
 }
 
-/// The type of an argument, with the values it may take.
+/// The type of an argument and its valid values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// A number.
     Number(Range),
-    /// A number, or none.
+    /// A number or `None`.
     Optional(Range),
-    /// A whole number up to this.
+    /// An integer from 0 to this maximum.
     Count(u64),
-    /// One of these whole numbers.
+    /// One of these integers.
     Choice(&'static [u64]),
     /// One number per range.
     Numbers(&'static [Range]),
-    /// Two numbers, the first of which may be missing.
+    /// Two numbers, the first of which may be `None`.
     OptionalFirst([Range; 2]),
     /// A flag.
     Flag,
     /// One of these words.
     Word(&'static [&'static str]),
-    /// One of these words, or none.
+    /// One of these words, or `None`.
     OptionalWord(&'static [&'static str]),
 }
 
@@ -117,9 +117,9 @@ pub const BETAS: Kind = Kind::Numbers(&[Range::Decay, Range::Decay]);
 /// One argument of an optimizer or of a loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spec {
-    /// Its name: the key of a parameter group, or the attribute of a loss.
+    /// The name: the key of a parameter group, or the attribute of a loss.
     pub name: &'static str,
-    /// The values it may take.
+    /// The type and the valid values.
     pub kind: Kind,
 }
 
@@ -134,10 +134,10 @@ impl Spec {
         )))
     }
 
-    /// Checks a value.
+    /// Checks the type and the range of a value.
     ///
     /// # Errors
-    /// The value has another type or is out of range.
+    /// The value has the wrong type or is out of range.
     pub fn check(&self, value: &Value) -> Result<()> {
         let name = self.name;
         match (self.kind, value) {
@@ -183,9 +183,9 @@ impl Spec {
     }
 }
 
-/// A field of a struct of arguments, taken from a value that [`Spec::check`] has passed.
+/// A type of a field in a struct of arguments.
 pub trait Field: Sized {
-    /// The field, or `None` for a value of another type.
+    /// Converts a value that [`Spec::check`] accepted. Returns `None` for a value of another type.
     fn take(value: &Value) -> Option<Self>;
 }
 
@@ -219,7 +219,7 @@ impl<const N: usize> Field for [f64; N] {
     }
 }
 
-/// Checks that there is one value per spec, and each value.
+/// Checks the number of values, and each value against its spec.
 ///
 /// # Errors
 /// The number of values is wrong, or a value has the wrong type or is out of range.
@@ -236,7 +236,7 @@ pub(crate) fn check(specs: &[Spec], values: &[Value]) -> Result<()> {
 
 /// The arguments of one optimizer or loss.
 pub trait Hyper: Sized {
-    /// Their names and ranges, in the order of the struct.
+    /// The names, types and ranges of the arguments, in the order of the struct's fields.
     const SPECS: &'static [Spec];
 
     /// Builds the struct from one value per spec, in order.
@@ -246,7 +246,7 @@ pub trait Hyper: Sized {
     fn from_values(values: &[Value]) -> Result<Self>;
 }
 
-/// Declares a struct of arguments and implements [`Hyper`] for it:
+/// Declares a struct of arguments and implements [`Hyper`] for it. The syntax is
 /// `struct Name { field: type, Kind; ... } check |it| expression`, or `struct Name;` without
 /// arguments.
 macro_rules! hyper {
@@ -295,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_out_of_range_are_refused_by_name() {
+    fn numbers_out_of_range_are_rejected_by_name() {
         let spec = |kind| Spec { name: "it", kind };
         let cases: [(Range, &[f64], &[f64]); 10] = [
             (Range::NonNegative, &[0.0, 1e300], &[-1e-300]),
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_the_wrong_form_are_refused() {
+    fn values_of_the_wrong_type_or_range_are_rejected() {
         let betas = Spec {
             name: "betas",
             kind: BETAS,

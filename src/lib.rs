@@ -2,31 +2,31 @@
 //!
 //! | Word | Meaning |
 //! |---|---|
-//! | rule | what an optimizer does to one element |
+//! | rule | the update of one element |
 //! | driver | the loop that applies a rule to whole buffers |
-//! | tier | one instruction set |
+//! | tier | an instruction set |
 //! | sweep | one pass over the parameters with everything fused in |
 //! | segment | one named array inside a flat buffer |
 //!
 //! | Module | Contents |
 //! |---|---|
-//! | [`step`] | a whole step: options, the norm of the gradients, clipping, update, counts |
+//! | [`step`] | one step: options, the norm of the gradients, clipping, update, counts |
 //! | [`optim`] | the list of optimizers, and one file per rule |
 //! | [`sweep`] | the segments of a step and the drivers that apply a rule to them |
 //! | [`loss`] | the list of losses, one file per loss, and their drivers |
-//! | [`ops`] | clipping, penalties, averages, SAM, normal numbers |
+//! | [`ops`] | clipping, penalties, averages, SAM, normally distributed numbers |
 //! | [`storage`] | views of arrays, and the 16- and 8-bit encodings |
 //! | [`hyper`] | arguments that are checked by name |
 //! | [`exec`] | instruction sets and the thread pool |
 //! | [`numeric`] | the float types, exp and ln, scale factors |
 //! | [`error`] | the errors returned to callers |
 //!
-//! Results are the same bits for any number of threads and any tier.
+//! Results are bitwise identical for any number of threads and any tier.
 //!
 //! # Example
 //!
-//! A loss with its gradient, and one step of AdamW on a buffer, by a gradient that is clipped to a
-//! norm of 1 as it is read:
+//! A loss with its gradient, and one step of AdamW on a buffer. The gradient is clipped to a norm
+//! of 1 as it is read:
 //!
 //! ```
 //! use fastoptim::loss::{Call, Input, Loss, Reduction, Target, mse::Mse};
@@ -72,9 +72,9 @@
 //!
 //! # Safety
 //!
-//! All of it can be used without `unsafe`: memory is borrowed as slices, and what goes together is
-//! checked when it is put together. Two functions are for callers that have no slices to borrow,
-//! because the memory is another language's:
+//! The whole API can be used without `unsafe`: memory is borrowed as slices, and constructors check
+//! the lengths of arrays that belong together. The unsafe functions are for callers that have no
+//! slices to borrow, because another language owns the memory:
 //! [`StorageView::from_raw`](storage::view::StorageView::from_raw) (and
 //! [`read_from_raw`](storage::view::StorageView::read_from_raw)) and
 //! [`Segment::follows`](sweep::segment::Segment::follows).

@@ -1,7 +1,7 @@
-//! A whole step of an optimizer: measure the gradients, then apply the update.
+//! One optimizer step: measure the gradients, then apply the update.
 //!
-//! Between measuring and applying, and between the passes of rules that sum over all parameters, the
-//! sums go through an [`AllReduce`], so that several processes can share one step.
+//! An [`AllReduce`] combines the sums of several processes that share one step, after measuring and
+//! between the passes of rules that sum over all parameters.
 
 use crate::error::{Error, Result};
 use crate::numeric::scale::ScaleFactor;
@@ -17,7 +17,7 @@ pub use crate::sweep::epilogue::Epilogue;
 pub use crate::sweep::frozen::FrozenParameter;
 pub use crate::sweep::segment::{MAX_SCALARS, Segment, StepContext};
 
-/// What a step does about gradients that are not finite.
+/// The handling of gradients that are not finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Nonfinite {
     /// Applies the update; infinities and NaN propagate into the parameters.
@@ -30,10 +30,10 @@ pub enum Nonfinite {
 }
 
 impl Nonfinite {
-    /// The policy of this name.
+    /// Returns the policy with this name.
     ///
     /// # Errors
-    /// There is none.
+    /// No policy has this name.
     pub fn from_name(name: &str) -> Result<Self> {
         match name {
             "propagate" => Ok(Self::Propagate),
@@ -84,15 +84,15 @@ impl Regularization {
 /// norm, in this order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// The gradients are those of the loss times this factor.
+    /// The factor by which the loss was multiplied before its gradients were computed.
     pub loss_scale: f64,
     /// The regularization of groups that have none of their own.
     pub regularization: Regularization,
-    /// The bound of every element, by its absolute value.
+    /// The bound on the absolute value of every element.
     pub clip_value: Option<f64>,
-    /// The bound of the norm of all gradients together.
+    /// The bound on the norm of all gradients together.
     pub max_norm: Option<f64>,
-    /// What to do about gradients that are not finite.
+    /// The handling of gradients that are not finite.
     pub nonfinite: Nonfinite,
 }
 
@@ -103,7 +103,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Gradients as they are.
+    /// Uses the gradients unchanged.
     pub const DEFAULT: Self = Self {
         loss_scale: 1.0,
         regularization: Regularization::NONE,
@@ -131,7 +131,7 @@ impl Options {
         }
     }
 
-    /// The operations on gradients before their rule, except clipping by norm.
+    /// Returns the operations applied to gradients before their rule, except clipping by norm.
     fn prologue(&self) -> Prologue {
         Prologue {
             scale: ScaleFactor::quotient(1.0, self.loss_scale),
@@ -142,28 +142,29 @@ impl Options {
     }
 }
 
-/// The parameters of one group in one step, by the type that they are computed in.
+/// The parameters of one group in one step, by the type used for computation.
 #[derive(Debug)]
 pub struct GroupSegments<'a> {
     /// The optimizer with the hyperparameters of the group.
     pub method: &'a Method,
     /// Whether the objective is maximized.
     pub maximize: bool,
-    /// The regularization of the group; none for that of [`Options::regularization`].
+    /// The regularization of the group; `None` stands for [`Options::regularization`].
     pub regularization: Option<Regularization>,
-    /// The parameters that have a gradient, computed in single precision. Their numbers
-    /// ([`Segment::numbered`]) are different in all groups of a step.
+    /// The parameters that have a gradient, computed in single precision. Their indices
+    /// ([`Segment::numbered`]) are unique across all groups of a step.
     pub single: Vec<Segment<'a, f32>>,
-    /// Those computed in double precision.
+    /// The parameters that have a gradient, computed in double precision.
     pub double: Vec<Segment<'a, f64>>,
-    /// The parameters without a gradient that averages or copies follow.
+    /// The parameters without a gradient that have an average or a copy to update, computed in
+    /// single precision.
     pub frozen_single: Vec<FrozenParameter<'a, f32>>,
-    /// Those computed in double precision.
+    /// The same, computed in double precision.
     pub frozen_double: Vec<FrozenParameter<'a, f64>>,
 }
 
 impl<'a> GroupSegments<'a> {
-    /// A group without parameters.
+    /// Creates a group without parameters.
     pub fn new(method: &'a Method) -> Self {
         Self {
             method,
@@ -188,17 +189,17 @@ impl<'a> GroupSegments<'a> {
     }
 }
 
-/// The part of a parameter's state that is not in arrays.
+/// The part of a parameter's state that is not stored in arrays.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
-    /// The steps applied to the parameter.
+    /// The number of steps applied to the parameter.
     pub steps: u64,
-    /// The numbers in the state, under the names of [`Method::scalars`].
+    /// The scalars of the state, in the order of [`Method::scalars`].
     pub scalars: [f64; MAX_SCALARS],
 }
 
 impl Progress {
-    /// The progress of a parameter before its first step.
+    /// Returns the progress of a parameter before its first step.
     pub fn new(method: &Method) -> Self {
         let initial = method.scalars();
         Self {
@@ -207,7 +208,7 @@ impl Progress {
         }
     }
 
-    /// The context of the next step; `fresh` as in [`StepContext::fresh`].
+    /// Returns the context of the next step. `fresh` sets [`StepContext::fresh`].
     pub fn context(&self, fresh: bool) -> StepContext {
         StepContext {
             step: self.steps.saturating_add(1),
@@ -221,17 +222,17 @@ impl Progress {
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct StepOutcome {
-    /// Whether the step was applied. [`Nonfinite::Skip`] may prevent that.
+    /// Whether the step was applied. It is false only under [`Nonfinite::Skip`].
     pub applied: bool,
-    /// The norm of all gradients, where [`Options::max_norm`] asks for it.
+    /// The norm of all gradients, if [`Options::max_norm`] is set.
     pub norm: Option<f64>,
-    /// The scalars that the step itself has found, for all parameters.
+    /// The scalars that the step computed over all parameters.
     scalars: Option<[f64; MAX_SCALARS]>,
 }
 
 impl StepOutcome {
-    /// Updates the progress of one parameter of the step: `context` is that of its segment, and none
-    /// for a parameter without a gradient.
+    /// Updates the progress of one parameter of the step. `context` is the context of its segment,
+    /// or `None` for a parameter without a gradient.
     pub fn write_back(
         &self,
         method: &Method,
@@ -245,24 +246,24 @@ impl StepOutcome {
             progress.steps = context.step;
             progress.scalars = method.advance(context);
         }
-        // Scalars that a step finds over all parameters are those of all parameters.
+        // Scalars computed over all parameters are the same in each of them.
         if let Some(scalars) = self.scalars {
             progress.scalars = scalars;
         }
     }
 }
 
-/// Does one step over all groups. `ranks` is [`Local`] unless other processes take part; a rule that
-/// sums over all parameters then needs a gradient in each of them.
+/// Runs one step over all groups. `ranks` is [`Local`] unless other processes take part. If they
+/// do, a rule that sums over all parameters needs a gradient in every process.
 ///
 /// # Errors
-/// An option is out of range, a method cannot take a regularization, or a gradient is not finite under [`Nonfinite::Raise`]. Nothing was
-/// written.
+/// An option is out of range, a method cannot take a regularization, or a gradient is not finite
+/// under [`Nonfinite::Raise`]. Nothing is written in any of these cases.
 ///
 /// # Panics
-/// A segment has other state arrays than [`Method::state`] asks for, or a shape that
-/// [`Method::check_shape`] refuses; a frozen parameter and its targets differ in length, or a target
-/// cannot be written.
+/// The state arrays of a segment differ from those of [`Method::state`], [`Method::check_shape`]
+/// rejects its shape, a frozen parameter and its targets differ in length, or a target is
+/// read-only.
 pub fn run(
     groups: Vec<GroupSegments<'_>>,
     options: &Options,
@@ -307,13 +308,13 @@ pub fn run(
 /// The measurements of all gradients.
 struct Measured {
     norm: Option<f64>,
-    /// Whether the gradients of all processes are finite, as far as the policy asks.
+    /// Whether the gradients of all processes are finite. True if the policy does not check.
     finite: bool,
-    /// The first parameter of this process whose gradient is not.
+    /// The first parameter of this process whose gradient is not finite.
     first: Option<usize>,
 }
 
-/// Measures the gradients as far as the options ask for it.
+/// Measures the gradients as required by the options.
 fn measure(
     groups: &[GroupSegments<'_>],
     options: &Options,
@@ -338,8 +339,9 @@ fn measure(
         })
         .collect();
     let norm = norm::norm(&read, check, ranks);
-    // The norm of finite gradients may overflow. That of gradients in single precision does not
-    // where unscaling makes them infinite.
+    // A large norm does not prove that a gradient is infinite: the norm of finite gradients may
+    // overflow. Conversely, the norm is computed in double precision and may be finite where
+    // unscaling overflows single precision.
     if check && (norm.is_nan() || norm > f64::from(f32::MAX)) {
         measured.first = norm::first_infinite(&read);
         measured.finite = ranks.max(f64::from(measured.first.is_some())) == 0.0;
@@ -348,7 +350,7 @@ fn measure(
     measured
 }
 
-/// Updates all parameters. Returns the scalars that the step has found.
+/// Updates all parameters. Returns the scalars that the step computed.
 fn apply(
     groups: Vec<GroupSegments<'_>>,
     default: Regularization,
@@ -381,7 +383,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_out_of_range_are_refused() {
+    fn options_out_of_range_are_rejected() {
         let (none, nan) = (Options::default(), Some(f64::NAN));
         assert_eq!(none.check(), Ok(()));
         let edge = Options {
@@ -417,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_have_their_names() {
+    fn policies_are_found_by_exact_name() {
         assert_eq!(Nonfinite::from_name("skip"), Ok(Nonfinite::Skip));
         assert!(Nonfinite::from_name("Skip").is_err());
     }

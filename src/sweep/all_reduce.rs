@@ -1,4 +1,4 @@
-//! The communication of a step whose parameters are spread over several processes.
+//! The communication of a step whose parameters are distributed over several processes.
 
 /// Combines the measurements of all processes of a sharded step.
 ///
@@ -6,14 +6,14 @@
 /// the same order, and with the segments of its own parameters. All processes then make the same
 /// calls of these methods in the same order, on the thread that called `run`.
 pub trait AllReduce {
-    /// The sums over all processes, number by number.
+    /// Returns the elementwise sums over all processes.
     fn sum(&self, own: [f64; 2]) -> [f64; 2];
 
-    /// The maximum over all processes of a number that is not NaN.
+    /// Returns the maximum over all processes. `own` is not NaN.
     fn max(&self, own: f64) -> f64;
 }
 
-/// The only process of a step.
+/// The communication of a step in one process: none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Local;
 

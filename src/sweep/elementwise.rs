@@ -1,8 +1,8 @@
-//! The driver of elementwise rules: prepare the gradient, apply the rule, in one pass.
+//! The driver of elementwise rules: prepares the gradient and applies the rule in one pass.
 //!
-//! In the plain case, where the gradient is only scaled, the rule's own loop runs over the caller's
-//! memory. Anything more is done block by block in a buffer that stays in the L1 cache, and the
-//! same loop then runs over that: one machine loop per rule, whatever is fused around it.
+//! If the gradient is only scaled, the loop of the rule runs directly on the caller's memory. All
+//! other work is done tile by tile in a buffer that stays in the L1 cache, and the same loop then
+//! runs on that buffer. Each rule is compiled to one loop, whatever is fused with it.
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::CHUNK;
@@ -14,31 +14,31 @@ use crate::sweep::segment::{Segment, Slices, StepContext, rules};
 use crate::sweep::task::Driver;
 use crate::sweep::tile::{Writes, for_each_tile};
 
-/// Elements that are loaded, updated, stored and followed up together where the arrays are in a
-/// cache, and where they are not and memory must not wait for arithmetic. AdamW with bfloat16 moments
-/// on Zen 5, one core in cache: 0.38 ns per element with 1024 at a time, 0.53 with 256. Two cores at
-/// 16 Mi: 12.3 ms with 64, 8.0 with 128, 5.8 with 256, 7.9 with 512, 8.8 with 1024. Requests for
-/// the next block ahead of time only delay.
+/// Elements that are loaded, updated, stored and passed to the epilogue together: first for arrays
+/// that fit in a cache, then for larger ones, where long arithmetic would leave the memory idle.
+/// AdamW with bfloat16 moments on Zen 5, one core in cache: 0.38 ns per element with 1024 at a
+/// time, 0.53 with 256. Two cores at 16 Mi elements: 12.3 ms with 64, 8.0 with 128, 5.8 with 256,
+/// 7.9 with 512, 8.8 with 1024. Prefetching the next block made all of them slower.
 const BLOCK: [usize; 2] = [TILE, 256];
 
-/// Elements from which the arrays of a step are taken to be in no cache.
+/// The number of elements above which the arrays of a step are assumed not to fit in a cache.
 const LARGE: usize = 1 << 20;
 
-/// Segments under one type of rule.
+/// The segments that one type of rule updates.
 pub(crate) struct Elementwise<'a, T, R, const S: usize> {
     segments: Vec<Segment<'a, T>>,
-    /// Where each segment ends when all are laid end to end; segments that go through blocks begin
-    /// on one.
+    /// The end of each segment in the concatenation of all segments. Segments that are processed in
+    /// tiles are padded to whole tiles.
     ends: Vec<usize>,
     rules: Vec<R>,
     prologue: Prologue,
 }
 
 impl<'a, T: Float, const S: usize, R: Rule<T, S>> Elementwise<'a, T, R, S> {
-    /// A sweep over `segments` by the rule that each one's context gives.
+    /// Creates the driver of `segments`. `rule_at` returns the rule for a context.
     ///
     /// # Panics
-    /// A segment has not `S` state arrays.
+    /// A segment does not have `S` state arrays.
     pub(crate) fn new(
         mut segments: Vec<Segment<'a, T>>,
         prologue: Prologue,
@@ -90,8 +90,8 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Driver for Elementwise<'_, T, R, S
                 _ => self.ends[index - 1],
             };
             let part = (at - start, (end - start).min(segment.len()));
-            // SAFETY: inside the segment; no other chunk has these elements, and by the contract of
-            // `run` no chunk is done twice.
+            // SAFETY: `part` is inside the segment. No other chunk contains these elements, and by
+            // the contract of `run` no chunk is processed twice.
             unsafe { self.part(index, part, tier) };
             at = end;
             index += 1;
@@ -101,8 +101,8 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Driver for Elementwise<'_, T, R, S
 
 impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
     /// # Safety
-    /// `from <= to <= len`, and nobody else has these elements of the segment and of what follows it
-    /// meanwhile.
+    /// `from <= to <= len`, and no other code accesses these elements of the segment and of the
+    /// targets of its epilogue during the call.
     unsafe fn part(&self, index: usize, (from, to): (usize, usize), tier: Tier) {
         let segment = &self.segments[index];
         let rule = self.rules[index];
@@ -119,8 +119,8 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
         };
         let elements = self.ends.last().copied().unwrap_or(0);
         let block = BLOCK[usize::from(elements > LARGE)];
-        // SAFETY: `new` has passed every segment through `check_elementwise`; the rest is this
-        // function's contract.
+        // SAFETY: `new` called `check_elementwise` on every segment. The range and the exclusive
+        // access are this function's contract.
         unsafe {
             match self.prologue.plain() {
                 Some(scale) if segment.is_bare() => piece(scale, segment.slices(from, to)),
@@ -130,7 +130,7 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
     }
 }
 
-/// A stretch of one segment: the loop that everything comes down to.
+/// The loop over a part of one segment.
 struct Piece<'a, T, R, const S: usize> {
     rule: R,
     scale: T,
@@ -175,7 +175,7 @@ mod tests {
     struct Keep;
 
     impl Rule<f32, 1> for Keep {
-        const STATE: [StateSpec; 1] = [StateSpec::other("kept")];
+        const STATE: [StateSpec; 1] = [StateSpec::other("unchanged")];
 
         #[inline(always)]
         fn update(&self, p: f32, _g: f32, state: [f32; 1]) -> (f32, [f32; 1]) {
@@ -184,16 +184,18 @@ mod tests {
     }
 
     #[test]
-    fn segments_that_touch_are_swept_as_one() {
+    fn adjacent_segments_are_merged() {
         let [mut p, mut g, mut state] = [[0.0; 12]; 3];
         let arrays = [&mut p, &mut g, &mut state].map(|array| array.as_mut_ptr());
         let segment = |from: usize| {
-            // SAFETY: inside the arrays, apart, and not used while the segments live.
+            // SAFETY: the parts are inside the arrays and do not overlap, and the arrays are not
+            // used while the segments exist.
             let [p, g, state] =
                 arrays.map(|array| unsafe { std::slice::from_raw_parts_mut(array.add(from), 4) });
             Segment::native(p, g, &[4], [state], StepContext::default())
         };
-        // SAFETY: made from pointers to the whole arrays.
+        // SAFETY: each array of the segment comes from a pointer to the whole array that the
+        // segment before it points into.
         let follows = |from| unsafe { segment(from).follows() };
         let rule = |_| Keep;
         let sweep = Elementwise::new(

@@ -1,4 +1,4 @@
-//! What is done with a parameter and its gradient once the rule has run, block by block while both
+//! The operations on a parameter and its gradient after the update, done block by block while both
 //! are in the L1 cache.
 
 use crate::exec::isa::Tier;
@@ -7,16 +7,16 @@ use crate::numeric::float::Float;
 use crate::ops::lerp::Lerp;
 use crate::storage::view::StorageView;
 
-/// What is left to do after an update.
+/// The operations after the update of one parameter.
 #[derive(Debug)]
 pub struct Epilogue<'a, T> {
-    /// The moving average of the parameter, kept as it is computed in, and how much of the difference
-    /// it moves by.
+    /// The moving average of the parameter, stored in the type used for computation, and its
+    /// weight: `average += weight (p - average)`.
     pub average: Option<(StorageView<'a, T>, f64)>,
-    /// Where a copy goes.
+    /// The target of a copy of the parameter.
     pub copy: Option<StorageView<'a, T>>,
-    /// Of schedule-free parameters, how far towards their first state array the iterate lies that
-    /// the average and the copy take.
+    /// The weight `w` of schedule-free parameters: the average and the copy use `p + w (z - p)`
+    /// instead of `p`, where `z` is the first state array.
     pub iterate: Option<f64>,
     /// Whether the gradient is set to 0.
     pub clear_gradient: bool,
@@ -34,28 +34,37 @@ impl<T> Default for Epilogue<'_, T> {
 }
 
 impl<T: Float> Epilogue<'_, T> {
+    /// Checks the targets.
+    ///
     /// # Panics
-    /// A target has not `len` elements or cannot be written, or the average is kept otherwise than it
-    /// is computed in.
+    /// A target does not have `len` elements or is read-only, or the average is not stored in the
+    /// type used for computation.
     pub(crate) fn check(&self, len: usize) {
         let average = self.average.iter().map(|(view, _)| view);
         for view in average.clone().chain(&self.copy) {
-            assert_eq!(view.len(), len, "a target has the length of its parameter");
-            assert!(view.is_writable(), "a target can be written");
+            assert_eq!(
+                view.len(),
+                len,
+                "a target must have the length of its parameter"
+            );
+            assert!(view.is_writable(), "a target must be writable");
         }
         for view in average {
-            assert!(view.is_native(), "an average is kept as it is computed in");
+            assert!(
+                view.is_native(),
+                "an average must be stored in the type used for computation"
+            );
         }
     }
 
-    /// Finishes the block from `from` on, where the parameter is `p` and its first state array `z`.
-    /// At most [`TILE`] elements.
+    /// Updates the targets of the block that starts at `from`. `p` is the block of the parameter
+    /// and `z` that of its first state array, at most [`TILE`] elements each.
     ///
     /// # Safety
-    /// `check` has passed for at least `from + p.len()` elements, and nobody else has these elements
-    /// of the targets meanwhile.
+    /// `check` has passed for at least `from + p.len()` elements, and no other code accesses these
+    /// elements of the targets during the call.
     pub(crate) unsafe fn block(&self, from: usize, p: &[T], z: Option<&[T]>, tier: Tier) {
-        // SAFETY: what `follow` asks for is this function's contract, and as many elements are given.
+        // SAFETY: `follow` has the contract of this function, and `a` is as long as `p`.
         unsafe {
             if let (Some(weight), Some(z)) = (self.iterate, z) {
                 let mut scratch = Scratch::<T, 1>::new(TILE);
@@ -71,14 +80,14 @@ impl<T: Float> Epilogue<'_, T> {
         }
     }
 
-    /// Moves the average towards `x` and copies it.
+    /// Moves the average towards `x` and writes `x` to the copy.
     ///
     /// # Safety
-    /// `check` has passed for at least `from + x.len()` elements, and nobody else has these elements
-    /// of the targets meanwhile.
+    /// `check` has passed for at least `from + x.len()` elements, and no other code accesses these
+    /// elements of the targets during the call.
     unsafe fn follow(&self, from: usize, x: &[T], tier: Tier) {
-        // SAFETY: `check` found the targets writable and long enough, and nobody else has these
-        // elements by this function's contract.
+        // SAFETY: `check` found the targets writable and long enough, and by this function's
+        // contract no other code accesses these elements.
         unsafe {
             if let Some((average, weight)) = &self.average
                 && let Some(a) = average.slice_mut(from, from + x.len())

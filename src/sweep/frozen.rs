@@ -1,5 +1,5 @@
-//! The driver of parameters that have no gradient: nothing is updated, but averages and copies follow
-//! them.
+//! The driver of parameters that have no gradient. They do not change, but their averages and
+//! copies are updated.
 
 use crate::exec::isa::Tier;
 use crate::exec::pool::CHUNK;
@@ -9,38 +9,39 @@ use crate::storage::view::StorageView;
 use crate::sweep::epilogue::Epilogue;
 use crate::sweep::task::Driver;
 
-/// A parameter that a step leaves alone, and what still follows it.
+/// A parameter that a step does not change, with its epilogue.
 #[derive(Debug)]
 pub struct FrozenParameter<'a, T> {
     /// The parameter.
     pub p: StorageView<'a, T>,
-    /// Its first state array, where [`Epilogue::iterate`] needs it.
+    /// The first state array, which [`Epilogue::iterate`] requires.
     pub z: Option<StorageView<'a, T>>,
-    /// What follows.
+    /// The targets to update.
     pub epilogue: Epilogue<'a, T>,
 }
 
-/// The work over parameters that have no gradient.
+/// The driver of parameters that have no gradient.
 #[derive(Debug)]
 pub(crate) struct Frozen<'a, T> {
     parameters: Vec<FrozenParameter<'a, T>>,
-    /// Which parameter and from where each chunk is.
+    /// The parameter and the first element of each chunk.
     chunks: Vec<(usize, usize)>,
     elements: usize,
 }
 
 impl<'a, T: Float> Frozen<'a, T> {
-    /// The work over `parameters`.
+    /// Creates the driver of `parameters`.
     ///
     /// # Panics
-    /// What follows a parameter, or its first state array, has another length, or cannot be written.
+    /// A target or the first state array has another length than its parameter, or a target is
+    /// read-only.
     pub(crate) fn new(parameters: Vec<FrozenParameter<'a, T>>) -> Self {
         let mut chunks = Vec::new();
         let mut elements = 0;
         for (index, FrozenParameter { p, z, epilogue }) in parameters.iter().enumerate() {
             epilogue.check(p.len());
             let fits = z.as_ref().is_none_or(|z| z.len() == p.len());
-            assert!(fits, "z has the length of p");
+            assert!(fits, "z must have the length of p");
             elements += p.len();
             chunks.extend((0..p.len()).step_by(CHUNK).map(|from| (index, from)));
         }
@@ -66,9 +67,9 @@ impl<T: Float> Driver for Frozen<'_, T> {
         for from in (start..end).step_by(TILE) {
             let n = TILE.min(end - from);
             let [a, b] = tiles.each_mut().map(|tile| &mut tile[..n]);
-            // SAFETY: inside, as `new` compared the lengths. No other chunk has these elements, and by
-            // the contract of `run` no chunk is done twice, so nobody else has them of the targets;
-            // nobody writes `p` and `z`.
+            // SAFETY: the range is inside all arrays, whose lengths `new` compared. No other chunk
+            // contains these elements of the targets, and by the contract of `run` no chunk is
+            // processed twice. `p` and `z` are only read.
             unsafe {
                 let p = p.read_into(from, a, tier);
                 let z = z.as_ref().map(|z| z.read_into(from, b, tier));
@@ -83,8 +84,8 @@ mod tests {
     use super::*;
 
     #[test]
-    #[should_panic(expected = "z has the length of p")]
-    fn a_shorter_iterate_is_refused() {
+    #[should_panic(expected = "z must have the length of p")]
+    fn a_shorter_iterate_is_rejected() {
         let (mut p, mut z) = ([0.0_f32; 8], [0.0_f32; 4]);
         let _ = Frozen::new(vec![FrozenParameter {
             p: StorageView::native(&mut p),

@@ -1,4 +1,4 @@
-//! The pass over the parameters with everything fused in.
+//! The pass over the parameters: segments, drivers, and the operations fused with an update.
 
 pub(crate) mod all_reduce;
 pub(crate) mod elementwise;

@@ -1,5 +1,5 @@
-//! What a step must know of all gradients before it may write anything: their norm, and whether they
-//! are finite.
+//! The measurements of all gradients that precede the first write of a step: their norm, and
+//! whether they are finite.
 
 use std::ops::Range;
 
@@ -14,20 +14,20 @@ use crate::sweep::all_reduce::AllReduce;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::segment::Segment;
 
-/// The segments of one parameter group, and what is done to their gradients.
+/// The segments of one parameter group and their prologue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Group<'s, 'a> {
-    /// Those computed in single precision.
+    /// The segments computed in single precision.
     pub(crate) single: &'s [Segment<'a, f32>],
-    /// Those computed in double precision.
+    /// The segments computed in double precision.
     pub(crate) double: &'s [Segment<'a, f64>],
-    /// Its clipping by norm and its weight decay are left out.
+    /// The operations on the gradients. Clipping by norm and weight decay are ignored.
     pub(crate) prologue: Prologue,
 }
 
-/// The 2-norm of all gradients, unscaled, regularized and clipped by value. With `check` it is NaN
-/// where a gradient is not finite, even if clipping makes it so. One read of the gradients. The
-/// scale and the bound are the same in all groups. With `ranks` it is over all processes.
+/// Returns the 2-norm over all processes of the gradients after unscaling, penalty and clipping by
+/// value. With `check`, the result is NaN if a gradient is not finite, even if clipping makes it
+/// finite. Reads the gradients once. The scale and the bound must be the same in all groups.
 pub(crate) fn norm(groups: &[Group<'_, '_>], check: bool, ranks: &dyn AllReduce) -> f64 {
     // What is the same for all gradients comes last: they need not be scaled one by one. All
     // processes must do the same, whatever groups they have parameters of.
@@ -54,7 +54,7 @@ pub(crate) fn norm(groups: &[Group<'_, '_>], check: bool, ranks: &dyn AllReduce)
     }
 }
 
-/// The first parameter, by its number, whose unscaled gradient is not finite.
+/// Returns the smallest index of a parameter whose unscaled gradient is not finite.
 pub(crate) fn first_infinite(groups: &[Group<'_, '_>]) -> Option<usize> {
     fn infinite<T: Float>(segments: &[Segment<'_, T>], scale: ScaleFactor) -> Vec<usize> {
         let gradients: Vec<_> = segments.iter().map(|segment| &segment.g).collect();
@@ -76,17 +76,17 @@ pub(crate) fn first_infinite(groups: &[Group<'_, '_>]) -> Option<usize> {
     found.min()
 }
 
-/// Measures every prepared gradient, in the order of the parameters; `as_they_are` leaves the
-/// preparation out.
+/// Measures every gradient, in the order of the parameter indices: after its prologue, or as it is
+/// where `unprepared` holds.
 fn measure_all(
     groups: &[Group<'_, '_>],
     what: impl Measure,
     check: bool,
-    as_they_are: bool,
+    unprepared: bool,
 ) -> Vec<f64> {
     let mut all: Vec<(usize, Precision<_, _>)> = Vec::new();
     for group in groups {
-        let prologue = if as_they_are {
+        let prologue = if unprepared {
             Prologue::default()
         } else {
             Prologue {
@@ -121,7 +121,8 @@ fn measure_all(
 struct Prepared<'s, 'a, T> {
     segment: &'s Segment<'a, T>,
     prologue: Prologue,
-    /// Whether an element that is not finite makes the measure NaN, even if clipping mends it.
+    /// Whether an element that is not finite makes the measure NaN, even if clipping makes it
+    /// finite.
     check: bool,
 }
 
@@ -147,18 +148,18 @@ impl<T: Float> Elements for Prepared<'_, '_, T> {
             check,
         } = self;
         if *prologue == Prologue::default() {
-            // A gradient that is not finite shows in what is measured.
+            // The measure itself is not finite if the gradient is not.
             return segment.g.block(range, what, tier);
         }
         let Range { start, end } = range;
         let n = end - start;
         let mut scratch = Scratch::<T, 3>::new(reduce::BLOCK);
-        let [loaded, held, prepared] = scratch.arrays();
-        // SAFETY: the range is inside the segment, whose gradient is as long as its parameter, and
-        // while it is borrowed as shared nobody writes it: a step takes it by value.
-        let g = unsafe { segment.g.read_into(start, &mut loaded[..n], tier) };
-        // SAFETY: as for the gradient, the range is inside and nobody writes a borrowed segment.
-        let p = unsafe { segment.p.read_into(start, &mut held[..n], tier) };
+        let [loaded_g, loaded_p, prepared] = scratch.arrays();
+        // SAFETY: the range is inside the segment, whose gradient is as long as its parameter. The
+        // segment is borrowed as shared, and a step that writes takes it by value.
+        let g = unsafe { segment.g.read_into(start, &mut loaded_g[..n], tier) };
+        // SAFETY: as for the gradient.
+        let p = unsafe { segment.p.read_into(start, &mut loaded_p[..n], tier) };
         let out = &mut prepared[..n];
         prologue.write(p, g, out, tier);
         let infinite = if *check {
@@ -171,7 +172,7 @@ impl<T: Float> Elements for Prepared<'_, '_, T> {
     }
 }
 
-/// 0, or NaN where an element that is scaled is not finite.
+/// 0, or NaN if a scaled element is not finite.
 #[derive(Clone, Copy)]
 struct Infinite<T> {
     scale: [T; 2],

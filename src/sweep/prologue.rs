@@ -1,4 +1,4 @@
-//! What is done to a gradient before its rule sees it.
+//! The operations on a gradient before its rule.
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::numeric::float::Float;
@@ -8,11 +8,11 @@ use crate::ops::penalty::Penalty;
 /// `coefficient * clamp(scale * g + l1 sign(p) + 2 l2 p, clip_value) + weight_decay * p`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Prologue {
-    /// Unscaling, negation where the objective is maximized.
+    /// The factor of unscaling, negated if the objective is maximized.
     pub(crate) scale: ScaleFactor,
-    /// The coefficients of a penalty on absolute values and on squares.
+    /// The L1 and L2 penalties.
     pub(crate) regularizer: Penalty,
-    /// The bound of clipping by value; infinite for none.
+    /// The bound of clipping by value, or infinity for no clipping.
     pub(crate) clip_value: f64,
     /// The coefficient of clipping by norm.
     pub(crate) coefficient: ScaleFactor,
@@ -33,15 +33,15 @@ impl Default for Prologue {
 }
 
 impl Prologue {
-    /// The one factor that is all there is to do, if it is.
+    /// Returns the factor of a prologue that only multiplies the gradient, if it is exact.
     pub(crate) fn plain<T: Float>(&self) -> Option<T> {
         let factor = T::from_f64(self.scale.to_f64() * self.coefficient.to_f64());
-        // A subnormal or infinite factor has lost digits that its parts still have.
+        // A subnormal or infinite factor has lost digits; the two parts of the factor have not.
         let exact = factor.abs() >= T::MIN_POSITIVE && factor.is_finite();
         (exact && self.is_scale() && self.weight_decay == 0.0).then_some(factor)
     }
 
-    /// Whether the gradient is only scaled before it is clipped by norm.
+    /// Returns whether the gradient is only scaled before it is clipped by norm.
     pub(crate) fn is_scale(&self) -> bool {
         self.clip_value == f64::INFINITY && self.regularizer == Penalty::NONE
     }
@@ -92,7 +92,7 @@ impl<T: Float> Kernel for ApplyPrologue<'_, T> {
         } = self;
         let n = out.len();
         let (p, g) = (&p[..n], &g[..n]);
-        // Terms that are off are left out: of a parameter that is infinite they would make NaN.
+        // Terms with a coefficient of 0 are skipped, because 0 times an infinite parameter is NaN.
         if l1 == T::ZERO && twice_l2 == T::ZERO {
             for i in 0..n {
                 let scaled = g[i] * scale[0] * scale[1];

@@ -1,4 +1,4 @@
-//! What an optimizer is: hyperparameters that select a rule, of one of three shapes.
+//! The traits of an optimizer: hyperparameters that select a rule of one of three kinds.
 
 use crate::error::Result;
 use crate::exec::isa::Tier;
@@ -8,117 +8,120 @@ use crate::sweep::segment::{MAX_SCALARS, StepContext};
 use crate::sweep::state::StateSpec;
 use crate::sweep::task::Sums;
 
-/// What an optimizer does to one element: values in, values out, no branch.
+/// An update of one element, as a pure function without branches.
 pub(crate) trait Rule<T, const S: usize>: Copy + Send + Sync {
     /// The state arrays.
     const STATE: [StateSpec; S];
 
-    /// The new parameter and state, from the parameter, its prepared gradient and its state.
+    /// Returns the new parameter and state. `g` is the gradient after its prologue.
     fn update(&self, p: T, g: T, state: [T; S]) -> (T, [T; S]);
 }
 
-/// What an optimizer does to an array in two passes, with two sums over the array in between.
+/// An update of an array in two passes, with two sums over the array in between.
 pub(crate) trait TwoPassRule<T, const S: usize>: Copy + Send + Sync {
     /// The state arrays.
     const STATE: [StateSpec; S];
 
-    /// Whether the state is new after the first pass. It is after the second otherwise.
+    /// Whether the first pass writes the state. Otherwise the second pass does.
     const FIRST_WRITES: bool;
 
-    /// Whether the sums are taken over all arrays together.
+    /// Whether the sums are over all arrays of the step.
     const GLOBAL: bool = false;
 
-    /// Whether it is the squares of the values that are summed.
+    /// Whether the squares of the values are summed.
     const SQUARED: bool;
 
-    /// The new state, and the values of which the sums are taken.
+    /// Returns the new state and the values to be summed.
     fn first(&self, p: T, g: T, state: [T; S]) -> ([T; S], [T; 2]);
 
-    /// The number that the second pass works by, from the sums over `n` elements.
+    /// Computes the argument of the second pass from the sums over `n` elements.
     fn ratio(&self, sums: Sums, n: usize) -> f64;
 
-    /// The new parameter and state. The state is what the first pass left.
+    /// Returns the new parameter and state. `state` is the state after the first pass.
     fn second(&self, ratio: T, p: T, g: T, state: [T; S]) -> (T, [T; S]);
 
-    /// The numbers in the state after the step, where they come from the sums.
+    /// Returns the scalars of the state after the step, if they depend on the sums.
     fn scalars(&self, _sums: Sums) -> Option<[f64; MAX_SCALARS]> {
         None
     }
 }
 
-/// What an optimizer does to an array as a whole, by its shape.
+/// An update of a whole array, which may depend on its shape.
 pub(crate) trait TensorRule<T>: Copy + Send + Sync {
-    /// The state arrays of a parameter with this many dimensions.
+    /// Returns the state arrays of a parameter with `rank` dimensions.
     fn state(rank: usize) -> &'static [StateSpec];
 
-    /// The shape of one of them.
+    /// Returns the shape of the state array `name` of a parameter of `shape`.
     fn state_shape(name: &str, shape: &[usize]) -> Vec<usize>;
 
-    /// Updates one parameter. It may spread its own work over threads.
+    /// Updates one parameter. It may use several threads.
     fn update(&self, shape: &[usize], p: &mut [T], g: &[T], state: Vec<&mut [T]>, tier: Tier);
 }
 
-/// Hyperparameters that know their rules.
+/// The hyperparameters of an optimizer and the rule that they select.
 pub(crate) trait Optimizer: Hyper {
-    /// The state arrays that only some hyperparameters ask for. They stay when those change.
+    /// The state arrays that only some values of the hyperparameters require. They are retained
+    /// when the hyperparameters change.
     const OPTIONAL: &'static [StateSpec] = &[];
 
-    /// The weight decay that is added to the gradient, where the rule does not decay by itself.
+    /// Returns the coupled weight decay, which the prologue adds to the gradient. 0 if the rule
+    /// applies the decay itself.
     fn coupled_decay(&self) -> f64 {
         0.0
     }
 
-    /// The learning rate at the step of `context`, by which a shrinking of the updated parameters
-    /// goes; none where that has no meaning, as the steps have sizes of their own or the parameters
-    /// are averages.
+    /// Returns the learning rate at the step of `context`, with which the updated parameters are
+    /// soft-thresholded, or `None` if that is undefined: the steps have sizes of their own, or the
+    /// parameters are averages.
     fn rate(&self, _context: StepContext) -> Option<f64> {
         None
     }
 
-    /// The names of the numbers in a parameter's state, and what they are at first.
+    /// Returns the names and the initial values of the scalars in a parameter's state.
     fn scalars(&self) -> Vec<(&'static str, f64)> {
         Vec::new()
     }
 
-    /// These numbers after the step of `context`, where they do not come from the step itself.
+    /// Returns the scalars after the step of `context`, unless [`TwoPassRule::scalars`] does.
     fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
         context.scalars
     }
 
-    /// Refuses a parameter of a shape that the rule has no meaning for.
+    /// Checks that the rule supports parameters of this shape.
     ///
     /// # Errors
-    /// It is refused.
+    /// It does not.
     fn check_shape(&self, _shape: &[usize]) -> Result<()> {
         Ok(())
     }
 
-    /// Of schedule-free optimizers, how far the parameters lie towards the averaged iterate: the
-    /// `beta` of [`blend`](crate::optim::schedule_free::blend).
+    /// Returns the interpolation coefficient `beta` of schedule-free optimizers: the parameters are
+    /// `beta` times the averaged iterate plus `1 - beta` times the first state array.
     fn averaging(&self) -> Option<f64> {
         None
     }
 
-    /// Hands the visitor the one rule that these hyperparameters select, as a function of the
-    /// context. Every per-step scalar is folded there in `f64` and cast once.
+    /// Calls the visitor with the rule that these hyperparameters select, as a function of the
+    /// context. That function computes every per-step scalar in `f64` and rounds it once.
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output;
 }
 
-/// What is done with the rule that an optimizer selects, whatever its number of states.
+/// An operation on the rule of an optimizer, generic over the kind of rule and its number of
+/// states.
 pub(crate) trait Visitor<T: Float>: Sized {
-    /// What comes of it.
+    /// The result.
     type Output;
-    /// Takes an elementwise rule.
+    /// Visits an elementwise rule.
     fn elementwise<const S: usize, R: Rule<T, S> + 'static>(
         self,
         rule_at: impl Fn(StepContext) -> R,
     ) -> Self::Output;
-    /// Takes a rule in two passes.
+    /// Visits a rule with two passes.
     fn two_pass<const S: usize, R: TwoPassRule<T, S> + 'static>(
         self,
         rule_at: impl Fn(StepContext) -> R,
     ) -> Self::Output;
-    /// Takes a rule of whole arrays.
+    /// Visits a rule that updates whole arrays.
     fn tensorwise<R: TensorRule<T> + 'static>(
         self,
         rule_at: impl Fn(StepContext) -> R,

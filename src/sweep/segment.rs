@@ -4,21 +4,21 @@ use crate::numeric::float::Float;
 use crate::storage::view::StorageView;
 use crate::sweep::epilogue::Epilogue;
 
-/// The most state arrays that one rule has.
+/// The maximum number of state arrays of a rule.
 pub const MAX_STATE: usize = 4;
 
-/// The most numbers that a parameter's state has beside its arrays and its step.
+/// The maximum number of scalars in a parameter's state, not counting the step.
 pub const MAX_SCALARS: usize = 3;
 
-/// What a parameter's rule depends on besides the hyperparameters.
+/// The inputs of a parameter's rule other than the hyperparameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepContext {
-    /// Which step of this parameter it is: 1 at the first.
+    /// The number of this step of the parameter, from 1.
     pub step: u64,
-    /// Whether the state arrays hold nothing yet (zeros). Not the same as a first step: momentum
-    /// may be switched on later, and loaded state may come without a count.
+    /// Whether the state arrays are new and contain only zeros. This differs from `step == 1`:
+    /// momentum may be enabled later, and a loaded state may lack a step count.
     pub fresh: bool,
-    /// The numbers in its state, under the names of `Method::scalars`.
+    /// The scalars of the state, in the order of `Method::scalars`.
     pub scalars: [f64; MAX_SCALARS],
 }
 
@@ -39,11 +39,11 @@ pub struct Segment<'a, T> {
 }
 
 impl<'a, T: Float> Segment<'a, T> {
-    /// A parameter of some shape with its gradient and its state arrays.
+    /// Creates a segment from a parameter, its gradient, its shape and its state arrays.
     ///
     /// # Panics
-    /// The gradient is not as long as the parameter, the shape is of another size, the parameter or
-    /// a state array cannot be written, or there are more than [`MAX_STATE`] state arrays.
+    /// The gradient or the shape has another size than the parameter, the parameter or a state
+    /// array is read-only, or there are more than [`MAX_STATE`] state arrays.
     pub fn new(
         p: StorageView<'a, T>,
         g: StorageView<'a, T>,
@@ -54,20 +54,20 @@ impl<'a, T: Float> Segment<'a, T> {
         assert_eq!(
             p.len(),
             g.len(),
-            "a gradient has the length of its parameter"
+            "a gradient must have the length of its parameter"
         );
         assert_eq!(
             Some(p.len()),
             size(shape),
-            "a parameter has the size of its shape"
+            "a parameter must have the size of its shape"
         );
-        assert!(p.is_writable(), "a parameter can be written");
+        assert!(p.is_writable(), "a parameter must be writable");
         let (mut state, mut slots) = (state.into_iter().fuse(), 0);
         let view = std::array::from_fn(|_| {
             let Some(array) = state.next() else {
                 return StorageView::native(&mut []);
             };
-            assert!(array.is_writable(), "state can be written");
+            assert!(array.is_writable(), "state must be writable");
             slots += 1;
             array
         });
@@ -86,10 +86,10 @@ impl<'a, T: Float> Segment<'a, T> {
         }
     }
 
-    /// A parameter all of whose arrays are kept as they are computed in.
+    /// Creates a segment whose arrays are all stored in the type used for computation.
     ///
     /// # Panics
-    /// As `new`.
+    /// As [`Segment::new`].
     pub fn native<I>(
         p: &'a mut [T],
         g: &'a [T],
@@ -110,10 +110,10 @@ impl<'a, T: Float> Segment<'a, T> {
         )
     }
 
-    /// Says what is done with the parameter and the gradient after the update.
+    /// Sets the operations on the parameter and the gradient after the update.
     ///
     /// # Panics
-    /// A target has another length, or the gradient is to be cleared and cannot be written.
+    /// A target has another length or is read-only, or a read-only gradient is to be cleared.
     #[must_use]
     pub fn with_epilogue(self, epilogue: Epilogue<'a, T>) -> Self {
         epilogue.check(self.len());
@@ -124,20 +124,20 @@ impl<'a, T: Float> Segment<'a, T> {
         }
     }
 
-    /// Says which parameter it is among all of a step.
+    /// Sets the index of the parameter among all parameters of a step.
     #[must_use]
     pub fn numbered(self, index: usize) -> Self {
         Self { index, ..self }
     }
 
-    /// Says that this segment's arrays come from the same allocations as those of the segment
-    /// before it, so that one loop may run across both where they also touch.
+    /// Declares that the arrays of this segment are in the same allocations as those of the segment
+    /// before it, so that one loop may run over both segments if their arrays are also adjacent.
     ///
     /// # Safety
-    /// Each of its arrays (the parameter, the gradient and every state array) is in the same
-    /// allocation as the one of the segment before it, and the pointers that
-    /// [`StorageView::from_raw`] was given may reach over the whole of that allocation. Those of a slice
-    /// may not: a segment of [`Segment::native`] follows none.
+    /// Each array of the segment (the parameter, the gradient and every state array) is in the same
+    /// allocation as that of the segment before it, and the pointers given to
+    /// [`StorageView::from_raw`] are valid for the whole allocation. Pointers from slices are not,
+    /// so this must not be called on a segment from [`Segment::native`].
     #[must_use]
     pub unsafe fn follows(self) -> Self {
         Self {
@@ -146,52 +146,55 @@ impl<'a, T: Float> Segment<'a, T> {
         }
     }
 
-    /// How many elements the parameter has.
+    /// Returns the number of elements of the parameter.
     pub fn len(&self) -> usize {
         self.p.len()
     }
 
-    /// Whether it has none.
+    /// Returns whether the parameter has no elements.
     pub fn is_empty(&self) -> bool {
         self.p.is_empty()
     }
 
-    /// The parameter's shape.
+    /// Returns the shape of the parameter.
     pub fn shape(&self) -> &'a [usize] {
         self.shape
     }
 
-    /// The state arrays.
+    /// Returns the state arrays.
     pub(crate) fn state(&self) -> &[StorageView<'a, T>] {
         &self.view[..self.slots]
     }
 
-    /// What is left to do after the update.
+    /// Returns the operations after the update.
     pub(crate) fn epilogue(&self) -> Option<&Epilogue<'a, T>> {
         self.epilogue.as_deref()
     }
 
-    /// Whether a rule may run over the caller's memory, and nothing is left to do after it.
+    /// Returns whether a rule can run directly on the caller's memory, with no epilogue.
     pub(crate) fn is_bare(&self) -> bool {
         let state = self.state().iter().all(StorageView::is_native);
         let followed = self.epilogue.is_some() || self.threshold > T::ZERO;
         !followed && self.p.is_native() && self.g.is_native() && state
     }
 
+    /// Checks the state arrays against an elementwise rule with this number of states.
+    ///
     /// # Panics
-    /// There is not one array of its own length per state of a rule.
+    /// The number of state arrays differs, or one has another length than the parameter.
     pub(crate) fn check_elementwise(&self, states: usize) {
-        assert_eq!(self.slots, states, "one array per state of the rule");
+        assert_eq!(self.slots, states, "the rule needs one array per state");
         for array in self.state() {
             assert_eq!(
                 self.len(),
                 array.len(),
-                "state has the length of its parameter"
+                "state must have the length of its parameter"
             );
         }
     }
 
-    /// Takes `next` in, if it continues every array at the same context.
+    /// Extends the segment by `next` if every array of `next` starts where that of this segment
+    /// ends and the contexts are equal. Returns whether it did.
     pub(crate) fn absorb(&mut self, next: &Self) -> bool {
         let mut states = self.state().iter().zip(next.state());
         let continues = next.follows
@@ -211,16 +214,15 @@ impl<'a, T: Float> Segment<'a, T> {
         continues
     }
 
-    /// Some of the elements of a bare elementwise segment.
+    /// Borrows the elements `from..to` of a bare elementwise segment.
     ///
     /// # Safety
-    /// Every state array has the length of the parameter (`check_elementwise`), `from <= to <= len`,
-    /// and nobody else has any of these elements while the result lives.
+    /// Every state array has the length of the parameter (`check_elementwise`), `from <= to <=
+    /// len`, and no other code accesses these elements while the result exists.
     pub(crate) unsafe fn slices<const S: usize>(&self, from: usize, to: usize) -> Slices<'_, T, S> {
-        let bare = "all arrays lie as they are computed in";
-        // SAFETY: `from..to` is inside all arrays, which are as long as the parameter, and nobody
-        // else has these elements, both by this function's contract. `new` asked that parameter and
-        // state can be written.
+        let bare = "all arrays are stored in the type used for computation";
+        // SAFETY: by this function's contract `from..to` is inside all arrays and no other code
+        // accesses these elements. `new` checked that parameter and state are writable.
         unsafe {
             Slices {
                 p: self.p.slice_mut(from, to).expect(bare),
@@ -231,12 +233,12 @@ impl<'a, T: Float> Segment<'a, T> {
     }
 }
 
-/// How many elements there are in an array of this shape, if they can be counted.
+/// Returns the number of elements of an array of this shape, or `None` on overflow.
 pub(crate) fn size(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1, |n: usize, &d| n.checked_mul(d))
 }
 
-/// The rule of each segment; neighbours at the same context share the making of it.
+/// Returns the rule of each segment. Consecutive segments with equal contexts reuse the rule.
 pub(crate) fn rules<T: Float, R: Copy>(
     segments: &[Segment<'_, T>],
     rule_at: impl Fn(StepContext) -> R,
@@ -251,7 +253,7 @@ pub(crate) fn rules<T: Float, R: Copy>(
     rules
 }
 
-/// A stretch of a parameter, its gradient and its state.
+/// A part of a parameter, its gradient and its state.
 pub(crate) struct Slices<'a, T, const S: usize> {
     pub(crate) p: &'a mut [T],
     pub(crate) g: &'a [T],
@@ -265,8 +267,8 @@ mod tests {
     use crate::storage::{Encoding, Rounding};
 
     #[test]
-    #[should_panic(expected = "state can be written")]
-    fn read_only_state_is_refused() {
+    #[should_panic(expected = "state must be writable")]
+    fn read_only_state_is_rejected() {
         let (mut p, frozen) = ([1.0_f32; 4], [0.0_f32; 4]);
         let state = [StorageView::read(&frozen)];
         let (p, g) = (StorageView::native(&mut p), StorageView::read(&[1.0; 4]));
@@ -275,19 +277,19 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "at most 4 state arrays")]
-    fn a_fifth_state_array_is_refused() {
+    fn a_fifth_state_array_is_rejected() {
         let state = (0..5).map(|_| &mut [][..]);
         let _ = Segment::<f32>::native(&mut [], &[], &[0], state, StepContext::default());
     }
 
     #[test]
-    #[should_panic(expected = "a parameter has the size of its shape")]
-    fn a_shape_whose_size_wraps_is_refused() {
+    #[should_panic(expected = "a parameter must have the size of its shape")]
+    fn a_shape_whose_size_overflows_is_rejected() {
         let shape = [1 << (usize::BITS - 1), 2];
         let _ = Segment::<f32>::native(&mut [], &[], &shape, [], StepContext::default());
     }
 
-    /// Where the second of two segments of three elements lies in each array, and its step.
+    /// The position of the second of two segments of three elements in each array, and its step.
     #[derive(Clone, Copy)]
     struct Second {
         p: usize,
@@ -297,7 +299,7 @@ mod tests {
         follows: bool,
     }
 
-    const NEIGHBOUR: Second = Second {
+    const ADJACENT: Second = Second {
         p: 3,
         g: 3,
         state: [3; 2],
@@ -305,11 +307,13 @@ mod tests {
         follows: true,
     };
 
-    /// Whether the first, which lies at 0 at step 7, takes it in; and writes to all it then has.
+    /// Returns whether the first segment, which starts at 0 and is at step 7, absorbs the second.
+    /// Writes to all elements of the result.
     fn absorbed(second: Second) -> bool {
         let mut arrays = [[0.0_f64; 8]; 4];
         let starts = arrays.each_mut().map(|array| array.as_mut_ptr());
-        // SAFETY: inside the arrays, through pointers to all of each; the two parts are apart.
+        // SAFETY: the views are inside the arrays, do not overlap, and come from pointers to whole
+        // arrays.
         let view = |array: usize, at: usize| unsafe {
             let part = Raw::new(Encoding::F64, starts[array].add(at).cast(), 3);
             StorageView::from_raw(part, Rounding::Nearest)
@@ -324,13 +328,13 @@ mod tests {
         let (p, g) = (view(0, second.p), view(1, second.g));
         let mut next = Segment::new(p, g, &[3], state, context(second.step));
         if second.follows {
-            // SAFETY: the arrays are those of the first, whose pointers reach over all of them.
+            // SAFETY: both segments point into the same arrays, by pointers to whole arrays.
             next = unsafe { next.follows() };
         }
         let absorbed = first.absorb(&next);
         assert_eq!(first.len(), if absorbed { 6 } else { 3 });
         first.check_elementwise(2);
-        // SAFETY: inside, and nobody else has any of it any more.
+        // SAFETY: the range is inside the segment, and no other code uses its elements any more.
         let Slices { p, g, state } = unsafe { first.slices::<2>(0, first.len()) };
         p.fill(1.0);
         for array in state {
@@ -341,26 +345,26 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_absorbs_what_continues_all_of_its_arrays_at_its_clock() {
-        assert!(absorbed(NEIGHBOUR));
+    fn a_segment_absorbs_a_segment_that_continues_all_arrays_at_an_equal_context() {
+        assert!(absorbed(ADJACENT));
         for other in [
-            Second { p: 4, ..NEIGHBOUR },
-            Second { g: 4, ..NEIGHBOUR },
+            Second { p: 4, ..ADJACENT },
+            Second { g: 4, ..ADJACENT },
             Second {
                 state: [4, 3],
-                ..NEIGHBOUR
+                ..ADJACENT
             },
             Second {
                 state: [3, 4],
-                ..NEIGHBOUR
+                ..ADJACENT
             },
             Second {
                 step: 8,
-                ..NEIGHBOUR
+                ..ADJACENT
             },
             Second {
                 follows: false,
-                ..NEIGHBOUR
+                ..ADJACENT
             },
         ] {
             assert!(!absorbed(other));

@@ -1,30 +1,30 @@
-//! State arrays as their rules declare them.
+//! Declarations of state arrays.
 
-/// What a rule uses a state array for.
+/// The purpose of a state array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// A running mean of numbers of either sign, which a few bits can hold.
+    /// A running mean of signed numbers. May be stored in low precision.
     FirstMoment,
-    /// A running mean or maximum of squares or absolute values, which a few bits can hold.
+    /// A running mean or maximum of squares or absolute values. May be stored in low precision.
     SecondMoment,
-    /// Values of the parameter: an average of them, the first ones, or a second sequence.
+    /// Values of the parameter: their average, their initial values, or a second sequence.
     Iterate,
-    /// Anything else: step sizes, signs, sums that only grow, factors of matrices.
+    /// Another array: step sizes, signs, growing sums, factors of matrices.
     Other,
 }
 
-/// A state array of a rule. Storage, checkpoints and checks follow from it.
+/// The declaration of a state array, which determines its storage, checkpoints and checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateSpec {
-    /// The name, which is PyTorch's where PyTorch has the optimizer.
+    /// The name. It is PyTorch's name if PyTorch has the optimizer.
     pub name: &'static str,
-    /// What it is used for.
+    /// The purpose.
     pub role: Role,
-    /// Whether its elements are never negative. A negative one would make NaN, or reverse a step.
+    /// Whether the elements are never negative. A negative one would produce NaN or reverse a step.
     pub non_negative: bool,
-    /// Whether it may be added after the first step of its parameter, and start from zeros there.
+    /// Whether the array may be added, with zeros, after the first step of its parameter.
     pub late_start: bool,
-    /// Whether it may be rounded stochastically.
+    /// Whether stochastic rounding is allowed.
     pub stochastic_rounding: bool,
 }
 
@@ -39,39 +39,39 @@ impl StateSpec {
         }
     }
 
-    /// A first moment.
+    /// Creates the declaration of a first moment.
     pub(crate) const fn first_moment(name: &'static str) -> Self {
         Self::new(name, Role::FirstMoment)
     }
 
-    /// A second moment, which is never negative.
+    /// Creates the declaration of a second moment, which is never negative.
     pub(crate) const fn second_moment(name: &'static str) -> Self {
         Self::new(name, Role::SecondMoment)
     }
 
-    /// Values of the parameter.
+    /// Creates the declaration of an array with values of the parameter.
     pub(crate) const fn iterate(name: &'static str) -> Self {
         Self::new(name, Role::Iterate)
     }
 
-    /// An array of another kind.
+    /// Creates the declaration of an array with another purpose.
     pub(crate) const fn other(name: &'static str) -> Self {
         Self::new(name, Role::Other)
     }
 
-    /// Declares that its elements are never negative.
+    /// Declares that the elements are never negative.
     pub(crate) const fn non_negative(mut self) -> Self {
         self.non_negative = true;
         self
     }
 
-    /// Declares that it may be added after the first step.
+    /// Declares that the array may be added after the first step.
     pub(crate) const fn late_start(mut self) -> Self {
         self.late_start = true;
         self
     }
 
-    /// Declares that it must be rounded to nearest.
+    /// Declares that the array must be rounded to nearest.
     pub(crate) const fn rounded_to_nearest(mut self) -> Self {
         self.stochastic_rounding = false;
         self

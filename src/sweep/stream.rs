@@ -1,4 +1,5 @@
-//! The ceiling that steps are held against: the least that can be done with the same memory.
+//! The upper bound on the speed of steps in benchmarks: the same memory traffic with almost no
+//! arithmetic.
 
 use crate::sweep::elementwise::Elementwise;
 use crate::sweep::prologue::Prologue;
@@ -7,7 +8,7 @@ use crate::sweep::segment::{Segment, StepContext};
 use crate::sweep::state::StateSpec;
 use crate::sweep::task::{self, Work};
 
-/// Adds the gradient to everything.
+/// Adds the gradient to the parameter and to every state array.
 #[derive(Clone, Copy)]
 struct Add;
 
@@ -20,11 +21,11 @@ impl<const S: usize> Rule<f32, S> for Add {
     }
 }
 
-/// Adds `g` to `p` and to every array of `others` in one pass: what an optimizer with as many state
-/// arrays reads and writes, with next to no arithmetic.
+/// Adds `g` to `p` and to every array of `others` in one pass. It reads and writes the same memory
+/// as an optimizer with as many state arrays, with almost no arithmetic.
 ///
 /// # Panics
-/// The lengths differ, or there are more than four others.
+/// The lengths differ, or `others` has more than four arrays.
 pub fn stream(p: &mut [f32], g: &[f32], others: Vec<&mut [f32]>) {
     let shape = [p.len()];
     let count = others.len();
@@ -49,10 +50,10 @@ pub fn stream(p: &mut [f32], g: &[f32], others: Vec<&mut [f32]>) {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn everything_is_added_to() {
+    fn the_gradient_is_added_to_every_array() {
         for count in 0..=4 {
             let mut arrays = vec![vec![1.0_f32; 1000]; count + 1];
-            let (p, others) = arrays.split_first_mut().expect("one at least");
+            let (p, others) = arrays.split_first_mut().expect("at least one array");
             super::stream(
                 p,
                 &[2.0; 1000],

@@ -1,4 +1,4 @@
-//! A step's work, cut into chunks that any thread may take.
+//! The work of a step, divided into chunks that any thread may process.
 
 use crate::exec::isa::{self, Tier};
 use crate::exec::pool;
@@ -6,43 +6,44 @@ use crate::numeric::float::Float;
 use crate::sweep::frozen::{Frozen, FrozenParameter};
 use crate::sweep::segment::MAX_SCALARS;
 
-/// Two sums over all parameters, for rules that need them between their passes.
+/// Two sums over all parameters, which some rules need between their passes.
 pub(crate) type Sums = [f64; 2];
 
-/// What does some of a step's work, in one or two phases of chunks.
+/// A part of the work of a step, in one or two phases of chunks.
 pub(crate) trait Driver: Send + Sync {
-    /// How often the threads meet: 1, or 2 where something is summed over many chunks first.
+    /// Returns the number of phases: 1, or 2 if a sum over several chunks separates two passes.
     fn phases(&self) -> usize {
         1
     }
 
-    /// What this work adds to the sums over all parameters, once its first phase is done.
+    /// Returns the contribution to the sums over all parameters, after the first phase.
     fn sums(&self) -> Sums {
         [0.0; 2]
     }
 
-    /// Takes the sums over all parameters, before the second phase.
+    /// Receives the sums over all parameters, before the second phase.
     fn resolve(&mut self, _totals: Sums) {}
 
-    /// How many chunks one of its phases has, and how many elements in all.
+    /// Returns the number of chunks of a phase, and their total number of elements.
     fn chunks(&self, phase: usize) -> (usize, usize);
 
-    /// Does one chunk. The chunks of one phase touch different elements, those of different phases
-    /// the same ones.
+    /// Processes one chunk. Chunks of the same phase access disjoint elements; chunks of different
+    /// phases may access the same elements.
     ///
     /// # Safety
-    /// `phase` is below `phases()` and `chunk` below the number of `chunks(phase)`. No chunk of a
-    /// phase is done twice, and a phase is begun only when all of the phase before it has ended: two
-    /// calls at once would write the same elements.
+    /// `phase` is below `phases()` and `chunk` is below the number of chunks of `chunks(phase)`. No
+    /// chunk of a phase is processed twice, and a phase begins after all chunks of the previous
+    /// phase have ended. Otherwise two calls could write the same elements concurrently.
     unsafe fn run(&self, phase: usize, chunk: usize, tier: Tier);
 
-    /// The numbers in the state of all parameters after the step, where the step itself finds them.
+    /// Returns the scalars in the state of all parameters after the step, if the step computes
+    /// them.
     fn scalars(&self) -> Option<[f64; MAX_SCALARS]> {
         None
     }
 }
 
-/// Some of a step's work, which [`run`] does.
+/// A part of the work of a step, run by [`run`].
 pub(crate) struct Work<'a>(Box<dyn Driver + 'a>);
 
 impl<'a> Work<'a> {
@@ -50,18 +51,18 @@ impl<'a> Work<'a> {
         Self(Box::new(driver))
     }
 
-    /// The work on parameters that have no gradient: averages and copies follow them.
+    /// Creates the work on parameters that have no gradient: updating their averages and copies.
     ///
     /// # Panics
-    /// What follows a parameter, or its first state array, has another length, or cannot be written.
+    /// As [`Frozen::new`].
     pub(crate) fn frozen<T: Float>(parameters: Vec<FrozenParameter<'a, T>>) -> Self {
         Self::new(Frozen::new(parameters))
     }
 }
 
-/// Does all the work of a step together, one fork-join per phase. After the first, `reduce` gets the
-/// sums over all parameters and returns those that the second works by. Returns the numbers in the
-/// state of all parameters after the step, where the step itself finds them.
+/// Runs all the work of a step, with one fork-join per phase. After the first phase, `reduce`
+/// receives the sums over all parameters and returns the sums that the second phase uses. Returns
+/// the scalars in the state of all parameters after the step, if the step computes them.
 pub(crate) fn run(
     works: Vec<Work<'_>>,
     reduce: impl FnOnce(Sums) -> Sums,
@@ -85,7 +86,7 @@ fn fork_join(drivers: &[Box<dyn Driver + '_>], phase: usize, tier: Tier) {
     let mut ends = Vec::with_capacity(drivers.len());
     let (mut chunks, mut elements) = (0, 0);
     for driver in drivers {
-        // Others may have phases that this one lacks.
+        // Other drivers may have more phases than this one.
         let (more, size) = if phase < driver.phases() {
             driver.chunks(phase)
         } else {
@@ -98,9 +99,9 @@ fn fork_join(drivers: &[Box<dyn Driver + '_>], phase: usize, tier: Tier) {
     pool::run(chunks, elements, |chunk| {
         let owner = ends.partition_point(|&end| end <= chunk);
         let first = if owner == 0 { 0 } else { ends[owner - 1] };
-        // SAFETY: the chunk is below `ends[owner]`, so the driver has it, and it has the phase, as it
-        // has no chunks in others. `pool::run` calls each index once and returns when all calls
-        // have ended; `run`, which alone comes here, asks for each phase once and in order.
+        // SAFETY: the chunk is below `ends[owner]`, so it is a chunk of this driver, which has no
+        // chunks in phases that it lacks. `pool::run` calls each index once and returns after all
+        // calls have ended, and `run`, the only caller, runs each phase once and in order.
         unsafe { drivers[owner].run(phase, chunk - first, tier) }
     });
 }
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_work_of_one_phase_is_done_once_beside_one_of_two() {
+    fn work_with_one_phase_runs_once_beside_work_with_two() {
         let runs = [const { AtomicUsize::new(0) }; 2];
         let work = |phases: usize| {
             let runs = &runs[phases - 1];

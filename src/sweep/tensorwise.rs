@@ -1,4 +1,4 @@
-//! The driver of rules that see whole arrays, by their shape.
+//! The driver of rules that update whole arrays.
 
 use std::sync::Mutex;
 
@@ -16,19 +16,19 @@ use crate::sweep::task::Driver;
 
 type Task<'a, T, R> = Mutex<Option<(Segment<'a, T>, R)>>;
 
-/// Segments under one type of rule.
+/// The segments that one type of rule updates.
 pub(crate) struct Tensorwise<'a, T, R> {
-    /// Each with its rule, until it is done.
+    /// Each segment with its rule, or `None` once it has been taken.
     tasks: Vec<Task<'a, T, R>>,
     elements: usize,
     prologue: Prologue,
 }
 
 impl<'a, T: Float, R: TensorRule<T>> Tensorwise<'a, T, R> {
-    /// The work over `segments` by the rule that each one's context gives.
+    /// Creates the driver of `segments`. `rule_at` returns the rule for a context.
     ///
     /// # Panics
-    /// A segment has not the state arrays of the rule, each of its own size.
+    /// The number or the sizes of a segment's state arrays differ from those of the rule.
     pub(crate) fn new(
         segments: Vec<Segment<'a, T>>,
         prologue: Prologue,
@@ -37,12 +37,16 @@ impl<'a, T: Float, R: TensorRule<T>> Tensorwise<'a, T, R> {
         for segment in &segments {
             let (shape, state) = (segment.shape(), segment.state());
             let specs = R::state(shape.len());
-            assert_eq!(state.len(), specs.len(), "one array per state of the rule");
+            assert_eq!(
+                state.len(),
+                specs.len(),
+                "the rule needs one array per state"
+            );
             for (StateSpec { name, .. }, array) in specs.iter().zip(state) {
                 assert_eq!(
                     Some(array.len()),
                     size(&R::state_shape(name, shape)),
-                    "{name} has the size that the rule gives it"
+                    "{name} must have the size that the rule requires"
                 );
             }
         }
@@ -69,14 +73,14 @@ impl<T: Float, R: TensorRule<T>> Driver for Tensorwise<'_, T, R> {
             .lock()
             .ok()
             .and_then(|mut task| task.take());
-        let (segment, rule) = task.expect("each chunk is done once");
-        // SAFETY: the segment was taken from its place, so nobody else has it.
+        let (segment, rule) = task.expect("each chunk is processed once");
+        // SAFETY: the segment has been moved out of `tasks`, so no other code can access it.
         unsafe { update(segment, rule, &self.prologue, tier) }
     }
 }
 
 /// # Safety
-/// Nobody else has the segment's elements, nor those of what follows it.
+/// No other code accesses the elements of the segment and of the targets of its epilogue.
 unsafe fn update<T: Float, R: TensorRule<T>>(
     segment: Segment<'_, T>,
     rule: R,
@@ -87,8 +91,8 @@ unsafe fn update<T: Float, R: TensorRule<T>>(
     let loaded = |view: &StorageView<'_, T>| {
         let mut copy = vec![T::ZERO; view.len()];
         pool::for_chunks(&mut copy, CHUNK, view.len() / 2, |from, out| {
-            // SAFETY: `copy`, of which `out` is a chunk from `from` on, is as long as the view; nobody
-            // else has them by this function's contract, and here they are only read.
+            // SAFETY: `copy` is as long as the view, and `out` is its chunk at `from`. By this
+            // function's contract no other code accesses the elements, which are only read here.
             unsafe { view.load(from, out, tier) };
         });
         copy
@@ -100,16 +104,17 @@ unsafe fn update<T: Float, R: TensorRule<T>>(
         .collect();
     let mut p_copy = (!segment.p.is_native()).then(|| loaded(&segment.p));
     let g_copy = (!segment.g.is_native()).then(|| loaded(&segment.g));
-    // SAFETY: whole arrays and parts of them are inside. Nobody else has them by this function's
-    // contract, and here each is borrowed once at a time: gradients that lie where they are read are
-    // last used by the rule. `Segment::new` asked that parameter and state can be written, and
-    // `Segment::with_epilogue` that the targets can and are as long, and the gradient where it is cleared.
+    // SAFETY: all ranges are inside the arrays. By this function's contract no other code accesses
+    // them, and here each is borrowed once at a time; the last use of a borrowed gradient is the
+    // call of the rule. `Segment::new` checked that parameter and state are writable, and
+    // `Segment::with_epilogue` that the targets are writable and as long as the parameter, and that
+    // a gradient to be cleared is writable.
     unsafe {
-        let lies = "a native array lies where it can be worked on";
+        let native = "an array without a copy is native";
         let g = g_copy
             .as_deref()
             .or_else(|| segment.g.slice(0, n))
-            .expect(lies);
+            .expect(native);
         let mut prepared = Vec::new();
         let g = if *prologue == Prologue::default() {
             g
@@ -118,7 +123,7 @@ unsafe fn update<T: Float, R: TensorRule<T>>(
             let p = p_copy
                 .as_deref()
                 .or_else(|| segment.p.slice(0, n))
-                .expect(lies);
+                .expect(native);
             pool::for_chunks(&mut prepared, CHUNK, n / 2, |from, out| {
                 let to = from + out.len();
                 prologue.write(&p[from..to], &g[from..to], out, tier);
@@ -128,11 +133,12 @@ unsafe fn update<T: Float, R: TensorRule<T>>(
         let p = p_copy
             .as_deref_mut()
             .or_else(|| segment.p.slice_mut(0, n))
-            .expect(lies);
+            .expect(native);
         let arrays = segment.state().iter().zip(&mut states);
         let state = arrays.map(|(view, copy)| {
             let copy = copy.as_deref_mut();
-            copy.or_else(|| view.slice_mut(0, view.len())).expect(lies)
+            copy.or_else(|| view.slice_mut(0, view.len()))
+                .expect(native)
         });
         rule.update(segment.shape(), p, g, state.collect(), tier);
         let threshold = segment.threshold;

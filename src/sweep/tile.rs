@@ -1,8 +1,8 @@
-//! Blocks in the L1 cache: what is between the caller's memory and the loop of a rule.
+//! Tiles: blocks in the L1 cache between the caller's memory and the loop of a rule.
 //!
-//! An array that is kept in fewer bits is loaded into a block and stored from it; a gradient that
-//! is more than scaled is prepared in one; what follows the update is done while the block is
-//! there. The loop in between is the one that also runs over the caller's memory.
+//! An array stored in low precision is loaded into a tile and stored from it, a gradient whose
+//! prologue does more than scale it is prepared in a tile, and the epilogue runs while the tile is
+//! in the cache. The loop of the rule is the same as on the caller's memory.
 
 use crate::exec::isa::Tier;
 use crate::exec::scratch::{Scratch, TILE};
@@ -12,15 +12,15 @@ use crate::sweep::epilogue::Epilogue;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::segment::{MAX_STATE, Segment, Slices};
 
-/// What a pass over a segment leaves changed.
+/// The arrays that a pass over a segment writes.
 #[derive(Clone, Copy)]
 pub(crate) struct Writes {
     pub(crate) state: bool,
-    /// The parameter. The pass that writes it is the last, and finishes.
+    /// The parameter. The pass that writes it is the last one and runs the epilogue.
     pub(crate) parameter: bool,
 }
 
-/// Blocks of [`TILE`] elements.
+/// Buffers of [`TILE`] elements.
 struct Tile<'s, T> {
     p: &'s mut [T],
     g: &'s mut [T],
@@ -28,13 +28,13 @@ struct Tile<'s, T> {
     state: [&'s mut [T]; MAX_STATE],
 }
 
-/// Calls `f` with every block of `block` elements of `from..to`, which starts one, and with the factor
-/// that its gradient still lacks. A block is a multiple of [`storage::BLOCK`](crate::storage::BLOCK)
-/// and no longer than [`TILE`].
+/// Calls `f` with each block of `block` elements in `from..to`, and with the factor by which the
+/// gradient is still to be multiplied. `from` is a multiple of `block`, which is a multiple of
+/// [`storage::BLOCK`](crate::storage::BLOCK) and at most [`TILE`].
 ///
 /// # Safety
-/// `check_elementwise` has passed for `S` states, `from <= to <= len`, and nobody else has any of
-/// these elements of the segment and of what follows it meanwhile.
+/// `check_elementwise` has passed for `S` states, `from <= to <= len`, and no other code accesses
+/// these elements of the segment and of the targets of its epilogue during the call.
 pub(crate) unsafe fn for_each_tile<T: Float, const S: usize>(
     segment: &Segment<'_, T>,
     (from, to): (usize, usize),
@@ -48,7 +48,7 @@ pub(crate) unsafe fn for_each_tile<T: Float, const S: usize>(
     let plain = prologue.plain::<T>();
     if let (Some(scale), true) = (plain, segment.is_bare()) {
         for at in (from..to).step_by(block) {
-            // SAFETY: what `slices` asks for is this function's contract, for each block of it.
+            // SAFETY: `slices` has the contract of this function, and the block is in `from..to`.
             f(scale, unsafe { segment.slices(at, to.min(at + block)) });
         }
         return;
@@ -63,8 +63,8 @@ pub(crate) unsafe fn for_each_tile<T: Float, const S: usize>(
     };
     for at in (from..to).step_by(block) {
         let end = to.min(at + block);
-        // SAFETY: what all of them ask for is this function's contract, for each block of it, and
-        // the slices are gone before anything is stored.
+        // SAFETY: all four calls have the contract of this function, and the block is in
+        // `from..to`. The slices are dropped before anything is stored.
         unsafe {
             let scale = tile.fill(segment, at, end, plain, prologue, tier);
             f(scale, tile.slices(segment, at, end, plain.is_none()));
@@ -80,10 +80,12 @@ pub(crate) unsafe fn for_each_tile<T: Float, const S: usize>(
 }
 
 impl<T: Float> Tile<'_, T> {
-    /// Loads what is not where it can be worked on, and prepares the gradient.
+    /// Loads the arrays that are not native, applies the prologue to the gradient, and returns the
+    /// factor by which the gradient is still to be multiplied.
     ///
     /// # Safety
-    /// `at <= end <= len` of all arrays of the segment, and nobody writes these elements meanwhile.
+    /// `at <= end <= len` for all arrays of the segment, and no other code writes these elements
+    /// during the call.
     unsafe fn fill(
         &mut self,
         segment: &Segment<'_, T>,
@@ -94,7 +96,8 @@ impl<T: Float> Tile<'_, T> {
         tier: Tier,
     ) -> T {
         let n = end - at;
-        // SAFETY: by this function's contract the elements are inside and nobody writes them.
+        // SAFETY: by this function's contract the range is inside all arrays, and no other code
+        // writes these elements.
         unsafe {
             if !segment.p.is_native() {
                 segment.p.load(at, &mut self.p[..n], tier);
@@ -117,11 +120,11 @@ impl<T: Float> Tile<'_, T> {
         }
     }
 
-    /// The elements where they lie, or as `fill` has loaded them.
+    /// Returns the elements of native arrays in place, and of others as loaded by `fill`.
     ///
     /// # Safety
-    /// `at <= end <= len` of all arrays of the segment, and nobody else has these elements while the
-    /// result lives.
+    /// `at <= end <= len` for all arrays of the segment, and no other code accesses these elements
+    /// while the result exists.
     unsafe fn slices<'a, const S: usize>(
         &'a mut self,
         segment: &'a Segment<'_, T>,
@@ -131,8 +134,8 @@ impl<T: Float> Tile<'_, T> {
     ) -> Slices<'a, T, S> {
         let n = end - at;
         let mut blocks = self.state.iter_mut();
-        // SAFETY: by this function's contract the elements are inside and nobody else has them;
-        // `Segment::new` asked that parameter and state can be written.
+        // SAFETY: by this function's contract the range is inside all arrays and no other code
+        // accesses these elements. `Segment::new` checked that parameter and state are writable.
         unsafe {
             Slices {
                 p: segment.p.slice_mut(at, end).unwrap_or(&mut self.p[..n]),
@@ -142,7 +145,7 @@ impl<T: Float> Tile<'_, T> {
                     segment.g.slice(at, end).unwrap_or(&self.g[..n])
                 },
                 state: std::array::from_fn(|j| {
-                    let block = blocks.next().expect("one block per state array");
+                    let block = blocks.next().expect("one tile per state array");
                     let own = segment.state()[j].slice_mut(at, end);
                     own.unwrap_or(&mut block[..n])
                 }),
@@ -150,7 +153,7 @@ impl<T: Float> Tile<'_, T> {
         }
     }
 
-    /// Shrinks the updated parameter before it is stored.
+    /// Soft-thresholds the updated parameter before it is stored.
     ///
     /// # Safety
     /// `at <= end <= len` of the parameter, and nobody else has these elements meanwhile.
@@ -164,10 +167,11 @@ impl<T: Float> Tile<'_, T> {
         });
     }
 
-    /// Writes back what was loaded.
+    /// Stores the arrays that are not native.
     ///
     /// # Safety
-    /// `at <= end <= len` of all arrays of the segment, and nobody else has these elements meanwhile.
+    /// `at <= end <= len` for all arrays of the segment, and no other code accesses these elements
+    /// during the call.
     unsafe fn store(
         &self,
         segment: &Segment<'_, T>,
@@ -177,8 +181,8 @@ impl<T: Float> Tile<'_, T> {
         tier: Tier,
     ) {
         let n = end - at;
-        // SAFETY: by this function's contract the elements are inside and nobody else has them;
-        // `Segment::new` asked that parameter and state can be written.
+        // SAFETY: by this function's contract the range is inside all arrays and no other code
+        // accesses these elements. `Segment::new` checked that parameter and state are writable.
         unsafe {
             if writes.state {
                 for (view, block) in segment.state().iter().zip(&self.state) {
@@ -193,11 +197,11 @@ impl<T: Float> Tile<'_, T> {
         }
     }
 
-    /// Does what follows the update.
+    /// Runs the epilogue.
     ///
     /// # Safety
-    /// `at <= end <= len` of all arrays of the segment, `epilogue` is the segment's, and nobody else has
-    /// these elements of either meanwhile.
+    /// `at <= end <= len` for all arrays of the segment, `epilogue` belongs to the segment, and no
+    /// other code accesses these elements of either during the call.
     unsafe fn epilogue(
         &mut self,
         segment: &Segment<'_, T>,
@@ -206,11 +210,12 @@ impl<T: Float> Tile<'_, T> {
         tier: Tier,
     ) {
         let n = end - at;
-        // SAFETY: by this function's contract the elements are inside and nobody else has them;
-        // `Segment::with_epilogue` asked that the targets are as long and can be written, and the
-        // gradient where it is cleared, which is after the last use of `p` and `z`.
+        // SAFETY: by this function's contract the range is inside all arrays and no other code
+        // accesses these elements. `Segment::with_epilogue` checked that the targets are writable
+        // and as long as the parameter, and that a gradient to be cleared is writable. It is
+        // cleared after the last use of `p` and `z`.
         unsafe {
-            // What follows sees the parameter as it is kept.
+            // The epilogue uses the parameter as rounded by its storage.
             if !segment.p.is_native() {
                 segment.p.load(at, &mut self.p[..n], tier);
             }

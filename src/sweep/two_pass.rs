@@ -1,9 +1,10 @@
-//! The driver of rules in two passes: a direction, sums over each array, then the update.
+//! The driver of rules with two passes: a direction and two sums, then the update.
 //!
-//! The first pass computes a direction and two sums over the array, the second what it does by
-//! their ratio. An array that fits a share of the L2 cache has both passes in one chunk, so it is
-//! read from memory once; a larger one is cut into chunks, and all threads meet in between. The
-//! sums come from fixed blocks and a fixed tree: neither threads nor neighbours change a bit.
+//! The first pass computes a direction and two sums over the array, and the second pass applies the
+//! update with a ratio of the sums. Both passes over an array that fits in a share of the L2 cache
+//! are in one chunk, so the array is read from memory once. A larger array is divided into chunks,
+//! and all threads are joined between the passes. The sums use fixed blocks and a fixed tree, so
+//! neither the number of threads nor the other arrays affect the result.
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::CHUNK;
@@ -16,13 +17,14 @@ use crate::sweep::segment::{MAX_SCALARS, Segment, Slices, StepContext, rules};
 use crate::sweep::task::{Driver, Sums};
 use crate::sweep::tile::{Writes, for_each_tile};
 
-/// Elements of an array that both passes take at once: 5 arrays of `f32` in 640 KiB.
+/// The maximum number of elements of an array whose passes are in one chunk: 5 arrays of `f32` in
+/// 640 KiB.
 const WHOLE: usize = 2 * CHUNK;
 
-/// Elements whose sums are kept as one.
+/// The number of elements per partial sum.
 const BLOCK: usize = TILE;
 
-/// Elements of one segment.
+/// A range of elements of one segment.
 #[derive(Clone, Copy)]
 struct Part {
     segment: usize,
@@ -30,26 +32,27 @@ struct Part {
     to: usize,
 }
 
-/// Segments under one type of rule.
+/// The segments that one type of rule updates.
 pub(crate) struct TwoPass<'a, T, R, const S: usize> {
     segments: Vec<Segment<'a, T>>,
     rules: Vec<R>,
     prologue: Prologue,
-    /// The parts that the first phase takes, and those that are left for the second.
+    /// The parts of the first and of the second phase.
     parts: [Vec<Part>; 2],
-    /// The first block of each segment, and the two sums of every block.
+    /// The first block of each segment.
     starts: Vec<usize>,
+    /// The two sums of each block.
     blocks: Partials,
-    /// What the second phase works by, per segment.
+    /// The ratio of each segment for the second phase.
     ratios: Vec<f64>,
     scalars: Option<[f64; MAX_SCALARS]>,
 }
 
 impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
-    /// The work over `segments` by the rule that each one's context gives.
+    /// Creates the driver of `segments`. `rule_at` returns the rule for a context.
     ///
     /// # Panics
-    /// A segment has not `S` state arrays.
+    /// A segment does not have `S` state arrays.
     pub(crate) fn new(
         segments: Vec<Segment<'a, T>>,
         prologue: Prologue,
@@ -90,7 +93,7 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
         }
     }
 
-    /// The sums of one segment, whose blocks are all done.
+    /// Returns the sums of one segment, all of whose blocks have been computed.
     fn sums_of(&self, segment: usize) -> Sums {
         let start = self.starts[segment];
         let end = start + self.segments[segment].len().div_ceil(BLOCK);
@@ -101,8 +104,8 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
     }
 
     /// # Safety
-    /// The part is one of `self.parts`, and nobody else has these elements of the segment and of what
-    /// follows it meanwhile.
+    /// `part` is one of `self.parts`, and no other code accesses these elements of the segment and
+    /// of the targets of its epilogue during the call.
     unsafe fn first(&self, part: Part, tier: Tier) {
         let rule = self.rules[part.segment];
         let block = self.starts[part.segment] + part.from / BLOCK;
@@ -133,14 +136,14 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
             index += 1;
         };
         let range = (part.from, part.to);
-        // SAFETY: `new` has passed every segment through `check_elementwise` and made parts inside of
-        // it; that nobody else has the elements is this function's contract.
+        // SAFETY: `new` called `check_elementwise` on every segment and created the parts inside
+        // the segments. Exclusive access to the elements is this function's contract.
         unsafe { for_each_tile(segment, range, BLOCK, &self.prologue, writes, tier, pass) };
     }
 
     /// # Safety
-    /// The part is one of `self.parts`, and nobody else has these elements of the segment and of what
-    /// follows it meanwhile.
+    /// `part` is one of `self.parts`, and no other code accesses these elements of the segment and
+    /// of the targets of its epilogue during the call.
     unsafe fn second(&self, part: Part, ratio: f64, tier: Tier) {
         let rule = self.rules[part.segment];
         let ratio = T::from_f64(ratio);
@@ -158,8 +161,8 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
             });
         };
         let range = (part.from, part.to);
-        // SAFETY: `new` has passed every segment through `check_elementwise` and made parts inside of
-        // it; that nobody else has the elements is this function's contract.
+        // SAFETY: `new` called `check_elementwise` on every segment and created the parts inside
+        // the segments. Exclusive access to the elements is this function's contract.
         unsafe { for_each_tile(segment, range, BLOCK, &self.prologue, writes, tier, pass) };
     }
 }
@@ -202,8 +205,8 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R
     unsafe fn run(&self, phase: usize, chunk: usize, tier: Tier) {
         let part = self.parts[phase][chunk];
         let n = self.segments[part.segment].len();
-        // SAFETY: the parts of a phase do not overlap, and by the contract of `run` each is done once
-        // and the phases one after the other.
+        // SAFETY: the parts of a phase do not overlap. By the contract of `run` each is processed
+        // once, and the phases run one after the other.
         unsafe {
             if phase == 1 {
                 return self.second(part, self.ratios[part.segment], tier);
@@ -221,8 +224,8 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R
     }
 }
 
-/// The first pass over one block, which leaves the values to be summed in `values`: a plain loop
-/// becomes vectors, where sums inside of it would keep it scalar.
+/// The first pass over one block. It writes the values to be summed to `values`: a loop without
+/// sums vectorizes, and one with sums would not.
 struct First<'a, T, R, const S: usize> {
     rule: R,
     scale: T,

@@ -1,4 +1,4 @@
-//! The drivers and the norm against formulas.
+//! Tests of the drivers and the norm against formulas.
 
 mod norm;
 mod two_pass;

@@ -1,4 +1,5 @@
-//! What a step knows of all gradients before it writes: against the formulas, in `f64`.
+//! Tests of the norm of all gradients and of the check for finite gradients, against formulas in
+//! `f64`.
 
 use crate::numeric::float::Float;
 use crate::numeric::scale::ScaleFactor;
@@ -10,16 +11,16 @@ use crate::sweep::norm::{Group, first_infinite, norm};
 use crate::sweep::prologue::Prologue;
 use crate::sweep::segment::{Segment, StepContext};
 
-/// Parameters and gradients of one array each.
+/// Pairs of a parameter and its gradient.
 type Pairs<T> = Vec<(Vec<T>, Vec<T>)>;
 
-/// All shapes that there are.
+/// The shapes of all arrays in these tests.
 const SHAPES: [[usize; 1]; 5] = [[0], [1], [2], [5], [LARGE]];
 
 /// More than a block of a reduction.
 const LARGE: usize = if cfg!(miri) { 600 } else { 9_000 };
 
-/// What `f` makes of two groups: one of `f32` with the even numbers, one of `f64` with the odd ones.
+/// Calls `f` with two groups: one of `f32` with even indices, one of `f64` with odd indices.
 fn of_groups<R>(
     single: &mut Pairs<f32>,
     double: &mut Pairs<f64>,
@@ -31,7 +32,7 @@ fn of_groups<R>(
         let mut segments = Vec::new();
         for ((p, g), index) in numbered {
             let shape = SHAPES.iter().find(|shape| shape[0] == p.len());
-            let shape = shape.expect("one of these");
+            let shape = shape.expect("a shape in SHAPES");
             let state: [&mut [T]; 0] = [];
             segments
                 .push(Segment::native(p, g, shape, state, StepContext::default()).numbered(index));
@@ -60,7 +61,7 @@ fn numbers<T: Float>(n: usize) -> Vec<T> {
 }
 
 fn pairs<T: Float>() -> Pairs<T> {
-    // `p` is as long, and of other signs.
+    // The signs of `p` differ from those of `g`.
     let pair = |n| {
         (
             numbers::<T>(n).into_iter().map(|x| T::ZERO - x).collect(),
@@ -71,10 +72,10 @@ fn pairs<T: Float>() -> Pairs<T> {
 }
 
 #[test]
-fn the_norm_is_of_gradients_as_they_are_prepared_but_for_what_comes_after_it() {
+fn the_norm_is_that_of_gradients_before_clipping_by_norm_and_weight_decay() {
     let plain = Prologue {
         scale: ScaleFactor::quotient(-3.0, 1.0),
-        // Not yet done to them when they are measured.
+        // Applied after the norm, so they must not affect it.
         coefficient: ScaleFactor::quotient(1.0, 7.0),
         weight_decay: 5.0,
         ..Prologue::default()
@@ -124,7 +125,7 @@ fn the_norm_is_of_gradients_as_they_are_prepared_but_for_what_comes_after_it() {
 }
 
 #[test]
-fn arrays_are_added_in_the_order_of_their_numbers() {
+fn arrays_are_added_in_the_order_of_their_indices() {
     let (single, double) = ([vec![4.75_f32], vec![9.875]], [vec![0.2], vec![1.2]]);
     let squares = [4.75_f64, 9.875, 0.2, 1.2].map(|x| x * x);
     let arrays = [
@@ -134,7 +135,7 @@ fn arrays_are_added_in_the_order_of_their_numbers() {
         StorageView::read(&double[1]).into(),
     ];
     let expected = total_norm(&arrays, 2.0);
-    // The order of the groups has other bits.
+    // Adding in the order of the groups gives another result.
     assert_ne!(squares.into_iter().sum::<f64>().sqrt(), expected);
     let mut single: Pairs<f32> = single.map(|g| (g.clone(), g)).into();
     let mut double: Pairs<f64> = double.map(|g| (g.clone(), g)).into();
@@ -146,10 +147,10 @@ fn arrays_are_added_in_the_order_of_their_numbers() {
 }
 
 #[test]
-fn squares_that_leave_the_range_of_f64_do_not() {
+fn squares_outside_the_range_of_f64_do_not_overflow_or_underflow() {
     for x in [3e200, 3e-200] {
         let mut double: Pairs<f64> = vec![(vec![0.0; 2], vec![x, -x * 4.0 / 3.0])];
-        // Once as they are, once prepared.
+        // Once without and once with a prologue that does more than scale.
         for clip_value in [f64::INFINITY, 1e300] {
             let prologue = Prologue {
                 clip_value,
@@ -164,7 +165,7 @@ fn squares_that_leave_the_range_of_f64_do_not() {
 }
 
 #[test]
-fn what_is_not_finite_shows_in_the_norm_where_that_is_asked_for() {
+fn a_checked_norm_is_nan_if_a_gradient_is_not_finite() {
     let clipped = Prologue {
         clip_value: 1.0,
         ..Prologue::default()
@@ -192,7 +193,7 @@ fn what_is_not_finite_shows_in_the_norm_where_that_is_asked_for() {
 }
 
 #[test]
-fn the_first_parameter_that_is_not_finite_is_named() {
+fn the_first_parameter_with_a_gradient_that_is_not_finite_is_found() {
     let first = |single: [f32; 2], double: [f64; 2], scale: f64| {
         let mut single: Pairs<f32> = single.map(|x| (vec![0.0; 2], vec![1.0, x])).into();
         let mut double: Pairs<f64> = double.map(|x| (vec![0.0; 2], vec![1.0, x])).into();
@@ -209,7 +210,7 @@ fn the_first_parameter_that_is_not_finite_is_named() {
     assert_eq!(first([1.0, f32::INFINITY], [nan, 4.0], 1.0), Some(1));
     assert_eq!(first([1.0, -f32::INFINITY], [3.0, nan], 1.0), Some(2));
     assert_eq!(first([1.0, 2.0], [3.0, -inf], 1.0), Some(3));
-    // Finite, until they are scaled as the step scales them.
+    // Finite before scaling, infinite after.
     assert_eq!(first([1.0, 1e20], [1e20, 4.0], 1e30), Some(2));
     assert_eq!(first([1.0, 1e20], [1e300, 4.0], 1e10), Some(1));
     assert_eq!(first([1.0, 1e20], [1e300, 4.0], 1e-10), None);

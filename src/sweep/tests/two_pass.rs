@@ -1,4 +1,5 @@
-//! The driver of two passes: whose sums a rule is given, and what each pass writes.
+//! Tests of the two-pass driver: the sums that a rule receives, and the arrays that each pass
+//! writes.
 
 use crate::exec::pool::with_threads;
 use crate::numeric::scale::ScaleFactor;
@@ -9,7 +10,7 @@ use crate::sweep::state::StateSpec;
 use crate::sweep::task::{self, Sums, Work};
 use crate::sweep::two_pass::TwoPass;
 
-/// A rule that puts what it is given where the test sees it.
+/// A rule that writes its arguments to the parameter and the state.
 #[derive(Clone, Copy)]
 struct Probe<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool>;
 
@@ -38,14 +39,14 @@ impl<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool> TwoPassR
     }
 }
 
-/// None, less than a block, a block, and more than both passes take at once.
+/// Less than a block, none, a block, more than a block, and more than one chunk for both passes.
 const LENGTHS: [usize; 5] = if cfg!(miri) {
     [5, 0, 256, 259, 600]
 } else {
     [5, 0, 1_024, 1_027, 33_000]
 };
 
-/// The parameters, gradients and state that all elements of an array have.
+/// Returns the parameter, the gradient and the state that all elements of an array have.
 fn numbers(array: usize) -> [f64; 3] {
     [array as f64 + 1.0, 2.0 - array as f64, 4.0]
 }
@@ -91,7 +92,7 @@ fn check<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool>() {
 }
 
 #[test]
-fn a_rule_is_given_the_sums_of_its_array_or_of_all() {
+fn a_rule_receives_the_sums_of_its_array_or_of_all_arrays() {
     for threads in [1, 3] {
         with_threads(threads, || {
             check::<true, false, false>();
@@ -103,7 +104,7 @@ fn a_rule_is_given_the_sums_of_its_array_or_of_all() {
 }
 
 #[test]
-fn the_arrays_of_all_tasks_have_one_sum() {
+fn global_sums_include_the_arrays_of_all_work() {
     let rule = Probe::<true, true, false>;
     let mut arrays: Vec<_> = (0..2)
         .map(|array| numbers(array).map(|x| vec![x; 7]))
