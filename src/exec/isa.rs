@@ -1,9 +1,9 @@
-//! Instruction sets: the one place that knows them.
+//! Instruction sets. No other module depends on the available instructions.
 //!
-//! A [`Kernel`] is a plain loop. [`Tier::run`] calls it through a trampoline that was compiled for
-//! one instruction set, and because a kernel's `run` is `#[inline(always)]` the loop is compiled
-//! again for each of them. Rust neither contracts `a * b + c` nor reorders floating-point
-//! operations, so all tiers give the same bits; they differ in speed alone.
+//! A [`Kernel`] is a plain loop. [`Tier::run`] calls it from a function compiled for one
+//! instruction set. A kernel's `run` is `#[inline(always)]`, so the loop is compiled for each
+//! instruction set. Rust neither contracts `a * b + c` nor reorders floating-point operations, so
+//! all tiers give bitwise identical results and differ only in speed.
 //!
 //! The environment variable `FASTOPTIM_ISA` forces a tier for the process, [`with_tier`] for one
 //! call.
@@ -17,31 +17,31 @@ use crate::error::{Error, Result};
 
 /// A loop to be compiled for every tier.
 ///
-/// It is a struct and not a closure because closures do not inherit the target features of the
-/// function they are written in. `run` must be `#[inline(always)]`, and so must everything it calls
-/// per element; iterator adaptors such as `for_each` put a library function in between, so write
-/// `for`.
+/// Kernels are structs because closures do not inherit the target features of the enclosing
+/// function. `run` and everything it calls per element must be `#[inline(always)]`. Use `for`
+/// loops: iterator adaptors such as `for_each` call library functions, which are compiled without
+/// the features.
 pub trait Kernel {
     /// The result of the loop.
     type Output;
-    /// The loop.
+    /// Runs the loop.
     fn run(self) -> Self::Output;
 }
 
-/// Evidence that this processor has an instruction set. Only the check in this module makes it.
+/// Proof that this processor has an instruction set. Only this module creates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checked(());
 
-/// One instruction set of this processor that kernels are compiled for.
+/// An instruction set of this processor for which kernels are compiled.
 ///
-/// [`Tier::supported`] and parsing a name check the processor, and there is no other way to a tier
-/// beyond the baseline:
+/// [`Tier::supported`] and parsing a name check the processor. There is no other way to obtain a
+/// tier other than the baseline:
 ///
 /// ```
 /// use fastoptim::exec::isa::Tier;
 ///
 /// assert_eq!("baseline".parse(), Ok(Tier::Baseline));
-/// let fastest = *Tier::supported().last().expect("the baseline at least");
+/// let fastest = *Tier::supported().last().expect("at least the baseline");
 /// assert_eq!(fastest.name().parse(), Ok(fastest));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub enum Tier {
     Neon(Checked),
 }
 
-/// All tiers, slowest first, whether this processor has them or not. They stay in this module.
+/// All tiers, slowest first, including those that this processor lacks. Must not leave this module.
 const ALL: [Tier; 4] = [
     Tier::Baseline,
     Tier::Avx2(Checked(())),
@@ -65,7 +65,7 @@ const ALL: [Tier; 4] = [
 ];
 
 impl Tier {
-    /// The name that `FASTOPTIM_ISA` takes.
+    /// Returns the name used in `FASTOPTIM_ISA`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Baseline => "baseline",
@@ -75,7 +75,8 @@ impl Tier {
         }
     }
 
-    /// Whether this processor has it: the check that stands behind every [`Checked`].
+    /// Returns whether this processor has the tier. Every [`Checked`] outside this module relies on
+    /// it.
     fn is_supported(self) -> bool {
         match self {
             Self::Baseline => true,
@@ -103,21 +104,21 @@ impl Tier {
         }
     }
 
-    /// Runs a kernel as it was compiled for this tier.
+    /// Runs a kernel compiled for this tier.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has AVX2, FMA, F16C, BMI1 and BMI2: no `Avx2(Checked)` leaves
-            // this module unless `is_supported` has found them.
+            // SAFETY: the processor has AVX2, FMA, F16C, BMI1 and BMI2, because this module returns
+            // `Avx2(Checked)` only if `is_supported` has found them.
             Self::Avx2(_) => unsafe { avx2(kernel) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the features of `avx512`: no `Avx512(Checked)` leaves this
-            // module unless `is_supported` has found them.
+            // SAFETY: the processor has the features of `avx512`, because this module returns
+            // `Avx512(Checked)` only if `is_supported` has found them.
             Self::Avx512(_) => unsafe { avx512(kernel) },
             #[cfg(target_arch = "aarch64")]
-            // SAFETY: the processor has Advanced SIMD: no `Neon(Checked)` leaves this module unless
-            // `is_supported` has found it.
+            // SAFETY: the processor has Advanced SIMD, because this module returns `Neon(Checked)`
+            // only if `is_supported` has found it.
             Self::Neon(_) => unsafe { neon(kernel) },
             _ => kernel.run(),
         }
@@ -149,7 +150,7 @@ fn neon<K: Kernel>(kernel: K) -> K::Output {
 }
 
 impl Tier {
-    /// The tiers of this processor, slowest first.
+    /// Returns the tiers of this processor, slowest first.
     pub fn supported() -> Vec<Self> {
         ALL.into_iter().filter(|tier| tier.is_supported()).collect()
     }
@@ -158,7 +159,7 @@ impl Tier {
 impl FromStr for Tier {
     type Err = Error;
 
-    /// The tier of this name, if this processor has it.
+    /// Returns the tier with this name, if this processor has it.
     fn from_str(name: &str) -> Result<Self> {
         match ALL.into_iter().find(|tier| tier.name() == name) {
             Some(tier) if tier.is_supported() => Ok(tier),
@@ -166,19 +167,19 @@ impl FromStr for Tier {
             None => {
                 let names = ALL.map(Self::name).join(", ");
                 Err(Error::Value(format!(
-                    "unknown instruction set {name:?}; one of {names} is expected"
+                    "unknown instruction set {name:?}; expected one of {names}"
                 )))
             }
         }
     }
 }
 
-/// Asks for the cache line at an address, which may be any: nothing is read. A no-op where there is
-/// no such instruction.
+/// Prefetches the cache line at an address, which need not be valid. Does nothing on processors
+/// other than x86-64.
 #[inline(always)]
 pub(crate) fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is in the baseline, and a prefetch never faults.
+    // SAFETY: x86-64 includes SSE, and a prefetch of an invalid address does not fault.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(address.cast());
@@ -187,7 +188,7 @@ pub(crate) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
-/// The variable that forces a tier for the whole process.
+/// The environment variable that sets the tier of the process.
 pub const VARIABLE: &str = "FASTOPTIM_ISA";
 
 static CHOSEN: OnceLock<Tier> = OnceLock::new();
@@ -196,16 +197,17 @@ thread_local! {
     static FORCED: Cell<Option<Tier>> = const { Cell::new(None) };
 }
 
-/// Chooses the tier of the process: `FASTOPTIM_ISA`, or else the best that the processor has.
+/// Chooses the tier of the process: that in `FASTOPTIM_ISA`, or the fastest one of the processor.
 ///
 /// # Errors
-/// The variable names an unknown or unsupported tier. Nothing is chosen then.
+/// The variable names an unknown or unsupported tier. The choice is left open.
 pub fn choose() -> Result<Tier> {
     if let Some(&tier) = CHOSEN.get() {
         return Ok(tier);
     }
     let tier = match std::env::var_os(VARIABLE) {
-        // A value that is not Unicode is not a name either; the error replaces what it cannot show.
+        // A value that is not Unicode is not a name. The message shows it with replacement
+        // characters.
         Some(name) if !name.is_empty() => name
             .to_string_lossy()
             .parse::<Tier>()
@@ -217,11 +219,12 @@ pub fn choose() -> Result<Tier> {
     Ok(*CHOSEN.get_or_init(|| tier))
 }
 
-/// The tier in force in this thread. Drivers ask once, in the thread that called them, and hand the
-/// answer to their tasks.
+/// Returns the tier of this thread's calls. Drivers call this once, on the calling thread, and pass
+/// the tier to all workers.
 ///
 /// # Panics
-/// `FASTOPTIM_ISA` names no tier of this processor. [`choose`] returns that as an error.
+/// `FASTOPTIM_ISA` is not the name of a tier of this processor. [`choose`] returns that as an
+/// error.
 #[inline]
 pub fn current() -> Tier {
     FORCED.get().unwrap_or_else(|| match CHOSEN.get() {
@@ -230,10 +233,10 @@ pub fn current() -> Tier {
     })
 }
 
-/// Calls `f` with all kernels that this thread starts on one tier.
+/// Calls `f` and runs all kernels that this thread starts in it on `tier`.
 ///
 /// # Errors
-/// This processor lacks the tier.
+/// This processor does not have the tier.
 pub fn with_tier<T>(tier: Tier, f: impl FnOnce() -> T) -> Result<T> {
     struct Restore(Option<Tier>);
     impl Drop for Restore {
@@ -250,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_a_tier_where_the_processor_has_it() {
+    fn names_of_supported_tiers_parse_and_others_are_rejected() {
         let supported = Tier::supported();
         for tier in ALL {
             match tier.name().parse::<Tier>() {
@@ -268,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forced_tier_ends_with_its_call() {
+    fn a_forced_tier_is_restored_after_the_call() {
         let before = current();
         assert_eq!(with_tier(Tier::Baseline, current), Ok(Tier::Baseline));
         assert_eq!(current(), before);

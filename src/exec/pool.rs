@@ -1,8 +1,9 @@
-//! The thread pool: one of our own, built at first need, rebuilt in a forked child.
+//! The thread pool of the process. It is created on first use, and again in a forked child.
 //!
-//! A driver cuts its work into chunks by size alone and calls [`run`]; which thread takes which
-//! chunk never enters a result. The caller takes chunks from the same counter as the workers, so
-//! that a worker that is slow to wake costs nothing but its help.
+//! A driver divides its work into chunks whose size does not depend on the number of threads and
+//! calls [`run`]. Results do not depend on which thread processes which chunk. The caller takes
+//! chunks from the same counter as the workers, so a worker that wakes up late does not delay the
+//! call.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -16,25 +17,26 @@ use std::thread::Thread;
 
 use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
 
-/// The variable with the number of threads.
+/// The environment variable that sets the number of threads.
 pub const VARIABLE: &str = "FASTOPTIM_NUM_THREADS";
 
-/// The most threads that can be asked for.
+/// The maximum number of threads.
 pub const MOST: usize = 1024;
 
-/// Elements per chunk of parallel work: the four arrays of an `f32` AdamW then take 256 KiB, a
-/// share of an L2 cache, and taking a chunk from the counter costs under 1% of working on it. Under
-/// Miri, which is some 1000 times slower, small arrays have several.
+/// Elements per chunk of parallel work. The four arrays of an `f32` AdamW then take 256 KiB, a
+/// share of an L2 cache, and taking a chunk from the counter costs less than 1% of the work on it.
+/// Smaller under Miri, which is about 1000 times slower, so that small arrays have several chunks.
 pub(crate) const CHUNK: usize = if cfg!(miri) { 256 } else { 16 * 1024 };
 
-/// Below this much work, in elements of an AdamW step, a worker is not worth waking. Two cores of
-/// Zen 5 in a virtual machine, where a sleeping worker takes 50 us to run: at 64 Ki serial 11.8 us
-/// and parallel 12.0 (calls 2 ms apart: 15.5 and 14.0), at 1 Mi 193 and 104.
+/// Work below this size, in elements of an AdamW step, runs on the calling thread. Two cores of Zen
+/// 5 in a virtual machine, where a sleeping worker takes 50 us to wake up: with 64 Ki elements
+/// serial 11.8 us and parallel 12.0 us (calls 2 ms apart: 15.5 and 14.0), with 1 Mi elements 193
+/// and 104.
 const SERIAL_BELOW: usize = if cfg!(miri) { CHUNK } else { 64 * 1024 };
 
-/// The stack of a worker, whatever `RUST_MIN_STACK` says. Kernels make do with 32 KiB, since a caller
-/// may have no more; the rest is for builds without optimization and for what a panic prints. Pages
-/// that are not touched take no memory.
+/// The stack size of a worker, independent of `RUST_MIN_STACK`. Kernels need at most 32 KiB, since
+/// the caller's stack may be that small; the rest is for builds without optimization and for
+/// printing a panic. Pages that are not touched take no memory.
 const STACK: usize = 512 * 1024;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -43,7 +45,7 @@ thread_local! {
     static OWN_COUNT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The number of threads that this thread's calls use, itself included.
+/// Returns the number of threads used by calls of this thread, including this thread.
 pub fn count() -> usize {
     match (OWN_COUNT.get(), COUNT.load(Ordering::Relaxed)) {
         (0, 0) => default_count(),
@@ -51,13 +53,14 @@ pub fn count() -> usize {
     }
 }
 
-/// The number in the environment, or all processors that the process may use: affinity masks and
-/// cgroup quotas are respected. Invalid values are ignored.
+/// Returns the number of threads in the environment variable, or the number of processors available
+/// to the process, which takes affinity masks and cgroup quotas into account. Invalid values of the
+/// variable are ignored.
 pub fn default_count() -> usize {
     static DEFAULT: OnceLock<usize> = OnceLock::new();
     *DEFAULT.get_or_init(|| {
-        let asked = std::env::var(VARIABLE).ok().and_then(|text| parse(&text));
-        asked.unwrap_or_else(|| {
+        let requested = std::env::var(VARIABLE).ok().and_then(|text| parse(&text));
+        requested.unwrap_or_else(|| {
             std::thread::available_parallelism()
                 .map_or(1, NonZeroUsize::get)
                 .min(MOST)
@@ -65,7 +68,7 @@ pub fn default_count() -> usize {
     })
 }
 
-/// A thread count as the environment writes it, if it is one.
+/// Parses the value of the environment variable. Returns `None` if it is not a valid number.
 pub fn parse(text: &str) -> Option<usize> {
     text.trim().parse().ok().filter(|n| (1..=MOST).contains(n))
 }
@@ -75,21 +78,21 @@ pub fn parse(text: &str) -> Option<usize> {
 /// # Panics
 /// `n` is outside `1..=MOST`.
 pub fn set_count(n: usize) {
-    assert!((1..=MOST).contains(&n), "between 1 and {MOST} threads");
+    assert!((1..=MOST).contains(&n), "n must be between 1 and {MOST}");
     COUNT.store(n, Ordering::Relaxed);
 }
 
-/// Sets the number of threads of this thread's calls alone (0: as the process), and returns what
-/// was set before.
+/// Sets the number of threads used by calls of this thread only (0: that of the process), and
+/// returns the previous value.
 ///
 /// # Panics
 /// `n` is above `MOST`.
 pub fn set_own_count(n: usize) -> usize {
-    assert!(n <= MOST, "at most {MOST} threads");
+    assert!(n <= MOST, "n must be at most {MOST}");
     OWN_COUNT.replace(n)
 }
 
-/// Calls `f` with `n` threads for what this thread starts.
+/// Calls `f` and uses `n` threads for all work that this thread starts in it.
 pub fn with_threads<T>(n: usize, f: impl FnOnce() -> T) -> T {
     struct Restore(usize);
     impl Drop for Restore {
@@ -101,8 +104,8 @@ pub fn with_threads<T>(n: usize, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Calls `f` once with every index below `chunks`, in parallel where `elements`, the size of the
-/// whole in elements of an AdamW step, is worth it. It may be called from within `f`.
+/// Calls `f` once with every index below `chunks`, in parallel if `elements`, the total cost in
+/// elements of an AdamW step, is large enough. Calls may be nested.
 pub fn run(chunks: usize, elements: usize, f: impl Fn(usize) + Sync) {
     let count = count();
     let helpers = count.min(chunks).saturating_sub(1);
@@ -115,8 +118,8 @@ pub fn run(chunks: usize, elements: usize, f: impl Fn(usize) + Sync) {
     }
 }
 
-/// Calls `f` once with every chunk of arrays of these lengths, as [`run`] does with every index: whose
-/// it is, and its elements. `share` is what an element costs, in elements of an AdamW step.
+/// Calls `f` once with every chunk of arrays of these lengths: the index of the array and the range
+/// of elements. `share` is the cost of an element in elements of an AdamW step.
 pub(crate) fn for_ranges(
     lengths: impl IntoIterator<Item = usize>,
     share: f64,
@@ -135,14 +138,15 @@ pub(crate) fn for_ranges(
     });
 }
 
-/// A slice whose parts go to different threads.
+/// A slice whose parts are processed by different threads.
 pub(crate) struct Shared<'a, T> {
     data: *mut T,
     len: usize,
     memory: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it stands for an exclusive borrow; who makes a slice of it answers for that.
+// SAFETY: `Shared` represents an exclusive borrow of elements that are `Send`, and only
+// `slice_mut` gives access to them, whose contract rules out overlapping slices.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
@@ -154,19 +158,20 @@ impl<'a, T> Shared<'a, T> {
         }
     }
 
-    /// The elements of `from..to`.
+    /// Borrows the elements `from..to`.
     ///
     /// # Safety
-    /// Nobody else has any of them while the result lives.
+    /// No other code accesses these elements while the result exists.
     #[expect(clippy::mut_from_ref)]
     pub(crate) unsafe fn slice_mut(&self, from: usize, to: usize) -> &mut [T] {
         assert!(from <= to && to <= self.len);
-        // SAFETY: inside the borrow; the caller has the elements alone.
+        // SAFETY: the range is inside the borrowed slice, and by this function's contract no other
+        // code accesses its elements.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(from), to - from) }
     }
 }
 
-/// Calls `f` with every chunk of `size` elements, and where it starts.
+/// Calls `f` with the start and the elements of every chunk of `size` elements.
 pub(crate) fn for_chunks<T: Send>(
     slice: &mut [T],
     size: usize,
@@ -178,12 +183,12 @@ pub(crate) fn for_chunks<T: Send>(
     let shared = Shared::new(slice);
     run(n.div_ceil(size), elements, |chunk| {
         let from = chunk * size;
-        // SAFETY: chunks do not overlap, and each comes once.
+        // SAFETY: chunks do not overlap, and `run` calls each index once.
         f(from, unsafe { shared.slice_mut(from, n.min(from + size)) });
     });
 }
 
-/// Calls `f` with every part `from..to`, and where it starts. The parts are in order.
+/// Calls `f` with the start and the elements of every part `from..to`. The parts are in order.
 pub(crate) fn for_parts<T: Send>(
     slice: &mut [T],
     parts: &[(usize, usize)],
@@ -194,22 +199,22 @@ pub(crate) fn for_parts<T: Send>(
     let shared = Shared::new(slice);
     run(parts.len(), elements, |index| {
         let (from, to) = parts[index];
-        // SAFETY: parts do not overlap, and each comes once.
+        // SAFETY: parts do not overlap, and `run` calls each index once.
         f(from, unsafe { shared.slice_mut(from, to) });
     });
 }
 
-/// Set in [`Job::state`] once the caller has seen the last chunk taken.
+/// A flag in [`Job::state`], set when the caller has found all chunks taken.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-/// One call of [`run`]. Workers that wake before it is closed take chunks from it; one that wakes
-/// later leaves it alone, so the caller never waits for a worker that sleeps.
+/// One call of [`run`]. Workers that wake up before the job is closed take chunks from it. Workers
+/// that wake up later do not enter it, so the caller never waits for a sleeping worker.
 struct Job {
-    /// The number of workers inside, and [`CLOSED`].
+    /// The number of workers that have entered and not left, and the flag [`CLOSED`].
     state: AtomicUsize,
     next: AtomicUsize,
     chunks: usize,
-    /// The thread count of the caller, for calls from within `f`.
+    /// The thread count of the caller, for nested calls.
     count: usize,
     f: &'static (dyn Fn(usize) + Sync),
     caller: Thread,
@@ -238,7 +243,7 @@ impl Job {
         }
         let work = || with_threads(self.count, || self.work());
         if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
-            // No further chunk is begun.
+            // Stop all threads from taking further chunks.
             self.next.store(self.chunks, Ordering::Relaxed);
             *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
         }
@@ -247,9 +252,9 @@ impl Job {
         }
     }
 
-    /// Lets no more workers in and waits for those inside.
+    /// Closes the job and waits for the workers that have entered it.
     fn close(&self) {
-        // A worker inside is within its last chunk, some microseconds from its end.
+        // A worker that has not left is processing its last chunk, which takes microseconds.
         const SPINS: usize = if cfg!(miri) { 1 } else { 2000 };
         self.state.fetch_or(CLOSED, Ordering::Relaxed);
         let mut spins = 0;
@@ -277,8 +282,8 @@ fn share(chunks: usize, count: usize, helpers: usize, f: &(dyn Fn(usize) + Sync)
         chunks,
         count,
         // SAFETY: only the lifetime changes. `f` is called between entering an open job and leaving
-        // it, and `Close` lets this function return, or unwind, only when nobody is inside and
-        // nobody can enter any more.
+        // it, and the drop of `Close` waits, on return and on unwinding, until the job is closed
+        // and every worker has left it.
         f: unsafe {
             std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f)
         },
@@ -298,8 +303,8 @@ fn share(chunks: usize, count: usize, helpers: usize, f: &(dyn Fn(usize) + Sync)
         }
         close.0.work();
     }
-    // Under Miri the threads are plain ones, which do the same: the pool's queues (crossbeam-epoch)
-    // break the rules of Stacked Borrows, and its threads never end, which Miri takes for a fault.
+    // Under Miri, scoped threads replace the pool: its queues (crossbeam-epoch) violate Stacked
+    // Borrows, and its threads never end, which Miri reports as an error.
     #[cfg(miri)]
     std::thread::scope(|scope| {
         let close = Close(&job);
@@ -318,24 +323,25 @@ fn share(chunks: usize, count: usize, helpers: usize, f: &(dyn Fn(usize) + Sync)
     }
 }
 
-/// The state of one process: a forked child inherits the memory but not the threads, nor can it
-/// trust a lock that another thread may have held.
+/// The state of one process. A forked child inherits the memory but not the threads, and another
+/// thread may have held a lock at the time of the fork.
 struct Process {
     id: u32,
     workers: Mutex<Workers>,
 }
 
-/// The threads that there are. They are added to, and stay until the process ends.
+/// The threads of the process. They run until the process ends, and more may be added.
 #[derive(Default)]
 struct Workers {
     pools: Vec<Arc<ThreadPool>>,
-    /// For how many calls the system is not asked for more, and for how many after its last refusal.
+    /// The number of calls before the next attempt to start threads.
     wait: usize,
+    /// The number of calls between the last failed attempt and the next one.
     pause: usize,
 }
 
 impl Workers {
-    /// The longest pause, so that threads that may be started again are found.
+    /// The upper bound of `pause`, so that attempts continue.
     const LONGEST: usize = 4096;
 
     fn count(&self) -> usize {
@@ -345,8 +351,8 @@ impl Workers {
             .sum()
     }
 
-    /// At least `wanted` threads, or fewer where the system has no more of them, or none. `start` is
-    /// given the range of their numbers that are missing.
+    /// Returns pools with at least `wanted` threads in total, or fewer if the system cannot start
+    /// more. `start` receives the range of the missing thread numbers.
     fn pools(
         &mut self,
         wanted: usize,
@@ -368,9 +374,10 @@ impl Workers {
     }
 }
 
-/// A pool of threads with these numbers, or of as many of them as the system starts.
+/// Creates a pool of threads with these numbers, or of as many of them as the system can start.
 fn start(numbers: Range<usize>) -> Option<ThreadPool> {
-    // Rayon ends all threads of a pool of which one does not start, so they start without one.
+    // If one thread fails to start, Rayon ends all threads of the pool. Therefore the threads are
+    // started first, and the pool is built from those that run.
     let mut started = Vec::with_capacity(numbers.len());
     for number in numbers {
         let (sender, receiver) = mpsc::channel::<ThreadBuilder>();
@@ -384,7 +391,7 @@ fn start(numbers: Range<usize>) -> Option<ThreadPool> {
         started.push(sender);
     }
     if started.is_empty() {
-        return None; // 0 threads would be as many as there are processors
+        return None; // Rayon takes 0 threads to mean the number of processors.
     }
     ThreadPoolBuilder::new()
         .num_threads(started.len())
@@ -396,10 +403,10 @@ fn start(numbers: Range<usize>) -> Option<ThreadPool> {
         .ok()
 }
 
-/// At least `wanted` threads, or fewer where the system has no more of them, or none.
+/// Returns pools with at least `wanted` threads in total, or fewer if the system cannot start more.
 #[cfg_attr(miri, expect(dead_code))]
 fn pools(wanted: usize) -> Vec<Arc<ThreadPool>> {
-    // A poisoned lock only says that starting threads panicked: those that are there work.
+    // A poisoned lock means that starting threads panicked. The threads already started still work.
     let mut workers = process()
         .workers
         .lock()
@@ -411,22 +418,24 @@ fn process() -> &'static Process {
     static PROCESS: AtomicPtr<Process> = AtomicPtr::new(std::ptr::null_mut());
     let id = std::process::id();
     let known = PROCESS.load(Ordering::Acquire);
-    // SAFETY: null or from `Box::into_raw` below, and never freed.
+    // SAFETY: the pointer is null or comes from `Box::into_raw` below, and a stored one is never
+    // freed.
     if let Some(process) = unsafe { known.as_ref() }
         && process.id == id
     {
         return process;
     }
-    // The parent's is left as it is: dropping it would wait for threads that do not exist here.
+    // The parent's state is leaked: dropping it would wait for threads that do not exist here.
     let fresh = Box::into_raw(Box::new(Process {
         id,
         workers: Mutex::default(),
     }));
     match PROCESS.compare_exchange(known, fresh, Ordering::AcqRel, Ordering::Acquire) {
-        // SAFETY: just leaked.
+        // SAFETY: `fresh` comes from `Box::into_raw` and is never freed once stored.
         Ok(_) => unsafe { &*fresh },
         Err(other) => {
-            // SAFETY: nobody else has seen `fresh`; `other` was put there by a thread of this process.
+            // SAFETY: `fresh` was not stored, so no other thread has it. `other` was stored by a
+            // thread of this process and is never freed.
             unsafe {
                 drop(Box::from_raw(fresh));
                 &*other
@@ -471,14 +480,14 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_after_all_have_stopped() {
+    fn a_panic_reaches_the_caller_after_all_workers_have_stopped() {
         for _ in 0..if cfg!(miri) { 2 } else { 100 } {
             let hits = AtomicUsize::new(0);
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 with_threads(3, || {
                     run(64, usize::MAX, |chunk| {
                         hits.fetch_add(1, Ordering::Relaxed);
-                        assert_ne!(chunk, 40, "as it should");
+                        assert_ne!(chunk, 40, "the intended panic");
                     });
                 });
             }));
@@ -488,9 +497,10 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_job_lets_nobody_in() {
+    fn no_worker_enters_a_closed_job() {
         let hits = AtomicUsize::new(0);
-        // The caller of a job that panicked leaves chunks behind, and what `f` borrows is gone.
+        // After a panic of the caller, chunks remain, and the values that `f` borrows no longer
+        // exist.
         let f = |_| {
             hits.fetch_add(1, Ordering::Relaxed);
         };
@@ -512,7 +522,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "many calls of safe code")]
-    fn the_system_is_asked_for_threads_less_and_less_often() {
+    fn attempts_to_start_threads_become_less_frequent() {
         let (mut workers, mut asked) = (Workers::default(), 0);
         for _ in 0..100_000 {
             let pools = workers.pools(2, |missing| {
@@ -528,17 +538,17 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "there is no pool")]
-    fn threads_are_added_to_those_there_are() {
+    fn threads_are_added_to_existing_threads() {
         let mut workers = Workers::default();
         workers.pools(3, |_| start(0..1));
         assert_eq!(workers.count(), 1);
-        workers.pools(3, |_| panic!("a call goes by"));
-        workers.pools(1, |_| panic!("there are enough"));
+        workers.pools(3, |_| panic!("an attempt during the pause"));
+        workers.pools(1, |_| panic!("an attempt with enough threads"));
         workers.pools(3, start);
         assert_eq!(workers.count(), 3);
         workers.pools(4, start);
         assert_eq!(workers.count(), 4);
-        // All of them are there at once.
+        // All threads run at the same time.
         let all = Arc::new(Barrier::new(4 + 1));
         for pool in &workers.pools {
             pool.spawn_broadcast({
@@ -552,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_parsed() {
+    fn invalid_counts_are_ignored() {
         assert_eq!(parse(" 3 "), Some(3));
         for invalid in ["", "0", "-1", "two", "1.5", "1000000"] {
             assert_eq!(parse(invalid), None);

@@ -17,9 +17,9 @@ hyper! {
     pub struct Adadelta {
         /// Learning rate.
         lr: f64, NON_NEGATIVE;
-        /// Decay of both averages.
+        /// Decay rate of both averages.
         rho: f64, Kind::Number(Range::Decay);
-        /// Under both roots.
+        /// Added under both square roots for numerical stability.
         eps: f64, NON_NEGATIVE;
         /// Coupled weight decay.
         weight_decay: f64, NON_NEGATIVE;

@@ -1,4 +1,4 @@
-//! Adafactor (Shazeer and Stern, 2018), as PyTorch has it.
+//! Adafactor (Shazeer and Stern, 2018), as implemented by PyTorch.
 
 use std::sync::OnceLock;
 
@@ -19,15 +19,15 @@ hyper! {
     /// u = g / sqrt(max(v, eps1^2))
     /// p = (1 - lr wd) p - a u / max(1, rms(u) / d)
     /// ```
-    /// More than two dimensions are a stack of matrices.
+    /// An array with more than two dimensions is treated as a batch of matrices.
     pub struct Adafactor {
-        /// The largest relative step.
+        /// Upper bound of the relative step size.
         lr: f64, NON_NEGATIVE;
-        /// How the average of g^2 grows longer.
+        /// Exponent of t in the decay rate of the averages of g^2.
         beta2_decay: f64, Kind::Number(Range::NonPositive);
-        /// eps1, by default the type's spacing at 1, and eps2.
+        /// eps1, by default the machine epsilon of the type, and eps2.
         eps: (Option<f64>, f64), Kind::OptionalFirst([Range::NonNegative, Range::NonNegative]);
-        /// The bound of the root mean square of u.
+        /// Bound of the root mean square of u.
         d: f64, Kind::Number(Range::Positive);
         /// Decoupled weight decay.
         weight_decay: f64, NON_NEGATIVE;
@@ -96,7 +96,7 @@ impl<T: Float> TensorRule<T> for Step<T> {
         }
         let rms = (reduce::measure(&[&*p], Squares { scale: 1.0 })[0] / n as f64).sqrt();
         let mut state = state.into_iter();
-        let (first, second) = (state.next().expect("one or two"), state.next());
+        let (first, second) = (state.next().expect("one or two arrays"), state.next());
         let variance = match (shape, second) {
             (&[.., rows, cols], Some(columns)) => {
                 self.factors([rows, cols], g, first, columns, tier);
@@ -138,7 +138,7 @@ impl<T: Float> TensorRule<T> for Step<T> {
 }
 
 impl<T: Float> Step<T> {
-    /// Moves the averages of the squares over rows and columns of every matrix.
+    /// Updates the averages of g^2 over the rows and the columns of every matrix.
     fn factors(
         &self,
         [rows, cols]: [usize; 2],
@@ -150,7 +150,7 @@ impl<T: Float> Step<T> {
         let b = T::from_f64(self.b);
         let size = rows * cols;
         for (index, g) in g.chunks(size).enumerate() {
-            // A block of rows keeps the sums of its columns: at most 64 blocks, whatever the size.
+            // Each block of rows has its own column sums, so the number of blocks is at most 64.
             let height = CHUNK.div_ceil(cols).max(rows.div_ceil(64));
             let sums: Vec<OnceLock<[Vec<f64>; 2]>> = (0..rows.div_ceil(height))
                 .map(|_| OnceLock::new())
@@ -169,7 +169,7 @@ impl<T: Float> Step<T> {
             let mut of_cols = vec![0.0; cols];
             let mut row = index * rows;
             for block in &sums {
-                let [of_rows, block_cols] = block.get().expect("all ran");
+                let [of_rows, block_cols] = block.get().expect("every block has run");
                 for sum in of_rows {
                     let mean = T::from_f64(sum / cols as f64);
                     row_var[row] = row_var[row] + b * (mean - row_var[row]);
@@ -186,7 +186,7 @@ impl<T: Float> Step<T> {
         }
     }
 
-    /// Moves the average of the squares of a vector.
+    /// Updates the average of g^2 of a vector.
     fn average(&self, g: &[T], variance: &mut [T], tier: Tier) {
         let b = T::from_f64(self.b);
         pool::for_chunks(variance, CHUNK, g.len() / 2, |from, v| {
@@ -196,13 +196,13 @@ impl<T: Float> Step<T> {
     }
 }
 
-/// What the squares of the gradients average to, for every element.
+/// The estimated average of g^2 for every element.
 struct Variance<'a, T> {
-    /// The elements of one row, for every matrix: all elements of a vector.
+    /// The column averages of every matrix, or the averages of a vector.
     columns: &'a [T],
     cols: usize,
     rows: usize,
-    /// The factor of every row.
+    /// The factor of each row, by which the column averages are multiplied.
     factors: Vec<T>,
 }
 
@@ -232,7 +232,7 @@ impl<'a, T: Float> Variance<'a, T> {
         }
     }
 
-    /// Parts of whole rows; of a single row, parts of it.
+    /// Divides `0..n` into blocks of whole rows, or a single row into blocks.
     fn blocks(&self, n: usize) -> Vec<(usize, usize)> {
         let size = if self.factors.len() == 1 {
             CHUNK
@@ -245,7 +245,7 @@ impl<'a, T: Float> Variance<'a, T> {
             .collect()
     }
 
-    /// The gradients of `from..to`, row by row, each with its variance.
+    /// Iterates over the gradients of `from..to`, row by row, each with its variance.
     fn rows<'b>(
         &'b self,
         from: usize,

@@ -14,13 +14,13 @@ hyper! {
     pub struct Adagrad {
         /// Learning rate.
         lr: f64, NON_NEGATIVE;
-        /// How fast the learning rate falls.
+        /// Decay of the learning rate per step.
         lr_decay: f64, NON_NEGATIVE;
         /// Coupled weight decay.
         weight_decay: f64, NON_NEGATIVE;
-        /// What v starts from.
+        /// Initial value of v.
         initial_accumulator_value: f64, NON_NEGATIVE;
-        /// Keeps the divisor from 0.
+        /// Added to the denominator for numerical stability.
         eps: f64, NON_NEGATIVE;
     }
 }
@@ -59,7 +59,7 @@ impl Optimizer for Adagrad {
     }
 }
 
-/// `start` is added to v: not 0 where v holds nothing yet.
+/// `start` is added to v: its initial value at the first step, 0 afterwards.
 #[derive(Clone, Copy)]
 struct Step<T> {
     lr: T,

@@ -14,27 +14,27 @@ hyper! {
     /// v = b2 v + (1 - b2) g^2
     /// p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
     /// ```
-    /// AMSGrad divides by the largest v so far. AdamW is Adam with decoupled weight decay: p is
-    /// first multiplied by 1 - lr wd, and the gradient is left alone.
+    /// AMSGrad replaces v by its maximum over all steps. AdamW is Adam with decoupled weight decay:
+    /// p is multiplied by 1 - lr wd before the update, and the gradient is unchanged.
     pub struct Adam {
         /// Learning rate.
         lr: f64, NON_NEGATIVE;
         /// b1 and b2.
         betas: [f64; 2], BETAS;
-        /// Keeps the divisor from 0.
+        /// Added to the denominator for numerical stability.
         eps: f64, NON_NEGATIVE;
         /// Weight decay.
         weight_decay: f64, NON_NEGATIVE;
-        /// Divides by the largest v so far.
+        /// Replaces v by its maximum over all steps.
         amsgrad: bool, Kind::Flag;
-        /// Decays the parameter and not the gradient.
+        /// Whether weight decay is decoupled: applied to the parameter instead of the gradient.
         decoupled_weight_decay: bool, Kind::Flag;
-        /// Keeps only the elements of the step that the gradient agrees with.
+        /// Whether elements of the step whose sign differs from the gradient are masked.
         cautious: bool, Kind::Flag;
     }
 }
 
-/// AMSGrad's largest v. It never falls, so rounding must not raise it at random.
+/// The maximum of v in AMSGrad. It never decreases, so stochastic rounding would bias it upwards.
 const MAX_EXP_AVG_SQ: StateSpec = StateSpec::second_moment("max_exp_avg_sq").rounded_to_nearest();
 
 impl Optimizer for Adam {
@@ -76,8 +76,8 @@ impl Adam {
     }
 }
 
-/// `root` is 1 / sqrt(1 - b2^t), `lr` has the correction of m in it, and `keep` is what decoupled
-/// decay leaves of p.
+/// `root` is 1 / sqrt(1 - b2^t), `lr` is lr / (1 - b1^t), and `keep` is the factor of p by
+/// decoupled weight decay.
 #[derive(Clone, Copy)]
 struct Step<T> {
     moments: Moments<T>,

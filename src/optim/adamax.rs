@@ -18,7 +18,7 @@ hyper! {
         lr: f64, NON_NEGATIVE;
         /// b1 and b2.
         betas: [f64; 2], BETAS;
-        /// Keeps u from 0.
+        /// Added to abs(g) so that u is never 0.
         eps: f64, NON_NEGATIVE;
         /// Coupled weight decay.
         weight_decay: f64, NON_NEGATIVE;
@@ -48,7 +48,7 @@ impl Optimizer for Adamax {
     }
 }
 
-/// `b1c` is 1 - b1; `lr` has the correction of m in it.
+/// `b1c` is 1 - b1; `lr` is lr / (1 - b1^t).
 #[derive(Clone, Copy)]
 struct Step<T> {
     b1: T,

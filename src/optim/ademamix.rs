@@ -19,13 +19,13 @@ hyper! {
         lr: f64, NON_NEGATIVE;
         /// b1, b2 and b3.
         betas: [f64; 3], Kind::Numbers(&[Range::Decay, Range::Decay, Range::Decay]);
-        /// The weight of the slow average.
+        /// Weight of the slow average.
         alpha: f64, NON_NEGATIVE;
-        /// The steps over which alpha grows; none for at once.
+        /// Number of steps over which alpha increases from 0, or `None` for a constant alpha.
         t_alpha: Option<f64>, Kind::Optional(Range::NonNegative);
-        /// The steps over which b3 grows from b1; none for at once.
+        /// Number of steps over which b3 increases from b1, or `None` for a constant b3.
         t_beta3: Option<f64>, Kind::Optional(Range::NonNegative);
-        /// Keeps the divisor from 0.
+        /// Added to the denominator for numerical stability.
         eps: f64, NON_NEGATIVE;
         /// Decoupled weight decay.
         weight_decay: f64, NON_NEGATIVE;
@@ -43,7 +43,7 @@ impl AdEMAMix {
     fn b3_at(&self, t: f64) -> f64 {
         let [b1, _, b3] = self.betas;
         match self.t_beta3 {
-            // The half-life grows in a line; a start or an end at 0 has none.
+            // The half-life grows linearly. A decay rate of 0 has no half-life.
             Some(end) if t < end && b1 > 0.0 && b3 > 0.0 => {
                 let (x, start, stop) = (t / end, b1.ln(), b3.ln());
                 (start * stop / ((1.0 - x) * stop + x * start))
@@ -82,7 +82,7 @@ impl Optimizer for AdEMAMix {
     }
 }
 
-/// `b3c` is 1 - b3(t); `of_m` and `of_n` have the learning rate in them; `root` is
+/// `b3c` is 1 - b3(t); `of_m` and `of_n` include the learning rate; `root` is
 /// 1 / sqrt(1 - b2^t).
 #[derive(Clone, Copy)]
 struct Step<T> {

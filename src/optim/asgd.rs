@@ -10,14 +10,14 @@ hyper! {
     /// ```text
     /// p = (1 - lambd eta) p - eta g
     /// ax += mu (p - ax)
-    /// eta = lr / (1 + lambd lr t)^alpha,  mu = 1 / max(1, t - t0)       for the step after
+    /// eta = lr / (1 + lambd lr t)^alpha,  mu = 1 / max(1, t - t0)       for the next step
     /// ```
     pub struct ASGD {
         /// Learning rate.
         lr: f64, NON_NEGATIVE;
-        /// Decay.
+        /// Decay coefficient.
         lambd: f64, NON_NEGATIVE;
-        /// How fast eta falls.
+        /// Exponent in the decay of eta.
         alpha: f64, NON_NEGATIVE;
         /// The step at which averaging begins.
         t0: f64, NON_NEGATIVE;
@@ -46,7 +46,7 @@ impl Optimizer for ASGD {
     fn visit<T: Float, V: Visitor<T>>(&self, visitor: V) -> V::Output {
         visitor.elementwise(|context| {
             let [eta, mu, _] = context.scalars;
-            // The rate may have changed since the parameter was added.
+            // The learning rate may have changed since the parameter was added.
             let eta = if context.step == 1 { self.lr } else { eta };
             Step {
                 eta: T::from_f64(eta),
@@ -70,7 +70,7 @@ impl<T: Float> Rule<T, 1> for Step<T> {
     #[inline(always)]
     fn update(&self, p: T, g: T, [ax]: [T; 1]) -> (T, [T; 1]) {
         let p = p * self.keep - self.eta * g;
-        // Exactly p where mu is 1.
+        // Exactly p if mu is 1.
         let ax = if self.mu == T::ONE {
             p
         } else {

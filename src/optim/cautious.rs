@@ -1,5 +1,5 @@
-//! The cautious mask (Liang et al., 2024): a step keeps only the elements whose sign the gradient
-//! shares, and grows by what it has lost.
+//! The cautious mask (Liang et al., 2024): elements of the step whose sign differs from that of the
+//! gradient are set to 0, and the others are divided by the proportion that remains.
 
 use crate::numeric::float::Float;
 use crate::sweep::rule::{Rule, TwoPassRule};
@@ -8,26 +8,26 @@ use crate::sweep::task::Sums;
 
 /// A rule whose step can be masked: `p = keep * p - u`.
 pub(super) trait Directed<T, const S: usize>: Rule<T, S> {
-    /// What decoupled decay leaves of p.
+    /// Returns the factor of p by decoupled weight decay.
     fn keep(&self) -> T;
 
-    /// The step u, learning rate included, and the new state.
+    /// Returns the step u, which includes the learning rate, and the new state.
     fn direction(&self, g: T, state: [T; S]) -> (T, [T; S]);
 
-    /// A number of u's sign, for less work than u where there is one.
+    /// Returns a number with the sign of u. Rules override it if that takes less work than u.
     #[inline(always)]
     fn sense(&self, g: T, state: [T; S]) -> T {
         self.direction(g, state).0
     }
 }
 
-/// The sign of a product that may itself be too small to have one.
+/// Returns the sign of a b, even if the product underflows.
 #[inline(always)]
 fn agreement<T: Float>(a: T, b: T) -> T {
     a.sign() * b.sign()
 }
 
-/// `p = keep * p - u [u g > 0] / max(mean([u g > 0]), 0.001)`, the mean over the array.
+/// `p = keep * p - u [u g > 0] / max(mean([u g > 0]), 0.001)`, with the mean over the array.
 #[derive(Clone, Copy)]
 pub(super) struct Cautious<R>(pub(super) R);
 
@@ -51,7 +51,7 @@ impl<T: Float, const S: usize, R: Directed<T, S>> TwoPassRule<T, S> for Cautious
     fn second(&self, ratio: T, p: T, g: T, state: [T; S]) -> (T, [T; S]) {
         let agreement = agreement(self.0.sense(g, state), g);
         let (u, state) = self.0.direction(g, state);
-        // Not `> 0` turned around: a NaN goes on into the parameter.
+        // Written as `<= 0` so that a NaN propagates into the parameter.
         let u = if agreement <= T::ZERO { T::ZERO } else { u };
         (p * self.0.keep() - u * ratio, state)
     }

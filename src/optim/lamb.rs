@@ -11,7 +11,7 @@ use crate::sweep::task::Sums;
 hyper! {
     /// ```text
     /// u = m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + wd p
-    /// ratio = min(norm(p) / norm(u), max_trust), over one array; 1 where a norm is 0
+    /// ratio = min(norm(p) / norm(u), max_trust), over one array; 1 if a norm is 0
     /// p -= lr ratio u
     /// ```
     /// with Adam's m and v.
@@ -20,15 +20,15 @@ hyper! {
         lr: f64, NON_NEGATIVE;
         /// b1 and b2.
         betas: [f64; 2], BETAS;
-        /// Keeps the divisor from 0.
+        /// Added to the denominator for numerical stability.
         eps: f64, NON_NEGATIVE;
-        /// Decoupled weight decay: a part of u.
+        /// Decoupled weight decay, a term of u.
         weight_decay: f64, NON_NEGATIVE;
-        /// Divides the moments by 1 - b^t.
+        /// Whether the moments are divided by 1 - b^t.
         bias_correction: bool, Kind::Flag;
-        /// The largest ratio; none for no bound.
+        /// Upper bound of the ratio, or `None` for no bound.
         max_trust: Option<f64>, Kind::Optional(Range::NonNegative);
-        /// Off: a ratio of 1, for biases and norms.
+        /// Whether the ratio is computed. If not it is 1, as usual for biases and norm layers.
         layer_adaptation: bool, Kind::Flag;
     }
 }
@@ -62,7 +62,7 @@ impl Optimizer for Lamb {
     }
 }
 
-/// `scale` is 1 / (1 - b1^t), `root` is 1 / sqrt(1 - b2^t), `most` the bound of the ratio.
+/// `scale` is 1 / (1 - b1^t), `root` is 1 / sqrt(1 - b2^t), and `most` is the bound of the ratio.
 #[derive(Clone, Copy)]
 struct Step<T> {
     moments: Moments<T>,

@@ -12,26 +12,26 @@ use crate::sweep::task::Sums;
 hyper! {
     /// ```text
     /// g += wd p
-    /// ratio = trust_coefficient norm(p) / (norm(g) + eps), over one array; 1 where a norm is 0
+    /// ratio = trust_coefficient norm(p) / (norm(g) + eps), over one array; 1 if a norm is 0
     /// v = mu v + (1 - dampening) ratio g,  p -= lr (v  or  ratio g + mu v (Nesterov))
     /// ```
     /// The first step copies `ratio g` into v.
     pub struct Lars {
         /// Learning rate.
         lr: f64, NON_NEGATIVE;
-        /// mu; 0 keeps no buffer.
+        /// mu. If it is 0 there is no buffer v.
         momentum: f64, NON_NEGATIVE;
-        /// Takes part of the gradient out of v.
+        /// Reduces the weight of the gradient in v.
         dampening: f64, NON_NEGATIVE;
         /// Coupled weight decay.
         weight_decay: f64, NON_NEGATIVE;
-        /// Steps from the look-ahead point.
+        /// Whether the update is that of Nesterov.
         nesterov: bool, Kind::Flag;
-        /// How far a step goes relative to the array.
+        /// Coefficient of the ratio.
         trust_coefficient: f64, NON_NEGATIVE;
-        /// Keeps the divisor from 0.
+        /// Added to the denominator for numerical stability.
         eps: f64, NON_NEGATIVE;
-        /// Off: a ratio of 1, for biases and norms.
+        /// Whether the ratio is computed. If not it is 1, as usual for biases and norm layers.
         layer_adaptation: bool, Kind::Flag;
     }
     check |lars| lars.check()
@@ -129,7 +129,7 @@ impl<T: Float> TwoPassRule<T, 0> for Plain<T> {
     }
 }
 
-/// `gc` is 1 - dampening, and 1 where v holds nothing yet.
+/// `gc` is 1 - dampening, or 1 at the first step of v.
 #[derive(Clone, Copy)]
 struct Momentum<T> {
     trust: Trust,
@@ -157,7 +157,7 @@ impl<T: Float> TwoPassRule<T, 1> for Momentum<T> {
     fn second(&self, ratio: T, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
         let g = ratio * g;
         let v = (self.mu * v + self.gc * g).flush();
-        // The same for all elements: the compiler makes two loops of it.
+        // The condition is the same for all elements, so the compiler moves it out of the loop.
         let u = if self.nesterov { g + self.mu * v } else { v };
         (p - self.lr * u, [v])
     }

@@ -20,7 +20,7 @@ hyper! {
         betas: [f64; 2], BETAS;
         /// Decoupled weight decay.
         weight_decay: f64, NON_NEGATIVE;
-        /// Keeps only the elements of the step that the gradient agrees with.
+        /// Whether elements of the step whose sign differs from the gradient are masked.
         cautious: bool, Kind::Flag;
     }
 }

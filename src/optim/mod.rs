@@ -1,4 +1,4 @@
-//! The optimizers: one file each, and the one list of them.
+//! The optimizers, one file each, and the list of them.
 
 pub mod adadelta;
 pub mod adafactor;
@@ -36,7 +36,7 @@ use crate::sweep::task::Work;
 use crate::sweep::tensorwise::Tensorwise;
 use crate::sweep::two_pass::TwoPass;
 
-/// The state arrays of a parameter of this many dimensions.
+/// Returns the state arrays of a parameter with this number of dimensions.
 struct StateSpecs(usize);
 
 impl<T: Float> Visitor<T> for StateSpecs {
@@ -61,7 +61,7 @@ impl<T: Float> Visitor<T> for StateSpecs {
     }
 }
 
-/// Whether a rule works by sums over all parameters of a step.
+/// Returns whether a rule uses sums over all parameters of a step.
 struct SumsGlobally;
 
 impl<T: Float> Visitor<T> for SumsGlobally {
@@ -86,7 +86,7 @@ impl<T: Float> Visitor<T> for SumsGlobally {
     }
 }
 
-/// The shape of one state array.
+/// Returns the shape of one state array.
 struct StateShape<'a>(&'a str, &'a [usize]);
 
 impl<T: Float> Visitor<T> for StateShape<'_> {
@@ -111,7 +111,7 @@ impl<T: Float> Visitor<T> for StateShape<'_> {
     }
 }
 
-/// The work of one step.
+/// Creates the work of one step.
 struct Plan<'a, T> {
     segments: Vec<Segment<'a, T>>,
     prologue: Prologue,
@@ -154,20 +154,21 @@ macro_rules! optimizers {
         pub enum Method { $(#[doc = stringify!($name)] $name($hyper),)* }
 
         impl Kind {
-            /// All of them.
+            /// All optimizers.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The name of its class.
+            /// Returns the name of the Python class.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)* }
             }
 
-            /// Its hyperparameters.
+            /// Returns the specs of the hyperparameters.
             pub const fn specs(self) -> &'static [Spec] {
                 match self { $(Self::$name => <$hyper as Hyper>::SPECS,)* }
             }
 
-            /// It with one value per hyperparameter, in the order of [`Kind::specs`].
+            /// Builds the optimizer from one value per hyperparameter, in the order of
+            /// [`Kind::specs`].
             ///
             /// # Errors
             /// A value has the wrong type or is out of range.
@@ -179,51 +180,52 @@ macro_rules! optimizers {
         }
 
         impl Method {
-            /// The state arrays that a step with these hyperparameters uses for a parameter of `rank`
-            /// dimensions.
+            /// Returns the state arrays that a step uses for a parameter with `rank` dimensions.
             pub fn state(&self, rank: usize) -> &'static [StateSpec] {
                 match self { $(Self::$name(hyper) => hyper.visit::<f32, _>(StateSpecs(rank)),)* }
             }
 
-            /// Those that only some hyperparameters ask for, these or others.
+            /// Returns the state arrays that only some values of the hyperparameters require,
+            /// whatever the current values are.
             pub fn optional_state(&self) -> &'static [StateSpec] {
                 match self { $(Self::$name(_) => <$hyper as Optimizer>::OPTIONAL,)* }
             }
 
-            /// The shape of one of them for a parameter of `shape`.
+            /// Returns the shape of the state array `name` of a parameter of `shape`.
             pub fn state_shape(&self, name: &str, shape: &[usize]) -> Vec<usize> {
                 match self {
                     $(Self::$name(hyper) => hyper.visit::<f32, _>(StateShape(name, shape)),)*
                 }
             }
 
-            /// The names of the numbers in a parameter's state, and what they are at first.
+            /// Returns the names and the initial values of the scalars in a parameter's state.
             pub fn scalars(&self) -> Vec<(&'static str, f64)> {
                 match self { $(Self::$name(hyper) => hyper.scalars(),)* }
             }
 
-            /// These numbers after the step of `context`, unless the work of the step has them.
+            /// Returns the scalars after the step of `context`, unless the step computes them.
             pub fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
                 match self { $(Self::$name(hyper) => hyper.advance(context),)* }
             }
 
-            /// Of schedule-free optimizers, how far the parameters lie towards the averaged iterate.
+            /// Returns the interpolation coefficient of schedule-free optimizers: the parameters
+            /// are `beta` times the averaged iterate plus `1 - beta` times the first state array.
             pub fn averaging(&self) -> Option<f64> {
                 match self { $(Self::$name(hyper) => hyper.averaging(),)* }
             }
 
-            /// Refuses a parameter of a shape that the rule has no meaning for.
+            /// Checks that the rule supports parameters of this shape.
             ///
             /// # Errors
-            /// It is refused.
+            /// It does not.
             pub fn check_shape(&self, shape: &[usize]) -> Result<()> {
                 match self { $(Self::$name(hyper) => hyper.check_shape(shape),)* }
             }
 
-            /// Refuses a shrinkage by the learning rate where the method has none to shrink by.
+            /// Checks that the method has a learning rate if the regularization is proximal.
             ///
             /// # Errors
-            /// It is refused.
+            /// The method has none.
             pub fn check_regularization(&self, regularization: &Regularization) -> Result<()> {
                 let first = StepContext { step: 1, ..StepContext::default() };
                 let (name, rate) = match self {
@@ -234,20 +236,20 @@ macro_rules! optimizers {
                 }
                 Err(Error::Value(format!(
                     "regularizer must not be proximal with {name}, which averages its parameters or \
-                     takes steps of sizes of its own: there is no learning rate to shrink them by"
+                     adapts the size of its steps: it has no learning rate to shrink them by"
                 )))
             }
 
-            /// Whether a step works by sums over all parameters of all groups.
+            /// Returns whether a step uses sums over all parameters of all groups.
             pub(crate) fn sums_globally(&self) -> bool {
                 match self { $(Self::$name(hyper) => hyper.visit::<f32, _>(SumsGlobally),)* }
             }
 
-            /// The work of one step over `segments`, each with one array per entry of
+            /// Creates the work of one step over `segments`, each with the arrays of
             /// [`Method::state`]; `shrinkage` is that of [`Regularization`].
             ///
             /// # Panics
-            /// A segment has other state arrays, or a shape that [`Method::check_shape`] refuses.
+            /// A segment has other state arrays, or [`Method::check_shape`] rejects its shape.
             pub(crate) fn plan<'a, T: Float>(
                 &self,
                 mut segments: Vec<Segment<'a, T>>,
@@ -299,7 +301,7 @@ optimizers! {
 }
 
 impl Kind {
-    /// The optimizer of this name.
+    /// Returns the optimizer with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }

@@ -1,18 +1,18 @@
-//! The running moments that several optimizers share.
+//! Running moments used by several optimizers.
 
 use crate::numeric::float::Float;
 use crate::sweep::state::StateSpec;
 
-/// Adam's m.
+/// The first moment m of Adam.
 pub(super) const EXP_AVG: StateSpec = StateSpec::first_moment("exp_avg");
 
-/// Adam's v.
+/// The second moment v of Adam.
 pub(super) const EXP_AVG_SQ: StateSpec = StateSpec::second_moment("exp_avg_sq");
 
-/// The mean of squares of RMSprop and Adadelta.
+/// The running mean of squares of RMSprop and Adadelta.
 pub(super) const SQUARE_AVG: StateSpec = StateSpec::second_moment("square_avg");
 
-/// Momentum, which may be switched on at any step.
+/// Momentum, which may be enabled at any step.
 pub(super) const MOMENTUM_BUFFER: StateSpec =
     StateSpec::first_moment("momentum_buffer").late_start();
 
@@ -38,13 +38,13 @@ impl<T: Float> Moments<T> {
     #[inline(always)]
     pub(super) fn advance(&self, g: T, [m, v]: [T; 2]) -> [T; 2] {
         let m = (self.b1 * m + self.b1c * g).flush();
-        // Where m is not 0 a subnormal v still counts against a tiny eps.
+        // If m is not 0, a subnormal v is significant beside a tiny eps and is not flushed.
         let v = (self.b2 * v + self.b2c * g * g).flush_where(m == T::ZERO);
         [m, v]
     }
 }
 
-/// `1 - b^t`, without the cancellation where b^t is near 1.
+/// Returns `1 - b^t` without cancellation for b^t near 1.
 pub(super) fn correction(b: f64, t: u64) -> f64 {
     -(t as f64 * b.ln()).exp_m1()
 }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn corrections() {
+    fn bias_corrections_are_accurate_near_one() {
         assert_eq!(correction(0.0, 1), 1.0);
         assert!((correction(0.9, 2) - 0.19).abs() < 1e-16);
         assert!((correction(1.0 - 1e-12, 1) / 1e-12 - 1.0).abs() < 1e-4);

@@ -1,4 +1,4 @@
-//! Muon (Jordan et al., 2024): momentum whose singular values are brought near 1.
+//! Muon (Jordan et al., 2024): approximately orthogonalized momentum.
 
 use super::moments::MOMENTUM_BUFFER;
 use crate::error::{Error, Result};
@@ -15,7 +15,8 @@ use crate::sweep::state::StateSpec;
 hyper! {
     /// ```text
     /// m = mu m + (1 - mu) g
-    /// X = m  or  mu m + (1 - mu) g (Nesterov), lying down, over max(norm(X), eps)
+    /// X = m  or  mu m + (1 - mu) g (Nesterov),  X = X / max(norm(X), eps)
+    /// X is transposed here, and back below, if rows > columns
     /// ns_steps times:  G = X X',  X = a X + (b G + c G G) X
     /// p = (1 - lr wd) p - s lr X
     /// ```
@@ -28,15 +29,15 @@ hyper! {
         weight_decay: f64, NON_NEGATIVE;
         /// mu.
         momentum: f64, NON_NEGATIVE;
-        /// Steps from the look-ahead point.
+        /// Whether the update is that of Nesterov.
         nesterov: bool, Kind::Flag;
-        /// a, b and c.
+        /// Coefficients a, b and c of the Newton-Schulz iteration.
         ns_coefficients: [f64; 3], Kind::Numbers(&[Range::Finite, Range::Finite, Range::Finite]);
-        /// Keeps the divisor from 0.
+        /// Lower bound of the norm by which X is divided.
         eps: f64, NON_NEGATIVE;
-        /// How often X is multiplied.
+        /// Number of Newton-Schulz iterations.
         ns_steps: u64, Kind::Count(99);
-        /// What s is.
+        /// Definition of s: `original` or `match_rms_adamw`.
         adjust_lr_fn: Option<String>, Kind::OptionalWord(&["original", "match_rms_adamw"]);
     }
 }

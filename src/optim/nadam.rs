@@ -9,8 +9,8 @@ use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
-    /// mu_t = b1 (1 - 0.96^(t psi) / 2),  M = mu_1 ... mu_t
-    /// p -= lr ((1 - mu_t) g / (1 - M) + mu_(t+1) m / (1 - M mu_(t+1))) / (sqrt(v / (1 - b2^t)) + eps)
+    /// mu_t = b1 (1 - 0.96^(t psi) / 2),  M = mu_1 ... mu_t p -= lr ((1 - mu_t) g / (1 - M) +
+    /// mu_(t+1) m / (1 - M mu_(t+1))) / (sqrt(v / (1 - b2^t)) + eps)
     /// ```
     /// with Adam's m and v; psi is `momentum_decay`.
     pub struct NAdam {
@@ -18,13 +18,13 @@ hyper! {
         lr: f64, NON_NEGATIVE;
         /// b1 and b2.
         betas: [f64; 2], BETAS;
-        /// Keeps the divisor from 0.
+        /// Added to the denominator for numerical stability.
         eps: f64, NON_NEGATIVE;
         /// Weight decay.
         weight_decay: f64, NON_NEGATIVE;
         /// psi.
         momentum_decay: f64, NON_NEGATIVE;
-        /// Decays the parameter and not the gradient.
+        /// Whether weight decay is decoupled: applied to the parameter instead of the gradient.
         decoupled_weight_decay: bool, Kind::Flag;
     }
 }
@@ -77,7 +77,7 @@ impl Optimizer for NAdam {
     }
 }
 
-/// `root` is 1 / sqrt(1 - b2^t); `of_g` and `of_m` have the learning rate in them.
+/// `root` is 1 / sqrt(1 - b2^t); `of_g` and `of_m` include the learning rate.
 #[derive(Clone, Copy)]
 struct Step<T> {
     moments: Moments<T>,

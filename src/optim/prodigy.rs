@@ -1,4 +1,4 @@
-//! Prodigy (Mishchenko and Defazio, 2023): Adam that estimates its own learning rate d.
+//! Prodigy (Mishchenko and Defazio, 2023): Adam with an estimated learning rate d.
 
 use super::moments::{EXP_AVG, EXP_AVG_SQ, correction};
 use crate::numeric::float::Float;
@@ -17,30 +17,30 @@ hyper! {
     /// d_max = max(d_max, d'),  d = min(d_max, d growth_rate)
     /// p -= l (m / (sqrt(v) + d eps) + wd p)
     /// ```
-    /// The products and norms are taken over all arrays. l is from before d changes. d rises to d' at once
-    /// as long as it is still d0.
+    /// The inner product and the norm are over all arrays. l uses d before its update. While d is
+    /// still d0, it is raised to at least d' before the growth limit applies.
     pub struct Prodigy {
-        /// What the estimate is multiplied by.
+        /// Factor of d in the step size.
         lr: f64, NON_NEGATIVE;
         /// b1 and b2.
         betas: [f64; 2], BETAS;
-        /// b3; none for sqrt(b2).
+        /// b3, or `None` for sqrt(b2).
         beta3: Option<f64>, Kind::Optional(Range::Decay);
-        /// Keeps the divisor from 0.
+        /// Added to the denominator for numerical stability.
         eps: f64, NON_NEGATIVE;
         /// Weight decay.
         weight_decay: f64, NON_NEGATIVE;
-        /// Decays the parameter and not the gradient.
+        /// Whether weight decay is decoupled: applied to the parameter instead of the gradient.
         decouple: bool, Kind::Flag;
-        /// Divides the moments by 1 - b^t.
+        /// Whether the step size has the bias correction of Adam.
         use_bias_correction: bool, Kind::Flag;
-        /// Leaves the learning rate out of the divisor of the estimate.
+        /// Whether the learning rate is left out of s, as required with warm-up.
         safeguard_warmup: bool, Kind::Flag;
-        /// The first estimate.
+        /// Initial estimate d0.
         d0: f64, Kind::Number(Range::Positive);
-        /// What the estimate is scaled by.
+        /// Factor of the estimate d'.
         d_coef: f64, NON_NEGATIVE;
-        /// How fast the estimate may grow; it may be infinite.
+        /// Bound of the growth of d per step, which may be infinite.
         growth_rate: f64, Kind::Number(Range::Unbounded);
     }
 }
@@ -115,8 +115,8 @@ impl Prodigy {
     }
 }
 
-/// `b1c` and `b2c` have d in them; `of_s` is what g adds to s. Decoupled decay is a term of its own
-/// and no factor on p: l is so small at first that 1 - l wd is 1.
+/// `b1c` and `b2c` include d; `of_s` is the coefficient of g in s. Decoupled decay is a separate
+/// term and not a factor of p, because 1 - l wd rounds to 1 while l is small.
 #[derive(Clone, Copy)]
 struct Step<T> {
     b1: T,
@@ -132,7 +132,7 @@ struct Step<T> {
     estimate: Estimate,
 }
 
-/// What turns the sums into the next d.
+/// The computation of the next d from the sums.
 #[derive(Clone, Copy)]
 struct Estimate {
     d: f64,
@@ -146,8 +146,8 @@ struct Estimate {
 }
 
 impl Estimate {
-    /// d, d_max and the numerator after the step; none where all gradients so far were 0, or the
-    /// rate is.
+    /// Returns d, d_max and the numerator after the step, or `None` if all gradients so far or the
+    /// learning rate are 0.
     fn next(&self, [product, norm]: Sums) -> Option<[f64; MAX_SCALARS]> {
         if norm == 0.0 || self.fixed {
             return None;
@@ -190,7 +190,7 @@ impl<T: Float> TwoPassRule<T, 4> for Step<T> {
     fn second(&self, d: T, p: T, _g: T, state: [T; 4]) -> (T, [T; 4]) {
         let [m, v, ..] = state;
         let u = m / (v.sqrt() + d * self.eps) + self.decay * p;
-        // Nothing is known yet, and d has no meaning; or the rate is 0.
+        // There is no estimate yet, or the learning rate is 0.
         let still = d == T::ZERO || self.lr == T::ZERO;
         (if still { p } else { p - self.lr * u }, state)
     }

@@ -10,8 +10,8 @@ use crate::sweep::state::StateSpec;
 hyper! {
     /// ```text
     /// rho = 2 / (1 - b2) - 1,  rho_t = rho - 2 t b2^t / (1 - b2^t)
-    /// p -= lr / (1 - b1^t) m * r_t sqrt(1 - b2^t) / (sqrt(v) + eps)     where rho_t > 5
-    /// p -= lr / (1 - b1^t) m                                            before
+    /// p -= lr / (1 - b1^t) m * r_t sqrt(1 - b2^t) / (sqrt(v) + eps)     if rho_t > 5
+    /// p -= lr / (1 - b1^t) m                                            otherwise
     /// r_t = sqrt((rho_t - 4) (rho_t - 2) rho / ((rho - 4) (rho - 2) rho_t))
     /// ```
     /// with Adam's m and v.
@@ -20,17 +20,17 @@ hyper! {
         lr: f64, NON_NEGATIVE;
         /// b1 and b2.
         betas: [f64; 2], BETAS;
-        /// Keeps the divisor from 0.
+        /// Added to the denominator for numerical stability.
         eps: f64, NON_NEGATIVE;
         /// Weight decay.
         weight_decay: f64, NON_NEGATIVE;
-        /// Decays the parameter and not the gradient.
+        /// Whether weight decay is decoupled: applied to the parameter instead of the gradient.
         decoupled_weight_decay: bool, Kind::Flag;
     }
 }
 
 impl RAdam {
-    /// `r_t sqrt(1 - b2^t)`, once the variance can be trusted.
+    /// Returns `r_t sqrt(1 - b2^t)`, or `None` while rho_t is at most 5.
     fn rectification(&self, t: u64) -> Option<f64> {
         let b2 = self.betas[1];
         let correction = correction(b2, t);
@@ -70,7 +70,7 @@ impl Optimizer for RAdam {
     }
 }
 
-/// `lr` has the correction of m and the rectification in it.
+/// `lr` includes the bias correction of m and the rectification.
 #[derive(Clone, Copy)]
 struct Step<T> {
     moments: Moments<T>,
@@ -87,7 +87,7 @@ impl<T: Float> Rule<T, 2> for Step<T> {
     fn update(&self, p: T, g: T, state: [T; 2]) -> (T, [T; 2]) {
         let [m, v] = self.moments.advance(g, state);
         let u = self.lr * m;
-        // The same for all elements: the compiler makes two loops of it.
+        // The condition is the same for all elements, so the compiler moves it out of the loop.
         let u = if self.rectified {
             u / (v.sqrt() + self.eps)
         } else {

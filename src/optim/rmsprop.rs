@@ -10,24 +10,24 @@ use crate::sweep::state::StateSpec;
 hyper! {
     /// ```text
     /// v = a v + (1 - a) g^2
-    /// p -= lr g / (sqrt(v) + eps)          or, inside, g / sqrt(v + eps)
+    /// p -= lr g / (sqrt(v) + eps)          or lr g / sqrt(v + eps)
     /// ```
-    /// Centered, the mean gradient's square is taken from v before the root, never below 0. With
-    /// momentum, `b = mu b + g / (...)` and `p -= lr b`.
+    /// Centered: the square of the mean gradient is subtracted from v, and the difference is at
+    /// least 0. With momentum: `b = mu b + g / (...)` and `p -= lr b`.
     pub struct RMSprop {
         /// Learning rate.
         lr: f64, NON_NEGATIVE;
-        /// Decay of v.
+        /// Decay rate a.
         alpha: f64, Kind::Number(Range::Unit);
-        /// Keeps the divisor from 0.
+        /// Added to the denominator for numerical stability.
         eps: f64, NON_NEGATIVE;
         /// Coupled weight decay.
         weight_decay: f64, NON_NEGATIVE;
-        /// mu; 0 keeps no buffer.
+        /// mu. If it is 0 there is no buffer b.
         momentum: f64, NON_NEGATIVE;
-        /// Divides by the deviation from the mean gradient.
+        /// Whether the gradient is divided by its estimated standard deviation.
         centered: bool, Kind::Flag;
-        /// Adds eps under the root.
+        /// Whether eps is added under the square root.
         eps_inside_sqrt: bool, Kind::Flag;
     }
 }
@@ -68,7 +68,7 @@ impl Optimizer for RMSprop {
     }
 }
 
-/// `ac` is 1 - a; eps is `inside` or `outside` of the root, and the other is 0.
+/// `ac` is 1 - a; eps is `inside` or `outside` of the square root, and the other one is 0.
 #[derive(Clone, Copy)]
 struct Scaled<T> {
     a: T,
@@ -90,7 +90,7 @@ impl<T: Float> Scaled<T> {
         (self.a * mean + self.ac * g).flush()
     }
 
-    /// The gradient over its root mean square.
+    /// Returns the gradient divided by its root mean square.
     #[inline(always)]
     fn gradient(&self, g: T, v: T) -> T {
         g / ((v + self.inside).sqrt() + self.outside)
@@ -104,7 +104,7 @@ impl<T: Float> Scaled<T> {
         } else {
             variance
         };
-        // Both have overflowed: a gradient this large moves nothing, as without the mean.
+        // The squares have overflowed: such a gradient does not change p, as without centering.
         let variance = if v == T::INFINITY { v } else { variance };
         self.gradient(g, variance)
     }

@@ -1,4 +1,5 @@
-//! Rprop (Riedmiller and Braun, 1993), in the form that forgets a gradient whose sign has turned.
+//! Rprop (Riedmiller and Braun, 1993), in the variant that sets a gradient to 0 if its sign
+//! changed.
 
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
@@ -7,17 +8,17 @@ use crate::sweep::state::StateSpec;
 
 hyper! {
     /// ```text
-    /// s = clamp(s * (b where g g_last > 0, a where g g_last < 0, 1 where it is 0), steps)
-    /// g = 0 where g g_last < 0
+    /// s = clamp(s * (b if g g_last > 0, a if g g_last < 0, 1 if it is 0), step_sizes)
+    /// g = 0 if g g_last < 0
     /// p -= s sign(g)
     /// ```
     /// with a and b from `etas`; s starts as lr.
     pub struct Rprop {
-        /// The first size of the steps.
+        /// Initial step size.
         lr: f64, NON_NEGATIVE;
-        /// How much a step shrinks and grows.
+        /// Factors by which a step size decreases and increases.
         etas: [f64; 2], Kind::Numbers(&[Range::Inside, Range::Above1]);
-        /// The smallest and the largest step.
+        /// Smallest and largest step size.
         step_sizes: [f64; 2], Kind::Numbers(&[Range::NonNegative, Range::NonNegative]);
     }
 }
@@ -39,7 +40,7 @@ impl Optimizer for Rprop {
     }
 }
 
-/// `start` is added to the steps: not 0 where they hold nothing yet.
+/// `start` is added to the step sizes: their initial value at the first step, 0 afterwards.
 #[derive(Clone, Copy)]
 struct Step<T> {
     shrink: T,

@@ -5,8 +5,8 @@
 //! z = z - lr u
 //! c = w_t / (w_1 + ... + w_t),  w_t = t^r max(lr)^power
 //! ```
-//! p is the point y at which gradients are taken; z starts as p. The averaged iterate is
-//! `x = (p - (1 - b1) z) / b1`: [`blend`] goes from one to the other.
+//! p is the point y at which gradients are computed; z starts as p. The averaged iterate is
+//! `x = (p - (1 - b1) z) / b1`. [`blend`] converts one into the other.
 
 use super::moments::{EXP_AVG_SQ, correction};
 use crate::numeric::float::Float;
@@ -17,7 +17,7 @@ use crate::sweep::rule::{Optimizer, Rule, Visitor};
 use crate::sweep::segment::{MAX_SCALARS, StepContext};
 use crate::sweep::state::StateSpec;
 
-/// What both have beside the direction u.
+/// The hyperparameters of both optimizers, which differ in the direction u.
 struct Schedule {
     lr: f64,
     momentum: f64,
@@ -26,7 +26,7 @@ struct Schedule {
     weight_lr_power: f64,
 }
 
-/// The numbers of one step.
+/// The scalars of one step.
 struct At {
     lr: f64,
     /// c
@@ -74,12 +74,12 @@ impl Schedule {
     }
 }
 
-/// The sequence that gradients move by whole steps.
+/// The sequence z, which gradient steps update.
 const Z: StateSpec = StateSpec::iterate("z");
 
 const SCALARS: [(&str, f64); 2] = [("weight_sum", 0.0), ("lr_max", 0.0)];
 
-/// `lr_p` is what u moves p by.
+/// `lr_p` is the coefficient of u in the update of p.
 #[derive(Clone, Copy)]
 struct Interpolate<T> {
     mix: T,
@@ -99,19 +99,19 @@ impl<T: Float> Interpolate<T> {
 }
 
 hyper! {
-    /// u is the gradient with coupled weight decay; b1 is the momentum.
+    /// u is the gradient with coupled weight decay, and b1 is the momentum.
     pub struct ScheduleFreeSGD {
         /// Learning rate.
         lr: f64, NON_NEGATIVE;
-        /// How far p lies from z towards x.
+        /// b1, the weight of x in p.
         momentum: f64, Kind::Number(Range::Inside);
-        /// Weight decay, at p.
+        /// Weight decay, evaluated at p.
         weight_decay: f64, NON_NEGATIVE;
-        /// The steps over which the learning rate grows.
+        /// Number of warm-up steps of the learning rate.
         warmup_steps: u64, Kind::Count(1 << 53);
-        /// The power of t in the weights of the average.
+        /// Power r of t in the weights of the average.
         r: f64, Kind::Number(Range::Finite);
-        /// The power of the largest learning rate in them.
+        /// Power of the largest learning rate in the weights of the average.
         weight_lr_power: f64, Kind::Number(Range::Finite);
     }
 }
@@ -166,15 +166,15 @@ hyper! {
         lr: f64, NON_NEGATIVE;
         /// b1 and b2.
         betas: [f64; 2], Kind::Numbers(&[Range::Inside, Range::Decay]);
-        /// Keeps the divisor from 0.
+        /// Added to the denominator for numerical stability.
         eps: f64, NON_NEGATIVE;
-        /// Weight decay, at p.
+        /// Weight decay, evaluated at p.
         weight_decay: f64, NON_NEGATIVE;
-        /// The steps over which the learning rate grows.
+        /// Number of warm-up steps of the learning rate.
         warmup_steps: u64, Kind::Count(1 << 53);
-        /// The power of t in the weights of the average.
+        /// Power r of t in the weights of the average.
         r: f64, Kind::Number(Range::Finite);
-        /// The power of the largest learning rate in them.
+        /// Power of the largest learning rate in the weights of the average.
         weight_lr_power: f64, Kind::Number(Range::Finite);
     }
 }
@@ -238,20 +238,20 @@ impl<T: Float> Rule<T, 2> for Adam<T> {
     }
 }
 
-/// The weight of [`blend`] from y, where gradients are taken, to the averaged x.
+/// Returns the weight of [`blend`] from y, where gradients are computed, to the average x.
 pub fn average_weight(beta: f64) -> f64 {
     1.0 - 1.0 / beta
 }
 
-/// The weight of [`blend`] from the averaged x back to y.
+/// Returns the weight of [`blend`] from the average x back to y.
 pub fn gradient_weight(beta: f64) -> f64 {
     1.0 - beta
 }
 
-/// `p += weight (z - p)`.
+/// Computes `p += weight (z - p)`.
 ///
 /// # Panics
-/// The lengths differ, or `p` cannot be written.
+/// The lengths differ, or `p` is read-only.
 pub fn blend<T: Float>(p: StorageView<'_, T>, z: StorageView<'_, T>, weight: f64) {
     lerp(vec![(p, z)], weight);
 }

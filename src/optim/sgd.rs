@@ -13,19 +13,19 @@ hyper! {
     /// outside:  v = mu v + (1 - dampening) g,  u = v  or  g + mu v (Nesterov),  p -= lr u
     /// inside:   v = mu v - lr g,               p += v  or  mu v - lr g (Nesterov)
     /// ```
-    /// The first outside step copies g into v, without dampening.
+    /// The first step of the outside form copies g into v, without dampening.
     pub struct Sgd {
         /// Learning rate.
         lr: f64, NON_NEGATIVE;
-        /// mu; 0 is plain gradient descent without state.
+        /// mu. If it is 0 there is no buffer v.
         momentum: f64, NON_NEGATIVE;
-        /// Takes part of the gradient out of v.
+        /// Reduces the weight of the gradient in v.
         dampening: f64, NON_NEGATIVE;
         /// Coupled weight decay.
         weight_decay: f64, NON_NEGATIVE;
-        /// Steps from the look-ahead point.
+        /// Whether the update is that of Nesterov.
         nesterov: bool, Kind::Flag;
-        /// Whether the learning rate stands outside or inside of v.
+        /// Whether the learning rate is applied outside or inside of v.
         momentum_form: String, Kind::Word(&["outside", "inside"]);
     }
     check |sgd| sgd.check()
@@ -97,7 +97,7 @@ impl<T: Float> Rule<T, 0> for Plain<T> {
     }
 }
 
-/// `gc` is 1 - dampening, and 1 where v holds nothing yet.
+/// `gc` is 1 - dampening, or 1 at the first step of v.
 #[derive(Clone, Copy)]
 struct Outside<T> {
     lr: T,

@@ -1,8 +1,9 @@
 //! Deterministic reductions: lanes, then blocks, then a fixed tree.
 //!
-//! A slice is cut into blocks of [`BLOCK`] elements from its own start. Within a block, element `i`
-//! goes to lane `i % LANES` in `f64`; lanes and then blocks are combined by a tree that depends on
-//! their number alone. Threads only choose who computes which block, so they never change a bit.
+//! An array is divided into blocks of [`BLOCK`] elements from its first element. Within a block,
+//! element `i` is added to lane `i % LANES` in `f64`. Lanes and then blocks are combined by a tree
+//! that depends only on their number. Threads compute different blocks, so their number does not
+//! affect the result.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,24 +15,25 @@ use crate::numeric::float::Float;
 use crate::storage::precision::Precision;
 use crate::storage::view::StorageView;
 
-/// Elements per block: 16 KiB of `f32`, half an L1 cache. Under Miri small arrays have several, as
-/// with [`pool::CHUNK`].
+/// Elements per block: 16 KiB of `f32`, half of an L1 cache. Smaller under Miri, so that small
+/// arrays have several blocks.
 pub(crate) const BLOCK: usize = if cfg!(miri) { 256 } else { 4096 };
 
-/// 32 `f64` lanes fill four AVX-512 or eight AVX2 registers; other counts vectorize by luck.
+/// 32 `f64` lanes fill four AVX-512 or eight AVX2 registers. Other counts do not reliably
+/// vectorize.
 const LANES: usize = 32;
 
-/// Lanes that change together: the `f64` of one AVX-512 register, the widest there is.
+/// The number of lanes that are updated together: the `f64` of an AVX-512 register, the widest one.
 pub(crate) const VECTOR: usize = 8;
 
 /// Blocks per chunk of parallel work.
 const CHUNK: usize = 8;
 
-/// What is summed, or maximized, over the elements.
+/// A sum or a maximum over elements.
 pub(crate) trait Measure: Copy + Send + Sync {
-    /// The lane after one more element.
+    /// Adds an element to a lane.
     fn add(self, lane: f64, x: f64) -> f64;
-    /// Two lanes as one.
+    /// Combines two lanes.
     fn join(self, a: f64, b: f64) -> f64;
 }
 
@@ -41,13 +43,13 @@ pub(crate) struct Sum;
 /// `sum(abs(x))`
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Absolute;
-/// `sum((x scale)^2)`, with a power of two as scale.
+/// `sum((x scale)^2)`, where `scale` is a power of two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Squares {
-    /// 1, or what keeps the squares of `f64` from overflow and underflow.
+    /// 1, or a factor that prevents overflow and underflow of the squares of `f64`.
     pub(crate) scale: f64,
 }
-/// `max(abs(x))`, NaN where one is.
+/// `max(abs(x))`, or NaN if an element is NaN.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Largest;
 /// `sum(abs(x / unit)^power)`
@@ -55,7 +57,7 @@ pub(crate) struct Largest;
 pub(crate) struct Powers {
     /// The exponent.
     pub(crate) power: f64,
-    /// What the elements are divided by first.
+    /// The divisor of the elements.
     pub(crate) unit: f64,
 }
 
@@ -130,8 +132,8 @@ impl<T: Float, M: Measure> Kernel for Block<'_, T, M> {
 
     #[inline(always)]
     fn run(self) -> f64 {
-        // Arrays of constant size, changed as a whole, become registers: 5 times faster than lanes
-        // that are written one by one.
+        // The compiler keeps arrays of constant size that are assigned as a whole in registers.
+        // This is 5 times faster than assigning lane by lane.
         let mut vectors = [[0.0; VECTOR]; LANES / VECTOR];
         let (rows, rest) = self.elements.as_chunks::<LANES>();
         for row in rows {
@@ -154,7 +156,7 @@ impl<T: Float, M: Measure> Kernel for Block<'_, T, M> {
     }
 }
 
-/// Lanes as one: the upper half is joined to the lower one until one is left.
+/// Combines all lanes: joins the upper half to the lower half until one lane remains.
 #[inline(always)]
 pub(crate) fn halve<S: Copy, const N: usize>(mut lanes: [S; N], join: impl Fn(S, S) -> S) -> S {
     let mut width = N / 2;
@@ -167,7 +169,7 @@ pub(crate) fn halve<S: Copy, const N: usize>(mut lanes: [S; N], join: impl Fn(S,
     lanes[0]
 }
 
-/// The sum of lanes, by halves.
+/// Sums all lanes in the order of [`halve`].
 #[inline(always)]
 pub(crate) fn sum<const N: usize>(lanes: [f64; N]) -> f64 {
     halve(lanes, |a, b| a + b)
@@ -178,11 +180,11 @@ pub(crate) fn block<T: Float, M: Measure>(elements: &[T], measure: M, tier: Tier
     tier.run(Block { elements, measure })
 }
 
-/// An array of numbers, however it is stored.
+/// An array of numbers in any storage.
 pub(crate) trait Elements: Sync {
-    /// How many there are.
+    /// Returns the number of elements.
     fn len(&self) -> usize;
-    /// Measures a range of at most [`BLOCK`] elements, which starts a block.
+    /// Measures at most [`BLOCK`] elements. The range starts at a multiple of [`BLOCK`].
     fn block(&self, range: Range<usize>, measure: impl Measure, tier: Tier) -> f64;
 }
 
@@ -213,15 +215,15 @@ impl<T: Float> Elements for StorageView<'_, T> {
 
     fn block(&self, range: Range<usize>, measure: impl Measure, tier: Tier) -> f64 {
         assert!(range.start <= range.end && range.end <= self.len());
-        // SAFETY: inside, and nobody writes an array whose view is borrowed as shared: all that write
-        // through a view have it alone.
+        // SAFETY: the range is inside the array. The view is borrowed as shared, and code that
+        // writes through a view owns it or borrows it exclusively.
         if let Some(elements) = unsafe { self.slice(range.start, range.end) } {
             return block(elements, measure, tier);
         }
         let mut scratch = Scratch::<T, 1>::new(BLOCK);
         let [loaded] = scratch.arrays();
         let loaded = &mut loaded[..range.len()];
-        // SAFETY: as above.
+        // SAFETY: as for `slice`.
         unsafe { self.load(range.start, loaded, tier) };
         block(loaded, measure, tier)
     }
@@ -243,11 +245,11 @@ impl<S: Elements, D: Elements> Elements for Precision<S, D> {
     }
 }
 
-/// Measures each array by itself. All of them share one fork-join.
+/// Measures each array separately, with one fork-join for all arrays.
 pub(crate) fn measure(arrays: &[impl Elements], measure: impl Measure) -> Vec<f64> {
     let tier = isa::current();
     let lengths: Vec<usize> = arrays.iter().map(Elements::len).collect();
-    // Reading and squaring costs about a quarter of an AdamW step.
+    // Reading and squaring an element costs about a quarter of an AdamW step.
     let cost = lengths.iter().sum::<usize>() / 4;
     let join = |a, b| measure.join(a, b);
     blockwise(&lengths, cost, join, |owner, range| {
@@ -255,9 +257,9 @@ pub(crate) fn measure(arrays: &[impl Elements], measure: impl Measure) -> Vec<f6
     })
 }
 
-/// Calls `f` once with every block of arrays of these lengths: whose it is, and its elements. Gives
-/// what came of each array, its blocks joined by the tree. `elements` is the size of the whole in
-/// elements of an AdamW step.
+/// Calls `f` once with every block of arrays of these lengths: the index of the array and the range
+/// of elements. Returns one result per array, its blocks combined by the tree. `elements` is the
+/// total cost in elements of an AdamW step.
 pub(crate) fn blockwise(
     lengths: &[usize],
     elements: usize,
@@ -288,12 +290,12 @@ pub(crate) fn blockwise(
         .collect()
 }
 
-/// Results of blocks, each written by the task that computes it and read after the join.
+/// The results of blocks, each written by the thread that computes it and read after the join.
 #[derive(Debug)]
 pub(crate) struct Partials(Vec<AtomicU64>);
 
 impl Partials {
-    /// As many zeros.
+    /// Creates `blocks` results of 0.
     pub(crate) fn new(blocks: usize) -> Self {
         Self((0..blocks).map(|_| AtomicU64::new(0)).collect())
     }
@@ -303,7 +305,7 @@ impl Partials {
         self.0[block].store(x.to_bits(), Ordering::Relaxed);
     }
 
-    /// The result of one block.
+    /// Returns the result of one block.
     pub(crate) fn get(&self, block: usize) -> f64 {
         f64::from_bits(self.0[block].load(Ordering::Relaxed))
     }
@@ -313,13 +315,13 @@ impl Partials {
         self.0.into_iter().map(value).collect()
     }
 
-    /// The sum of all of them, by [`tree`].
+    /// Sums all results by [`tree`].
     pub(crate) fn total(self) -> f64 {
         tree(&self.into_values())
     }
 }
 
-/// The sum by a balanced tree whose form depends on the number of terms alone; 0 for none.
+/// Sums the terms by a balanced tree whose shape depends only on their number. 0 without terms.
 pub(crate) fn tree(terms: &[f64]) -> f64 {
     fold(terms, &|a, b| a + b)
 }
@@ -348,8 +350,8 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_of_n_terms_has_one_shape() {
-        // Neither commutative nor associative, and exact.
+    fn the_shape_of_a_tree_depends_only_on_the_number_of_terms() {
+        // Exact, and neither commutative nor associative.
         let join = |a: f64, b: f64| 2.0 * a + 3.0 * b + 1.0;
         let [a, b, c, d, e, f, g] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
         let (ab, cd, ef) = (join(a, b), join(c, d), join(e, f));
@@ -368,8 +370,8 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_the_bits_that_they_were() {
-        // Whole blocks, a last one that is not, and a row of lanes that is not.
+    fn sums_have_the_recorded_bits() {
+        // Whole blocks, a partial last block, and a partial last row of lanes.
         let x: Vec<f64> = (0..2 * BLOCK + 45)
             .map(|i| 1.0 / (i as f64 + 1.5))
             .collect();
@@ -397,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_are_measured_by_themselves() {
+    fn slices_are_measured_separately() {
         let ones = vec![1.0_f32; 3 * BLOCK + 5];
         let slices: [&[f32]; 3] = [&ones, &[], &ones[..7]];
         assert_eq!(
