@@ -1,8 +1,8 @@
-//! The two arithmetic types, `f32` and `f64`, behind one trait.
+//! A trait for the two types of computation, `f32` and `f64`.
 //!
-//! Only operations that IEEE 754 defines exactly are here, so that a kernel gives the same bits
-//! whatever instructions it was compiled to. There is no `mul_add` on purpose: a fused multiply-add
-//! rounds once where a multiplication and an addition round twice.
+//! It contains only operations that IEEE 754 defines exactly, so that the results of a kernel do
+//! not depend on the instructions it is compiled to. There is deliberately no `mul_add`: a fused
+//! multiply-add rounds once, and a multiplication with an addition rounds twice.
 
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
@@ -42,30 +42,31 @@ pub trait Float:
     const MIN_POSITIVE: Self;
     /// The distance from 1 to the next larger number.
     const EPSILON: Self;
-    /// NumPy's name of the type.
+    /// The NumPy name of the type.
     const NAME: &'static str;
 
-    /// Rounds to nearest; exact for `f64`.
+    /// Converts from `f64`, rounding to nearest. Exact for `f64`.
     fn from_f64(x: f64) -> Self;
-    /// Exact.
+    /// Converts to `f64`, which is exact.
     fn to_f64(self) -> f64;
-    /// Exact.
+    /// Converts from `f32`, which is exact.
     fn from_f32(x: f32) -> Self;
-    /// Exact for `f32`. A `f64` in between two is rounded to the one that ends in a 1 bit, so that
-    /// rounding the result again, to fewer bits, gives what rounding once would have given.
+    /// Converts to `f32`. Exact for `f32`. An `f64` between two `f32` is rounded to odd (to the one
+    /// whose last bit is 1), so that rounding the result again to fewer bits is equivalent to
+    /// rounding once.
     fn to_f32(self) -> f32;
-    /// The largest absolute value, or NaN where there is one.
+    /// Returns the largest absolute value, or NaN if an element is NaN.
     fn largest(x: &[Self]) -> Self;
-    /// The correctly rounded square root.
+    /// Returns the correctly rounded square root.
     fn sqrt(self) -> Self;
-    /// The absolute value.
+    /// Returns the absolute value.
     fn abs(self) -> Self;
-    /// Neither infinite nor NaN.
+    /// Returns whether the number is neither infinite nor NaN.
     fn is_finite(self) -> bool;
-    /// NaN.
+    /// Returns whether the number is NaN.
     fn is_nan(self) -> bool;
 
-    /// The larger of two, or NaN where either is NaN (Rust's own `max` would drop it).
+    /// Returns the larger of two numbers, or NaN if either is NaN. `f64::max` would ignore a NaN.
     #[inline(always)]
     fn max_or_nan(self, other: Self) -> Self {
         // A NaN in `other` fails the first comparison.
@@ -76,20 +77,20 @@ pub trait Float:
         }
     }
 
-    /// `self` limited to `-bound..=bound`; NaN stays NaN.
+    /// Limits `self` to `-bound..=bound`. NaN remains NaN.
     #[inline(always)]
     fn clamp_abs(self, bound: Self) -> Self {
         let x = if self > bound { bound } else { self };
         if x < -bound { -bound } else { x }
     }
 
-    /// `self`, or 0 where it is subnormal.
+    /// Returns `self`, or 0 if it is subnormal.
     #[inline(always)]
     fn flush(self) -> Self {
         self.flush_where(true)
     }
 
-    /// `self`, or 0 where it is subnormal and `idle` holds.
+    /// Returns `self`, or 0 if it is subnormal and `idle` is true.
     #[inline(always)]
     fn flush_where(self, idle: bool) -> Self {
         if idle & (self.abs() < Self::MIN_POSITIVE) {
@@ -99,7 +100,7 @@ pub trait Float:
         }
     }
 
-    /// `self * x`, where 0 times infinity is 0; NaN stays NaN.
+    /// Returns `self * x`, with 0 times infinity defined as 0. NaN remains NaN.
     #[inline(always)]
     fn weigh(self, x: Self) -> Self {
         if (self == Self::ZERO) & (x.abs() == Self::INFINITY) {
@@ -109,7 +110,7 @@ pub trait Float:
         }
     }
 
-    /// 1, -1, or what it is where it is 0 or NaN.
+    /// Returns 1 or -1, or `self` if it is 0 or NaN.
     #[inline(always)]
     fn sign(self) -> Self {
         let x = if self > Self::ZERO { Self::ONE } else { self };
@@ -117,7 +118,7 @@ pub trait Float:
     }
 }
 
-/// Rounds to odd; to infinity where `f32` ends.
+/// Rounds to odd, and to infinity above the range of `f32`.
 #[inline(always)]
 fn to_odd(x: f64) -> f32 {
     let nearest = x as f32;
@@ -156,8 +157,8 @@ macro_rules! float {
             }
             #[inline(always)]
             fn largest(x: &[Self]) -> Self {
-                // In the order of their bits, infinity and then NaN come after all numbers; and
-                // maxima of integers, unlike sums, vectorize as they stand.
+                // As integers, the bits of infinity are above those of all numbers, and the bits of
+                // NaN above those of infinity. A maximum of integers vectorizes.
                 let mut top = 0;
                 for i in 0..x.len() {
                     let bits = x[i].abs().to_bits();

@@ -1,31 +1,33 @@
-//! Our own exponential and logarithms: branch-free, so that loops over them vectorize, and built
-//! from exactly rounded operations alone, so that every tier gives the same bits.
+//! Exponentials and logarithms without branches, so that loops over them vectorize, and of
+//! correctly rounded operations, so that results are bitwise identical on every tier.
 //!
-//! All are within 1.5 ulp; the largest error over all of `f32` stands beside each. The exponent is taken from the bits of `x * log2(e) + 1.5 * 2^p`: the sum
-//! is so large that its last bits are the rounded integer. A cast to an integer would saturate in
-//! Rust, and keep the loop scalar.
+//! All errors are below 1.5 ulp; each function states its largest error over all of `f32`. The
+//! exponent of the result is taken from the bits of `x * log2(e) + 1.5 * 2^p`: the sum is so large
+//! that its last bits are the rounded integer. A cast to an integer saturates in Rust, which
+//! prevents vectorization.
 
 use crate::numeric::float::Float;
 
 /// A [`Float`] with elementary functions.
 pub trait Math: Float {
-    /// `e^x`. Results below the smallest normal number are 0: in the sums they are for they vanish,
-    /// and as operands they would be slow. In `f32` within 0.9903 ulp.
+    /// Computes `e^x`. Subnormal results are replaced by 0: they are negligible in sums, and slow
+    /// as operands. In `f32` within 0.9903 ulp.
     fn exp(self) -> Self;
-    /// `e^x` for `x <= 0`, the same bits as [`exp`](Math::exp) with fewer instructions.
+    /// Computes `e^x` for `x <= 0`, bitwise identical to [`exp`](Math::exp), with fewer
+    /// instructions.
     fn exp_nonpositive(self) -> Self;
-    /// `e^x - 1` for `x <= 0`, with the relative accuracy near 0 that the difference loses. In `f32`
-    /// within 0.9464 ulp.
+    /// Computes `e^x - 1` for `x <= 0` without cancellation near 0. In `f32` within 0.9464 ulp.
     fn exp_m1_nonpositive(self) -> Self;
-    /// The natural logarithm: NaN below 0, -inf at 0. In `f32` within 0.8399 ulp.
+    /// Computes the natural logarithm: NaN below 0, -inf at 0. In `f32` within 0.8399 ulp.
     fn ln(self) -> Self;
-    /// `ln(1 + x)`, with the relative accuracy near 0 that `1 + x` loses. In `f32` within 1.4046 ulp.
+    /// Computes `ln(1 + x)` without cancellation near 0. In `f32` within 1.4046 ulp.
     fn ln_1p(self) -> Self;
-    /// `ln(1 + x)` for `x` from -1/4 to 1, with half the instructions. In `f32` within 1.4046 ulp.
+    /// Computes `ln(1 + x)` for `x` from -1/4 to 1, with half of the instructions. In `f32` within
+    /// 1.4046 ulp.
     fn ln_1p_small(self) -> Self;
 }
 
-/// The part of `u = 1 + x` that rounding removed; exact.
+/// Returns the rounding error of `u = 1 + x`, exactly.
 #[inline(always)]
 fn lost<T: Float>(x: T, u: T) -> T {
     if x > T::ONE {
@@ -35,7 +37,7 @@ fn lost<T: Float>(x: T, u: T) -> T {
     }
 }
 
-/// `y`, which is right for finite `x > 0`, or what the logarithm is elsewhere.
+/// Returns `y` for finite `x > 0`, and the logarithm of other `x`.
 #[inline(always)]
 fn ln_at_ends<T: Float>(x: T, y: T) -> T {
     let nan = T::from_f64(f64::NAN);
@@ -44,7 +46,7 @@ fn ln_at_ends<T: Float>(x: T, y: T) -> T {
     if x == T::INFINITY { x } else { y }
 }
 
-/// `c[0] + c[1] x + c[2] x^2 + ...`
+/// Computes `c[0] + c[1] x + c[2] x^2 + ...`
 #[inline(always)]
 fn polynomial<T: Float, const N: usize>(x: T, c: [T; N]) -> T {
     let mut sum = c[N - 1];
@@ -56,16 +58,16 @@ fn polynomial<T: Float, const N: usize>(x: T, c: [T; N]) -> T {
     sum
 }
 
-/// A sum with it has a rounded integer in its last bits: `1.5 * 2^23`.
+/// `1.5 * 2^23`. The last bits of a sum with it are the other term rounded to an integer.
 const SHIFT_F32: f32 = 12_582_912.0;
-/// Where `e^x` reaches the smallest normal number, and where it overflows.
+/// The arguments at which `e^x` is the smallest normal number and at which it overflows.
 const LN_MIN_F32: f32 = -87.336_54;
 const LN_MAX_F32: f32 = 88.722_83;
 
-/// `e^x / 2^n - 1` for the `n` nearest to `x log2(e)`, and bits that end in those of `n`.
+/// Returns `e^x / 2^n - 1` for the `n` nearest to `x log2(e)`, and a word whose last bits are `n`.
 #[inline(always)]
 fn reduced_f32(x: f32) -> (f32, u32) {
-    // ln(2) in two parts; the product of the first with any exponent is exact (Cephes).
+    // ln(2) in two parts. The product of the first part and any exponent is exact (Cephes).
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
     // exp(r) = 1 + r + r^2 q(r) for |r| <= ln(2) / 2; q is Cephes' minimax polynomial.
     const Q: [f32; 6] = [
@@ -82,18 +84,20 @@ fn reduced_f32(x: f32) -> (f32, u32) {
     (polynomial(r, Q) * (r * r) + r, shifted.to_bits())
 }
 
-/// `k` and `f` of `x = 2^k (1 + f)` with `1 + f` from sqrt(1/2) to sqrt(2), for normal `x > 0`.
+/// Returns `k` and `f` of `x = 2^k (1 + f)` with `1 + f` from sqrt(1/2) to sqrt(2). `x` is normal
+/// and positive.
 #[inline(always)]
 fn split_f32(x: f32) -> (f32, f32) {
     const HALF_SQRT_2: u32 = 0x3f35_04f3;
     let bits = x.to_bits().wrapping_sub(HALF_SQRT_2);
-    // Arithmetic shift: k may be negative. Added to the bits of the large number it is k too.
+    // The shift is arithmetic, because k may be negative. Adding k to the bits of the shift
+    // constant adds k to its value.
     let k = (bits.cast_signed() >> 23).cast_unsigned();
     let k = f32::from_bits(SHIFT_F32.to_bits().wrapping_add(k)) - SHIFT_F32;
     (k, f32::from_bits((bits & 0x007f_ffff) + HALF_SQRT_2) - 1.0)
 }
 
-/// `ln(2^k (1 + f))`
+/// Computes `ln(2^k (1 + f))`.
 #[inline(always)]
 fn ln_of_f32(k: f32, f: f32) -> f32 {
     const LN_2: [f32; 2] = [0.693_138_1, 9.058_001e-6];
@@ -110,7 +114,7 @@ impl Math for f32 {
     fn exp(self) -> Self {
         let (y, shifted) = reduced_f32(self);
         let y = y + 1.0;
-        // Added to the exponent of y, and not as a factor, which would overflow before y does.
+        // Adds n to the exponent of y. The factor 2^n could overflow when the result does not.
         let y = f32::from_bits(y.to_bits().wrapping_add(shifted << 23));
         let y = if self < LN_MIN_F32 { 0.0 } else { y };
         let y = if self > LN_MAX_F32 { f32::INFINITY } else { y };
@@ -120,7 +124,7 @@ impl Math for f32 {
     #[inline(always)]
     fn exp_nonpositive(self) -> Self {
         let (y, shifted) = reduced_f32(self);
-        // As a factor a NaN in y survives by itself.
+        // The factor 2^n cannot overflow here, and multiplying preserves a NaN.
         let y = (y + 1.0) * f32::from_bits((shifted << 23).wrapping_add(1.0_f32.to_bits()));
         if self < LN_MIN_F32 { 0.0 } else { y }
     }
@@ -129,7 +133,7 @@ impl Math for f32 {
     fn exp_m1_nonpositive(self) -> Self {
         let (y, shifted) = reduced_f32(self);
         let power = f32::from_bits((shifted << 23).wrapping_add(1.0_f32.to_bits()));
-        // power - 1 is exact where the sum is not -1 anyway.
+        // power - 1 is exact unless the sum rounds to -1.
         let y = y * power + (power - 1.0);
         if self < LN_MIN_F32 { -1.0 } else { y }
     }
@@ -151,7 +155,7 @@ impl Math for f32 {
                 .to_bits()
                 .wrapping_sub((k + SHIFT_F32).to_bits() << 23),
         );
-        // Beyond, u is x to the last bit that counts, and 2^-k may not exist.
+        // For larger x the rounding error is negligible, and 2^-k may underflow.
         let rest = if self < 33_554_432.0 {
             lost(self, u) * unit
         } else {
@@ -162,7 +166,7 @@ impl Math for f32 {
 
     #[inline(always)]
     fn ln_1p_small(self) -> Self {
-        // 1 + f is from sqrt(1/2) to sqrt(2) again. The first f is rounded for x < 1/2 alone.
+        // 1 + f is from sqrt(1/2) to sqrt(2). (x - 1) / 2 is rounded only for x < 1/2.
         let (k, f) = if self > 0.414_213_56 {
             (1.0, (self - 1.0) * 0.5)
         } else {
@@ -172,16 +176,16 @@ impl Math for f32 {
     }
 }
 
-/// As for `f32`: `1.5 * 2^52`.
+/// `1.5 * 2^52`, as [`SHIFT_F32`].
 const SHIFT_F64: f64 = 6_755_399_441_055_744.0;
-/// Where `e^x` reaches the smallest normal number, and where it overflows.
+/// The arguments at which `e^x` is the smallest normal number and at which it overflows.
 const LN_MIN_F64: f64 = -708.396_418_532_264_1;
 const LN_MAX_F64: f64 = 709.782_712_893_384;
 
-/// `e^x / 2^n - 1` for the `n` nearest to `x log2(e)`, and bits that end in those of `n`.
+/// Returns `e^x / 2^n - 1` for the `n` nearest to `x log2(e)`, and a word whose last bits are `n`.
 #[inline(always)]
 fn reduced_f64(x: f64) -> (f64, u64) {
-    // ln(2) in two parts; the product of the first with any exponent is exact (fdlibm).
+    // ln(2) in two parts. The product of the first part and any exponent is exact (fdlibm).
     const LN_2: [f64; 2] = [0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10];
     // exp(r) = 1 + r + r^2 q(r): 1/2!, 1/3!, ..., 1/13!. The next term is below 1e-17.
     const Q: [f64; 12] = [
@@ -204,7 +208,8 @@ fn reduced_f64(x: f64) -> (f64, u64) {
     (polynomial(r, Q) * (r * r) + r, shifted.to_bits())
 }
 
-/// `k` and `f` of `x = 2^k (1 + f)` with `1 + f` from sqrt(1/2) to sqrt(2), for normal `x > 0`.
+/// Returns `k` and `f` of `x = 2^k (1 + f)` with `1 + f` from sqrt(1/2) to sqrt(2). `x` is normal
+/// and positive.
 #[inline(always)]
 fn split_f64(x: f64) -> (f64, f64) {
     const HALF_SQRT_2: u64 = 0x3fe6_a09e_667f_3bcd;
@@ -217,11 +222,11 @@ fn split_f64(x: f64) -> (f64, f64) {
     )
 }
 
-/// `ln(2^k (1 + f))`
+/// Computes `ln(2^k (1 + f))`.
 #[inline(always)]
 fn ln_of_f64(k: f64, f: f64) -> f64 {
     const LN_2: [f64; 2] = [0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10];
-    // As for f32, with fdlibm's polynomial for log.
+    // As for f32, with the polynomial of fdlibm's log.
     const Q: [f64; 7] = [
         6.666_666_666_666_735e-1,
         3.999_999_999_940_942e-1,
@@ -242,7 +247,7 @@ impl Math for f64 {
     fn exp(self) -> Self {
         let (y, shifted) = reduced_f64(self);
         let y = y + 1.0;
-        // Added to the exponent of y, and not as a factor, which would overflow before y does.
+        // Adds n to the exponent of y. The factor 2^n could overflow when the result does not.
         let y = f64::from_bits(y.to_bits().wrapping_add(shifted << 52));
         let y = if self < LN_MIN_F64 { 0.0 } else { y };
         let y = if self > LN_MAX_F64 { f64::INFINITY } else { y };
@@ -252,7 +257,7 @@ impl Math for f64 {
     #[inline(always)]
     fn exp_nonpositive(self) -> Self {
         let (y, shifted) = reduced_f64(self);
-        // As a factor a NaN in y survives by itself.
+        // The factor 2^n cannot overflow here, and multiplying preserves a NaN.
         let y = (y + 1.0) * f64::from_bits((shifted << 52).wrapping_add(1.0_f64.to_bits()));
         if self < LN_MIN_F64 { 0.0 } else { y }
     }
@@ -261,7 +266,7 @@ impl Math for f64 {
     fn exp_m1_nonpositive(self) -> Self {
         let (y, shifted) = reduced_f64(self);
         let power = f64::from_bits((shifted << 52).wrapping_add(1.0_f64.to_bits()));
-        // power - 1 is exact where the sum is not -1 anyway.
+        // power - 1 is exact unless the sum rounds to -1.
         let y = y * power + (power - 1.0);
         if self < LN_MIN_F64 { -1.0 } else { y }
     }
@@ -294,7 +299,7 @@ impl Math for f64 {
 
     #[inline(always)]
     fn ln_1p_small(self) -> Self {
-        // 1 + f is from sqrt(1/2) to sqrt(2) again. The first f is rounded for x < 1/2 alone.
+        // 1 + f is from sqrt(1/2) to sqrt(2). (x - 1) / 2 is rounded only for x < 1/2.
         let (k, f) = if self > 0.414_213_56 {
             (1.0, (self - 1.0) * 0.5)
         } else {
@@ -311,7 +316,7 @@ mod tests {
     use super::*;
     use crate::exec::isa::{Kernel, Tier};
 
-    /// Distance in units of the last place of the exact result.
+    /// Returns the error in units in the last place of the exact result.
     fn ulps32(got: f32, exact: f64) -> f64 {
         let nearest = exact as f32;
         if got == nearest || (got.is_nan() && exact.is_nan()) {
@@ -328,8 +333,8 @@ mod tests {
         (got - close).abs() / (f64::from_bits(close.abs().to_bits() + 1) - close.abs())
     }
 
-    /// The largest errors of `exp`, `exp_m1_nonpositive`, `ln`, `ln_1p` and `ln_1p_small` over bits
-    /// of `f32`.
+    /// Returns the largest errors of `exp`, `exp_m1_nonpositive`, `ln`, `ln_1p` and `ln_1p_small`
+    /// over the `f32` with these bits.
     fn worst_ulps32(bits: impl Iterator<Item = u32>) -> [f64; 5] {
         let mut worst = [0.0_f64; 5];
         for x in bits.map(f32::from_bits) {
@@ -357,12 +362,12 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn single_precision_is_within_one_and_a_half_ulp() {
-        let worst = worst_ulps32((0..=u32::MAX).step_by(97)); // 44 million of them.
+        let worst = worst_ulps32((0..=u32::MAX).step_by(97)); // 44 million numbers.
         assert!(worst.iter().all(|&ulps| ulps <= 1.5), "{worst:?}");
     }
 
     #[test]
-    #[ignore = "takes minutes: every f32 there is"]
+    #[ignore = "takes minutes: checks every f32"]
     fn all_of_single_precision_is_within_one_and_a_half_ulp() {
         let slice = |high: u32| worst_ulps32((high << 24)..=(high << 24 | 0x00ff_ffff));
         let larger = |a: [f64; 5], b: [f64; 5]| std::array::from_fn(|i| a[i].max(b[i]));
@@ -377,7 +382,7 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn double_precision_is_within_one_and_a_half_ulp() {
-        // The standard library's own error, below 1 ulp, comes on top.
+        // The bounds include the error of the standard library, which is below 1 ulp.
         for i in 0..1_000_000 {
             let x = f64::from(i - 500_000) * 1.415e-3;
             let exact = if x.exp() < f64::MIN_POSITIVE {
@@ -408,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn special_values() {
+    fn special_values_are_those_of_ieee_754() {
         fn check<T: Math>(nan: T) {
             let inf = T::INFINITY;
             assert_eq!(T::ZERO.exp(), T::ONE);

@@ -1,12 +1,12 @@
-//! A factor that keeps its digits where the product of its parts is beyond the normal numbers.
+//! Factors outside the range of normal numbers.
 //!
-//! Gradients of 1e38 clipped to 1e-6 are multiplied by 1e-44, which `f32` holds with two or three
-//! bits; a loss scale of 1e-310 has a reciprocal that even `f64` cannot hold. Both are exact as a
-//! product with a power of two.
+//! Gradients of 1e38 clipped to 1e-6 are multiplied by 1e-44, for which `f32` has only two or three
+//! bits, and the reciprocal of a loss scale of 1e-310 is outside the range of `f64`. Both are
+//! accurate as a product with a power of two.
 
 use crate::numeric::float::Float;
 
-/// The power of two taken out of a factor that is too small or too large for `f64`: 2^512.
+/// The power of two that is split off from a factor outside the range of `f64`: 2^512.
 const FAR: f64 = f64::from_bits((1023 + 512) << 52);
 
 /// `value * power`, where `power` is a power of two.
@@ -23,7 +23,7 @@ impl ScaleFactor {
         power: 1.0,
     };
 
-    /// `a / b`, both finite and not 0.
+    /// Returns `a / b`. Both must be finite and not 0.
     pub fn quotient(a: f64, b: f64) -> Self {
         let value = a / b;
         if value.abs() < f64::MIN_POSITIVE {
@@ -41,7 +41,7 @@ impl ScaleFactor {
         }
     }
 
-    /// It with the other sign.
+    /// Returns the factor with the opposite sign.
     #[must_use]
     pub fn negated(self) -> Self {
         Self {
@@ -50,18 +50,19 @@ impl ScaleFactor {
         }
     }
 
-    /// The nearest `f64`, which may be 0 or infinite.
+    /// Returns the nearest `f64`, which may be 0 or infinite.
     pub fn to_f64(self) -> f64 {
         self.value * self.power
     }
 
-    /// Two numbers to multiply by, one after the other; the second is 1 where one is enough.
+    /// Returns two factors to multiply by one after the other. The second is 1 if one is
+    /// sufficient.
     pub fn parts<T: Float>(self) -> [T; 2] {
         let whole = T::from_f64(self.to_f64());
         if whole.is_finite() && whole.abs() >= T::MIN_POSITIVE {
             return [whole, T::ONE];
         }
-        // The smallest normal number and its reciprocal, or what `f64` has lacked.
+        // A power of two that is normal in `T`, and at most the one split off in `quotient`.
         let far = (1.0 / T::MIN_POSITIVE.to_f64()).min(FAR);
         let power = if whole.is_finite() { 1.0 / far } else { far };
         let value = self.value * (self.power / power);
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn factors_beyond_the_normal_numbers_keep_their_digits() {
+    fn factors_outside_the_range_of_normal_numbers_are_accurate() {
         let [a, b] = ScaleFactor::quotient(1e-6, 2e38).parts::<f32>();
         assert!((f64::from(1e38_f32 * a * b) / 0.5e-6 - 1.0).abs() < 1e-6);
         let [a, b] = ScaleFactor::quotient(1.0, 1e-40).parts::<f32>();
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn one_factor_where_it_is_enough() {
+    fn normal_factors_have_one_part() {
         assert_eq!(
             ScaleFactor::quotient(1.0, 3.0).parts::<f32>(),
             [1.0 / 3.0, 1.0]

@@ -10,11 +10,11 @@ use crate::reduce::{self, Absolute, Largest, Powers, Squares};
 use crate::storage::precision::{AnyView, Precision};
 use crate::storage::view::StorageView;
 
-/// The norm of all arrays taken as one vector, `norm_type` > 0 or infinite.
+/// Returns the norm of all arrays taken as one vector. `norm_type` is > 0 and may be infinite.
 ///
-/// Finite elements have a finite norm unless it is beyond `f64` itself. The arrays combine in
-/// order, each from blocks of its own, so views of one buffer and separate arrays give the same
-/// bits.
+/// The norm of finite elements is finite unless it exceeds the range of `f64`. Each array is
+/// divided into blocks separately, and the arrays are combined in order, so views of one buffer and
+/// separate arrays give bitwise identical results.
 pub fn total_norm(arrays: &[AnyView<'_>], norm_type: f64) -> f64 {
     let sum = |terms: Vec<f64>| reduce::total(&terms);
     if norm_type == 2.0 {
@@ -40,16 +40,17 @@ pub fn total_norm(arrays: &[AnyView<'_>], norm_type: f64) -> f64 {
     }
 }
 
-/// The root of a sum of squares, where `squares` takes the sum with every number multiplied by its
-/// argument first, and no number is larger than `largest`. `single` says that all of them are `f32`.
+/// Returns the root of a sum of squares without overflow or underflow. `squares` computes the sum
+/// with every number multiplied by its argument, `largest` the largest absolute value, and `single`
+/// says whether all numbers are `f32`.
 pub(crate) fn scaled_root(
     single: bool,
     squares: impl Fn(f64) -> f64,
     largest: impl FnOnce() -> f64,
 ) -> f64 {
     let sum = squares(1.0);
-    // Squares of `f32` neither overflow nor underflow; nor did those whose sum is between these
-    // bounds lose anything.
+    // Squares of `f32` neither overflow nor underflow in `f64`. If the sum is between these bounds,
+    // other squares have not lost accuracy either.
     if single || sum.is_nan() || (1e-250..1e300).contains(&sum) {
         return sum.sqrt();
     }
@@ -57,7 +58,7 @@ pub(crate) fn scaled_root(
     if largest == 0.0 || !largest.is_finite() {
         return largest;
     }
-    // A power of two that brings the largest number near 1 changes no bit of the others.
+    // A power of two that scales the largest number to about 1. Multiplying by it is exact.
     let exponent = ((largest.to_bits() >> 52) as i32 - 1023).clamp(-1022, 1022);
     let scale = f64::from_bits(((1023 - exponent) as u64) << 52);
     squares(scale).sqrt() / scale
@@ -69,8 +70,8 @@ fn largest(arrays: &[AnyView<'_>]) -> f64 {
         .fold(0.0, f64::max_or_nan)
 }
 
-/// What gradients of norm `norm` are multiplied by to have `max_norm` at most: PyTorch's
-/// `max_norm / (norm + 1e-6)`, at most 1. A norm that is not finite clips nothing.
+/// Returns the factor that reduces gradients of norm `norm` to at most `max_norm`: as in PyTorch,
+/// `max_norm / (norm + 1e-6)`, at most 1. It is 1 if the norm is not finite.
 pub fn coefficient(norm: f64, max_norm: f64) -> ScaleFactor {
     let norm = norm + 1e-6;
     if norm.is_finite() && max_norm < norm {
@@ -80,7 +81,7 @@ pub fn coefficient(norm: f64, max_norm: f64) -> ScaleFactor {
     }
 }
 
-/// What becomes of every element.
+/// An operation on every element.
 trait Change: Copy + Sync {
     fn apply<T: Float>(self, x: &mut [T], tier: Tier);
 }
@@ -137,20 +138,20 @@ impl<T: Float> Kernel for ClampKernel<'_, T> {
     }
 }
 
-/// Multiplies every array by `factor`; writes nothing when it is 1.
+/// Multiplies every array by `factor`. Writes nothing if the factor is 1.
 ///
 /// # Panics
-/// An array cannot be written.
+/// An array is read-only.
 pub fn scale(arrays: &mut [AnyView<'_>], factor: ScaleFactor) {
     if factor != ScaleFactor::ONE {
         change(arrays, Scale(factor));
     }
 }
 
-/// Limits every element to `-bound..=bound`; NaN stays NaN.
+/// Limits every element to `-bound..=bound`. NaN remains NaN.
 ///
 /// # Panics
-/// An array cannot be written.
+/// An array is read-only.
 pub fn clamp(arrays: &mut [AnyView<'_>], bound: f64) {
     change(arrays, Clamp(bound));
 }
@@ -162,9 +163,9 @@ fn change(arrays: &mut [AnyView<'_>], change: impl Change) {
         change: impl Change,
         tier: Tier,
     ) {
-        assert!(array.is_writable(), "arrays are changed in place");
-        // SAFETY: `for_ranges` gives ranges inside the array, each of them once and none that overlap;
-        // the array can be written, and is borrowed exclusively by the caller.
+        assert!(array.is_writable(), "arrays must be writable");
+        // SAFETY: `for_ranges` gives each range once, inside the array and without overlap. The
+        // array is writable and borrowed exclusively by the caller of `change`.
         unsafe { array.update(range, tier, |_, x| change.apply(x, tier)) };
     }
     let tier = isa::current();
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn other_norms() {
+    fn norms_of_other_types_are_correct() {
         let x = [3.0, -4.0];
         assert_eq!(total_norm(&[double(&x)], 1.0), 7.0);
         assert_eq!(total_norm(&[double(&x)], f64::INFINITY), 4.0);
@@ -211,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_norm_whose_squares_lose_digits_is_scaled() {
-        // Squares near 1e-320 are multiples of 5e-324.
+        // Squares near 1e-320 are subnormal.
         let x = [3e-160, 4e-160];
         let norm = total_norm(&[double(&x)], 2.0);
         assert!((norm / 5e-160 - 1.0).abs() < 1e-15, "{norm}");
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn any_norm_of_what_is_not_finite_says_so() {
+    fn norms_propagate_infinities_and_nan() {
         for norm_type in [0.5, 1.0, 2.0, 3.0, f64::INFINITY] {
             let norm = |x: [f64; 2]| total_norm(&[double(&x)], norm_type);
             assert_eq!(norm([1.0, -f64::INFINITY]), f64::INFINITY, "{norm_type}");
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tiny_coefficient_keeps_its_digits() {
+    fn a_tiny_coefficient_is_accurate() {
         let mut x = [1e38_f32; 4];
         scale(
             &mut [StorageView::native(&mut x).into()],
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn clamping_keeps_nan() {
+    fn clamping_preserves_nan() {
         let mut x = [5.0, -5.0, 0.5, f64::NAN];
         clamp(&mut [StorageView::native(&mut x).into()], 1.0);
         assert_eq!(x[..3], [1.0, -1.0, 0.5]);
@@ -288,8 +289,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "arrays are changed in place")]
-    fn what_is_only_read_is_not_scaled() {
+    #[should_panic(expected = "arrays must be writable")]
+    fn scaling_a_read_only_array_is_rejected() {
         scale(&mut [single(&[1.0])], ScaleFactor::quotient(1.0, 2.0));
     }
 }

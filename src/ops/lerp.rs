@@ -6,28 +6,32 @@ use crate::numeric::float::Float;
 use crate::storage::precision::Pair;
 
 /// Moves the first array of every pair towards the second: `a += weight (x - a)`. A weight of 1
-/// copies.
+/// copies the second array.
 ///
 /// # Panics
-/// The lengths of a pair differ, or its first array cannot be written.
+/// The lengths of a pair differ, or its first array is read-only.
 pub fn lerp<T: Float>(pairs: Vec<Pair<'_, T>>, weight: f64) {
     for (a, x) in &pairs {
-        assert_eq!(a.len(), x.len(), "a value has the length of its average");
-        assert!(a.is_writable(), "averages move");
+        assert_eq!(
+            a.len(),
+            x.len(),
+            "a value must have the length of its average"
+        );
+        assert!(a.is_writable(), "averages must be writable");
     }
     let tier = isa::current();
     let weight = T::from_f64(weight);
     let lengths = pairs.iter().map(|(a, _)| a.len());
-    // Reads two arrays and writes one, where AdamW has seven streams.
+    // Reads two arrays and writes one. AdamW reads four arrays and writes three.
     pool::for_ranges(lengths, 0.5, |owner, range| {
         let (a, x) = &pairs[owner];
-        // SAFETY: `for_ranges` gives ranges inside `a`, which is as long as `x`, each of them once and
-        // none that overlap; `a` can be written, and the views are here by value.
+        // SAFETY: `for_ranges` gives each range once, inside `a` and without overlap, and `x` is as
+        // long as `a`. `a` is writable, and this function owns the views.
         unsafe { a.update_by(x, range, tier, |a, x| tier.run(Lerp { a, x, weight })) };
     });
 }
 
-/// `a += weight (x - a)`; a weight of 1 arrives to the bit, from NaN too.
+/// `a += weight (x - a)`. A weight of 1 copies `x` exactly, even if `a` is NaN.
 pub(crate) struct Lerp<'a, T> {
     pub(crate) a: &'a mut [T],
     pub(crate) x: &'a [T],
@@ -71,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn values_may_be_kept_in_fewer_bits() {
+    fn values_may_be_stored_in_low_precision() {
         let n = CHUNK + TILE + 3;
         let mut a = vec![0.0_f32; n];
         // bfloat16 is the upper half of float32.

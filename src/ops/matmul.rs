@@ -1,26 +1,27 @@
-//! Products of matrices, the same bits on every tier and thread count.
+//! Matrix products, bitwise identical on every tier and for any number of threads.
 //!
 //! `C = A B` is computed in tiles of [`ROWS`] x [`COLS`] elements that stay in registers. Every
-//! element is its own sum over k in order, so neither the tiles nor the threads enter a result. B
-//! is copied first into panels of [`COLS`] columns, which the innermost loop reads in a line.
+//! element is a sum over k in order, so results depend neither on the tiles nor on the threads. B
+//! is first copied into panels of [`COLS`] columns, which the innermost loop reads contiguously.
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool;
 use crate::numeric::float::Float;
 
-/// With 16 columns of `f32`: 6 accumulators in AVX-512, 12 of the 16 registers in AVX2. An addition
-/// takes 3 cycles on Zen 5 and 4 on Intel, and 6 rows keep both ports busy for 6.
+/// With 16 columns of `f32`, 6 rows take 6 accumulators in AVX-512 and 12 of the 16 registers in
+/// AVX2. An addition takes 3 cycles on Zen 5 and 4 on Intel, and 6 rows occupy both ports for 6
+/// cycles.
 const ROWS: usize = 6;
 const COLS: usize = 16;
 
-/// A row-major matrix, perhaps to be read with its rows as columns.
+/// A row-major matrix, which may be read transposed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ScaleFactor<'a, T> {
+pub(crate) struct Operand<'a, T> {
     pub(crate) data: &'a [T],
     pub(crate) transposed: bool,
 }
 
-impl<'a, T> ScaleFactor<'a, T> {
+impl<'a, T> Operand<'a, T> {
     pub(crate) fn plain(data: &'a [T]) -> Self {
         Self {
             data,
@@ -36,23 +37,23 @@ impl<'a, T> ScaleFactor<'a, T> {
     }
 }
 
-/// What becomes of an element of C: `alpha * product + beta * base`.
+/// The elements of C: `alpha * product + beta * base`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Affine<'a, T> {
     pub(crate) alpha: T,
     pub(crate) beta: T,
-    /// As large as C; nothing is added without it.
+    /// A matrix of the size of C, or `None` to add nothing.
     pub(crate) base: Option<&'a [T]>,
 }
 
-/// Writes `alpha A B + beta base` to `c` of m rows and n columns, where A is m x k.
+/// Writes `alpha A B + beta base` to `c`, which has m rows and n columns. A is m x k.
 ///
-/// `symmetric` says that the product is: then only one half is computed.
+/// If `symmetric` is true the result must be symmetric, and only one half of it is computed.
 pub(crate) fn multiply<T: Float>(
     c: &mut [T],
     [m, n, k]: [usize; 3],
     a: &[T],
-    b: ScaleFactor<'_, T>,
+    b: Operand<'_, T>,
     then: Affine<'_, T>,
     symmetric: bool,
     tier: Tier,
@@ -64,7 +65,7 @@ pub(crate) fn multiply<T: Float>(
     pool::for_chunks(&mut packed, COLS * k, k * n / 4, |from, panel| {
         pack(b, from / k, [k, n], panel);
     });
-    // The threads write whole columns: a column-wise copy of C that is turned at the end would cost
+    // The threads write whole columns. Transposing a column-major copy of C at the end would cost
     // more than the strided stores.
     let shared = pool::Shared::new(c);
     pool::run(panels, m * n * k / 16, |panel| {
@@ -79,7 +80,8 @@ pub(crate) fn multiply<T: Float>(
             for (i, sums) in sums.iter().enumerate().take(m - row) {
                 let at = (row + i) * n + col;
                 let width = COLS.min(n - col);
-                // SAFETY: this panel's columns of C, which no other chunk has.
+                // SAFETY: the elements are in this panel's columns of C, which no other chunk
+                // writes.
                 let c = unsafe { shared.slice_mut(at, at + width) };
                 for j in 0..width {
                     let base = then.base.map_or(T::ZERO, |base| then.beta * base[at + j]);
@@ -93,8 +95,8 @@ pub(crate) fn multiply<T: Float>(
     }
 }
 
-/// Copies the columns from `col` on, as many as a panel has, to one row after another.
-fn pack<T: Float>(b: ScaleFactor<'_, T>, col: usize, [k, n]: [usize; 2], panel: &mut [T]) {
+/// Copies the columns of a panel, from `col`, row by row.
+fn pack<T: Float>(b: Operand<'_, T>, col: usize, [k, n]: [usize; 2], panel: &mut [T]) {
     let width = COLS.min(n - col);
     if b.transposed {
         for j in 0..width {
@@ -110,9 +112,9 @@ fn pack<T: Float>(b: ScaleFactor<'_, T>, col: usize, [k, n]: [usize; 2], panel: 
     }
 }
 
-/// Copies what is below the diagonal of a square matrix above it.
+/// Copies the elements below the diagonal of a square matrix to those above it.
 fn mirror<T: Float>(c: &mut [T], n: usize) {
-    /// Two blocks of 4 KiB of `f32` lie in L1.
+    /// Two blocks of `f32` take 4 KiB each, so both fit in the L1 cache.
     const BLOCK: usize = 32;
     let blocks = n.div_ceil(BLOCK);
     let shared = pool::Shared::new(c);
@@ -121,8 +123,8 @@ fn mirror<T: Float>(c: &mut [T], n: usize) {
         for cols in (rows.start..n).step_by(BLOCK) {
             for i in rows.clone() {
                 for j in cols.max(i + 1)..n.min(cols + BLOCK) {
-                    // SAFETY: all writes are above the diagonal, each in its row's own chunk, and
-                    // all reads below.
+                    // SAFETY: all writes are above the diagonal, each in a row of one chunk, and
+                    // all reads are below the diagonal.
                     unsafe {
                         let below = shared.slice_mut(j * n + i, j * n + i + 1)[0];
                         shared.slice_mut(i * n + j, i * n + j + 1)[0] = below;
@@ -133,7 +135,7 @@ fn mirror<T: Float>(c: &mut [T], n: usize) {
     });
 }
 
-/// One tile: the sums over k of up to [`ROWS`] rows of A with one panel.
+/// The sums over k of up to [`ROWS`] rows of A and one panel.
 struct Tile<'a, T> {
     a: &'a [T],
     b: &'a [T],
@@ -147,7 +149,7 @@ impl<T: Float> Kernel for Tile<'_, T> {
     fn run(self) -> Self::Output {
         let Self { a, b, k } = self;
         let last = a.len() / k.max(1);
-        // Rows that are not there are computed as copies of the first.
+        // Missing rows are replaced by copies of the first.
         let rows: [&[T]; ROWS] =
             std::array::from_fn(|i| &a[if i < last { i * k } else { 0 }..][..k]);
         let mut sums = [[T::ZERO; COLS]; ROWS];
@@ -164,7 +166,7 @@ impl<T: Float> Kernel for Tile<'_, T> {
     }
 }
 
-/// Writes the rows of a matrix of `cols` columns as columns.
+/// Transposes a matrix with `cols` columns.
 pub(crate) fn transpose<T: Float>(from: &[T], cols: usize, to: &mut [T]) {
     const BLOCK: usize = 32;
     let rows = from.len() / cols.max(1);
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn every_element_is_the_sum_in_order() {
+    fn every_element_is_summed_in_order() {
         for [m, n, k] in [
             [1, 1, 1],
             [6, 16, 3],
@@ -220,9 +222,9 @@ mod tests {
                         beta: 3.0,
                         base: Some(&base),
                     };
-                    let b_factor = ScaleFactor { data, transposed };
+                    let b_operand = Operand { data, transposed };
                     with_threads(3, || {
-                        multiply(&mut c, [m, n, k], &a, b_factor, then, false, tier);
+                        multiply(&mut c, [m, n, k], &a, b_operand, then, false, tier);
                     });
                     for i in 0..m {
                         for j in 0..n {
@@ -236,10 +238,10 @@ mod tests {
     }
 
     #[test]
-    fn half_of_a_symmetric_product_is_enough() {
+    fn a_symmetric_product_is_that_of_the_full_computation() {
         for [n, k] in [[1, 4], [16, 3], [70, if cfg!(miri) { 3 } else { 20 }]] {
             let x = numbers(n * k, 0.5);
-            let b = ScaleFactor {
+            let b = Operand {
                 data: &x,
                 transposed: true,
             };

@@ -1,4 +1,5 @@
-//! Operations on whole arrays beside the step: norms, clipping, penalties, averages.
+//! Operations on whole arrays outside of a step: norms, clipping, penalties, averages, and the
+//! kernels that steps share with them.
 
 pub mod clip;
 pub mod lerp;

@@ -1,5 +1,5 @@
-//! Normal random numbers by counter: element i of draw k under a seed is the same number whoever
-//! computes it, on any tier and thread.
+//! Counter-based random numbers of the normal distribution. Element i of draw k for a seed is the
+//! same number on any tier and thread.
 
 use crate::exec::isa::{self, Kernel};
 use crate::exec::pool;
@@ -7,7 +7,8 @@ use crate::numeric::float::Float;
 use crate::numeric::math::Math;
 use crate::storage::view::StorageView;
 
-/// Philox 4x32 with 10 rounds (Salmon et al., 2011): four words from a counter and a key.
+/// Computes four words from a counter and a key by Philox 4x32 with 10 rounds (Salmon et al.,
+/// 2011).
 #[inline(always)]
 fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     let product = |a: u32, b: u32| {
@@ -31,14 +32,14 @@ fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// A number in (0, 1), of 52 bits: the middles of the intervals, so that neither end is met.
+/// Returns a number in (0, 1) with 52 random bits: the middle of an interval, so never 0 or 1.
 #[inline(always)]
 fn uniform(high: u32, low: u32) -> f64 {
     let bits = (u64::from(high) << 32 | u64::from(low)) >> 12;
     f64::from_bits(0x3FF0_0000_0000_0000 | bits) - (1.0 - f64::EPSILON / 2.0)
 }
 
-/// The polynomial with the highest coefficient first.
+/// Evaluates a polynomial whose coefficients are given from the highest.
 #[inline(always)]
 fn polynomial<const N: usize>(coefficients: [f64; N], x: f64) -> f64 {
     let mut sum = coefficients[0];
@@ -48,8 +49,8 @@ fn polynomial<const N: usize>(coefficients: [f64; N], x: f64) -> f64 {
     sum
 }
 
-/// The normal number below which a share `u` of all lie: algorithm AS 241 (Wichura, 1988), right to
-/// 16 digits.
+/// Computes the quantile of the normal distribution at the probability `u` by algorithm AS 241
+/// (Wichura, 1988), accurate to about 16 digits.
 #[inline(always)]
 #[expect(clippy::excessive_precision, reason = "as published")]
 fn quantile(u: f64) -> f64 {
@@ -139,22 +140,22 @@ fn quantile(u: f64) -> f64 {
     if q.abs() <= 0.425 { middle } else { outside }
 }
 
-/// Which numbers: those of draw `draw` under `seed`, for the array `array` of several.
+/// The random numbers of one array in one draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draw {
-    /// The key.
+    /// The seed.
     pub seed: u64,
-    /// Which draw it is.
+    /// The index of the draw.
     pub draw: u64,
-    /// Which array it is for.
+    /// The index of the array.
     pub array: u32,
 }
 
 impl Draw {
-    /// The two normal numbers of pair `pair`.
+    /// Returns the two numbers of pair `pair`.
     #[inline(always)]
     fn pair(self, pair: u64) -> [f64; 2] {
-        // Arrays of up to 2^33 elements and 2^32 draws have numbers of their own.
+        // Counters are unique for arrays of up to 2^33 elements.
         let counter = [
             pair as u32,
             self.array ^ ((pair >> 32) as u32).rotate_left(16),
@@ -166,17 +167,17 @@ impl Draw {
     }
 }
 
-/// Adds `scale` times normal numbers to every element. A scale of 0 writes nothing.
+/// Adds `scale` times normally distributed numbers to all elements. A scale of 0 writes nothing.
 ///
 /// # Panics
-/// `x` cannot be written.
+/// `x` is read-only.
 pub fn add_normal<T: Float>(x: StorageView<'_, T>, scale: f64, draw: Draw) {
-    assert!(x.is_writable(), "what is added to can be written");
+    assert!(x.is_writable(), "x must be writable");
     if scale == 0.0 {
         return;
     }
     let tier = isa::current();
-    // A normal number costs about as much as ten elements of an AdamW step.
+    // A random number costs about as much as ten elements of an AdamW step.
     pool::for_ranges([x.len()], 10.0, |_, range| {
         let f = |from, x: &mut [T]| {
             tier.run(AddNormal {
@@ -186,8 +187,8 @@ pub fn add_normal<T: Float>(x: StorageView<'_, T>, scale: f64, draw: Draw) {
                 from,
             });
         };
-        // SAFETY: `for_ranges` gives ranges inside `x`, each of them once and none that overlap; `x`
-        // can be written and is here by value.
+        // SAFETY: `for_ranges` gives each range once, inside `x` and without overlap. `x` is
+        // writable and owned by this function.
         unsafe { x.update(range, tier, f) };
     });
 }
@@ -221,8 +222,8 @@ mod tests {
     use crate::exec::pool::with_threads;
 
     #[test]
-    fn philox_is_the_published_one() {
-        // The first known answers of the Random123 distribution.
+    fn philox_gives_the_published_answers() {
+        // The first known-answer tests of the Random123 distribution.
         assert_eq!(
             philox([0; 4], [0; 2]),
             [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
@@ -234,8 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles() {
-        // Tables of the normal distribution.
+    fn quantiles_are_those_of_tables() {
         for (u, expected) in [
             (0.5, 0.0),
             (0.975, 1.959_963_984_540_054),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn an_element_is_the_same_whoever_computes_it() {
+    fn an_element_is_the_same_on_any_tier_and_thread() {
         let draw = Draw {
             seed: u64::MAX,
             draw: 7,

@@ -8,12 +8,12 @@ use crate::numeric::float::Float;
 use crate::reduce;
 use crate::storage::precision::{AnyPair, AnyView, Pair, Precision};
 
-/// The two coefficients; one that is 0 switches its term off.
+/// The coefficients of the penalty. A coefficient of 0 disables its term.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Penalty {
-    /// Of the absolute values.
+    /// The coefficient of the absolute values.
     pub l1: f64,
-    /// Of the squares, without a factor one half.
+    /// The coefficient of the squares, without a factor 1/2.
     pub l2: f64,
 }
 
@@ -21,16 +21,18 @@ impl Penalty {
     /// No penalty.
     pub const NONE: Self = Self { l1: 0.0, l2: 0.0 };
 
-    /// The penalty on all arrays, which combine in order, each from blocks of its own.
+    /// Returns the penalty on all arrays. Each array is divided into blocks separately, and the
+    /// arrays are combined in order.
     pub fn value(self, params: &[AnyView<'_>]) -> f64 {
         self.apply(Value(params))
     }
 
     /// Adds the gradient `l1 sign(w) + 2 l2 w` to the second array of every pair of a parameter and
-    /// its gradient, in one pass, and returns the penalty: the bits of `value`.
+    /// its gradient, and returns the penalty, bitwise identical to [`Penalty::value`]. Reads the
+    /// parameters once.
     ///
     /// # Panics
-    /// A gradient is not as long as its parameter, or cannot be written.
+    /// A gradient has another length than its parameter, or is read-only.
     pub fn add_gradient(self, pairs: &mut [AnyPair<'_>]) -> f64 {
         for pair in &*pairs {
             match pair {
@@ -41,8 +43,9 @@ impl Penalty {
         self.apply(Gradient(pairs))
     }
 
-    /// A term that is off is left out rather than multiplied by 0: an infinite parameter would make
-    /// it NaN. It is decided here, as a branch in the loops would keep them from being vectorized.
+    /// Calls `what` with the enabled terms. A disabled term is skipped and not multiplied by 0,
+    /// because 0 times an infinite parameter is NaN. The terms are constants of the loops, because
+    /// a branch would prevent vectorization.
     fn apply(self, what: impl Apply) -> f64 {
         let Self { l1, l2 } = self;
         match (l1 == 0.0, l2 == 0.0) {
@@ -54,7 +57,7 @@ impl Penalty {
     }
 }
 
-/// The terms that are on.
+/// The enabled terms.
 #[derive(Clone, Copy)]
 struct Terms<const L1: bool, const L2: bool> {
     l1: f64,
@@ -74,7 +77,7 @@ impl<const L1: bool, const L2: bool> reduce::Measure for Terms<L1, L2> {
     }
 }
 
-/// What is done with the terms, whichever they are.
+/// A computation that is generic over the enabled terms.
 trait Apply {
     fn apply<const L1: bool, const L2: bool>(self, terms: Terms<L1, L2>) -> f64;
 }
@@ -89,11 +92,11 @@ impl Apply for Value<'_, '_> {
 
 fn check<T: Float>((w, g): &Pair<'_, T>) {
     let fits = w.len() == g.len();
-    assert!(fits, "a gradient has the length of its parameter");
-    assert!(g.is_writable(), "gradients are added to");
+    assert!(fits, "a gradient must have the length of its parameter");
+    assert!(g.is_writable(), "gradients must be writable");
 }
 
-/// Pairs that `check` has passed.
+/// Pairs that `check` has accepted.
 struct Gradient<'a, 'b>(&'a mut [AnyPair<'b>]);
 
 impl Apply for Gradient<'_, '_> {
@@ -104,10 +107,10 @@ impl Apply for Gradient<'_, '_> {
             Precision::Double((w, _)) => w.len(),
         };
         let lengths: Vec<_> = self.0.iter().map(length).collect();
-        // Reads two arrays and writes one, where AdamW has seven streams.
+        // Reads two arrays and writes one. AdamW reads four arrays and writes three.
         let cost = lengths.iter().sum::<usize>() / 2;
-        // SAFETY: `blockwise` gives blocks inside of the arrays, each of them once and none that
-        // overlap; `add_gradient` has the pairs exclusively, and has checked them.
+        // SAFETY: `blockwise` gives each block once, inside the arrays and without overlap.
+        // `add_gradient` borrows the pairs exclusively and has checked them.
         let block = |owner: usize, block| unsafe {
             match &self.0[owner] {
                 Precision::Single(pair) => add_block(terms, pair, block, tier),
@@ -122,8 +125,8 @@ impl Apply for Gradient<'_, '_> {
 /// Adds the gradient to the elements of one block, and returns their penalty.
 ///
 /// # Safety
-/// The block is inside both arrays, the second can be written and nobody else has its elements, and
-/// nobody writes those of the first.
+/// The block is inside both arrays, the second is writable, and no other code accesses its elements
+/// or writes those of the first during the call.
 unsafe fn add_block<T: Float, const L1: bool, const L2: bool>(
     terms: Terms<L1, L2>,
     (w, g): &Pair<'_, T>,
@@ -133,7 +136,7 @@ unsafe fn add_block<T: Float, const L1: bool, const L2: bool>(
     let start = block.start;
     let mut scratch = Scratch::<T, 1>::new(reduce::BLOCK);
     let [loaded] = scratch.arrays();
-    // SAFETY: inside, and written by nobody, by this function's contract.
+    // SAFETY: by this function's contract the block is inside `w`, and no other code writes it.
     let w = unsafe { w.read_into(start, &mut loaded[..block.len()], tier) };
     let add = |at: usize, g: &mut [T]| {
         tier.run(AddGradient::<T, L1, L2> {
@@ -143,9 +146,10 @@ unsafe fn add_block<T: Float, const L1: bool, const L2: bool>(
             twice_l2: T::from_f64(2.0 * terms.l2),
         });
     };
-    // SAFETY: inside, to be written, and had by nobody else, by this function's contract.
+    // SAFETY: by this function's contract the block is inside the writable `g`, and no other code
+    // accesses it.
     unsafe { g.update(block, tier, add) };
-    // The block is in the L1 cache by now.
+    // The block is in the L1 cache, so it is not read from memory again.
     reduce::block(w, terms, tier)
 }
 
@@ -200,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn value_and_gradient_are_the_formula() {
+    fn value_and_gradient_are_those_of_the_formula() {
         for (l1, l2) in [(0.5, 0.0), (0.0, 0.25), (0.5, 0.25)] {
             let regularizer = Penalty { l1, l2 };
             let w = numbers(if cfg!(miri) { 1007 } else { 10_007 });
@@ -234,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_term_that_is_off_adds_nothing_to_infinity() {
+    fn a_disabled_term_ignores_infinite_parameters() {
         let w = [f32::INFINITY];
         for (l1, l2, slope) in [(0.5, 0.0, 0.5), (0.0, 0.5, f32::INFINITY), (0.0, 0.0, 0.0)] {
             let mut g = [0.0];

@@ -8,7 +8,7 @@ use crate::numeric::float::Float;
 use crate::reduce::{self, Measure, Squares};
 use crate::storage::view::StorageView;
 
-/// The sum of `g^2`, or adaptive of `(p g)^2`, in `f64`.
+/// Returns the sum of `g^2`, or of `(p g)^2` if `adaptive`, in `f64`.
 ///
 /// # Panics
 /// The lengths differ.
@@ -20,14 +20,15 @@ pub fn squares<T: Float>(p: &StorageView<'_, T>, g: &StorageView<'_, T>, adaptiv
     let sums = reduce::blockwise(&[g.len()], g.len() / 2, join, |_, range| {
         let (from, n) = (range.start, range.len());
         let mut scratch = Scratch::<T, 3>::new(reduce::BLOCK);
-        let [loaded, held, products] = scratch.arrays();
-        // SAFETY: blocks are inside, and nobody writes arrays whose views are borrowed as shared.
-        let g = unsafe { g.read_into(from, &mut loaded[..n], tier) };
+        let [loaded_g, loaded_p, products] = scratch.arrays();
+        // SAFETY: the block is inside `g`, whose view is borrowed as shared, so no other code
+        // writes it.
+        let g = unsafe { g.read_into(from, &mut loaded_g[..n], tier) };
         if !adaptive {
             return reduce::block(g, what, tier);
         }
         // SAFETY: as for `g`, which is as long.
-        let p = unsafe { p.read_into(from, &mut held[..n], tier) };
+        let p = unsafe { p.read_into(from, &mut loaded_p[..n], tier) };
         let out = &mut products[..n];
         tier.run(Products { p, g, out });
         reduce::block(out, what, tier)
@@ -35,10 +36,10 @@ pub fn squares<T: Float>(p: &StorageView<'_, T>, g: &StorageView<'_, T>, adaptiv
     sums[0]
 }
 
-/// Adds `factor * g`, or adaptive `factor * p^2 g`, to every element of `p`.
+/// Adds `factor * g`, or `factor * p^2 g` if `adaptive`, to every element of `p`.
 ///
 /// # Panics
-/// The lengths differ, or `p` cannot be written.
+/// The lengths differ, or `p` is read-only.
 pub fn perturb<T: Float>(
     p: StorageView<'_, T>,
     g: &StorageView<'_, T>,
@@ -46,7 +47,7 @@ pub fn perturb<T: Float>(
     adaptive: bool,
 ) {
     check(&p, g);
-    assert!(p.is_writable(), "parameters move");
+    assert!(p.is_writable(), "parameters must be writable");
     let tier = isa::current();
     let factor = T::from_f64(factor);
     pool::for_ranges([p.len()], 0.5, |_, range| {
@@ -58,9 +59,9 @@ pub fn perturb<T: Float>(
                 adaptive,
             });
         };
-        // SAFETY: `for_ranges` gives ranges inside `p`, which is as long as `g`, each of them once and
-        // none that overlap; `p` can be written and is here by value, and nobody writes `g`, which is
-        // borrowed.
+        // SAFETY: `for_ranges` gives each range once, inside `p` and without overlap, and `g` is as
+        // long as `p`. `p` is writable and owned by this function, and `g` is borrowed as shared,
+        // so no other code writes it.
         unsafe { p.update_by(g, range, tier, f) };
     });
 }
@@ -69,7 +70,7 @@ fn check<T: Float>(p: &StorageView<'_, T>, g: &StorageView<'_, T>) {
     assert_eq!(
         p.len(),
         g.len(),
-        "a gradient has the length of its parameter"
+        "a gradient must have the length of its parameter"
     );
 }
 
@@ -79,10 +80,11 @@ fn check<T: Float>(p: &StorageView<'_, T>, g: &StorageView<'_, T>) {
 /// The lengths differ.
 pub fn exchange<T: Send>(a: &mut [T], b: &mut [T]) {
     let n = a.len();
-    assert_eq!(n, b.len(), "both have one length");
+    assert_eq!(n, b.len(), "a and b must have the same length");
     let b = pool::Shared::new(b);
     pool::for_chunks(a, CHUNK, n / 2, |from, a| {
-        // SAFETY: chunks of `a`, and so these of `b`, do not overlap, and each comes once.
+        // SAFETY: chunks of `a`, and therefore the same ranges of `b`, do not overlap, and each
+        // chunk is processed once.
         a.swap_with_slice(unsafe { b.slice_mut(from, from + a.len()) });
     });
 }
@@ -122,7 +124,7 @@ impl<T: Float> Kernel for Perturb<'_, T> {
         let g = &self.g[..n];
         for i in 0..n {
             let p = self.p[i];
-            // The same for all elements: the compiler makes two loops of it.
+            // The condition is the same for all elements, so the compiler moves it out of the loop.
             let scale = if self.adaptive { p * p } else { T::ONE };
             self.p[i] = p + self.factor * (scale * g[i]);
         }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::{self, CHUNK};
 use crate::numeric::float::Float;
-use crate::ops::matmul::{Affine, ScaleFactor, multiply, transpose};
+use crate::ops::matmul::{Affine, Operand, multiply, transpose};
 use crate::optim::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::reduce::{self, Squares};
 use crate::sweep::rule::{Optimizer, TensorRule, Visitor};
@@ -165,7 +165,7 @@ impl<T: Float> Step<T> {
         let mut gram = vec![T::ZERO; rows * rows];
         let mut update = vec![T::ZERO; rows * rows];
         for _ in 0..self.steps {
-            let turned = ScaleFactor::transposed(&x);
+            let turned = Operand::transposed(&x);
             let alone = Affine {
                 alpha: T::ONE,
                 beta: T::ZERO,
@@ -181,7 +181,7 @@ impl<T: Float> Step<T> {
                 &mut update,
                 [rows; 3],
                 &gram,
-                ScaleFactor::plain(&gram),
+                Operand::plain(&gram),
                 squared,
                 true,
                 tier,
@@ -195,7 +195,7 @@ impl<T: Float> Step<T> {
                 &mut next,
                 [rows, cols, rows],
                 &update,
-                ScaleFactor::plain(&x),
+                Operand::plain(&x),
                 moved,
                 false,
                 tier,

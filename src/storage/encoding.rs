@@ -1,4 +1,4 @@
-//! Encodings: how the numbers of an array are stored.
+//! Encodings of the numbers of an array.
 
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
@@ -7,26 +7,26 @@ use super::{load_half, load_signed, load_squares, store_half, store_signed, stor
 use crate::exec::isa::Tier;
 use crate::numeric::float::Float;
 
-/// How the numbers of an array are stored. All bits 0 are the number 0 in each of them.
+/// The encoding of the numbers of an array. In each of them, all bits 0 represent the number 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// As `f64`.
+    /// `f64`.
     F64,
-    /// As `f32`.
+    /// `f32`.
     F32,
-    /// In 16 bits.
+    /// A 16-bit floating-point format.
     Half(Half),
-    /// Of either sign, in 8 bits with a scale per block.
+    /// Signed numbers in 8 bits with a scale per block.
     Signed,
-    /// Not negative, as roots in 8 bits with a scale per block.
+    /// Squares in 8 bits with a scale per block, which is a square root.
     Squares,
 }
 
 impl Encoding {
-    /// Those that the moments of an optimizer may have.
+    /// The encodings available for the moments of an optimizer.
     pub const MOMENTS: [Self; 3] = [Self::F32, Self::Half(Half::Bf16), Self::Signed];
 
-    /// NumPy's name of the elements.
+    /// Returns NumPy's name of the element type.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F64 => "float64",
@@ -38,7 +38,7 @@ impl Encoding {
         }
     }
 
-    /// Bytes per element, which an array is aligned to.
+    /// Returns the number of bytes per element, which is also the alignment of an array.
     pub const fn width(self) -> usize {
         match self {
             Self::F64 => 8,
@@ -48,12 +48,13 @@ impl Encoding {
         }
     }
 
-    /// Whether the elements of a block share a scale.
+    /// Returns whether the elements of a block share a scale.
     pub const fn is_scaled(self) -> bool {
         matches!(self, Self::Signed | Self::Squares)
     }
 
-    /// How many scales an array of `len` elements has: one per started [`BLOCK`], or none.
+    /// Returns the number of scales of an array of `len` elements: one per full or partial
+    /// [`BLOCK`], or 0 for encodings without scales.
     pub const fn scales(self, len: usize) -> usize {
         if self.is_scaled() {
             len.div_ceil(BLOCK)
@@ -62,13 +63,13 @@ impl Encoding {
         }
     }
 
-    /// Whether [`Rounding`] applies to stored numbers. A `f64` is always rounded to the nearest
-    /// `f32`.
+    /// Returns whether [`Rounding`] applies to stored numbers. An `f64` is always rounded to the
+    /// nearest `f32`.
     pub const fn is_rounded(self) -> bool {
         self.width() < 4
     }
 
-    /// The encoding of squares beside numbers of this encoding.
+    /// Returns the encoding of second moments if first moments have this encoding.
     #[must_use]
     pub const fn of_squares(self) -> Self {
         match self {
@@ -77,7 +78,7 @@ impl Encoding {
         }
     }
 
-    /// Whether this is how `T` is represented in memory.
+    /// Returns whether this is the encoding of `T` in memory.
     pub(super) fn is_native<T: Float>(self) -> bool {
         match self {
             Self::F64 => size_of::<T>() == 8,
@@ -86,14 +87,14 @@ impl Encoding {
         }
     }
 
-    /// Decodes as many elements as `out` has.
+    /// Decodes `out.len()` elements.
     ///
     /// # Safety
-    /// `out.len()` initialized elements of this encoding are at `data`, aligned, and nobody writes
-    /// them meanwhile.
+    /// `data` points to `out.len()` aligned and initialized elements of this encoding, and no other
+    /// code writes them during the call.
     ///
     /// # Panics
-    /// The encoding is scaled and there is not one scale per block.
+    /// The encoding is scaled and the number of scales is not one per block.
     pub(super) unsafe fn load<T: Float>(
         self,
         data: *const u8,
@@ -102,8 +103,8 @@ impl Encoding {
         tier: Tier,
     ) {
         let n = out.len();
-        // SAFETY: each encoding is read as the type of its elements, of which there are `n` that
-        // nobody writes, by this function's contract.
+        // SAFETY: each encoding is read as the type of its elements. By this function's contract
+        // there are `n` of them, and no other code writes them.
         unsafe {
             match self {
                 Self::F64 => {
@@ -125,14 +126,14 @@ impl Encoding {
         }
     }
 
-    /// Encodes all of `new`.
+    /// Encodes all elements of `new`.
     ///
     /// # Safety
-    /// `new.len()` initialized elements of this encoding are at `data`, aligned, may be written, and
-    /// nobody else reads or writes them meanwhile.
+    /// `data` points to `new.len()` aligned, initialized and writable elements of this encoding,
+    /// and no other code accesses them during the call.
     ///
     /// # Panics
-    /// As `load`.
+    /// As [`Encoding::load`].
     pub(super) unsafe fn store<T: Float>(
         self,
         new: &[T],
@@ -142,8 +143,8 @@ impl Encoding {
         tier: Tier,
     ) {
         let n = new.len();
-        // SAFETY: each encoding is written as the type of its elements, of which there are `n` that
-        // may be written and that nobody else has, by this function's contract.
+        // SAFETY: each encoding is written as the type of its elements. By this function's contract
+        // there are `n` writable elements, and no other code accesses them.
         unsafe {
             match self {
                 Self::F64 => {
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_numpy_and_widths_those_of_the_elements() {
+    fn names_are_those_of_numpy_and_widths_are_element_sizes() {
         let expected = [
             (Encoding::F64, "float64", size_of::<f64>()),
             (Encoding::F32, "float32", size_of::<f32>()),

@@ -1,4 +1,4 @@
-//! Numbers in 16 bits, by integer arithmetic on the bits of `f32`.
+//! 16-bit floating-point formats, by integer arithmetic on the bits of `f32`.
 
 use super::Rounding;
 use crate::exec::isa::{Kernel, Tier};
@@ -9,27 +9,28 @@ use crate::numeric::float::Float;
 pub enum Half {
     /// IEEE 754 binary16: 11 significant bits, up to 65504.
     F16,
-    /// The upper half of a `f32`: 8 significant bits, its range.
+    /// The upper half of an `f32`: 8 significant bits and the range of `f32`.
     Bf16,
 }
 
-/// Of the bits of a `f32`: its sign, infinity, and what makes a NaN a quiet one.
+/// Bits of an `f32`: the sign, infinity, and the quiet bit of a NaN.
 const SIGN: u32 = 0x8000_0000;
 const INFINITY: u32 = 0x7F80_0000;
 const QUIET: u32 = 0x0040_0000;
 
-/// What a format does to one number.
+/// The conversions of a format.
 trait Format: Copy {
-    /// Exact.
+    /// Converts to `f32`, which is exact.
     fn load(self, half: u16) -> f32;
     /// Rounds to nearest, ties to even.
     fn nearest(self, x: f32) -> u16;
-    /// Rounds up or down by the upper bits of a random word; beyond the largest finite number, to
-    /// nearest.
+    /// Rounds up or down by the upper bits of a random word. Rounds to nearest above the largest
+    /// finite number.
     fn stochastic(self, x: f32, word: u32) -> u16;
 }
 
-/// What to add to `bits`, to round to nearest even when the last `dropped` of them are cut off.
+/// Returns the number to add to `bits` so that truncating the last `dropped` bits rounds to
+/// nearest, ties to even.
 #[inline(always)]
 fn half_unit(bits: u32, dropped: u32) -> u32 {
     (1 << (dropped - 1)) - 1 + (bits >> dropped & 1)
@@ -39,7 +40,7 @@ fn half_unit(bits: u32, dropped: u32) -> u32 {
 struct Bf16;
 
 impl Bf16 {
-    /// The upper half of the sum, which may carry into the exponent up to infinity.
+    /// Returns the upper half of `bits + addend`. A carry into the exponent may reach infinity.
     #[inline(always)]
     fn upper(bits: u32, addend: u32) -> u16 {
         let sum = bits.wrapping_add(addend);
@@ -67,7 +68,7 @@ impl Format for Bf16 {
         const MAX: u32 = 0x7F7F_0000;
         let bits = x.to_bits();
         let beyond = bits & !SIGN > MAX;
-        // Of the two numbers around a tie beyond MAX infinity is the even one.
+        // Infinity is the even neighbour of a tie above MAX.
         Self::upper(bits, if beyond { 0x8000 } else { word >> 16 })
     }
 }
@@ -76,16 +77,16 @@ impl Format for Bf16 {
 struct F16;
 
 impl F16 {
-    /// 2^112, by which the exponents of `f32` are offset from those of `f16`.
+    /// The difference of the exponent biases of `f32` and `f16`, 112.
     const OFFSET: u32 = 112 << 23;
     /// The smallest normal `f16`, 2^-14, and the largest, 65504.
     const MIN_POSITIVE: u32 = 0x3880_0000;
     const MAX: u32 = 0x477F_E000;
-    /// 2^16, which is rounded to infinity.
+    /// 2^16, from which numbers are rounded to infinity.
     const BEYOND: u32 = 0x4780_0000;
 
-    /// The bits of `magnitude + to`. What vanishes in the sum anyway is kept from being a slow
-    /// subnormal `f32`.
+    /// Returns the bits of `magnitude + to`. Magnitudes too small to affect the sum are replaced by
+    /// 2^-40, since arithmetic on subnormal `f32` is slow.
     #[inline(always)]
     fn shifted(magnitude: u32, to: f32) -> u32 {
         const TINY: u32 = 0x2B80_0000; // 2^-40
@@ -93,9 +94,9 @@ impl F16 {
         (f32::from_bits(x) + to).to_bits()
     }
 
-    /// `finite` where the number is not beyond all finite ones, with the sign of the number.
+    /// Returns `finite`, or infinity or NaN for such `bits`, with the sign of `bits`.
     #[inline(always)]
-    fn epilogue(bits: u32, finite: u32) -> u16 {
+    fn with_sign(bits: u32, finite: u32) -> u16 {
         let magnitude = bits & !SIGN;
         let half = if magnitude >= Self::BEYOND {
             0x7C00
@@ -115,7 +116,7 @@ impl Format for F16 {
         let half = u32::from(half);
         let magnitude = half & 0x7FFF;
         let shifted = magnitude << 13;
-        // The last bit of 0.5 is worth 2^-24, as that of a subnormal f16 is.
+        // The last bit of 0.5 has the value 2^-24, the same as that of a subnormal f16.
         let subnormal = f32::from_bits(ONE_HALF + magnitude) - 0.5;
         let normal = shifted + Self::OFFSET;
         let finite = if magnitude < 0x0400 {
@@ -137,33 +138,33 @@ impl Format for F16 {
     fn nearest(self, x: f32) -> u16 {
         let bits = x.to_bits();
         let magnitude = bits & !SIGN;
-        // As in `load`: the addition itself rounds to a multiple of 2^-24.
+        // As in `load`. The addition rounds to a multiple of 2^-24.
         let subnormal = Self::shifted(magnitude, 0.5) & 0x007F_FFFF;
         let sum = magnitude.wrapping_add(half_unit(magnitude, 13));
         let normal = sum.wrapping_sub(Self::OFFSET) >> 13;
         let small = magnitude < Self::MIN_POSITIVE;
-        Self::epilogue(bits, if small { subnormal } else { normal })
+        Self::with_sign(bits, if small { subnormal } else { normal })
     }
 
     #[inline(always)]
     fn stochastic(self, x: f32, word: u32) -> u16 {
         let bits = x.to_bits();
         let magnitude = bits & !SIGN;
-        // From 2^-14 to 2^-13 the last bit of a f32 is worth 2^-37: 13 bits below a subnormal f16.
-        // Less an exponent, which subnormal f16 do not have.
+        // From 2^-14 to 2^-13 the last bit of an f32 has the value 2^-37, 13 bits below that of a
+        // subnormal f16. The exponent is subtracted again, because subnormal f16 have none.
         let subnormal = Self::shifted(magnitude, f32::from_bits(Self::MIN_POSITIVE)) - 0x0080_0000;
         let small = magnitude < Self::MIN_POSITIVE;
         let magnitude = if small { subnormal } else { magnitude };
         let beyond = magnitude > Self::MAX;
         let sum = magnitude.wrapping_add(if beyond { 0x1000 } else { word >> 19 });
-        Self::epilogue(bits, sum.wrapping_sub(Self::OFFSET) >> 13)
+        Self::with_sign(bits, sum.wrapping_sub(Self::OFFSET) >> 13)
     }
 }
 
-/// Loads all of `from` to `to`: exact, NaN becomes a quiet one.
+/// Converts all elements of `from` to `to`. The conversion is exact, and a NaN becomes quiet.
 ///
 /// # Panics
-/// Lengths differ.
+/// The lengths differ.
 pub fn load_half<T: Float>(format: Half, from: &[u16], to: &mut [T], tier: Tier) {
     assert_eq!(from.len(), to.len());
     match format {
@@ -188,12 +189,12 @@ impl<T: Float, F: Format> Kernel for Load<'_, T, F> {
     }
 }
 
-/// Stores all of `from` to `to`. Rounding to nearest is IEEE 754's. Stochastic rounding is right on
-/// average to within 2^-13 of a unit; infinities stay, and what is beyond the largest finite number
-/// is rounded to nearest. NaN stays NaN.
+/// Rounds all elements of `from` to `to`. Rounding to nearest is that of IEEE 754. The mean error
+/// of stochastic rounding is at most 2^-13 units in the last place; it preserves infinities and
+/// rounds numbers above the largest finite one to nearest. NaN remains NaN.
 ///
 /// # Panics
-/// Lengths differ.
+/// The lengths differ.
 pub fn store_half<T: Float>(
     format: Half,
     from: &[T],
@@ -261,7 +262,7 @@ mod tests {
         to
     }
 
-    /// What the crate `half` makes of `x`; it keeps the bits of a NaN that fit.
+    /// Returns the result of the crate `half`, which keeps the upper bits of a NaN.
     fn nearest(format: Half, x: f32) -> u16 {
         match format {
             Half::F16 if x.is_nan() => f16::from_f32(x).to_bits() & 0xFE00,
@@ -270,7 +271,7 @@ mod tests {
         }
     }
 
-    /// Numbers around every tie of both formats, of all exponents and signs.
+    /// Returns numbers around every tie of both formats, with all exponents and signs.
     fn patterns() -> Vec<f32> {
         let around = |x: u32| [x.wrapping_sub(1), x, x.wrapping_add(1)];
         let lows: Vec<u32> = (0..16).flat_map(|i| around(i << 12)).collect();
@@ -280,7 +281,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
-    fn every_half_is_loaded_and_stored_again() {
+    fn every_half_is_preserved_by_load_and_store() {
         let all: Vec<u16> = (0..=u16::MAX).collect();
         for tier in Tier::supported() {
             for format in FORMATS {
@@ -329,7 +330,7 @@ mod tests {
         for (format, finite) in [(Half::F16, 0x7BFF), (Half::Bf16, 0x7F7F)] {
             let all: Vec<u16> = (0..=finite).collect();
             let mut x = load::<f64>(format, &all, Tier::Baseline);
-            // What would come next rounds to infinity.
+            // The number that would follow the largest one rounds to infinity.
             x.push(2.0 * x[usize::from(finite)] - x[usize::from(finite) - 1]);
             for lower in 0..=finite {
                 let i = usize::from(lower);
@@ -359,7 +360,7 @@ mod tests {
         }
     }
 
-    /// The mean of what all random words make of `x`.
+    /// Returns the mean of `x` rounded with all random words.
     fn mean(format: impl Format, x: f32) -> f64 {
         let sum: f64 = (0..1 << 16)
             .map(|word| f64::from(format.load(format.stochastic(x, word << 16))))
@@ -369,7 +370,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
-    fn stochastic_rounding_is_right_on_average() {
+    fn stochastic_rounding_is_unbiased() {
         let of_f16: &[f32] = &[
             1.0 + 1.0 / 3072.0,
             -0.1,
@@ -397,7 +398,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
-    fn stochastic_rounding_beyond_the_largest_number_is_to_nearest() {
+    fn stochastic_rounding_above_the_largest_number_is_to_nearest() {
         let noise = Noise::new(1, 2, 3, 4);
         let special = [f32::INFINITY, f32::NAN, f32::MAX];
         for (format, max) in [(Half::F16, 0x7BFF), (Half::Bf16, 0x7F7F)] {
@@ -419,7 +420,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
-    fn tiers_and_cuts_give_the_same_bits() {
+    fn tiers_and_splits_give_the_same_bits() {
         fn check<T: Float>(x: &[T]) {
             let rounding = Rounding::Stochastic(Noise::new(9, 8, 7, 6)).skip(300);
             for format in FORMATS {
@@ -437,7 +438,7 @@ mod tests {
         }
         let x: Vec<f32> = patterns().into_iter().step_by(31).collect();
         check(&x);
-        // Sums, so that there are digits to lose.
+        // Sums of two f32, which need more digits than f32 has.
         let wide = |i: usize| f64::from(x[i]) + f64::from(x[i / 2]) * 1e-9;
         check(&(0..x.len()).map(wide).collect::<Vec<_>>());
     }

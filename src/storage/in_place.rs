@@ -1,4 +1,4 @@
-//! Changes of whole arrays in place.
+//! In-place updates of ranges of an array.
 
 use std::ops::Range;
 
@@ -8,21 +8,21 @@ use crate::numeric::float::Float;
 use crate::storage::view::StorageView;
 
 impl<T: Float> StorageView<'_, T> {
-    /// Calls `f` with all elements of a range, which starts a block, and with where they start: once
-    /// in place where they are computed in as they are stored, or else tile by tile as they are
-    /// loaded, to be stored again.
+    /// Calls `f` with the start and the elements of a range, which starts at a block: once and in
+    /// place for a native array, otherwise tile by tile, with each tile loaded before and stored
+    /// after the call.
     ///
     /// # Safety
-    /// The range is inside the array, which may be written, and nobody else has any of these elements
-    /// meanwhile.
+    /// The range is inside the array, which is writable, and no other code accesses these elements
+    /// during the call.
     pub(crate) unsafe fn update(
         &self,
         range: Range<usize>,
         tier: Tier,
         mut f: impl FnMut(usize, &mut [T]),
     ) {
-        // SAFETY: the elements are inside, may be written and nobody else has them, by this
-        // function's contract.
+        // SAFETY: by this function's contract the range is inside the writable array, and no other
+        // code accesses its elements.
         if let Some(own) = unsafe { self.slice_mut(range.start, range.end) } {
             return f(range.start, own);
         }
@@ -31,7 +31,7 @@ impl<T: Float> StorageView<'_, T> {
         let end = range.end;
         for at in range.step_by(TILE) {
             let tile = &mut tile[..TILE.min(end - at)];
-            // SAFETY: as above.
+            // SAFETY: as for `slice_mut`.
             unsafe {
                 self.load(at, tile, tier);
                 f(at, tile);
@@ -40,10 +40,12 @@ impl<T: Float> StorageView<'_, T> {
         }
     }
 
-    /// [`update`](Self::update) by the same elements of `other`.
+    /// Calls `f` with the elements of a range of this array, as [`update`](Self::update) does, and
+    /// with the same range of `other`.
     ///
     /// # Safety
-    /// As for `update`; the range is inside `other`, too, and nobody writes its elements meanwhile.
+    /// As for `update`. The range is also inside `other`, and no other code writes its elements
+    /// during the call.
     pub(crate) unsafe fn update_by(
         &self,
         other: &StorageView<'_, T>,
@@ -52,8 +54,8 @@ impl<T: Float> StorageView<'_, T> {
         mut f: impl FnMut(&mut [T], &[T]),
     ) {
         let Range { start, end } = range;
-        // SAFETY: the range is inside both, this array may be written and nobody else has its
-        // elements, and nobody writes those of `other`, by this function's contract.
+        // SAFETY: by this function's contract the range is inside both arrays, this one is writable
+        // and no other code accesses its elements, and no other code writes those of `other`.
         unsafe {
             if let Some(others) = other.slice(start, end) {
                 return self.update(range, tier, |at, own| {
@@ -78,7 +80,7 @@ mod tests {
 
     const N: usize = 2 * TILE + 3;
 
-    /// The bits of small integers in bfloat16, the upper half of float32.
+    /// Returns the bits of small integers in bfloat16, the upper half of float32.
     fn halves(shift: usize) -> Vec<u16> {
         let upper = |i| (((i + shift) % 100) as f32).to_bits() >> 16;
         (0..N).map(|i| upper(i) as u16).collect()
@@ -100,7 +102,7 @@ mod tests {
                     *x += 1.0;
                 }
             };
-            // SAFETY: inside, borrowed as written, and nobody else has the view.
+            // SAFETY: the range is inside the array, which is writable, and the view owns it.
             unsafe { view.update(range.clone(), Tier::Baseline, add) };
         };
         run(StorageView::half(Half::Bf16, &mut half, Rounding::Nearest));
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn every_element_meets_the_one_at_its_place() {
+    fn every_element_is_paired_with_the_one_at_its_index() {
         let mut other = (halves(7), singles(7));
         for (own_half, other_half) in [(false, false), (false, true), (true, false), (true, true)] {
             let (mut half, mut single) = (halves(0), singles(0));
@@ -127,7 +129,7 @@ mod tests {
                 StorageView::native(&mut other.1)
             };
             let add = |a: &mut [f32], b: &[f32]| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-            // SAFETY: inside, borrowed as written, and nobody else has the views.
+            // SAFETY: the range is inside both arrays, which are writable, and the views own them.
             unsafe { own.update_by(&other, 0..N, Tier::Baseline, add) };
             for i in 0..N {
                 let sum = (i % 100 + (i + 7) % 100) as f32;

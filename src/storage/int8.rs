@@ -1,58 +1,61 @@
-//! Numbers in 8 bits, as shares of a scale that the elements of a block have in common.
+//! Numbers in 8 bits, as fractions of a scale that the elements of a block share.
 //!
-//! The map has relative accuracy: it is the segmented companding of telephony (ITU-T G.711), linear
-//! near 0 and logarithmic above. To a share from 0 to 1 a small constant is added, and the bits of
-//! the sum, as an integer, are counted from those of the constant in units of the third bit of the
-//! mantissa: the code is the share's exponent and the first bits after it. All instruction sets have
-//! that arithmetic in vectors, and none needs a table.
+//! The encoding has a bounded relative error. It is the segmented companding of telephony (ITU-T
+//! G.711), linear near 0 and logarithmic above. A small constant is added to the fraction, which is
+//! from 0 to 1, and the code is the difference of the bits of the sum and of the constant, taken as
+//! integers, in units of the third bit of the mantissa. It consists of the exponent of the fraction
+//! and the first bits of its mantissa. All instruction sets can vectorize this, and no table is
+//! needed.
 
 use super::Rounding;
 use crate::exec::isa::{Kernel, Tier};
 use crate::numeric::float::Float;
 
-/// Elements that share a scale.
+/// The number of elements that share a scale.
 pub const BLOCK: usize = 256;
 
-/// The bits of a sum below a code: 8 codes lead from a number to its double.
+/// The number of mantissa bits below a code, so that there are 8 codes per octave.
 const SHIFT: u32 = 20;
 
-/// The random bits that decide how a number is rounded.
+/// The number of random bits used to round a number.
 const RANDOM_BITS: u32 = 12;
 
-/// Half of one of the parts of a code's width among which random bits choose. Stochastic rounding
-/// leaves this much on either side, and rounding up as much below. A share that is computed from what
-/// was loaded is off by less than 16, so that a code that is loaded and stored again stays.
+/// Half of the distance between two thresholds of stochastic rounding. Numbers within this distance
+/// of a code are rounded to it, by stochastic rounding on both sides and by rounding up from above.
+/// A fraction computed from a loaded number differs by less than 16 from its code, so loading and
+/// storing preserves codes.
 const MARGIN: u32 = 1 << (SHIFT - RANDOM_BITS - 1);
 
-/// How a kind of numbers is kept.
+/// An 8-bit encoding.
 trait Scheme: Copy {
     /// The type of a code.
     type Code: Copy + Default;
-    /// The doublings that codes reach over: there are 8 codes for each.
+    /// The number of octaves that the codes cover, with 8 codes each.
     const OCTAVES: u32;
-    /// What is added to the bits of a sum before the lower ones are cut off, for "nearest".
+    /// The number added to the bits of a sum before truncation, for [`Rounding::Nearest`].
     const NEAREST: u32;
-    /// What becomes of a scale below the normal numbers, where it could round to itself for ever as
-    /// the block decays.
+    /// The replacement of a subnormal scale. A subnormal scale of a decaying block could be rounded
+    /// to itself in every step.
     const SMALLEST: f32;
 
-    /// The bits of the constant c = 2^-OCTAVES (1 + 1/8 + c). By it 1 + c is `8 * OCTAVES - 1` codes
-    /// above c: the block's largest value has the last code, and a share of 1.
+    /// The bits of the constant c = 2^-OCTAVES (1 + 1/8 + c). With it 1 + c is `8 * OCTAVES - 1`
+    /// codes above c, so the largest value of a block has the last code, which represents the
+    /// fraction 1.
     const ORIGIN: u32 =
         ((127 - Self::OCTAVES) << 23) + (1 << SHIFT) + ((9_u64 << SHIFT) >> Self::OCTAVES) as u32;
 
-    /// The scale of a block by its largest absolute value.
+    /// Returns the scale of a block with this largest absolute value.
     fn scale<T: Float>(self, largest: T) -> f32;
-    /// The magnitude of a share of the scale of which the reciprocal is given.
+    /// Returns the magnitude of `x` as a fraction of the scale, given the reciprocal of the scale.
     fn share<T: Float>(self, x: T, reciprocal: f32) -> f32;
-    /// The code of `x` by its magnitude.
+    /// Returns the code of `x`, given its magnitude.
     fn code<T: Float>(self, x: T, magnitude: u32) -> Self::Code;
-    /// The magnitude of a code, and its sign as the first bit.
+    /// Returns the magnitude of a code, and its sign as the highest bit.
     fn parts(self, code: Self::Code) -> (u32, u32);
-    /// What has this share of the scale.
+    /// Returns the number that is this fraction of the scale.
     fn back<T: Float>(self, share: f32, scale: f32) -> T;
 
-    /// The share that a code stands for.
+    /// Returns the fraction that a code represents.
     #[inline(always)]
     fn value(self, code: Self::Code) -> f32 {
         let (magnitude, sign) = self.parts(code);
@@ -60,8 +63,7 @@ trait Scheme: Copy {
         f32::from_bits((sum - f32::from_bits(Self::ORIGIN)).to_bits() | sign)
     }
 
-    /// The code for `x`: the upper one of the two around it if the bits of the sum below a code reach
-    /// the next with `rise`.
+    /// Rounds `x` to a code. `rise` is added to the bits below a code before they are truncated.
     #[inline(always)]
     fn round<T: Float>(self, x: T, reciprocal: f32, rise: u32) -> Self::Code {
         let sum = self.share(x, reciprocal) + f32::from_bits(Self::ORIGIN);
@@ -70,13 +72,13 @@ trait Scheme: Copy {
     }
 }
 
-/// The rise by the upper bits of a random word: the middle of one of 4096 parts.
+/// Returns the rise for a random word: the middle of one of 4096 equal intervals.
 #[inline(always)]
 fn rise(word: u32) -> u32 {
     ((word >> (32 - RANDOM_BITS)) << (SHIFT - RANDOM_BITS)) + MARGIN
 }
 
-/// Numbers of both signs.
+/// The encoding of signed numbers.
 #[derive(Clone, Copy)]
 struct Signed;
 
@@ -110,9 +112,10 @@ impl Scheme for Signed {
     }
 }
 
-/// Squares, with a scale that is a root: codes reach over the range of the roots of f64, and twice as
-/// many octaves as those of signed numbers, which are as many of roots. "Nearest" is up. A square
-/// that is not 0 is never kept as 0, which would be a divisor of 0.
+/// The encoding of squares. The scale is the square root of the largest square, so its range
+/// suffices for the squares of `f64`. There are twice as many octaves as for signed numbers, which
+/// gives as many octaves of the roots. [`Rounding::Nearest`] rounds up. A nonzero square is never
+/// stored as 0, because optimizers divide by it.
 #[derive(Clone, Copy)]
 struct Squares;
 
@@ -128,7 +131,7 @@ impl Scheme for Squares {
     }
     #[inline(always)]
     fn share<T: Float>(self, x: T, reciprocal: f32) -> f32 {
-        // Not by its square, which may be infinite.
+        // Multiply twice, because the square of the reciprocal may overflow.
         let reciprocal = T::from_f32(reciprocal);
         (x * reciprocal * reciprocal).to_f32()
     }
@@ -226,8 +229,8 @@ impl<T: Float, S: Scheme> Kernel for Store<'_, T, S> {
     }
 }
 
-/// Stores one block and returns its scale: NaN if a value is infinite or NaN, so that all values
-/// will be loaded as NaN.
+/// Stores one block and returns its scale. The scale is NaN if a value is infinite or NaN, so that
+/// all values of the block are loaded as NaN.
 #[inline(always)]
 fn store<T: Float, S: Scheme>(scheme: S, from: &[T], q: &mut [S::Code], rounding: Rounding) -> f32 {
     let n = q.len();
@@ -267,22 +270,22 @@ fn store<T: Float, S: Scheme>(scheme: S, from: &[T], q: &mut [S::Code], rounding
     scale
 }
 
-/// Loads signed numbers: the share that a code stands for, times the scale. All of a block
-/// whose scale is NaN are NaN.
+/// Loads signed numbers: the fraction that a code represents, times the scale. All numbers of a
+/// block whose scale is NaN are NaN.
 ///
 /// # Panics
-/// Lengths differ, or there is not one scale per started block.
+/// The lengths differ, or the number of scales is not one per block.
 pub fn load_signed<T: Float>(q: &[i8], scales: &[f32], to: &mut [T], tier: Tier) {
     tier.run(Load::new(Signed, q, scales, to));
 }
 
-/// Stores signed numbers (first moments) as shares of the block's largest absolute value, which is the
-/// scale. From 1e-4 of it up they are kept to within 1/7 of themselves, and to within 1/14 to the
-/// nearest. The scale of zeros is 0, and so is one below the normal numbers of `f32`; that of a block
-/// with an infinite number or a NaN is NaN.
+/// Stores signed numbers (first moments) as fractions of the largest absolute value of the block,
+/// which is the scale. The relative error of numbers above 1e-4 of the scale is at most 1/7, or
+/// 1/14 with rounding to nearest. The scale of a block of zeros is 0, as is a scale that would be a
+/// subnormal `f32`. The scale of a block with an infinity or a NaN is NaN.
 ///
 /// # Panics
-/// Lengths differ, or there is not one scale per started block.
+/// The lengths differ, or the number of scales is not one per block.
 pub fn store_signed<T: Float>(
     from: &[T],
     q: &mut [i8],
@@ -293,23 +296,24 @@ pub fn store_signed<T: Float>(
     tier.run(Store::new(Signed, from, q, scales, rounding));
 }
 
-/// Loads squares: the share that a code stands for, times the scale twice. All of a block
-/// whose scale is NaN are NaN.
+/// Loads squares: the fraction that a code represents, times the square of the scale. All numbers
+/// of a block whose scale is NaN are NaN.
 ///
 /// # Panics
-/// Lengths differ, or there is not one scale per started block.
+/// The lengths differ, or the number of scales is not one per block.
 pub fn load_squares<T: Float>(q: &[u8], scales: &[f32], to: &mut [T], tier: Tier) {
     tier.run(Load::new(Squares, q, scales, to));
 }
 
-/// Stores squares (second moments) as shares of the block's largest, whose root is the scale. From
-/// 1e-8 of it up they are kept to within 1/7 of themselves, roots to within 1/15. "Nearest" is rounded
-/// up, so that a quotient by the root cannot blow up; only numbers within 2^-13 above a code count as
-/// that code, so that what was loaded is stored as it was. Neither way of rounding makes 0 of what is
-/// not 0. Scales of zeros, infinities and NaN are as for signed numbers.
+/// Stores squares (second moments) as fractions of the largest square of the block, whose square
+/// root is the scale. The relative error of numbers above 1e-8 of the largest is at most 1/7, and
+/// that of their square roots at most 1/15. [`Rounding::Nearest`] rounds up, so that a quotient by
+/// the square root is never too large, except for numbers within 2^-13 above a code, which are
+/// rounded to it, so that loading and storing preserves codes. No rounding turns a nonzero number
+/// into 0. The scales of blocks with zeros, infinities or NaN are as for signed numbers.
 ///
 /// # Panics
-/// Lengths differ, or there is not one scale per started block.
+/// The lengths differ, or the number of scales is not one per block.
 pub fn store_squares<T: Float>(
     from: &[T],
     q: &mut [u8],
@@ -330,8 +334,8 @@ mod tests {
 
     type Stored<C> = (Vec<C>, Vec<f32>);
 
-    /// One way of keeping numbers, for tests that are the same for both.
-    trait Kept: Scheme<Code: Debug + PartialEq> {
+    /// A scheme with functions that load and store whole arrays.
+    trait Arrays: Scheme<Code: Debug + PartialEq> {
         fn store<T: Float>(self, x: &[T], rounding: Rounding, tier: Tier) -> Stored<Self::Code> {
             let mut q = vec![Self::Code::default(); x.len()];
             let mut scales = vec![-1.0; x.len().div_ceil(BLOCK)];
@@ -346,14 +350,14 @@ mod tests {
         }
     }
 
-    impl Kept for Signed {}
-    impl Kept for Squares {}
+    impl Arrays for Signed {}
+    impl Arrays for Squares {}
 
     fn stochastic() -> Rounding {
         Rounding::Stochastic(Noise::new(4, 3, 2, 1))
     }
 
-    /// Numbers of both signs whose magnitudes spread over about 3 powers of 10.
+    /// Returns numbers of both signs whose magnitudes span about 3 powers of 10.
     fn numbers<T: Float>(n: usize, scale: f64) -> Vec<T> {
         let at = |i: usize| ((i * i + 7 * i) % 1009) as f64 / 504.5 - 1.0;
         (0..n).map(|i| T::from_f64(at(i).powi(3) * scale)).collect()
@@ -364,8 +368,8 @@ mod tests {
         numbers(n, scale).into_iter().map(square).collect()
     }
 
-    /// The number of codes below a share of the scale, with its fraction, from the definition of the
-    /// map: linear from one power of two to the next.
+    /// Returns the exact position of a fraction of the scale among the codes, by the definition of
+    /// the encoding: linear from one power of two to the next.
     fn place<S: Scheme>(_: S, share: f64) -> f64 {
         let place = |sum: f64| {
             let octave = sum.log2().floor();
@@ -406,12 +410,12 @@ mod tests {
                 let off = f64::from(q[i]).abs() - place(Signed, exact.abs());
                 assert!(off.abs() <= 0.5 + 1e-4, "{exact}: {}", q[i]);
                 assert!(q[i] == 0 || (q[i] < 0) == (exact < 0.0));
-                // 1/16, and half of what the smallest code is worth.
+                // 1/16, and half of the value of the smallest code.
                 let loaded = f64::from(Signed.value(q[i]));
                 assert!((loaded - exact).abs() <= exact.abs() / 16.0 * 1.001 + 1.08e-6);
             }
         }
-        // Halves go up: from 16 to 32, in shares of 32, the steps are 2.
+        // Ties are rounded up. From 16 to 32, with a scale of 32, the steps are 2.
         let ties = [32.0_f32, 16.0, 17.0, -19.0, -0.0];
         let (q, _) = Signed.store(&ties, Rounding::Nearest, Tier::Baseline);
         assert_eq!(q, [127, 119, 120, -121, 0]);
@@ -419,7 +423,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
-    fn roots_are_rounded_up_and_never_to_zero() {
+    fn squares_are_rounded_up_and_never_to_zero() {
         for scale in [1e-22, 1e-19, 1.0, 1e19] {
             let mut x = squares::<f32>(1000, scale);
             x[500] = 0.0;
@@ -439,14 +443,14 @@ mod tests {
                 assert_eq!(random[i] == 0, x[i] == 0.0);
             }
         }
-        // Far below the range of f32.
+        // Numbers far below the range of f32.
         let (q, scales) = Squares.store(&[1e-60_f64, 1e-120, 0.0], stochastic(), Tier::Baseline);
         assert_eq!((&q[..], scales[0]), (&[255, 1, 0][..], 1e-30_f64.to_f32()));
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
-    fn blocks_decay_to_nothing() {
+    fn decaying_blocks_reach_their_smallest_values() {
         let mut m = vec![1e-36_f64; 300];
         let mut v = m.clone();
         for _ in 0..200 {
@@ -460,14 +464,14 @@ mod tests {
             v = Squares.load(&stored, Tier::Baseline);
         }
         assert_eq!(m, [0.0; 300]);
-        // Not to 0, by which m might yet be divided.
+        // Squares do not reach 0, because m may be divided by them.
         assert!(v.iter().all(|&x| 0.0 < x && x < 1.5e-76));
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
-    fn codes_that_are_loaded_and_stored_stay() {
-        fn check<S: Kept>(scheme: S, codes: &[S::Code], exponents: Range<i32>) {
+    fn loading_and_storing_preserves_codes() {
+        fn check<S: Arrays>(scheme: S, codes: &[S::Code], exponents: Range<i32>) {
             for i in 0..3000_u32 {
                 let exponent = exponents.start + i as i32 % exponents.len() as i32;
                 let mantissa = 1.0 + (i.wrapping_mul(0x9E37_79B9) >> 9) as f32 / 8_388_608.0;
@@ -485,15 +489,15 @@ mod tests {
         }
         let signed: Vec<i8> = (-127..=127).collect();
         let unsigned: Vec<u8> = (0..=255).collect();
-        // Wherever the numbers are normal ones.
+        // All exponents for which the numbers are normal.
         check(Signed, &signed, -107..128);
         check(Squares, &unsigned, -45..64);
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
-    fn zeros_have_no_scale_and_nothing_hides_a_nan() {
-        fn check<S: Kept, T: Float>(scheme: S, bad: &[T]) {
+    fn zeros_have_a_scale_of_zero_and_a_nan_makes_its_block_nan() {
+        fn check<S: Arrays, T: Float>(scheme: S, bad: &[T]) {
             for tier in Tier::supported() {
                 for n in [1, 255, 256, 300, 700] {
                     for rounding in [Rounding::Nearest, stochastic()] {
@@ -522,9 +526,9 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
-    fn stochastic_rounding_is_right_on_average() {
+    fn stochastic_rounding_is_unbiased() {
         fn check<S: Scheme>(scheme: S, x: f32) {
-            // All rises there are. A part of 4096 of a step is at most that of the number's octave.
+            // All 4096 rises. The error is at most 1/4096 of the distance between codes.
             let sum: f64 = (0..4096)
                 .map(|word| scheme.round(x, 1.0, rise(word << 20)))
                 .map(|code| f64::from(scheme.value(code)))
@@ -539,7 +543,7 @@ mod tests {
             check(Squares, x);
             check(Squares, x * x);
         }
-        // Below their smallest code, which squares are raised to.
+        // Below the smallest code. Squares are raised to it, so only signed numbers are checked.
         check(Signed, 3e-7);
         let ends = [rise(0), rise(u32::MAX)];
         assert_eq!(ends, [MARGIN, (1 << SHIFT) - MARGIN]);
@@ -547,8 +551,8 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
-    fn tiers_and_cuts_give_the_same_bits() {
-        fn check<S: Kept, T: Float>(scheme: S, x: &[T]) {
+    fn tiers_and_splits_give_the_same_bits() {
+        fn check<S: Arrays, T: Float>(scheme: S, x: &[T]) {
             for n in (0..70).chain([255, 256, 257, 1023, 1024, 1025, 5000]) {
                 let x = &x[..n];
                 for rounding in [Rounding::Nearest, stochastic(), stochastic().skip(256)] {

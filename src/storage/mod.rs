@@ -1,9 +1,9 @@
-//! Numbers kept in fewer bits than they are computed in: 16-bit formats, and blocks of 8-bit numbers
-//! with a scale.
+//! Storage of arrays in lower precision than that of computation: 16-bit formats, and 8-bit numbers
+//! with a scale per block.
 //!
-//! A driver loads a piece, computes in `f32` or `f64`, and stores the piece. Where a change from one
-//! step to the next is smaller than half a unit of the format, rounding to nearest loses it every
-//! time; stochastic rounding keeps it on average.
+//! A driver loads a tile, computes in `f32` or `f64`, and stores the tile. Rounding to nearest
+//! loses every change that is smaller than half a unit of the format. Stochastic rounding preserves
+//! such changes on average.
 
 mod encoding;
 mod half;
@@ -16,17 +16,17 @@ pub use encoding::Encoding;
 pub use half::{Half, load_half, store_half};
 pub use int8::{BLOCK, load_signed, load_squares, store_signed, store_squares};
 
-/// How numbers are rounded that do not fit.
+/// The rounding of numbers that the encoding cannot represent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rounding {
-    /// To the nearest, ties to even.
+    /// Rounds to nearest, ties to even.
     Nearest,
-    /// Up or down at random, right on average.
+    /// Rounds up or down at random, without bias.
     Stochastic(Noise),
 }
 
 impl Rounding {
-    /// It for a piece that starts `by` elements further on.
+    /// Returns the rounding of a part that starts `by` elements later.
     #[inline(always)]
     pub fn skip(self, by: usize) -> Self {
         match self {
@@ -36,20 +36,21 @@ impl Rounding {
     }
 }
 
-/// Random numbers by position: the same for any cut of the array into pieces.
+/// Random numbers by position, independent of how the array is divided.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Noise {
     key: u64,
     start: u64,
 }
 
-/// Elements under one key: so many that a key costs nothing, so few that 10 bits count them.
+/// The number of elements per key: so many that the cost of a key is negligible.
 const STRETCH: u64 = 1024;
 
-/// 2^64 divided by the golden ratio: its multiples are far apart (Steele, Lea and Flood, 2014).
+/// 2^64 divided by the golden ratio, whose multiples are well spread (Steele, Lea and Flood, 2014).
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// A step of SplitMix64 (Steele, Lea and Flood, 2014): every bit depends on all.
+/// Applies a step of SplitMix64 (Steele, Lea and Flood, 2014): every output bit depends on all
+/// input bits.
 #[inline(always)]
 fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(GOLDEN);
@@ -59,7 +60,7 @@ fn mix(x: u64) -> u64 {
 }
 
 impl Noise {
-    /// Numbers that depend on these four alone.
+    /// Creates the random numbers of one buffer in one step.
     pub fn new(seed: u64, parameter: u64, buffer: u64, step: u64) -> Self {
         let mut key = 0;
         for word in [seed, parameter, buffer, step] {
@@ -68,7 +69,7 @@ impl Noise {
         Self { key, start: 0 }
     }
 
-    /// It for a piece that starts `by` elements further on.
+    /// Returns the random numbers of a part that starts `by` elements later.
     #[inline(always)]
     pub fn skip(self, by: usize) -> Self {
         Self {
@@ -77,7 +78,7 @@ impl Noise {
         }
     }
 
-    /// The numbers from here to the end of a stretch.
+    /// Returns the numbers from this position to the next change of the key.
     #[inline(always)]
     fn stretch(self) -> Stretch {
         let number = self.start / STRETCH;
@@ -97,19 +98,19 @@ struct Stretch {
 }
 
 impl Stretch {
-    /// How many there are.
+    /// Returns the number of elements.
     #[inline(always)]
     fn len(self) -> usize {
         (STRETCH as u32 - self.first) as usize
     }
 
-    /// 32 bits of which the upper 16 are random: the multiplications and shifts of `lowbias32`
-    /// (Wellons, 2018), without the last, which only the lower half needs.
+    /// Returns 32 bits, of which the upper 16 are random, by the multiplications and shifts of
+    /// `lowbias32` (Wellons, 2018) without the last shift, which only affects the lower half.
     #[inline(always)]
     fn at(self, i: usize) -> u32 {
         let x = self.keys[0].wrapping_add(self.first + i as u32);
         let x = (x ^ (x >> 16)).wrapping_mul(0x7FEB_352D);
-        // Half of the key here: streams that meet in the first half part again.
+        // The second half of the key separates streams that coincide in the first half.
         (x ^ (x >> 15) ^ self.keys[1]).wrapping_mul(0x846C_A68B)
     }
 }
@@ -120,13 +121,13 @@ mod tests {
 
     const N: usize = 1 << 17;
 
-    /// `n` numbers in (-0.5, 0.5), by their upper 16 bits.
+    /// Returns `n` numbers in (-0.5, 0.5) from the upper 16 bits.
     fn numbers(noise: Noise, n: usize) -> Vec<f64> {
         let at = |i| f64::from(noise.skip(i).stretch().at(0) >> 16);
         (0..n).map(|i| (at(i) + 0.5) / 65_536.0 - 0.5).collect()
     }
 
-    /// The mean of products, in standard deviations of what independent numbers would give.
+    /// Returns the mean of products in standard deviations of the mean for independent numbers.
     fn correlation(x: &[f64], y: &[f64]) -> f64 {
         let n = x.len().min(y.len());
         let sum: f64 = x.iter().zip(y).map(|(x, y)| x * y).sum();
@@ -164,7 +165,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
-    fn every_part_of_the_key_counts() {
+    fn every_part_of_the_key_affects_the_numbers() {
         let mut streams = vec![numbers(Noise::new(0, 0, 0, 0), N)];
         for shift in [0, 1, 31, 32, 63] {
             for part in 0..4 {
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_the_same_whatever_comes_before_it() {
+    fn a_number_depends_only_on_its_position() {
         let noise = Noise::new(5, 6, 7, 8);
         for start in [0, 1, 700, 1023, 1024, 5000] {
             let stretch = noise.skip(start).stretch();

@@ -1,8 +1,8 @@
-//! What is computed in a type that is known only at run time.
+//! Values whose type of computation is known only at run time.
 
 use crate::storage::view::StorageView;
 
-/// What is computed in `f32`, or what is computed in `f64`.
+/// A value for computation in `f32` or in `f64`.
 #[derive(Clone, Copy, Debug)]
 pub enum Precision<S, D> {
     /// Computed in `f32`.
@@ -11,17 +11,17 @@ pub enum Precision<S, D> {
     Double(D),
 }
 
-/// An array of either.
+/// An array for computation in `f32` or in `f64`.
 pub type AnyView<'a> = Precision<StorageView<'a, f32>, StorageView<'a, f64>>;
 
-/// Two arrays that are computed in the same type.
+/// Two arrays for computation in the same type.
 pub type Pair<'a, T> = (StorageView<'a, T>, StorageView<'a, T>);
 
-/// A pair of either.
+/// A pair of arrays for computation in `f32` or in `f64`.
 pub type AnyPair<'a> = Precision<Pair<'a, f32>, Pair<'a, f64>>;
 
 impl<S, D> Precision<S, D> {
-    /// Whether it is computed in `f32`.
+    /// Returns whether the computation is in `f32`.
     pub fn is_single(&self) -> bool {
         matches!(self, Self::Single(_))
     }

@@ -1,7 +1,7 @@
-//! One array, however it is stored.
+//! Views of arrays in any encoding.
 //!
-//! Kernels compute in `f32` or `f64`. An array that is stored in that type is computed on in place;
-//! any other is loaded and stored in tiles that stay in the L1 cache.
+//! Kernels compute in `f32` or `f64`. An array stored in that type, a native array, is processed in
+//! place. Any other array is loaded and stored in tiles that stay in the L1 cache.
 
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
@@ -10,16 +10,17 @@ use crate::exec::isa::Tier;
 use crate::numeric::float::Float;
 use crate::storage::{self, Encoding, Half, Rounding};
 
-/// What only an array needs whose encoding is not the one that is computed in.
+/// The additional fields of an array that is not native.
 #[derive(Clone, Copy, Debug)]
 struct Encoded {
     encoding: Encoding,
-    /// As many as the encoding has for the array.
+    /// The scales, as many as [`Encoding::scales`] returns.
     scales: NonNull<f32>,
     rounding: Rounding,
 }
 
-/// An array in memory: what [`StorageView::from_raw`] is made from.
+/// The address, length and encoding of an array, from which [`StorageView::from_raw`] creates a
+/// view.
 #[derive(Clone, Copy, Debug)]
 pub struct Raw {
     encoding: Encoding,
@@ -29,7 +30,7 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// `len` elements at `data`, without scales.
+    /// Describes `len` elements at `data`, without scales.
     pub fn new(encoding: Encoding, data: *mut u8, len: usize) -> Self {
         Self {
             encoding,
@@ -39,7 +40,7 @@ impl Raw {
         }
     }
 
-    /// It with the scales of its blocks.
+    /// Adds the scales of the blocks.
     #[must_use]
     pub fn with_scales(self, scales: *mut [f32]) -> Self {
         Self { scales, ..self }
@@ -55,11 +56,11 @@ impl Raw {
     }
 }
 
-/// An array of numbers that kernels see as `T`.
+/// A view of an array that kernels process as `T`.
 ///
-/// It holds the address of the array and no reference to it: references are made of what one thread
-/// reads or writes at a time, and no longer. A step makes some for every parameter, so what most of
-/// them do not need is in a box.
+/// It contains the address of the array and not a reference. References are created for the
+/// elements that one thread reads or writes, and only for that time. A step creates several views
+/// per parameter, so fields that most of them do not need are boxed.
 #[derive(Debug)]
 pub struct StorageView<'a, T> {
     data: NonNull<u8>,
@@ -69,25 +70,25 @@ pub struct StorageView<'a, T> {
     memory: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it stands for a borrow of the array (shared where it is only read), and borrows of numbers
-// can be sent. The scales are part of the array.
+// SAFETY: a view represents a borrow of the array and its scales, shared if it is read-only and
+// exclusive otherwise, and borrows of numbers are `Send`.
 unsafe impl<T: Float> Send for StorageView<'_, T> {}
-// SAFETY: through a shared `StorageView` elements are only had by the unsafe functions below, each of which
-// asks that nobody else has those elements, or that nobody writes them where it only reads.
+// SAFETY: a shared view gives access to elements only through the unsafe functions below, whose
+// contracts require that no other code accesses the elements, or writes them if they are only read.
 unsafe impl<T: Float> Sync for StorageView<'_, T> {}
 
-/// The start of `len` elements, which is any aligned address where there are none.
+/// Returns the address of `len` elements, or a dangling one if `len` is 0.
 ///
 /// # Panics
-/// There are elements at a null pointer.
+/// The pointer is null and `len` is not 0.
 fn start<U>(data: *mut U, len: usize) -> NonNull<U> {
     if len == 0 {
         return NonNull::dangling();
     }
-    NonNull::new(data).expect("an array with elements has an address")
+    NonNull::new(data).expect("an array with elements must not be null")
 }
 
-/// A borrowed array of elements of the type that this encoding has.
+/// Describes a borrowed array whose elements have the type of the encoding.
 fn raw<U>(encoding: Encoding, data: *mut [U]) -> Raw {
     debug_assert_eq!(size_of::<U>(), encoding.width());
     Raw::new(encoding, data.cast(), data.len())
@@ -102,7 +103,7 @@ impl<'a, T: Float> StorageView<'a, T> {
             scales,
         } = raw;
         let count = encoding.scales(len);
-        assert_eq!(scales.len(), count, "one scale per block");
+        assert_eq!(scales.len(), count, "there must be one scale per block");
         // Dangling pointers are aligned to the elements of any encoding.
         let data = start(data.cast::<u64>(), len).cast::<u8>();
         debug_assert!(data.addr().get().is_multiple_of(encoding.width()));
@@ -122,29 +123,29 @@ impl<'a, T: Float> StorageView<'a, T> {
         }
     }
 
-    /// An array that may be written, from its address, which may be any where there are no elements.
+    /// Creates a writable view from an address. The address of an empty array may be null.
     ///
     /// # Safety
-    /// For `'a` the array, with its scales where it has some, is alive, aligned and initialized, the
-    /// pointers may read and write all of it, and nobody else reads or writes it but through the
-    /// result.
+    /// For `'a`, the array and its scales are allocated, aligned and initialized, the pointers are
+    /// valid for reads and writes of all of them, and no other code accesses them except through
+    /// the result.
     ///
-    /// Where [`Segment::follows`](crate::sweep::segment::Segment::follows) is to join neighbours, the
-    /// pointers must come from their allocation itself and not from a slice of it: a pointer from a
-    /// slice may not leave that.
+    /// To merge segments with [`Segment::follows`](crate::sweep::segment::Segment::follows), the
+    /// pointers must be valid for the whole allocation. A pointer from a slice is valid only for
+    /// that slice.
     ///
     /// # Panics
-    /// A pointer is null though its array has a length, or there is not one scale per block.
+    /// The pointer of a nonempty array is null, or the number of scales is not one per block.
     pub unsafe fn from_raw(raw: Raw, rounding: Rounding) -> Self {
         Self::new(raw, rounding, true)
     }
 
-    /// An array to be read only, from its address. Nothing is written through the pointers, so they
+    /// Creates a read-only view from an address. Nothing is written through the pointers, so they
     /// may come from a `*const`.
     ///
     /// # Safety
-    /// As for [`StorageView::from_raw`], but the pointers need only read, and others may read the array
-    /// too: nobody writes it for `'a`.
+    /// As for [`StorageView::from_raw`], except that the pointers need only be valid for reads, and
+    /// other code may read the array but not write it for `'a`.
     ///
     /// # Panics
     /// As [`StorageView::from_raw`].
@@ -152,117 +153,119 @@ impl<'a, T: Float> StorageView<'a, T> {
         Self::new(raw, Rounding::Nearest, false)
     }
 
-    /// Numbers as they are computed in.
+    /// Creates a view of numbers stored in the type of computation.
     pub fn native(data: &'a mut [T]) -> Self {
-        // SAFETY: the slice is borrowed for `'a`, by nobody else.
+        // SAFETY: the slice is borrowed exclusively for `'a`.
         unsafe { Self::from_raw(Raw::native(data), Rounding::Nearest) }
     }
 
-    /// Numbers as they are computed in, to be read alone.
+    /// Creates a read-only view of numbers stored in the type of computation.
     pub fn read(data: &'a [T]) -> Self {
-        // SAFETY: the slice is borrowed for `'a`, so nobody writes it.
+        // SAFETY: the slice is borrowed as shared for `'a`, so no other code writes it.
         unsafe { Self::read_from_raw(Raw::native(ptr::from_ref(data).cast_mut())) }
     }
 
-    /// Numbers in 16 bits, to be read alone.
+    /// Creates a read-only view of numbers in a 16-bit format.
     pub fn read_half(format: Half, data: &'a [u16]) -> Self {
-        // SAFETY: the slice is borrowed for `'a`, so nobody writes it.
+        // SAFETY: the slice is borrowed as shared for `'a`, so no other code writes it.
         unsafe { Self::read_from_raw(raw(Encoding::Half(format), ptr::from_ref(data).cast_mut())) }
     }
 
-    /// Numbers as `f32`.
+    /// Creates a view of numbers stored as `f32`.
     pub fn single(data: &'a mut [f32]) -> Self {
-        // SAFETY: the slice is borrowed for `'a`, by nobody else.
+        // SAFETY: the slice is borrowed exclusively for `'a`.
         unsafe { Self::from_raw(raw(Encoding::F32, data), Rounding::Nearest) }
     }
 
-    /// Numbers in 16 bits.
+    /// Creates a view of numbers in a 16-bit format.
     pub fn half(format: Half, data: &'a mut [u16], rounding: Rounding) -> Self {
-        // SAFETY: the slice is borrowed for `'a`, by nobody else.
+        // SAFETY: the slice is borrowed exclusively for `'a`.
         unsafe { Self::from_raw(raw(Encoding::Half(format), data), rounding) }
     }
 
-    /// Numbers of either sign in 8 bits, with a scale for every [`storage::BLOCK`] of them.
+    /// Creates a view of signed numbers in 8 bits, with a scale per [`storage::BLOCK`] elements.
     ///
     /// # Panics
-    /// There are more or fewer scales.
+    /// The number of scales is wrong.
     pub fn signed(data: &'a mut [i8], scales: &'a mut [f32], rounding: Rounding) -> Self {
-        // SAFETY: both slices are borrowed for `'a`, by nobody else.
+        // SAFETY: both slices are borrowed exclusively for `'a`.
         unsafe { Self::from_raw(raw(Encoding::Signed, data).with_scales(scales), rounding) }
     }
 
-    /// Numbers that are not negative, as roots in 8 bits with a scale for every [`storage::BLOCK`].
+    /// Creates a view of squares in 8 bits, with a scale per [`storage::BLOCK`] elements.
     ///
     /// # Panics
-    /// There are more or fewer scales.
+    /// The number of scales is wrong.
     pub fn squares(data: &'a mut [u8], scales: &'a mut [f32], rounding: Rounding) -> Self {
-        // SAFETY: both slices are borrowed for `'a`, by nobody else.
+        // SAFETY: both slices are borrowed exclusively for `'a`.
         unsafe { Self::from_raw(raw(Encoding::Squares, data).with_scales(scales), rounding) }
     }
 
-    /// How many numbers there are.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns whether the array has no elements.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Whether they are stored as they are computed in.
+    /// Returns whether the array is stored in the type of computation.
     pub(crate) fn is_native(&self) -> bool {
         self.encoded.is_none()
     }
 
-    /// Whether they may be written.
+    /// Returns whether the array may be written.
     pub(crate) fn is_writable(&self) -> bool {
         self.writable
     }
 
-    /// The address of numbers that are stored as they are computed in.
+    /// Returns the address of a native array.
     fn start(&self) -> *mut T {
         debug_assert!(self.is_native());
         self.data.as_ptr().cast()
     }
 
-    /// Takes `next` in, which starts where this one ends.
+    /// Extends the view by `next`, which must start where this view ends.
     pub(crate) fn extend(&mut self, next: &Self) {
         self.len += next.len;
     }
 
-    /// Whether `next` starts where this one ends, and both are stored as they are computed in.
+    /// Returns whether both arrays are native and `next` starts where this array ends.
     pub(crate) fn meets(&self, next: &Self) -> bool {
         self.is_native()
             && next.is_native()
             && ptr::eq(self.start().wrapping_add(self.len), next.start())
     }
 
-    /// The numbers of `from..to` in place, if they are stored as they are computed in.
+    /// Borrows the elements `from..to` of a native array. Returns `None` for other arrays.
     ///
     /// # Safety
-    /// `from <= to <= len`, and nobody writes any of them while the result lives.
+    /// `from <= to <= len`, and no other code writes these elements while the result exists.
     pub(crate) unsafe fn slice(&self, from: usize, to: usize) -> Option<&'a [T]> {
         debug_assert!(from <= to && to <= self.len);
-        // SAFETY: stored as `T`; by this function's contract inside, and written by nobody.
+        // SAFETY: a native array is stored as `T`. By this function's contract the range is inside,
+        // and no other code writes its elements.
         self.is_native()
             .then(|| unsafe { std::slice::from_raw_parts(self.start().add(from), to - from) })
     }
 
-    /// The numbers of `from..to` in place and to be written, if they are stored as they are computed
-    /// in.
+    /// Borrows the elements `from..to` of a native array for writing. Returns `None` for other
+    /// arrays.
     ///
     /// # Safety
-    /// `from <= to <= len`, they may be written, and nobody else has any of them while the result
-    /// lives.
+    /// `from <= to <= len`, the array is writable, and no other code accesses these elements while
+    /// the result exists.
     pub(crate) unsafe fn slice_mut(&self, from: usize, to: usize) -> Option<&'a mut [T]> {
         debug_assert!(self.writable && from <= to && to <= self.len);
-        // SAFETY: stored as `T`; by this function's contract inside, writable, and had by nobody else.
+        // SAFETY: a native array is stored as `T`. By this function's contract the range is inside
+        // the writable array, and no other code accesses its elements.
         self.is_native()
             .then(|| unsafe { std::slice::from_raw_parts_mut(self.start().add(from), to - from) })
     }
 
-    /// Where the stored element `from` is.
+    /// Returns the address of the stored element `from`.
     ///
     /// # Safety
     /// `from <= len`.
@@ -271,19 +274,20 @@ impl<'a, T: Float> StorageView<'a, T> {
             None => size_of::<T>(),
             Some(encoded) => encoded.encoding.width(),
         };
-        // SAFETY: the array has `len` elements of this width, and `from` is at most that many.
+        // SAFETY: the array has `len` elements of this width, and `from` is at most `len`.
         unsafe { self.data.as_ptr().add(from * width) }
     }
 
-    /// Reads the numbers from `from` on, which starts a block.
+    /// Loads `out.len()` elements from index `from`, which starts a block.
     ///
     /// # Safety
-    /// `from + out.len()` is at most the length, and nobody writes any of them meanwhile.
+    /// `from + out.len()` is at most the length, and no other code writes these elements during the
+    /// call.
     pub(crate) unsafe fn load(&self, from: usize, out: &mut [T], tier: Tier) {
         let n = out.len();
         debug_assert!(from + n <= self.len);
-        // SAFETY: elements of this encoding, aligned; that they are inside and nobody writes them is
-        // this function's contract, and blocks that nobody writes have scales that nobody writes.
+        // SAFETY: the elements have this encoding and are aligned. By this function's contract they
+        // are inside, and no other code writes them. Scales are written only with their blocks.
         unsafe {
             match &self.encoded {
                 None => out.copy_from_slice(std::slice::from_raw_parts(self.start().add(from), n)),
@@ -295,17 +299,18 @@ impl<'a, T: Float> StorageView<'a, T> {
         }
     }
 
-    /// The numbers from `from` on, which starts a block, of the length of `tile`: where they lie,
-    /// or loaded there.
+    /// Returns `tile.len()` elements from index `from`, which starts a block: in place for a native
+    /// array, otherwise loaded into `tile`.
     ///
     /// # Safety
-    /// `from + tile.len()` is at most the length, and nobody writes any of them while the result
-    /// lives.
+    /// `from + tile.len()` is at most the length, and no other code writes these elements while the
+    /// result exists.
     pub(crate) unsafe fn read_into<'s>(&self, from: usize, tile: &'s mut [T], tier: Tier) -> &'s [T]
     where
         'a: 's,
     {
-        // SAFETY: that the numbers are inside and nobody writes them is this function's contract.
+        // SAFETY: by this function's contract the elements are inside, and no other code writes
+        // them.
         unsafe {
             if let Some(own) = self.slice(from, from + tile.len()) {
                 return own;
@@ -315,17 +320,17 @@ impl<'a, T: Float> StorageView<'a, T> {
         tile
     }
 
-    /// Writes numbers from `from` on, which starts a block.
+    /// Stores `new` from index `from`, which starts a block.
     ///
     /// # Safety
-    /// `from + new.len()` is at most the length, they may be written, and nobody else has any of
-    /// them meanwhile.
+    /// `from + new.len()` is at most the length, the array is writable, and no other code accesses
+    /// these elements during the call.
     pub(crate) unsafe fn store(&self, from: usize, new: &[T], tier: Tier) {
         let n = new.len();
         debug_assert!(self.writable && from + n <= self.len);
-        // SAFETY: elements of this encoding, aligned; that they are inside, may be written and nobody
-        // else has them is this function's contract. Whole blocks are: their scales are nobody
-        // else's either.
+        // SAFETY: the elements have this encoding and are aligned. By this function's contract they
+        // are inside the writable array, and no other code accesses them. Scales are accessed only
+        // with their blocks, which one call stores as a whole.
         unsafe {
             match &self.encoded {
                 None => {
@@ -340,14 +345,15 @@ impl<'a, T: Float> StorageView<'a, T> {
         }
     }
 
-    /// Sets the numbers of `from..to` to 0, where `from` starts a block.
+    /// Sets the elements `from..to` to 0, where `from` starts a block.
     ///
     /// # Safety
-    /// `from <= to <= len`, they may be written, and nobody else has any of them meanwhile.
+    /// `from <= to <= len`, the array is writable, and no other code accesses these elements during
+    /// the call.
     pub(crate) unsafe fn clear(&self, from: usize, to: usize) {
         debug_assert!(self.writable && from <= to && to <= self.len);
-        // SAFETY: elements whose bits may all be 0 in every encoding; that they are inside, may be
-        // written and nobody else has them is this function's contract.
+        // SAFETY: all bits 0 are valid in every encoding. By this function's contract the elements
+        // are inside the writable array, and no other code accesses them.
         unsafe {
             let (first, end) = (self.at(from), self.at(to));
             first.write_bytes(0, end.offset_from_unsigned(first));
@@ -359,33 +365,33 @@ impl<'a, T: Float> StorageView<'a, T> {
 }
 
 impl Encoded {
-    /// The scales of `len` numbers from `from` on, which starts a block.
+    /// Borrows the scales of `len` elements from index `from`, which starts a block.
     ///
     /// # Safety
-    /// `from + len` is at most the length of the array, and nobody writes these numbers while the
-    /// result lives.
+    /// `from + len` is at most the length of the array, and no other code writes these elements
+    /// while the result exists.
     unsafe fn scales(&self, from: usize, len: usize) -> &[f32] {
         let blocks = self.encoding.scales(len);
         if blocks == 0 {
             return &[];
         }
         debug_assert!(from.is_multiple_of(storage::BLOCK));
-        // SAFETY: there is a scale for each started block, and by this function's contract these
-        // blocks are inside and nobody writes them.
+        // SAFETY: there is a scale for each block. By this function's contract these blocks are
+        // inside, and no other code writes them.
         unsafe {
             let first = self.scales.as_ptr().add(from / storage::BLOCK);
             std::slice::from_raw_parts(first, blocks)
         }
     }
 
-    /// The same, to be written.
+    /// Borrows the same scales for writing.
     ///
     /// # Safety
-    /// `from + len` is at most the length of the array, these numbers may be written, and nobody else
-    /// has them while the result lives.
+    /// `from + len` is at most the length of the array, which is writable, and no other code
+    /// accesses these elements while the result exists.
     #[expect(
         clippy::mut_from_ref,
-        reason = "elements are asked for one thread at a time"
+        reason = "each element is borrowed by one thread at a time"
     )]
     unsafe fn scales_mut(&self, from: usize, len: usize) -> &mut [f32] {
         let blocks = self.encoding.scales(len);
@@ -393,8 +399,8 @@ impl Encoded {
             return &mut [];
         }
         debug_assert!(from.is_multiple_of(storage::BLOCK));
-        // SAFETY: there is a scale for each started block, and by this function's contract these
-        // blocks are inside, writable, and had by nobody else.
+        // SAFETY: there is a scale for each block. By this function's contract these blocks are
+        // inside the writable array, and no other code accesses them.
         unsafe {
             let first = self.scales.as_ptr().add(from / storage::BLOCK);
             std::slice::from_raw_parts_mut(first, blocks)
@@ -406,15 +412,16 @@ impl Encoded {
 mod tests {
     use super::*;
 
-    /// Numbers that all encodings represent exactly.
+    /// Returns numbers that all encodings represent exactly.
     fn exact<T: Float>(n: usize) -> Vec<T> {
         (0..n).map(|i| T::from_f64([0.0, 1.0][i % 2])).collect()
     }
 
-    fn every_number_is_stored<T: Float>(view: &StorageView<'_, T>) {
+    fn check_store_and_clear<T: Float>(view: &StorageView<'_, T>) {
         let n = view.len();
         let (new, mut got) = (exact::<T>(n), vec![T::ONE; n]);
-        // SAFETY: inside, writable by its type, and nobody else has the view.
+        // SAFETY: all ranges are inside the array, which is writable, and no other code uses the
+        // view.
         unsafe {
             view.store(0, &new, Tier::Baseline);
             view.load(0, &mut got, Tier::Baseline);
@@ -432,28 +439,28 @@ mod tests {
     }
 
     #[test]
-    fn every_encoding_stores_what_it_is_given() {
+    fn every_encoding_stores_and_clears_numbers() {
         let nearest = Rounding::Nearest;
         for n in [0_usize, 1, 300, 512] {
             let blocks = n.div_ceil(storage::BLOCK);
-            every_number_is_stored(&StorageView::native(&mut vec![0.5_f32; n]));
-            every_number_is_stored(&StorageView::<f64>::single(&mut vec![0.5_f32; n]));
-            every_number_is_stored(&StorageView::<f32>::single(&mut vec![0.5_f32; n]));
+            check_store_and_clear(&StorageView::native(&mut vec![0.5_f32; n]));
+            check_store_and_clear(&StorageView::<f64>::single(&mut vec![0.5_f32; n]));
+            check_store_and_clear(&StorageView::<f32>::single(&mut vec![0.5_f32; n]));
             let mut double = vec![0.5_f64; n];
             let double = Raw::native::<f64>(&raw mut double[..]);
-            // SAFETY: a vector that nobody else has while the view lives.
-            every_number_is_stored::<f32>(&unsafe { StorageView::from_raw(double, nearest) });
+            // SAFETY: the vector is not used while the view exists.
+            check_store_and_clear::<f32>(&unsafe { StorageView::from_raw(double, nearest) });
             for half in [Half::F16, Half::Bf16] {
-                every_number_is_stored(&StorageView::<f32>::half(half, &mut vec![7; n], nearest));
+                check_store_and_clear(&StorageView::<f32>::half(half, &mut vec![7; n], nearest));
             }
             let mut scales = vec![0.5; blocks];
             let (mut signed, mut squares) = (vec![7; n], vec![7; n]);
-            every_number_is_stored(&StorageView::<f32>::signed(
+            check_store_and_clear(&StorageView::<f32>::signed(
                 &mut signed,
                 &mut scales,
                 nearest,
             ));
-            every_number_is_stored(&StorageView::<f64>::squares(
+            check_store_and_clear(&StorageView::<f64>::squares(
                 &mut squares,
                 &mut scales,
                 nearest,
@@ -462,19 +469,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_read_is_never_borrowed_as_written() {
+    fn a_read_only_view_never_borrows_for_writing() {
         static SINGLE: [f32; 3] = [1.0, 2.0, 3.0];
         static HALF: [u16; 3] = [0x3F80, 0x4000, 0x4040];
         let read = [
             StorageView::read(&SINGLE),
             StorageView::read_half(Half::Bf16, &HALF),
         ];
-        // Others read it all the while.
+        // Shared references that exist at the same time.
         let (single, half) = (&SINGLE[1], &HALF[1]);
         for view in &read {
             assert!(!view.is_writable());
             let mut got = [0.0; 3];
-            // SAFETY: inside, and nobody writes a static.
+            // SAFETY: the range is inside the array, and no code writes an immutable static.
             unsafe { view.load(0, &mut got, Tier::Baseline) };
             assert_eq!(got, SINGLE);
         }
@@ -484,24 +491,24 @@ mod tests {
     #[test]
     fn an_empty_array_may_be_at_null() {
         let null = ptr::slice_from_raw_parts_mut(ptr::null_mut::<f64>(), 0);
-        // SAFETY: there are no elements.
+        // SAFETY: the array has no elements.
         let view = unsafe { StorageView::<f64>::from_raw(Raw::native(null), Rounding::Nearest) };
         assert!(view.is_empty());
-        // SAFETY: there are no elements.
+        // SAFETY: the array has no elements.
         assert_eq!(unsafe { view.slice_mut(0, 0) }, Some(&mut [][..]));
     }
 
     #[test]
-    #[should_panic(expected = "an array with elements has an address")]
-    fn an_array_with_elements_is_not_at_null() {
+    #[should_panic(expected = "an array with elements must not be null")]
+    fn a_null_array_with_elements_is_rejected() {
         let null = ptr::slice_from_raw_parts_mut(ptr::null_mut::<f64>(), 1);
-        // SAFETY: refused before it is used.
+        // SAFETY: the constructor panics before the pointer is used.
         let _ = unsafe { StorageView::<f64>::from_raw(Raw::native(null), Rounding::Nearest) };
     }
 
     #[test]
-    #[should_panic(expected = "one scale per block")]
-    fn a_scale_too_few_is_refused() {
+    #[should_panic(expected = "there must be one scale per block")]
+    fn a_missing_scale_is_rejected() {
         let _ = StorageView::<f32>::signed(&mut [0; 257], &mut [0.0], Rounding::Nearest);
     }
 }
