@@ -1,5 +1,5 @@
-//! Every kernel in L1, L2, last-level cache and memory, beside a stream over as many arrays:
-//! `cargo bench`.
+//! Benchmarks of kernels with arrays in L1, L2, the last-level cache and memory, and of a stream
+//! over as many arrays. Run with `cargo bench`.
 
 use std::hint::black_box;
 
@@ -15,7 +15,7 @@ use fastoptim::step::{self, GroupSegments, Local, Options, Segment, StepContext}
 use fastoptim::storage::view::StorageView;
 use fastoptim::sweep::stream::stream;
 
-/// Elements: L1, L2, last-level cache, and four times a cache of 32 MiB.
+/// Numbers of elements for L1, L2, the last-level cache, and four times a cache of 32 MiB.
 const SIZES: [usize; 4] = [1 << 10, 1 << 15, 1 << 20, 1 << 25];
 
 fn methods() -> Vec<(&'static str, Method)> {
@@ -91,7 +91,7 @@ fn optimizers(c: &mut Criterion) {
             let name = format!("stream of {} reads and {} writes", others + 2, others + 1);
             group.bench_function(BenchmarkId::new(name, n), |b| {
                 b.iter(|| {
-                    let (p, others) = arrays.split_first_mut().expect("one at least");
+                    let (p, others) = arrays.split_first_mut().expect("at least one array");
                     stream(p, &g, others.iter_mut().map(Vec::as_mut_slice).collect());
                 });
             });

@@ -1,7 +1,7 @@
-//! The same bits for every tier, thread count and division into segments.
+//! Results are bitwise identical for every tier, thread count and division into segments.
 
 mod cases;
-mod kept;
+mod low_precision;
 
 use cases::Precision;
 use fastoptim::exec::isa::{Tier, with_tier};
@@ -19,7 +19,8 @@ fn bits<T: Precision>(arrays: &[Vec<T>]) -> Vec<u64> {
         .collect()
 }
 
-/// Fewer and smaller ones under Miri, where arrays of some hundred elements have several chunks.
+/// The lengths of arrays. Fewer and smaller ones under Miri, where arrays of some hundred elements
+/// have several chunks.
 fn lengths() -> Vec<usize> {
     if cfg!(miri) {
         return vec![0, 33];
@@ -31,7 +32,7 @@ fn lengths() -> Vec<usize> {
     (0..=257).chain((9..=15).flat_map(around)).collect()
 }
 
-/// Gradients as they are, and unscaled and clipped by value.
+/// Gradients without a prologue, and with unscaling and clipping by value.
 const PREPARATIONS: [Options; 2] = [
     Options::DEFAULT,
     Options {
@@ -41,7 +42,7 @@ const PREPARATIONS: [Options; 2] = [
     },
 ];
 
-/// Gradients that are unscaled and clipped by value and by norm.
+/// Gradients with unscaling, clipping by value and clipping by norm.
 const CLIPPED: Options = Options {
     max_norm: Some(0.2),
     ..PREPARATIONS[1]
@@ -51,7 +52,7 @@ fn tiers_agree<T: Precision>(options: &Options, lengths: &[usize]) {
     for method in cases::methods() {
         for &n in lengths {
             let run = || bits(&cases::run::<T>(&method, &[n], options));
-            let expected = with_tier(Tier::Baseline, run).expect("always there");
+            let expected = with_tier(Tier::Baseline, run).expect("the baseline is supported");
             for tier in Tier::supported() {
                 let got = with_tier(tier, run).expect("supported");
                 assert!(got == expected, "{method:?} differs at {n} on {tier}");
@@ -106,7 +107,7 @@ fn threads_and_segments_agree() {
 }
 
 #[test]
-fn tiers_and_threads_agree_on_what_is_kept_in_fewer_bits() {
+fn tiers_and_threads_agree_in_low_precision() {
     for method in cases::methods() {
         let lengths = if cfg!(miri) {
             &[301][..]
@@ -117,9 +118,9 @@ fn tiers_and_threads_agree_on_what_is_kept_in_fewer_bits() {
             .iter()
             .flat_map(|&n| [Options::DEFAULT, CLIPPED].map(|options| (n, options)))
         {
-            let run = || kept::run(&method, &[(0, n)], &options);
-            let expected =
-                with_threads(1, || with_tier(Tier::Baseline, run)).expect("always there");
+            let run = || low_precision::run(&method, &[(0, n)], &options);
+            let expected = with_threads(1, || with_tier(Tier::Baseline, run))
+                .expect("the baseline is supported");
             for tier in Tier::supported() {
                 let got = with_threads(3, || with_tier(tier, run)).expect("supported");
                 assert!(got == expected, "{method:?} differs at {n} on {tier}");
@@ -128,19 +129,19 @@ fn tiers_and_threads_agree_on_what_is_kept_in_fewer_bits() {
     }
 }
 
-/// Blocks of 256 elements share a scale: one that two chunks have a part of would have two.
+/// Blocks of 256 elements share a scale, so a block must not be divided between two chunks.
 #[test]
-fn neighbours_change_nothing_in_what_is_kept_in_fewer_bits() {
+fn results_in_low_precision_do_not_depend_on_other_parameters() {
     let parameters: Vec<_> = [300, 20_000, 7, 17_000].into_iter().enumerate().collect();
-    // Prodigy's step size is one for all parameters.
+    // All parameters share the step size of Prodigy.
     for method in cases::methods() {
         if matches!(method, Method::Prodigy(_)) {
             continue;
         }
         for options in &PREPARATIONS {
-            let together = with_threads(2, || kept::run(&method, &parameters, options));
+            let together = with_threads(2, || low_precision::run(&method, &parameters, options));
             for (&parameter, found) in parameters.iter().zip(together) {
-                let alone = kept::run(&method, &[parameter], options);
+                let alone = low_precision::run(&method, &[parameter], options);
                 assert!(alone == [found], "{method:?} differs at {parameter:?}");
             }
         }

@@ -1,17 +1,17 @@
-//! SGD and Adam against their papers, written out one element at a time in `f64`. Every optimizer
-//! is compared with its paper in `tests/python/optim/test_papers.py`, which fails where one is not in
-//! its table.
+//! Comparison of SGD and Adam with the formulas of their papers, one element at a time in `f64`.
+//! The formulas of all optimizers are in `tests/python/papers.py`, and
+//! `tests/python/optim/test_papers.py` fails if an optimizer is missing there.
 
 mod cases;
 
 use fastoptim::optim::Method;
 use fastoptim::step::Options;
 
-/// Miri is slow.
+/// The number of elements, smaller under Miri, which is slow.
 const N: usize = if cfg!(miri) { 40 } else { 1000 };
 
-/// Three steps of one element on gradients `g`, from the formulas in the papers; None for other
-/// optimizers.
+/// Returns one element after three steps on gradients `g`, by the formulas of the papers, or `None`
+/// for optimizers without a formula here.
 fn paper(method: &Method, mut p: f64, g: [f64; 3]) -> Option<f64> {
     match method {
         Method::SGD(o) => {
@@ -75,7 +75,7 @@ fn written_out() -> Vec<Method> {
 }
 
 #[test]
-fn sgd_and_adam_are_their_papers() {
+fn sgd_and_adam_follow_their_papers() {
     let start = cases::numbers(N, 1);
     let gradients = [2, 3, 4].map(|seed| cases::numbers(N, seed));
     for method in written_out() {
@@ -93,8 +93,8 @@ fn sgd_and_adam_are_their_papers() {
 }
 
 #[test]
-fn preparation_is_in_order() {
-    // Unscaled, clipped by value and by norm, then decay by the rule's own weight decay.
+fn the_prologue_is_applied_in_order() {
+    // Unscaling, clipping by value, clipping by norm, then weight decay by the rule.
     let options = Options {
         loss_scale: 0.5,
         clip_value: Some(0.5),

@@ -1,17 +1,17 @@
-//! Segments of one allocation: where they touch one loop runs across them, and elsewhere not.
+//! Segments of one allocation: one loop runs over adjacent segments, and only over those.
 
-#[expect(dead_code, reason = "other tests run them")]
+#[expect(dead_code, reason = "used by other tests")]
 mod cases;
 
 use cases::Precision;
 use fastoptim::optim::{Method, StateSpec};
 use fastoptim::step::{self, Local, Options, Progress, Segment, StepContext};
 
-/// Elements of one segment, and of a gap.
+/// The number of elements of a segment and of a gap.
 const N: usize = 40;
 const GAP: usize = 5;
 
-/// Some numbers of which two segments have `N` each, with a gap in between or none.
+/// An allocation with two segments of `N` elements each, which may have a gap in between.
 struct Array {
     numbers: Vec<f32>,
     gap: usize,
@@ -19,7 +19,7 @@ struct Array {
 
 impl Array {
     fn new(seed: u64, gap: bool) -> Self {
-        // A loop that ran across a gap would still be inside.
+        // A loop that wrongly ran over a gap would remain inside the allocation.
         let numbers = cases::numbers(3 * N, seed);
         Self {
             numbers: numbers.into_iter().map(|x| x.abs() as f32).collect(),
@@ -29,13 +29,14 @@ impl Array {
 
     fn segments(&mut self) -> [&mut [f32]; 2] {
         let start = self.numbers.as_mut_ptr();
-        // SAFETY: inside of `numbers`, which is borrowed exclusively, and apart.
+        // SAFETY: both slices are inside `numbers`, which is borrowed exclusively, and do not
+        // overlap.
         [0, N + self.gap].map(|from| unsafe { std::slice::from_raw_parts_mut(start.add(from), N) })
     }
 }
 
-/// What a step leaves in the parameters and the states, where the arrays in `gaps` have one: the
-/// parameters, the gradients, the states.
+/// Returns the parameters, the gradients and the states after a step. `gaps` says for each of these
+/// arrays whether it has a gap between the segments.
 fn step(
     method: &Method,
     gaps: &[bool],
@@ -55,8 +56,9 @@ fn step(
         segments.push(Segment::native(p, g, &[N], arrays, context));
     }
     if follows {
-        let last = segments.pop().expect("there are two");
-        // SAFETY: `Array::segments` makes both from one pointer to the whole allocation.
+        let last = segments.pop().expect("there are two segments");
+        // SAFETY: `Array::segments` creates the slices of both segments from one pointer to the
+        // whole allocation.
         segments.push(unsafe { last.follows() });
     }
     let group = f32::group(method, segments);
@@ -73,7 +75,7 @@ fn context(method: &Method, step: u64, fresh: bool) -> StepContext {
 }
 
 #[test]
-fn a_loop_runs_across_segments_only_where_all_of_them_go_on() {
+fn a_loop_runs_over_two_segments_only_if_all_arrays_are_adjacent() {
     for method in cases::methods() {
         let states = method.state(1);
         let flat = |spec: &StateSpec| method.state_shape(spec.name, &[N]) == [N];

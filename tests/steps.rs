@@ -1,6 +1,6 @@
-//! Whole steps: sharded over processes, refused, and the state that they declare.
+//! Whole steps: sharding over processes, gradients that are not finite, and declarations of state.
 
-#[expect(dead_code, reason = "other tests run them")]
+#[expect(dead_code, reason = "used by other tests")]
 mod cases;
 
 use std::sync::{Barrier, Mutex};
@@ -49,7 +49,7 @@ fn cast<T: Precision>(numbers: Vec<f64>) -> Vec<T> {
     numbers.into_iter().map(T::from_f64).collect()
 }
 
-/// Three steps of the parameters that one process has.
+/// Runs three steps on the parameters of one process and returns the norms.
 fn steps<T: Precision>(
     method: &Method,
     parameters: &mut [Parameter<T>],
@@ -78,12 +78,12 @@ fn steps<T: Precision>(
             let context = one.progress.context(t == 1);
             outcome.write_back(method, Some(context), &mut one.progress);
         }
-        norms.push(outcome.norm.expect("max_norm asks for it"));
+        norms.push(outcome.norm.expect("max_norm is set"));
     }
     norms
 }
 
-/// Two processes that are threads.
+/// The shared memory of two threads that stand for two processes.
 struct Shared {
     barrier: Barrier,
     numbers: [Mutex<[f64; 2]>; 2],
@@ -114,7 +114,7 @@ impl AllReduce for Rank<'_> {
     }
 }
 
-/// Calls `process` in two processes.
+/// Calls `process` on two threads that stand for two processes.
 fn on_two_ranks<R: Send>(process: impl Fn(usize, &dyn AllReduce) -> R + Sync) -> [R; 2] {
     let shared = Shared {
         barrier: Barrier::new(2),
@@ -146,12 +146,12 @@ fn shards_agree<T: Precision + Send>() {
 }
 
 #[test]
-fn a_sharded_step_is_the_step_of_one_process() {
+fn a_sharded_step_equals_the_step_of_one_process() {
     shards_agree::<f32>();
     shards_agree::<f64>();
 }
 
-/// One step of gradient descent from 1 on gradients `g`.
+/// Runs one step of gradient descent from 1 on gradients `g`.
 fn descent(
     g: &[f32; 2],
     nonfinite: Nonfinite,
@@ -181,7 +181,7 @@ fn sgd() -> Vec<fastoptim::optim::hyper::Value> {
 }
 
 #[test]
-fn a_gradient_that_is_not_finite_ends_the_step_of_every_process() {
+fn a_gradient_that_is_not_finite_prevents_the_step_of_every_process() {
     let gradients = [[1.0, 2.0], [1.0, f32::INFINITY]];
     let found = on_two_ranks(|rank, ranks| descent(&gradients[rank], Nonfinite::Skip, ranks));
     for (outcome, p) in found {
@@ -282,7 +282,7 @@ fn shrinking_without_a_learning_rate_is_refused() {
 }
 
 #[test]
-fn a_step_that_is_skipped_counts_nothing() {
+fn a_skipped_step_is_not_counted() {
     let method = Kind::SGD.method(&sgd()).expect("in range");
     for (g, steps) in [([1.0, f32::NAN], 0), ([1.0, 2.0], 1)] {
         let (outcome, _) = descent(&g, Nonfinite::Skip, &Local);
@@ -305,7 +305,7 @@ fn state_arrays_are_declared_consistently() {
                 assert!(!specs[..index].iter().any(|other| same(&other)));
                 assert!(optional.iter().find(same).is_none_or(|other| other == spec));
             }
-            // Averages are taken of the first array.
+            // Averages are computed from the first array.
             if method.averaging().is_some() {
                 assert_eq!(specs[0].role, Role::Iterate, "{method:?}");
             }

@@ -1,5 +1,6 @@
-//! Many optimizers, losses and norms on many threads at once, with pools that change: every bit is
-//! what one thread alone computes. Sanitizers find most here.
+//! Optimizers, losses and norms on many threads at the same time, with changing thread counts. All
+//! results are bitwise identical to those of one thread. Sanitizers are most effective on this
+//! test.
 
 mod cases;
 
@@ -15,16 +16,16 @@ use fastoptim::optim::{Kind, Method};
 use fastoptim::step::Options;
 use fastoptim::storage::view::StorageView;
 
-/// Threads that call at once.
+/// The number of threads that call at the same time.
 const CALLERS: usize = 4;
 
-/// Two arrays, one after the other: enough in all for a step to take several threads.
+/// The lengths of two arrays, large enough for a step to use several threads.
 const LENGTHS: [usize; 2] = [1_030, 70_000];
 
-/// How often a caller does everything.
+/// The number of times that a caller makes all calls.
 const ROUNDS: usize = 3;
 
-/// One configuration of every optimizer.
+/// Returns one configuration of every optimizer.
 fn methods() -> Vec<Method> {
     let mut methods = cases::methods();
     methods.dedup_by_key(|method| std::mem::discriminant(method));
@@ -76,7 +77,7 @@ fn hash(numbers: impl Iterator<Item = f64>) -> u64 {
     })
 }
 
-/// Everything that is done, as calls that give a hash of what they have computed.
+/// Returns all calls. Each returns a hash of its results.
 fn calls() -> Vec<Box<dyn Fn() -> u64 + Sync>> {
     let clipped = Options {
         loss_scale: 2.0,
@@ -96,12 +97,12 @@ fn calls() -> Vec<Box<dyn Fn() -> u64 + Sync>> {
 }
 
 #[test]
-fn callers_at_once_compute_what_one_alone_does() {
+fn concurrent_callers_compute_the_same_as_one() {
     let calls = calls();
     let expected: Vec<u64> = with_threads(1, || calls.iter().map(|call| call()).collect());
     let (start, done) = (Barrier::new(CALLERS), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        // The number of the process changes under calls that go on.
+        // The thread count of the process changes during calls.
         scope.spawn(|| {
             for n in (1..=9).cycle() {
                 if done.load(Ordering::Relaxed) {
@@ -115,7 +116,7 @@ fn callers_at_once_compute_what_one_alone_does() {
             start.wait();
             for round in 0..ROUNDS {
                 for step in 0..calls.len() {
-                    // Neighbours do the same at one time and not the same at another.
+                    // Callers make the same calls in some rounds and different calls in others.
                     let index = (step + round * caller) % calls.len();
                     let found = match (step + caller) % 3 {
                         0 => calls[index](),
@@ -137,15 +138,15 @@ fn callers_at_once_compute_what_one_alone_does() {
     });
 }
 
-/// What a call gives on every thread of a pool at once.
+/// Makes a call on every thread of a pool at the same time and returns their common result.
 fn nested(call: &(dyn Fn() -> u64 + Sync)) -> u64 {
     let found: Vec<_> = (0..3).map(|_| std::sync::OnceLock::new()).collect();
     with_threads(3, || {
         pool::run(found.len(), usize::MAX, |index| {
-            found[index].set(call()).expect("each index comes once");
+            found[index].set(call()).expect("each index runs once");
         });
     });
-    let first = *found[0].get().expect("each index came");
+    let first = *found[0].get().expect("each index has run");
     assert!(found.iter().all(|x| x.get() == Some(&first)));
     first
 }

@@ -1,11 +1,11 @@
-//! Configurations of every optimizer and arrays to run them on.
+//! Configurations of all optimizers, and arrays to run them on.
 
 use fastoptim::numeric::float::Float;
 use fastoptim::optim::hyper::{self, Spec, Value};
 use fastoptim::optim::{Kind, Method, StateSpec};
 use fastoptim::step::{self, GroupSegments, Local, Options, Progress, Segment};
 
-/// The values of one hyperparameter that select rules of their own.
+/// Returns the values of one hyperparameter that select different rules.
 fn choices(spec: &Spec) -> Vec<Value> {
     let number = |x: f64| match spec.kind {
         hyper::Kind::Optional(_) => Value::Optional(Some(x)),
@@ -41,12 +41,14 @@ fn choices(spec: &Spec) -> Vec<Value> {
     }
 }
 
-/// Whether tests are to do less, as `FASTOPTIM_SLOW` asks: a sanitizer makes them many times slower.
+/// Returns whether `FASTOPTIM_SLOW` is set, which reduces the work of tests. Sanitizers make them
+/// many times slower.
 pub(crate) fn slow() -> bool {
     std::env::var_os("FASTOPTIM_SLOW").is_some()
 }
 
-/// Every combination of choices that an optimizer takes; the last one alone where tests are slow.
+/// Returns every combination of choices that an optimizer accepts, or only the last one if tests
+/// are slow.
 pub(crate) fn methods() -> Vec<Method> {
     let mut methods = Vec::new();
     for &kind in Kind::ALL {
@@ -65,8 +67,8 @@ pub(crate) fn methods() -> Vec<Method> {
                 .iter()
                 .filter_map(|values| kind.method(values).ok()),
         );
-        assert!(methods.len() > before, "{} takes none", kind.name());
-        // Miri is slow: two of each, which have no choice in common.
+        assert!(methods.len() > before, "{} accepts none", kind.name());
+        // Miri is slow: two configurations of each optimizer, the first and the last.
         if cfg!(miri) && methods.len() > before + 2 {
             methods.drain(before + 1..methods.len() - 1);
         } else if slow() {
@@ -76,7 +78,7 @@ pub(crate) fn methods() -> Vec<Method> {
     methods
 }
 
-/// A fixed sequence of numbers around 0 without pattern.
+/// Returns a fixed sequence of pseudorandom numbers around 0.
 pub(crate) fn numbers(n: usize, seed: u64) -> Vec<f64> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
@@ -88,7 +90,8 @@ pub(crate) fn numbers(n: usize, seed: u64) -> Vec<f64> {
     (0..n).map(|_| next()).collect()
 }
 
-/// A shape of `n` elements that the method takes: a matrix of few rows where it can be one.
+/// Returns a shape of `n` elements that the method accepts: a matrix with few rows if `n` allows
+/// it.
 pub(crate) fn shape(method: &Method, n: usize) -> Vec<usize> {
     let rows = (1..=12)
         .rev()
@@ -102,9 +105,9 @@ pub(crate) fn shape(method: &Method, n: usize) -> Vec<usize> {
     }
 }
 
-/// A type that optimizers compute in.
+/// A type of computation.
 pub(crate) trait Precision: Float {
-    /// A group of segments of this type.
+    /// Creates a group of segments of this type.
     fn group<'a>(method: &'a Method, segments: Vec<Segment<'a, Self>>) -> GroupSegments<'a>;
 }
 
@@ -126,8 +129,8 @@ impl Precision for f64 {
     }
 }
 
-/// The parameters and state after three steps from fixed numbers, over one array or several views
-/// of it.
+/// Returns the parameters and the state after three steps from fixed numbers, on one array divided
+/// into segments of these lengths.
 pub(crate) fn run<T: Precision>(
     method: &Method,
     lengths: &[usize],

@@ -1,4 +1,4 @@
-//! Parameters in 16 bits, with moments in 8, and all that may follow a step.
+//! Steps with parameters in 16 bits, moments in 8 bits, and an epilogue.
 
 use fastoptim::optim::schedule_free::average_weight;
 use fastoptim::optim::{Method, Role, StateSpec};
@@ -8,7 +8,7 @@ use fastoptim::storage::{BLOCK, Half, Noise, Rounding};
 
 use crate::cases::{numbers, shape};
 
-/// A state array as it is kept.
+/// A state array in its storage.
 enum State {
     Single(Vec<f32>),
     Signed(Vec<i8>, Vec<f32>),
@@ -46,13 +46,13 @@ impl State {
     }
 }
 
-/// The upper halves of fixed numbers: bfloat16.
+/// Returns fixed numbers in bfloat16, the upper half of float32.
 fn halves(n: usize, seed: u64) -> Vec<u16> {
     let upper = |x: f64| ((x as f32).to_bits() >> 16) as u16;
     numbers(n, seed).into_iter().map(upper).collect()
 }
 
-/// One parameter and all that belongs to it.
+/// One parameter with its gradient, state, average and copy.
 struct Parameter {
     index: usize,
     shape: Vec<usize>,
@@ -115,8 +115,8 @@ impl Parameter {
     }
 }
 
-/// All that three steps leave of each parameter, from gradients that the last of them clears. A
-/// parameter is a number, which its random bits depend on, and a length.
+/// Returns the bits of each parameter after three steps, the last of which clears the gradients. A
+/// parameter is given by its index, on which its random bits depend, and its length.
 pub(crate) fn run(
     method: &Method,
     parameters: &[(usize, usize)],
