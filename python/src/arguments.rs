@@ -7,7 +7,7 @@ use pyo3::types::{PyBool, PyFloat, PyString};
 
 use crate::memory::items::Items;
 
-/// Converts an object to the type of an argument. Its range is for the core to check.
+/// Converts an object to the type of an argument. The core checks the range.
 pub(crate) fn value(spec: &Spec, object: &Bound<'_, PyAny>) -> PyResult<Value> {
     let wrong = |expected: &str| wrong_type(spec.name, expected, object);
     let number = |item: &Bound<'_, PyAny>, expected: &str| -> PyResult<f64> {
@@ -48,7 +48,7 @@ pub(crate) fn value(spec: &Spec, object: &Bound<'_, PyAny>) -> PyResult<Value> {
             Value::Numbers(numbers.collect::<PyResult<_>>()?)
         }
         Kind::OptionalFirst(_) => {
-            let expected = "a pair of numbers, the first of them perhaps None";
+            let expected = "a pair of numbers, the first of which may be None";
             let items = items(expected)?;
             let [a, b] = items.as_slice() else {
                 return Err(wrong(expected));
@@ -68,7 +68,7 @@ pub(crate) fn value(spec: &Spec, object: &Bound<'_, PyAny>) -> PyResult<Value> {
     })
 }
 
-/// The error of an argument of the wrong type.
+/// Returns the error for an argument of the wrong type.
 pub(crate) fn wrong_type(name: &str, expected: &str, object: &Bound<'_, PyAny>) -> PyErr {
     let shown = object.repr().map_or_else(|_| "?".into(), |r| r.to_string());
     PyTypeError::new_err(format!("{name} must be {expected}, got {shown}"))

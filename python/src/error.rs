@@ -1,4 +1,4 @@
-//! One exception per kind of error.
+//! Conversion of errors of the core to Python exceptions, one class per variant.
 
 use fastoptim::error::Error;
 use pyo3::PyErr;

@@ -1,4 +1,4 @@
-//! `fastoptim._core`: checks arrays and calls the core. No arithmetic lives here.
+//! `fastoptim._core`: checks arrays and calls the core, which computes on them.
 
 mod arguments;
 mod error;
@@ -12,21 +12,21 @@ use fastoptim::exec::isa::{self, Tier};
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
-/// The instruction set in force.
+/// Returns the name of the instruction set in use.
 #[pyfunction]
 fn tier() -> &'static str {
     isa::current().name()
 }
 
-/// The instruction sets of this processor, slowest first.
+/// Returns the names of the instruction sets of this processor, slowest first.
 #[pyfunction]
 fn tiers() -> Vec<&'static str> {
     Tier::supported().into_iter().map(Tier::name).collect()
 }
 
-// The interpreter's lock is needed: a fork is only safe for what other threads of the parent are in
-// the middle of where none of them is changing an object of ours. With the lock only the forking
-// thread is attached, and objects change, and `inflight`'s table is locked, only while attached.
+// The module requires the GIL: a fork is safe only if no other thread is changing an object of this
+// module or holds the lock of the table in `inflight`. Both happen only while a thread is attached
+// to the interpreter, and with the GIL only the forking thread is attached.
 #[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     isa::choose().map_err(|error| PyImportError::new_err(error.to_string()))?;

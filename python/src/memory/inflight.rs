@@ -1,4 +1,4 @@
-//! The memory that calls of this process are working on while the interpreter is released.
+//! The memory used by calls of this process, including calls that have released the interpreter.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use crate::runtime::process;
 
-/// How often a call that waits looks again.
+/// The interval at which a waiting call checks again.
 pub(crate) const POLL: Duration = Duration::from_micros(100);
 
 /// Ranges of addresses, in any order.
@@ -18,7 +18,7 @@ pub(crate) type Ranges = Arc<[Range<usize>]>;
 
 struct Call {
     id: u64,
-    /// The number of the thread that makes it.
+    /// The number of the calling thread.
     thread: u64,
     written: Ranges,
     read: Ranges,
@@ -42,8 +42,9 @@ impl Table {
     }
 }
 
-/// The lock is only ever held with the interpreter attached, and only one thread is attached (the
-/// module says that it needs that): a thread that forks finds it free, and so does its child.
+/// The lock is held only by a thread attached to the interpreter, and with the GIL, which the
+/// module requires, only one thread is attached. Therefore the lock is free at a fork, and in the
+/// child.
 static TABLE: Mutex<Table> = Mutex::new(Table {
     next: 0,
     calls: Vec::new(),
@@ -53,7 +54,7 @@ fn table() -> MutexGuard<'static, Table> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether any of `a` shares memory with any of `b`.
+/// Returns whether any range of `a` overlaps any range of `b`.
 fn meet(a: &[Range<usize>], b: &[Range<usize>]) -> bool {
     let sorted = |ranges: &[Range<usize>]| {
         let mut ranges: Vec<_> = ranges.iter().filter(|r| !r.is_empty()).cloned().collect();
@@ -62,7 +63,7 @@ fn meet(a: &[Range<usize>], b: &[Range<usize>]) -> bool {
     };
     let (a, b) = (sorted(a), sorted(b));
     let (mut i, mut j) = (0, 0);
-    // The furthest end so far on either side: ranges that are read may lie inside each other.
+    // The largest end so far in `a` and in `b`: ranges of the same side may overlap.
     let (mut a_end, mut b_end) = (0, 0);
     while i < a.len() || j < b.len() {
         let a_first = j == b.len() || (i < a.len() && a[i].start <= b[j].start);
@@ -83,32 +84,33 @@ fn meet(a: &[Range<usize>], b: &[Range<usize>]) -> bool {
     false
 }
 
-/// Keeps its memory registered until it is dropped.
+/// A registration, which ends when the guard is dropped.
 pub(crate) struct Guard(u64);
 
-/// Registers a call: readers share, a writer is alone.
+/// Registers the memory of a call. Several calls may read the same memory, but only one may write
+/// it, and only if no other call reads it.
 pub(crate) fn enter(written: Vec<Range<usize>>, read: Vec<Range<usize>>) -> PyResult<Guard> {
     register(written.into(), read.into())
 }
 
-/// Registers a call whose ranges are kept between calls.
+/// Registers a call like [`enter`], with ranges that the caller reuses.
 pub(crate) fn register(written: Ranges, read: Ranges) -> PyResult<Guard> {
     let mut table = table();
-    // The calls of a parent's other threads do not run in a forked child.
+    // In a forked child, calls of other threads of the parent do not exist.
     table.calls.retain(|call| process::is_here(call.thread));
     for call in &table.calls {
         if meet(&written, &call.written) || meet(&written, &call.read) || meet(&read, &call.written)
         {
             return Err(PyRuntimeError::new_err(
-                "another thread is in a call that works on the same memory",
+                "another thread is in a call that uses the same memory",
             ));
         }
     }
     Ok(table.add(written, read))
 }
 
-/// Registers a call that reads, and waits for those that are writing: it keeps new ones out from
-/// the start, so that it ends however often another thread steps.
+/// Registers a call that reads, and waits for calls that write the same memory. The registration
+/// rejects new calls from the beginning, so the wait ends even if another thread steps repeatedly.
 pub(crate) fn wait_to_read(py: Python<'_>, read: Ranges) -> PyResult<Guard> {
     let nothing: Ranges = Vec::new().into();
     let guard = table().add(nothing, Arc::clone(&read));

@@ -1,4 +1,4 @@
-//! The one way in which sequences come in from Python.
+//! Sequences received from Python. All functions of the module extract sequences with this type.
 
 use std::ops::Deref;
 
@@ -8,11 +8,11 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-/// What is allocated before the items are seen: a length is only what an object says of itself.
+/// The maximum capacity allocated in advance, since `len()` of an object may be wrong.
 const CAPACITY: usize = 4096;
 
-/// The items of a sequence. Objects among them are held, whatever becomes of the sequence, until
-/// this is dropped: a call keeps it to its end.
+/// The items of a sequence. It holds references to items that are objects, so they stay alive until
+/// the end of a call even if the sequence changes.
 pub(crate) struct Items<T>(Vec<T>);
 
 impl<T> Deref for Items<T> {
@@ -37,30 +37,30 @@ impl<'py, T: FromPyObjectOwned<'py>> FromPyObject<'_, 'py> for Items<T> {
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         if object.is_instance_of::<PyString>() {
-            return Err(PyTypeError::new_err("a string is no sequence of items"));
+            return Err(PyTypeError::new_err("must be a sequence, got a string"));
         }
-        // SAFETY: an object, and the interpreter is attached.
+        // SAFETY: the pointer is that of an object, and the interpreter is attached.
         if unsafe { ffi::PySequence_Check(object.as_ptr()) } == 0 {
             return Err(PyTypeError::new_err(format!(
                 "must be a sequence, got {}",
                 object.get_type().name()?
             )));
         }
-        let said = object.len()?;
+        let stated = object.len()?;
         let kind = || object.get_type().name();
-        let mut items = Vec::with_capacity(said.min(CAPACITY));
+        let mut items = Vec::with_capacity(stated.min(CAPACITY));
         for item in object.try_iter()? {
-            if items.len() == said {
+            if items.len() == stated {
                 return Err(PyValueError::new_err(format!(
-                    "the {} has more items than its length of {said}",
+                    "the {} has more items than its length of {stated}",
                     kind()?
                 )));
             }
             items.push(item?.extract().map_err(Into::into)?);
         }
-        if items.len() < said {
+        if items.len() < stated {
             return Err(PyValueError::new_err(format!(
-                "the {} has {} items and a length of {said}",
+                "the {} has {} items and a length of {stated}",
                 kind()?,
                 items.len()
             )));

@@ -1,4 +1,4 @@
-//! Memory that a call works on: whose it is, what it holds, and who else is in it.
+//! The memory that a call uses: arrays and their checks, allocation, and exclusion of other calls.
 
 pub(crate) mod inflight;
 pub(crate) mod items;

@@ -1,4 +1,4 @@
-//! Everything that is asked of a NumPy array before a kernel may touch its memory.
+//! The checks of a NumPy array before a kernel uses its memory.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-/// The element types that kernels know.
+/// The element types supported by kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dtype {
     /// Numbers in one of the encodings of the core.
@@ -34,7 +34,7 @@ impl Dtype {
     pub(crate) const I8: Self = Self::Number(Encoding::Signed);
     pub(crate) const U8: Self = Self::Number(Encoding::Squares);
 
-    /// What a dtype of NumPy is here, if it is one of these and of native byte order.
+    /// Converts a NumPy dtype. Returns `None` if it is not supported or not of native byte order.
     pub(crate) fn of(descr: &Bound<'_, PyArrayDescr>) -> Option<Self> {
         let dtype = match (descr.kind(), descr.itemsize()) {
             (b'f', 2) => Self::F16,
@@ -51,11 +51,11 @@ impl Dtype {
             (b'V', 2) if is_bfloat16(descr) => Self::BF16,
             _ => return None,
         };
-        // Single bytes have no order.
+        // Dtypes of one byte have no byte order.
         descr.is_native_byteorder().unwrap_or(true).then_some(dtype)
     }
 
-    /// The dtype of NumPy, or of ml_dtypes, which is imported for it; its absence is an error that
+    /// Returns the NumPy dtype. For bfloat16 it imports ml_dtypes; the error of a missing ml_dtypes
     /// says what to install.
     pub(crate) fn descr(self, py: Python<'_>) -> PyResult<Bound<'_, PyArrayDescr>> {
         if self == Self::BF16 {
@@ -74,22 +74,22 @@ impl Dtype {
         }
     }
 
-    /// Whether its elements are integers.
+    /// Returns whether its elements are integers.
     pub(crate) fn is_integer(self) -> bool {
         !self.is_float()
     }
 
-    /// Whether it is one that parameters may have.
+    /// Returns whether parameters may have this dtype.
     pub(crate) fn is_float(self) -> bool {
         matches!(self, Self::F16 | Self::BF16 | Self::F32 | Self::F64)
     }
 
-    /// Whether it is a 16-bit format.
+    /// Returns whether this is a 16-bit format.
     pub(crate) fn is_half(self) -> bool {
         matches!(self, Self::Number(Encoding::Half(_)))
     }
 
-    /// What is computed in where numbers are kept like this.
+    /// Returns the type of computation for numbers of this dtype.
     pub(crate) fn arithmetic(self) -> Self {
         if self == Self::F64 {
             Self::F64
@@ -124,7 +124,7 @@ pub(crate) struct Array<'py> {
 }
 
 impl<'py> Array<'py> {
-    /// Checks the type and the layout; `name` is the argument in messages.
+    /// Checks the type and the layout. Error messages use `name`.
     pub(crate) fn new(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
         let array = object.cast::<PyUntypedArray>().map_err(|_| {
             let kind = object
@@ -145,13 +145,13 @@ impl<'py> Array<'py> {
         let raw: &PyArrayObject = unsafe { &*array.as_array_ptr() };
         if raw.fields.flags & NPY_ARRAY_C_CONTIGUOUS == 0 {
             return Err(PyValueError::new_err(format!(
-                "{name} must be C-contiguous; numpy.ascontiguousarray makes a copy that is"
+                "{name} must be C-contiguous; numpy.ascontiguousarray returns a contiguous copy"
             )));
         }
         let data = raw.fields.data.cast::<u8>();
         if raw.fields.flags & NPY_ARRAY_ALIGNED == 0 || !data.addr().is_multiple_of(dtype.size()) {
             return Err(PyValueError::new_err(format!(
-                "{name} must be aligned to its element size; its copy() is"
+                "{name} must be aligned to its element size; copy() returns an aligned copy"
             )));
         }
         let shape = array.shape().to_vec();
@@ -175,7 +175,7 @@ impl<'py> Array<'py> {
         }
     }
 
-    /// Asks for the dtype and the shape of the parameter that it belongs to.
+    /// Checks that the dtype and the shape are those of its parameter.
     pub(crate) fn require_match(&self, name: &str, dtype: Dtype, shape: &[usize]) -> PyResult<()> {
         if self.dtype != dtype {
             return Err(PyTypeError::new_err(format!(
@@ -192,42 +192,44 @@ impl<'py> Array<'py> {
         Ok(())
     }
 
-    /// The addresses of its bytes.
+    /// Returns the range of addresses of the array.
     pub(crate) fn range(&self) -> Range<usize> {
         let start = self.data.addr();
         start..start + self.len * self.dtype.size()
     }
 
-    /// Its elements.
+    /// Borrows the elements.
     ///
     /// # Safety
-    /// `T` is the type of `dtype`, the array outlives `'a`, and nobody writes it meanwhile.
+    /// `T` is the type of `dtype`, the array outlives `'a`, and no other code writes it during
+    /// `'a`.
     pub(crate) unsafe fn slice<'a, T>(&self) -> &'a [T] {
         debug_assert_eq!(size_of::<T>(), self.dtype.size());
         if self.len == 0 {
             return &[];
         }
-        // SAFETY: `new` found `len` elements of `dtype` here, contiguous and aligned. By this
-        // function's contract `T` is that type, they outlive `'a`, and nobody writes them.
+        // SAFETY: `new` found `len` contiguous and aligned elements of `dtype`. By this function's
+        // contract `T` is that type, they outlive `'a`, and no other code writes them.
         unsafe { std::slice::from_raw_parts(self.data.cast(), self.len) }
     }
 
-    /// Its elements, to be written.
+    /// Borrows the elements for writing.
     ///
     /// # Safety
-    /// As `slice`, and nobody else reads it meanwhile.
+    /// As for [`Array::slice`]; the array is writable, and no other code reads it during `'a`.
     pub(crate) unsafe fn slice_mut<'a, T>(&self) -> &'a mut [T] {
         debug_assert_eq!(size_of::<T>(), self.dtype.size());
         if self.len == 0 {
             return &mut [];
         }
-        // SAFETY: `new` found `len` elements of `dtype` here, contiguous and aligned. By this
-        // function's contract `T` is that type, they outlive `'a`, and nobody else has them.
+        // SAFETY: `new` found `len` contiguous and aligned elements of `dtype`. By this function's
+        // contract `T` is that type, they are writable and outlive `'a`, and no other code accesses
+        // them.
         unsafe { std::slice::from_raw_parts_mut(self.data.cast(), self.len) }
     }
 }
 
-/// Evaluates an expression with `$T` as the type of the elements, `f32` or else `f64`.
+/// Evaluates an expression with `$T` as the type of the elements, `f32` or `f64`.
 macro_rules! with_float {
     ($dtype:expr, $T:ident => $body:expr) => {
         match $dtype {
@@ -244,7 +246,7 @@ macro_rules! with_float {
 }
 pub(crate) use with_float;
 
-/// An array of a type that is computed in.
+/// Checks an array whose dtype must be a type of computation, float32 or float64.
 pub(crate) fn floats<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Array<'py>> {
     let array = Array::new(name, object)?;
     if matches!(array.dtype, Dtype::F32 | Dtype::F64) {
@@ -256,7 +258,7 @@ pub(crate) fn floats<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Ar
     )))
 }
 
-/// An array of a type that parameters and gradients may have.
+/// Checks an array whose dtype must be one of parameters and gradients.
 pub(crate) fn numbers<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Array<'py>> {
     let array = Array::new(name, object)?;
     if array.dtype.is_float() {
@@ -268,7 +270,7 @@ pub(crate) fn numbers<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<A
     )))
 }
 
-/// What an array was when it was checked, to see cheaply whether it still is.
+/// The layout of a checked array, for a fast comparison in later calls.
 pub(crate) struct Layout {
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
@@ -276,13 +278,13 @@ pub(crate) struct Layout {
     pub(crate) data: Address,
 }
 
-/// Where an array's memory starts.
+/// The address of the first byte of an array.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Address(pub(crate) *mut u8);
 
-// SAFETY: an address by itself reads and writes nothing.
+// SAFETY: an address gives no access to memory without further unsafe code.
 unsafe impl Send for Address {}
-// SAFETY: as above.
+// SAFETY: as for `Send`.
 unsafe impl Sync for Address {}
 
 impl Layout {
@@ -295,28 +297,29 @@ impl Layout {
         }
     }
 
-    /// The addresses of its bytes.
+    /// Returns the range of addresses of the array.
     pub(crate) fn range(&self) -> Range<usize> {
         let start = self.data.0.addr();
         start..start + self.len * self.dtype.size()
     }
 
-    /// The memory of `object` and whether it can be written, if it is a plain array of this dtype
-    /// and shape.
+    /// Returns the address of `object` and whether it is writable, if it is a plain array of this
+    /// dtype and shape.
     pub(crate) fn recognize(&self, object: &Bound<'_, PyAny>) -> Option<(*mut u8, bool)> {
         recognize(object, self.dtype, &self.shape)
     }
 }
 
-/// The memory of `object` and whether it can be written, if it is a plain array of this dtype and
-/// shape that passes all that [`Array::new`] asks for. `None` has no reason: ask that for it.
+/// Returns the address of `object` and whether it is writable, if it is a plain array of this dtype
+/// and shape that passes all checks of [`Array::new`]. If the result is `None`, that function
+/// returns the reason as an error.
 fn recognize(object: &Bound<'_, PyAny>, dtype: Dtype, shape: &[usize]) -> Option<(*mut u8, bool)> {
     const FIT: i32 = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED;
     let known = known(object.py()).ok()?;
     if !object.get_type().is(&known.ndarray) {
         return None;
     }
-    // SAFETY: an ndarray by its type, and the interpreter is attached.
+    // SAFETY: the type of the object is ndarray, and the interpreter is attached.
     let raw: &PyArrayObject = unsafe { &*object.as_ptr().cast() };
     let raw = &raw.fields;
     let dims: &[isize] = match usize::try_from(raw.nd).ok()? {
@@ -340,10 +343,10 @@ fn recognize(object: &Bound<'_, PyAny>, dtype: Dtype, shape: &[usize]) -> Option
     fits.then_some((data, raw.flags & NPY_ARRAY_WRITEABLE != 0))
 }
 
-/// Memory that was checked. It holds the array that it belongs to, and so is alive as long as this.
+/// The memory of a checked array. It holds a reference to the array, which keeps the memory alive.
 #[derive(Clone)]
 pub(crate) struct Memory<'py> {
-    /// Held, not used.
+    /// Not read; keeps the memory alive.
     _array: Bound<'py, PyAny>,
     pub(crate) data: Address,
     pub(crate) len: usize,
@@ -352,13 +355,13 @@ pub(crate) struct Memory<'py> {
 }
 
 impl Memory<'_> {
-    /// The addresses of its bytes.
+    /// Returns the range of addresses of the array.
     pub(crate) fn range(&self) -> Range<usize> {
         let start = self.data.0.addr();
         start..start + self.len * self.dtype.size()
     }
 
-    /// The `len` elements from `start` on, if there are so many.
+    /// Returns `len` elements from index `start`, or `None` if there are fewer.
     pub(crate) fn piece(&self, start: usize, len: usize) -> Option<Self> {
         let end = start.checked_add(len)?;
         let data = self.data.0.wrapping_add(start * self.dtype.size());
@@ -370,8 +373,8 @@ impl Memory<'_> {
     }
 }
 
-/// The memory of an array that must have this shape and one of these dtypes, the first of which is
-/// the parameter's. The name is only made for an error.
+/// Checks an array that must have this shape and one of these dtypes, the first of which is that of
+/// the parameter. `name` is called only for an error.
 pub(crate) fn matching<'py>(
     name: impl FnOnce() -> String,
     object: &Bound<'py, PyAny>,
@@ -407,7 +410,7 @@ pub(crate) fn matching<'py>(
     })
 }
 
-/// NumPy's own objects, by whose identity an array is recognized.
+/// Objects of NumPy that identify the type and the dtype of an array.
 struct Known {
     ndarray: Py<PyType>,
     f16: Py<PyArrayDescr>,
@@ -427,7 +430,7 @@ fn known(py: Python<'_>) -> PyResult<&'static Known> {
     })
 }
 
-/// The dtype of `ml_dtypes.bfloat16`, where somebody has imported it.
+/// Returns the dtype of `ml_dtypes.bfloat16` if that module has been imported.
 fn bfloat16(py: Python<'_>) -> Option<&'static Py<PyArrayDescr>> {
     static FOUND: PyOnceLock<Py<PyArrayDescr>> = PyOnceLock::new();
     if FOUND.get(py).is_none() {
@@ -445,7 +448,8 @@ fn is_bfloat16(descr: &Bound<'_, PyArrayDescr>) -> bool {
     bfloat16(py).is_some_and(|known| known.bind(py).num() == descr.num())
 }
 
-/// Plain arrays and memory maps only: other subclasses give their elements another meaning.
+/// Checks that an array is a plain array or a memory map. Other subclasses may give the elements
+/// another meaning, as masked arrays do.
 fn check_class(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
     static MEMMAP: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let py = object.py();
@@ -459,7 +463,7 @@ fn check_class(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
     )))
 }
 
-/// Refuses memory that is written and shared, however hidden.
+/// Checks that no written array shares memory with another array.
 pub(crate) fn check_disjoint(
     written: &[(&str, Range<usize>)],
     read: &[(&str, Range<usize>)],
@@ -469,7 +473,7 @@ pub(crate) fn check_disjoint(
     all.extend(read.iter().map(|(name, range)| (range, *name, false)));
     all.retain(|(range, ..)| !range.is_empty());
     all.sort_unstable_by_key(|(range, ..)| (range.start, range.end));
-    // The furthest ends so far, of what is written and of anything.
+    // The largest end so far of all ranges, and of written ranges.
     let mut furthest: [Option<(usize, &str)>; 2] = [None, None];
     for (range, name, writes) in all {
         let [any, exclusive] = furthest;

@@ -1,4 +1,4 @@
-//! Two sequences of arrays that go together, such as parameters and gradients.
+//! Pairs of arrays from two sequences, such as parameters and gradients.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -6,22 +6,22 @@ use pyo3::prelude::*;
 use crate::memory::inflight;
 use crate::memory::numpy::{Array, Dtype, check_disjoint, floats, numbers};
 
-/// Which dtypes a pair may have.
+/// The dtypes that a pair may have.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Dtypes {
-    /// float32 or float64, for both the same.
+    /// Both float32 or both float64.
     Full,
-    /// Any that parameters may have, for both the same.
+    /// The same dtype of parameters for both.
     Any,
-    /// float32 or float64 first, and second the same or one that is computed with in it.
+    /// First float32 or float64; second the same, or a 16-bit format if the first is float32.
     Narrower,
-    /// Any that parameters may have first, and second any that their gradients may have.
+    /// First any dtype of parameters; second the same, or a 16-bit format if the first is float32.
     Gradients,
 }
 
 /// One of the two sequences.
 pub(crate) struct Side<'a, 'py> {
-    /// What errors call it.
+    /// The name of the sequence in error messages.
     pub(crate) label: &'a str,
     pub(crate) arrays: &'a [Bound<'py, PyAny>],
     pub(crate) written: bool,
@@ -45,15 +45,16 @@ impl<'a, 'py> Side<'a, 'py> {
     }
 }
 
-/// Pairs of arrays of one shape, all checked. What is written shares no memory.
+/// Checked pairs of arrays with equal shapes. Written arrays share no memory with other arrays.
 pub(crate) struct Pairs<'py> {
     pub(crate) arrays: Vec<(Array<'py>, Array<'py>)>,
     written: [bool; 2],
 }
 
 impl<'py> Pairs<'py> {
-    /// Checks the first array of each pair, then the second against it; a pair without second array
-    /// is left out. Errors speak of the arrays by name, or else by their place.
+    /// Checks the first array of each pair, then the second against the first. Skips pairs whose
+    /// second array is `None`. Error messages identify arrays by name, or by index if there are no
+    /// names.
     pub(crate) fn new(
         dtypes: Dtypes,
         names: Option<&[String]>,

@@ -1,4 +1,4 @@
-//! Memory of our own, and arrays that are views of it.
+//! Memory allocated by this module, and arrays that are views of it.
 
 use std::alloc::{self, Layout};
 use std::ffi::c_int;
@@ -11,11 +11,11 @@ use pyo3::prelude::*;
 
 use crate::memory::numpy::{Address, Dtype};
 
-/// Bytes in a cache line, and in the widest vector register.
+/// The size of a cache line and of the widest vector register in bytes.
 const ALIGNMENT: usize = 64;
 
-/// An allocation that starts on a cache line. Arrays are views of it and have it as their base: no
-/// array owns the memory, so none can be resized, and it lives as long as the last of them.
+/// An allocation that starts on a cache line. It is the base of arrays that are views of it. No
+/// array owns the memory, so none can be resized, and the memory is freed with the last array.
 #[pyclass(module = "fastoptim._core", frozen)]
 pub(crate) struct Slab {
     block: NonNull<u8>,
@@ -24,25 +24,25 @@ pub(crate) struct Slab {
     len: usize,
 }
 
-// SAFETY: the allocation belongs to no thread, and nothing here reads or writes it after `zeros`.
+// SAFETY: the allocation is not bound to a thread, and `Slab` does not access it after `zeros`.
 unsafe impl Send for Slab {}
-// SAFETY: as above.
+// SAFETY: as for `Send`.
 unsafe impl Sync for Slab {}
 
 impl Slab {
-    /// This many bytes, all of them 0.
+    /// Allocates `len` bytes of 0.
     pub(crate) fn zeros(len: usize) -> PyResult<Self> {
         let refuse = || PyMemoryError::new_err(format!("cannot allocate {len} bytes"));
         let size = len.checked_add(ALIGNMENT).ok_or_else(refuse)?;
-        // An allocator that is asked for a larger alignment writes the zeros; asked for none it has
-        // pages from the system, which are zeros already and take no memory before they are used.
+        // The allocator writes zeros to an allocation with a larger alignment. Without one it
+        // returns pages of the system, which are already 0 and take no memory until they are used.
         let layout = Layout::from_size_align(size, 1).map_err(|_| refuse())?;
         // SAFETY: the size is not 0.
         let block = unsafe { alloc::alloc_zeroed(layout) };
         let block = NonNull::new(block).ok_or_else(refuse)?;
         let padding = block.addr().get().wrapping_neg() % ALIGNMENT;
         let start = block.as_ptr().wrapping_add(padding);
-        ask_for_huge_pages(start, len);
+        request_huge_pages(start, len);
         Ok(Self {
             block,
             layout,
@@ -51,12 +51,12 @@ impl Slab {
         })
     }
 
-    /// Where its bytes from `offset` on are.
+    /// Returns the address of the byte at `offset`.
     pub(crate) fn at(&self, offset: usize) -> Address {
         Address(self.start.0.wrapping_add(offset))
     }
 
-    /// Its bytes from `offset` on as an array.
+    /// Returns an array that is a view of the bytes from `offset`.
     pub(crate) fn view<'py>(
         this: &Bound<'py, Self>,
         offset: usize,
@@ -71,14 +71,14 @@ impl Slab {
             .and_then(|bytes| bytes.checked_add(offset));
         if end.is_none_or(|end| end > slab.len) || !offset.is_multiple_of(dtype.size()) {
             return Err(PyValueError::new_err(format!(
-                "{dtype} of shape {shape:?} at {offset} lies outside {} bytes",
+                "{dtype} of shape {shape:?} at byte {offset} does not fit in {} bytes",
                 slab.len
             )));
         }
         let mut dims: Vec<npy_intp> = shape.iter().map(|&dim| dim as npy_intp).collect();
         let descr = dtype.descr(py)?;
-        // SAFETY: NumPy checks the rank; `dims` has as many numbers as it is told; the bytes are
-        // inside the slab and aligned, as was checked; the descriptor is handed over.
+        // SAFETY: NumPy checks the rank, `dims` has the stated length, and the checks above found
+        // the bytes inside the slab and aligned. The call takes ownership of the descriptor.
         let array = unsafe {
             let array = PY_ARRAY_API.PyArray_NewFromDescr(
                 py,
@@ -93,8 +93,8 @@ impl Slab {
             );
             Bound::from_owned_ptr_or_err(py, array)?
         };
-        // SAFETY: a new array, which has no base; a reference to the slab is handed over, so that
-        // the memory is there as long as the array.
+        // SAFETY: the array is new and has no base. The call takes ownership of a reference to the
+        // slab, which keeps the memory alive as long as the array.
         let status = unsafe {
             PY_ARRAY_API.PyArray_SetBaseObject(
                 py,
@@ -111,21 +111,22 @@ impl Slab {
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        // SAFETY: from `alloc_zeroed` with this layout; every view has held a reference to this.
+        // SAFETY: the block comes from `alloc_zeroed` with this layout. Every view holds a
+        // reference to the slab, so there are no views any more.
         unsafe { alloc::dealloc(self.block.as_ptr(), self.layout) };
     }
 }
 
-/// Asks for huge pages where NumPy does: sweeps over many small pages wait for their addresses.
+/// Requests huge pages, as NumPy does for large arrays, to reduce TLB misses.
 #[cfg(target_os = "linux")]
-fn ask_for_huge_pages(start: *mut u8, len: usize) {
+fn request_huge_pages(start: *mut u8, len: usize) {
     const LEAST: usize = 4 << 20;
     const PAGE: usize = 4096;
     if len < LEAST {
         return;
     }
     let padding = start.addr().wrapping_neg() % PAGE;
-    // SAFETY: inside the allocation; it is advice, which changes no byte and may be refused.
+    // SAFETY: the range is inside the allocation, and the advice changes no data.
     unsafe {
         libc::madvise(
             start.wrapping_add(padding).cast(),
@@ -136,9 +137,9 @@ fn ask_for_huge_pages(start: *mut u8, len: usize) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn ask_for_huge_pages(_: *mut u8, _: usize) {}
+fn request_huge_pages(_: *mut u8, _: usize) {}
 
-/// Return `size` zeros that start on a cache line, in an array that does not own them.
+/// Return an array of `size` zeros that starts on a cache line and does not own its memory.
 #[pyfunction]
 fn aligned_zeros<'py>(
     py: Python<'py>,
@@ -146,7 +147,7 @@ fn aligned_zeros<'py>(
     dtype: &Bound<'py, PyArrayDescr>,
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
     let dtype = Dtype::of(dtype)
-        .ok_or_else(|| PyTypeError::new_err(format!("dtype must be one of arrays, got {dtype}")))?;
+        .ok_or_else(|| PyTypeError::new_err(format!("dtype is not supported, got {dtype}")))?;
     if size.lt(0)? {
         return Err(PyValueError::new_err(format!(
             "size must be >= 0, got {size}"

@@ -1,4 +1,4 @@
-//! Checked arrays as the core computes on them.
+//! Conversion of checked arrays to views of the core.
 
 use std::ptr;
 
@@ -9,10 +9,11 @@ use fastoptim::storage::{Encoding, Rounding};
 
 use crate::memory::numpy::{Address, Array, Dtype, with_float};
 
-/// Numbers that may be written, with the rounding of those that it applies to.
+/// Creates a writable view. `rounding` is called only for encodings that round.
 ///
 /// # Safety
-/// `len` elements of this dtype are alive at `data` for `'a`, aligned, and nobody else has them.
+/// `data` points to `len` aligned and initialized elements of this dtype for `'a`, and no other
+/// code accesses them during `'a`.
 pub(crate) unsafe fn written<'a, T: Float>(
     dtype: Dtype,
     data: Address,
@@ -21,29 +22,29 @@ pub(crate) unsafe fn written<'a, T: Float>(
 ) -> StorageView<'a, T> {
     let encoding = encoding(dtype);
     let raw = Raw::new(encoding, data.0, len);
-    // SAFETY: by this function's contract the elements are of this dtype, alive for `'a`, aligned,
-    // and had by nobody else.
+    // SAFETY: by this function's contract the elements have this dtype, are aligned and valid for
+    // `'a`, and no other code accesses them.
     unsafe { StorageView::from_raw(raw, rounding_of(encoding, rounding)) }
 }
 
-/// Numbers to be read alone.
+/// Creates a read-only view.
 ///
 /// # Safety
-/// As for `written`, but others may read them too.
+/// As for [`written`], except that other code may read the elements during `'a`.
 pub(crate) unsafe fn read<'a, T: Float>(
     dtype: Dtype,
     data: Address,
     len: usize,
 ) -> StorageView<'a, T> {
-    // SAFETY: by this function's contract the elements are of this dtype, alive for `'a`, aligned,
-    // and written by nobody.
+    // SAFETY: by this function's contract the elements have this dtype, are aligned and valid for
+    // `'a`, and no other code writes them.
     unsafe { StorageView::read_from_raw(Raw::new(encoding(dtype), data.0, len)) }
 }
 
-/// How numbers of this dtype are stored.
+/// Returns the encoding of numbers of this dtype.
 ///
 /// # Panics
-/// It is one of integers: every array that is computed on has been checked for one of numbers.
+/// The dtype is int32 or int64. The checks of arguments rule that out.
 pub(crate) fn encoding(dtype: Dtype) -> Encoding {
     match dtype {
         Dtype::Number(encoding) => encoding,
@@ -51,7 +52,7 @@ pub(crate) fn encoding(dtype: Dtype) -> Encoding {
     }
 }
 
-/// The rounding of what is stored in this encoding, which is only made where it applies.
+/// Returns the rounding of an encoding. `rounding` is called only if the encoding rounds.
 pub(crate) fn rounding_of(encoding: Encoding, rounding: impl FnOnce() -> Rounding) -> Rounding {
     if encoding.is_rounded() {
         rounding()
@@ -60,60 +61,60 @@ pub(crate) fn rounding_of(encoding: Encoding, rounding: impl FnOnce() -> Roundin
     }
 }
 
-/// The numbers of an array, to be read alone.
+/// Creates a read-only view of an array.
 ///
 /// # Safety
-/// The array outlives `'a`, and nobody writes it.
+/// The array outlives `'a`, and no other code writes it during `'a`.
 pub(crate) unsafe fn read_array<'a, T: Float>(array: &Array<'_>) -> StorageView<'a, T> {
-    // SAFETY: `Array::new` checked the layout; by this function's contract the array outlives `'a`,
-    // and nobody writes it.
+    // SAFETY: `Array::new` checked the layout. By this function's contract the array outlives `'a`,
+    // and no other code writes it.
     unsafe { read(array.dtype, Address(array.data), array.len) }
 }
 
-/// The numbers of an array, to be written and rounded to nearest.
+/// Creates a writable view of an array, with rounding to nearest.
 ///
 /// # Safety
-/// The array can be written and outlives `'a`, and nobody else has it.
+/// The array is writable and outlives `'a`, and no other code accesses it during `'a`.
 pub(crate) unsafe fn written_array<'a, T: Float>(array: &Array<'_>) -> StorageView<'a, T> {
-    // SAFETY: `Array::new` checked the layout; by this function's contract the array outlives `'a`,
-    // can be written, and nobody else has it.
+    // SAFETY: `Array::new` checked the layout. By this function's contract the array is writable
+    // and outlives `'a`, and no other code accesses it.
     unsafe {
         let (data, len) = (Address(array.data), array.len);
         written(array.dtype, data, len, || Rounding::Nearest)
     }
 }
 
-/// An array to be read alone, as what it is computed in.
+/// Creates a read-only view of an array in its type of computation.
 ///
 /// # Safety
-/// As for `read_array`.
+/// As for [`read_array`].
 pub(crate) unsafe fn any_read<'a>(array: &Array<'_>) -> AnyView<'a> {
-    // SAFETY: this function's contract.
+    // SAFETY: `read_array` has the contract of this function.
     with_float!(array.dtype.arithmetic(), T => unsafe { read_array::<T>(array) }.into())
 }
 
-/// An array to be written, as what it is computed in.
+/// Creates a writable view of an array in its type of computation.
 ///
 /// # Safety
-/// As for `written_array`.
+/// As for [`written_array`].
 pub(crate) unsafe fn any_written<'a>(array: &Array<'_>) -> AnyView<'a> {
-    // SAFETY: this function's contract.
+    // SAFETY: `written_array` has the contract of this function.
     with_float!(array.dtype.arithmetic(), T => unsafe { written_array::<T>(array) }.into())
 }
 
-/// An array to be read and one to be written, as what the first is computed in.
+/// Creates views of an array to read and an array to write in the type of computation of the first.
 ///
 /// # Safety
-/// As for `read_array` and `written_array`.
+/// As for [`read_array`] and [`written_array`].
 pub(crate) unsafe fn any_pair<'a>(read: &Array<'_>, written: &Array<'_>) -> AnyPair<'a> {
-    // SAFETY: this function's contract.
+    // SAFETY: `read_array` and `written_array` have the contract of this function.
     with_float!(read.dtype.arithmetic(), T => unsafe {
         (read_array::<T>(read), written_array::<T>(written)).into()
     })
 }
 
-/// The place of `len` elements: a pointer with the reach of the address, which is that of the whole
-/// allocation where it comes from NumPy.
+/// Returns a pointer to `len` elements with the provenance of the address. For an address from
+/// NumPy that is the whole allocation.
 pub(crate) fn elements<U>(data: Address, len: usize) -> *mut [U] {
     ptr::slice_from_raw_parts_mut(data.0.cast(), len)
 }

@@ -1,5 +1,4 @@
-//! What the wrappers around an optimizer, the random searches and the benchmarks do to whole
-//! arrays.
+//! Operations on whole arrays for SAM, EMA, random search and benchmarks.
 
 use fastoptim::ops;
 use fastoptim::ops::normal::{self, Draw};
@@ -16,7 +15,7 @@ use crate::memory::pairs::{Dtypes, Pairs, Side};
 use crate::memory::view;
 use crate::runtime::commit::Then;
 
-/// Parameters that are written, each with a gradient that is read.
+/// Checks parameters to write, each with a gradient of the same dtype to read.
 fn moved_by<'py>(
     params: &[Bound<'py, PyAny>],
     grads: &[Bound<'py, PyAny>],
@@ -29,7 +28,7 @@ fn moved_by<'py>(
     )
 }
 
-/// Parameters, each with a gradient of a dtype that `step` takes.
+/// Checks parameters to write, each with a gradient to read of a dtype that `step` accepts.
 fn perturbed_by<'py>(
     params: &[Bound<'py, PyAny>],
     grads: &[Bound<'py, PyAny>],
@@ -42,8 +41,8 @@ fn perturbed_by<'py>(
     )
 }
 
-/// The global norm that sharpness-aware minimization divides by. Everything is checked that
-/// `sam_perturb` needs.
+/// Returns the global norm by which sharpness-aware minimization divides. Performs all checks of
+/// `sam_perturb`.
 #[pyfunction]
 fn sam_norm(
     py: Python<'_>,
@@ -56,7 +55,7 @@ fn sam_norm(
     let mut sum = 0.0;
     for (p, g) in &pairs.arrays {
         sum += with_float!(p.dtype.arithmetic(), T => {
-            // SAFETY: checked, alive in this frame, and registered.
+            // SAFETY: the arrays are checked, held by this frame, and registered by the guard.
             let (p, g) = unsafe { (view::read_array::<T>(p), view::read_array(g)) };
             py.detach(|| sam::squares(&p, &g, adaptive))
         });
@@ -64,8 +63,8 @@ fn sam_norm(
     Ok(sum.sqrt())
 }
 
-/// Moves each parameter by its factor times its gradient. Those in 16 bits are rounded at random
-/// where `noise` has a seed and a step for it.
+/// Adds the factor times the gradient to each parameter. If `noise` has a seed and a step,
+/// parameters in 16 bits are rounded stochastically.
 #[pyfunction]
 #[pyo3(signature = (params, grads, factors, adaptive, noise=None, then=None))]
 fn sam_perturb(
@@ -77,7 +76,7 @@ fn sam_perturb(
     noise: Option<(u64, u64)>,
     then: Option<Then<'_>>,
 ) -> PyResult<()> {
-    /// The buffers of a parameter in a step are itself and its state; this is one more.
+    /// The noise buffer, different from those of a step: 0 for the parameter and 1 to `MAX_STATE`.
     const BUFFER: u64 = MAX_STATE as u64 + 1;
     let pairs = perturbed_by(&params, &grads)?;
     let _guard = pairs.enter()?;
@@ -97,7 +96,8 @@ fn sam_perturb(
             Rounding::Stochastic(Noise::new(seed, index, BUFFER, step))
         });
         with_float!(p.dtype.arithmetic(), T => {
-            // SAFETY: checked, disjoint, alive in this frame, and registered.
+            // SAFETY: the arrays are checked, disjoint, held by this frame, and registered by the
+            // guard.
             let (p, g) = unsafe {
                 let p = view::written::<T>(p.dtype, Address(p.data), p.len, || rounding);
                 (p, view::read_array(g))
@@ -108,8 +108,8 @@ fn sam_perturb(
     then.map_or(Ok(()), |then| then.run())
 }
 
-/// Swaps the elements of two sequences of arrays of the same shapes; `label` and `names` are what
-/// errors call those of the second.
+/// Swaps the elements of two sequences of arrays with the same shapes. Error messages use `label`
+/// and `names` for the second sequence.
 #[pyfunction]
 #[pyo3(signature = (arrays, others, label="others", names=None, then=None))]
 fn exchange(
@@ -128,7 +128,8 @@ fn exchange(
     )?;
     let _guard = pairs.enter()?;
     for (a, b) in &pairs.arrays {
-        // SAFETY: checked, disjoint, alive in this frame, and registered; any bits are integers.
+        // SAFETY: the arrays are checked, disjoint, held by this frame, and registered by the
+        // guard. Every bit pattern is a valid integer.
         unsafe {
             match a.dtype.size() {
                 2 => swap::<u16>(py, a, b),
@@ -141,16 +142,17 @@ fn exchange(
 }
 
 /// # Safety
-/// As for `Array::slice_mut`, of both, with integers of the elements' size as `T`.
+/// As for [`Array::slice_mut`] for both arrays, where `T` is an integer type of the size of the
+/// elements.
 unsafe fn swap<T: Send>(py: Python<'_>, a: &Array<'_>, b: &Array<'_>) {
-    // SAFETY: by this function's contract `T` is as large as the elements, which are aligned to
-    // their size, both arrays are alive for this call, and nobody else has them.
+    // SAFETY: by this function's contract `T` has the size of the elements, which are aligned to
+    // their size, both arrays outlive this call, and no other code accesses them.
     let (a, b) = unsafe { (a.slice_mut::<T>(), b.slice_mut::<T>()) };
     py.detach(|| sam::exchange(a, b));
 }
 
-/// Moves averages towards values: `average += weight (value - average)`, and a weight of 1 copies.
-/// `label` and `names` are what errors call the values.
+/// Moves averages towards values: `average += weight (value - average)`. A weight of 1 copies.
+/// Error messages use `label` and `names` for the values.
 #[pyfunction]
 #[pyo3(signature = (averages, values, weight, label, names, then=None))]
 fn lerp(
@@ -172,7 +174,8 @@ fn lerp(
     for dtype in [Dtype::F32, Dtype::F64] {
         let of_dtype = pairs.arrays.iter().filter(|(a, _)| a.dtype == dtype);
         with_float!(dtype, T => {
-            // SAFETY: checked, disjoint, alive in this frame, and registered.
+            // SAFETY: the arrays are checked, disjoint, held by this frame, and registered by the
+            // guard.
             let pair = |(a, x): &(Array<'_>, Array<'_>)| unsafe {
                 (view::written_array::<T>(a), view::read_array::<T>(x))
             };
@@ -183,7 +186,7 @@ fn lerp(
     then.map_or(Ok(()), |then| then.run())
 }
 
-/// Adds `scale` times normal numbers to all elements: those of draw `draw` under `seed`.
+/// Adds `scale` times the normally distributed numbers of draw `draw` for `seed` to all elements.
 #[pyfunction]
 fn add_normal(
     py: Python<'_>,
@@ -207,7 +210,8 @@ fn add_normal(
     for (array, p) in (0..).zip(&arrays) {
         let draw = Draw { seed, draw, array };
         with_float!(p.dtype, T => {
-            // SAFETY: checked, disjoint, alive in this frame, and registered.
+            // SAFETY: the arrays are checked, disjoint, held by this frame, and registered by the
+            // guard.
             let p = unsafe { view::written_array::<T>(p) };
             py.detach(|| normal::add_normal(p, scale, draw));
         });
@@ -215,7 +219,7 @@ fn add_normal(
     Ok(())
 }
 
-/// Adds `grad` to all of the float32 arrays in one pass: the ceiling of what a step can reach.
+/// Adds `grad` to all float32 arrays in one pass: the upper bound on the speed of a step.
 #[pyfunction]
 fn stream(
     py: Python<'_>,
@@ -224,17 +228,19 @@ fn stream(
 ) -> PyResult<()> {
     let pairs = moved_by(&arrays, &vec![grad.clone(); arrays.len()])?;
     if !(1..=5).contains(&pairs.arrays.len()) || pairs.arrays[0].0.dtype != Dtype::F32 {
-        return Err(PyValueError::new_err("arrays must be 1 to 5 of float32"));
+        return Err(PyValueError::new_err(
+            "arrays must be 1 to 5 arrays of float32",
+        ));
     }
     let _guard = pairs.enter()?;
-    // SAFETY: checked, disjoint, alive in this frame, and registered.
+    // SAFETY: the arrays are checked, disjoint, held by this frame, and registered by the guard.
     let mut arrays = pairs
         .arrays
         .iter()
         .map(|(p, _)| unsafe { p.slice_mut::<f32>() });
-    let p = arrays.next().expect("one at least");
+    let p = arrays.next().expect("at least one array");
     let others = arrays.collect();
-    // SAFETY: as above.
+    // SAFETY: as for the arrays, and the gradient is only read.
     let g = unsafe { pairs.arrays[0].1.slice() };
     py.detach(|| fastoptim::sweep::stream::stream(p, g, others));
     Ok(())

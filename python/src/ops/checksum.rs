@@ -1,17 +1,17 @@
-//! CRC-32, and reading from files that have it.
+//! CRC-32, and reading from files with a CRC-32 check.
 
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PySlice;
 
-/// Bytes that a cache holds from their copy to their checksum.
+/// Bytes per read, so few that they are still in the cache when their checksum is computed.
 const PIECE: usize = 1 << 20;
 
-/// Bytes whose checksum takes longer than to release the interpreter for it.
+/// The number of bytes from which the checksum takes longer than releasing the interpreter.
 const RELEASE_FROM: usize = 1 << 15;
 
-/// The CRC-32 of `data` after bytes whose CRC-32 is `value`: what `zlib.crc32` returns.
+/// Returns the CRC-32 of `data` after bytes whose CRC-32 is `value`, like `zlib.crc32`.
 #[pyfunction]
 #[pyo3(signature = (data, value=0))]
 fn crc32(py: Python<'_>, data: PyReadonlyArray1<'_, u8>, value: u32) -> PyResult<u32> {
@@ -25,8 +25,8 @@ fn crc32(py: Python<'_>, data: PyReadonlyArray1<'_, u8>, value: u32) -> PyResult
     Ok(hasher.finalize())
 }
 
-/// Fills `data` with the bytes of an unbuffered file from `offset` on, and compares their CRC-32.
-/// No signal is handled on the way; whatever is wrong is an OSError.
+/// Fills `data` with the bytes of an unbuffered file from `offset`, and compares their CRC-32. No
+/// signal is handled during the call. Errors are raised as OSError.
 #[pyfunction]
 fn read_into(
     py: Python<'_>,

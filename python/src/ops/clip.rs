@@ -14,7 +14,7 @@ use crate::memory::pairs::{Dtypes, Pairs, Side};
 use crate::memory::view;
 use crate::runtime::commit::Then;
 
-/// The arrays that are there, named in errors by `names` or by their place.
+/// Checks the arrays that are not `None`. Error messages identify them by `names`, or by index.
 fn arrays<'py>(
     grads: &[Option<Bound<'py, PyAny>>],
     names: Option<&Bound<'py, PyList>>,
@@ -23,7 +23,7 @@ fn arrays<'py>(
     let mut arrays = Vec::with_capacity(grads.len());
     for (index, grad) in grads.iter().enumerate() {
         let Some(grad) = grad else { continue };
-        // Not `str()` of it, which would handle a signal, and lose the exception that it raises.
+        // Without calling `str()`, which may handle a signal and lose the exception of its handler.
         let name = names.and_then(|names| names.get_item(index).ok()?.extract::<String>().ok());
         let name = match name {
             Some(name) => format!("grads[{name:?}]"),
@@ -55,18 +55,18 @@ fn enter(arrays: &[Array<'_>], written: bool) -> PyResult<inflight::Guard> {
 }
 
 fn readable<'a>(arrays: &[Array<'_>]) -> Vec<AnyView<'a>> {
-    // SAFETY: checked, kept alive by the caller's frame, and registered while in use.
+    // SAFETY: the arrays are checked, held by the caller's frame, and registered by its guard.
     let read = |array| unsafe { view::any_read(array) };
     arrays.iter().map(read).collect()
 }
 
 fn writable<'a>(arrays: &[Array<'_>]) -> Vec<AnyView<'a>> {
-    // SAFETY: as above, disjoint and registered as written.
+    // SAFETY: as for `readable`, and the arrays are disjoint and registered as written.
     let write = |array| unsafe { view::any_written(array) };
     arrays.iter().map(write).collect()
 }
 
-/// The norm of all arrays as one vector.
+/// Returns the norm of all arrays taken as one vector.
 #[pyfunction]
 fn total_norm(
     py: Python<'_>,
@@ -85,7 +85,7 @@ fn total_norm(
     Ok(py.detach(|| clip::total_norm(&read, norm_type)))
 }
 
-/// Scales the arrays to `max_norm` where their norm, already known, is larger.
+/// Scales the arrays to `max_norm` if their given norm is larger.
 #[pyfunction]
 fn scale_to_norm(
     py: Python<'_>,

@@ -10,7 +10,7 @@ use crate::memory::numpy::{Array, numbers};
 use crate::memory::pairs::{Dtypes, Pairs, Side};
 use crate::memory::view;
 
-/// The penalty on the arrays.
+/// Returns the penalty on the arrays.
 #[pyfunction]
 fn penalty(
     py: Python<'_>,
@@ -31,14 +31,14 @@ fn penalty(
         arrays.push(numbers(&format!("params[{name:?}]"), p)?);
     }
     let _guard = inflight::enter(Vec::new(), arrays.iter().map(Array::range).collect())?;
-    // SAFETY: checked, alive in this frame, and registered.
+    // SAFETY: the arrays are checked, held by this frame, and registered by the guard.
     let read = |array| unsafe { view::any_read(array) };
     let read: Vec<_> = arrays.iter().map(read).collect();
     Ok(py.detach(|| Penalty { l1, l2 }.value(&read)))
 }
 
-/// Adds the gradient of the penalty to the gradients, and gives the penalty. A parameter without
-/// gradient is left out.
+/// Adds the gradient of the penalty to the gradients, and returns the penalty. Skips parameters
+/// without a gradient.
 #[pyfunction]
 fn add_penalty(
     py: Python<'_>,
@@ -55,7 +55,7 @@ fn add_penalty(
         Side::written("grads", &grads),
     )?;
     let _guard = pairs.enter()?;
-    // SAFETY: checked, disjoint, alive in this frame, and registered.
+    // SAFETY: the arrays are checked, disjoint, held by this frame, and registered by the guard.
     let pair = |(p, g): &(Array<'_>, Array<'_>)| unsafe { view::any_pair(p, g) };
     let mut pairs: Vec<_> = pairs.arrays.iter().map(pair).collect();
     Ok(py.detach(|| Penalty { l1, l2 }.add_gradient(&mut pairs)))

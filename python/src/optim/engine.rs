@@ -23,21 +23,21 @@ use crate::optim::parameter::{Storage, slice_mut};
 use crate::runtime::commit::Then;
 use crate::runtime::exclusive::{Busy, Exclusive, Held};
 
-/// Parameters in groups, with their state, under one kind of optimizer.
+/// The parameters of an optimizer in groups, with their state.
 ///
-/// Calls do not wait for each other: one that comes while another is in progress is refused. In a
-/// process that is forked off during a step of another thread, that step is as if it had been
-/// killed: its parameters and their state are partly written, and count no step for it.
+/// Calls do not wait for each other: a call during another call raises an error. In a process
+/// forked during a step of another thread, that step does not complete: parameters and state are
+/// partly written, and the step is not counted.
 #[pyclass(module = "fastoptim._core", frozen)]
 pub(crate) struct Engine(Exclusive<ParameterSet>);
 
 impl Engine {
-    /// Whether another thread is in a call.
+    /// Returns whether another thread is in a call.
     pub(super) fn is_busy_elsewhere(&self) -> bool {
         matches!(self.0.lock(), Err(Busy::OtherThread))
     }
 
-    /// What the engine has, for one call alone.
+    /// Locks the parameters for one call.
     pub(super) fn lock(&self) -> PyResult<Held<'_, ParameterSet>> {
         self.0.lock().map_err(|busy| {
             PyRuntimeError::new_err(match busy {
@@ -97,19 +97,19 @@ impl Engine {
         Ok(Self(Exclusive::new(parameters)))
     }
 
-    /// Whether schedule-free parameters are at their averaged iterate.
+    /// Returns whether schedule-free parameters are at their averaged iterate.
     #[getter]
     fn averaged(&self) -> PyResult<bool> {
         Ok(self.lock()?.averaged)
     }
 
-    /// Steps applied so far.
+    /// Returns the number of steps applied so far.
     #[getter]
     fn steps(&self) -> PyResult<u64> {
         Ok(self.lock()?.steps)
     }
 
-    /// Refuses groups that are not those that were added.
+    /// Checks that the groups are those that were added.
     fn check_groups(&self, groups: &Bound<'_, PyList>) -> PyResult<()> {
         self.lock()?.check_groups(groups.iter())
     }
@@ -174,7 +174,7 @@ impl Engine {
             copy,
             zero_grad,
         };
-        // Held until the calls of `then` are made.
+        // Held until the calls of `then` have been made.
         let mut inner = self.lock()?;
         let (applied, norm) = inner.step(py, &arguments, &options)?;
         if applied && let Some(then) = then {
@@ -183,7 +183,7 @@ impl Engine {
         Ok((!applied || norm.is_some()).then_some((applied, norm)))
     }
 
-    /// Sets every gradient to 0.
+    /// Sets all gradients to 0.
     fn zero_grad(&self, py: Python<'_>, grads: &Bound<'_, PyAny>) -> PyResult<()> {
         let inner = self.lock()?;
         let gradients = inner.gradients(grads)?;
@@ -194,26 +194,27 @@ impl Engine {
         let all: Vec<_> = gradients.arrays.iter().flatten().map(bytes).collect();
         py.detach(|| {
             for (data, len) in all {
-                // SAFETY: `gradients` holds the arrays, which can be written, and `_guard` keeps
-                // other calls from them; those that share memory are written one after the other.
+                // SAFETY: `gradients` holds the arrays, which are writable, and `_guard` excludes
+                // other calls. Arrays that share memory are written one after the other.
                 unsafe { slice_mut::<u8>(data, len) }.fill(0);
             }
         });
         Ok(())
     }
 
-    /// The steps of one parameter.
+    /// Returns the number of steps of one parameter.
     fn parameter_step(&self, index: usize) -> PyResult<u64> {
         Ok(self.lock()?.parameter(index)?.progress.steps)
     }
 
-    /// The numbers in the state of one parameter beside its step.
+    /// Returns the scalars in the state of one parameter, not counting its step.
     fn scalars(&self, index: usize) -> PyResult<Vec<(&'static str, f64)>> {
         let inner = self.lock()?;
         Ok(inner.numbers(inner.parameter(index)?))
     }
 
-    /// Views of the state arrays of one parameter by name, each with whether it holds anything yet.
+    /// Returns views of the state arrays of one parameter by name, each with whether it has been
+    /// written.
     fn state<'py>(
         &self,
         py: Python<'py>,
@@ -222,9 +223,10 @@ impl Engine {
         ParameterSet::views(py, self.lock()?.parameter(index)?)
     }
 
-    /// A copy of the state of all parameters at one moment; none of one that no step has touched.
+    /// Returns a copy of the state of all parameters, or `None` for parameters without a step.
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Vec<Option<Saved<'py>>>> {
-        // Copies are made of views, and without the engine, which other threads may then read, too.
+        // The arrays are copied after the engine is unlocked, so that other threads may also read
+        // it.
         let (mut saved, _guard) = {
             let inner = self.lock()?;
             let guard = inflight::register(Vec::new().into(), inner.written())?;
@@ -238,7 +240,7 @@ impl Engine {
         Ok(saved)
     }
 
-    /// What the state of each parameter may be under other groups after `steps` steps.
+    /// Returns the valid state of each parameter with other groups after `steps` steps.
     fn expected(&self, groups: Items<Bound<'_, PyAny>>, steps: u64) -> PyResult<Vec<Expected>> {
         let inner = self.lock()?;
         inner.check_groups(groups.iter().cloned())?;
@@ -247,8 +249,8 @@ impl Engine {
         Ok(inner.expect(&groups))
     }
 
-    /// Restores groups and state that are what `expected` asks for. State arrays that are not
-    /// given become empty.
+    /// Restores groups and a state that conforms to `expected`. State arrays that are not given are
+    /// set to zeros.
     #[pyo3(signature = (groups, state, steps, averaged, then=None))]
     fn restore(
         &self,
@@ -265,8 +267,8 @@ impl Engine {
         then.map_or(Ok(()), |then| then.run())
     }
 
-    /// Shows the garbage collector what this holds; nothing while a call is in progress, which
-    /// makes it keep all of it.
+    /// Visits the references for the garbage collector. Visits nothing while a call is in progress,
+    /// so that nothing is collected.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Ok(inner) = self.0.lock() else {
             return Ok(());
@@ -281,7 +283,7 @@ impl Engine {
         let groups = std::mem::take(&mut inner.groups);
         let parameters = std::mem::take(&mut inner.parameters);
         inner.written = OnceLock::new();
-        // What ends with them may run code of Python, which finds the engine empty and free.
+        // Dropping them may run Python code, which must find the engine empty and unlocked.
         drop(inner);
         drop((groups, parameters));
     }

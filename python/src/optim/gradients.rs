@@ -1,4 +1,4 @@
-//! The gradients of a step, checked against the parameters that they belong to.
+//! The gradients of a step, checked against their parameters.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ pub(super) struct Gradients<'py> {
     pub(super) flat: bool,
 }
 
-/// The dtypes that a gradient may have: its parameter's, and 16 bits for a parameter in `f32`.
+/// Returns the dtypes of gradients: that of the parameter, and 16-bit formats for float32.
 fn dtypes(parameter: Dtype) -> &'static [Dtype] {
     match parameter {
         Dtype::F16 => &[Dtype::F16],
@@ -29,7 +29,7 @@ fn dtypes(parameter: Dtype) -> &'static [Dtype] {
 }
 
 impl ParameterSet {
-    /// The gradients, each checked against its own parameter and held by what is returned.
+    /// Checks each gradient against its parameter. The result holds references to the arrays.
     pub(super) fn gradients<'py>(&self, grads: &Bound<'py, PyAny>) -> PyResult<Gradients<'py>> {
         if self.flat
             && let Some(first) = self.parameters.first()
@@ -43,7 +43,7 @@ impl ParameterSet {
                 "grads has {found} arrays for {count} parameters"
             )))
         };
-        // Nothing is taken out of a sequence of another length: it may go on for ever.
+        // A sequence of another length is not iterated over: it may be infinite.
         match grads.len() {
             Ok(said) if said != count => return wrong(said),
             _ => {}
@@ -65,7 +65,7 @@ impl ParameterSet {
         })
     }
 
-    /// The gradients of parameters of this dtype that are one buffer, as pieces of one array.
+    /// Returns the gradients of parameters in one buffer of this dtype, as pieces of one array.
     fn pieces<'py>(&self, grads: &Bound<'py, PyAny>, dtype: Dtype) -> PyResult<Gradients<'py>> {
         let len = self.parameters.iter().map(|p| p.layout.len).sum();
         let whole = matching(|| "grads".into(), grads, dtypes(dtype), &[len])?;
@@ -83,7 +83,7 @@ impl ParameterSet {
         })
     }
 
-    /// The memory of the gradients, none of which is written.
+    /// Returns the memory of the gradients that are only read.
     pub(super) fn read(
         &self,
         gradients: &Gradients<'_>,
@@ -106,7 +106,7 @@ impl ParameterSet {
         Ok(read)
     }
 
-    /// Refuses gradients that are to be written and cannot be.
+    /// Checks that all gradients are writable.
     pub(super) fn require_writable(&self, gradients: &Gradients<'_>) -> PyResult<()> {
         for (parameter, memory) in self.parameters.iter().zip(&gradients.arrays) {
             if memory.as_ref().is_some_and(|memory| !memory.writable) {
@@ -120,7 +120,7 @@ impl ParameterSet {
         Ok(())
     }
 
-    /// The error that names what shares memory.
+    /// Returns the error that names the arrays that share memory.
     fn shared(
         &self,
         written: &Range<usize>,

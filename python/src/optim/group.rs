@@ -1,4 +1,4 @@
-//! Parameter groups: dictionaries that users may change between steps, read anew at each.
+//! Parameter groups: dictionaries that users may change between steps, so every step reads them.
 
 use fastoptim::optim::hyper::{self, Spec, Value};
 use fastoptim::optim::{Kind, Method};
@@ -12,7 +12,7 @@ use crate::arguments;
 use crate::error::to_py;
 use crate::optim::regularizer;
 
-/// What every optimizer has beside its own hyperparameters.
+/// The options of every optimizer in addition to its hyperparameters.
 const MAXIMIZE: Spec = Spec {
     name: "maximize",
     kind: hyper::Kind::Flag,
@@ -40,7 +40,8 @@ impl Keys {
         }
     }
 
-    /// What a group asks for, checked. A hyperparameter that is a function is called with `steps`.
+    /// Reads and checks the values of a group. A hyperparameter that is a function is called with
+    /// `steps`.
     pub(crate) fn read(&self, group: &Bound<'_, PyAny>, steps: u64) -> PyResult<Group> {
         let py = group.py();
         let dict = group.cast::<PyDict>()?;
@@ -71,12 +72,12 @@ impl Keys {
         })
     }
 
-    /// What stands under "params" of a group.
+    /// Returns the value of "params" of a group.
     pub(crate) fn params<'py>(&self, group: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         required(group.cast::<PyDict>()?, self.params.bind(group.py()))
     }
 
-    /// Whether reading the group again would give the same.
+    /// Returns whether reading the group again would give the same values.
     pub(crate) fn is_current(&self, known: &Group, group: &Bound<'_, PyAny>) -> PyResult<bool> {
         if !known.constant {
             return Ok(false);
@@ -100,22 +101,22 @@ impl Keys {
     }
 }
 
-/// What a group asked for when it was last read.
+/// The values of a group when it was last read.
 pub(crate) struct Group {
     pub(crate) method: Method,
     pub(crate) maximize: bool,
-    /// None where the group says nothing of it.
+    /// `None` if the group has no key "regularizer".
     pub(crate) regularization: Option<Regularization>,
     regularizer: Option<Py<PyAny>>,
-    /// What stands under "params".
+    /// The value of "params".
     pub(crate) params: Py<PyAny>,
-    /// The values it held. The same objects mean the same again where all are immutable.
+    /// The objects that were read. If all are immutable, the same objects have the same values.
     objects: Vec<Py<PyAny>>,
     constant: bool,
 }
 
 impl Group {
-    /// Shows the garbage collector what this holds.
+    /// Visits the references for the garbage collector.
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.params)?;
         visit.call(&self.regularizer)?;
@@ -148,7 +149,7 @@ fn is_constant(object: &Bound<'_, PyAny>) -> bool {
     }
 }
 
-/// The value of a hyperparameter, which a function of the number of steps may give.
+/// Returns the value of a hyperparameter, which may be a function of the number of steps.
 fn value(spec: &Spec, object: &Bound<'_, PyAny>, steps: u64) -> PyResult<Value> {
     let called;
     let object = if object.is_callable() {

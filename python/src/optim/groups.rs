@@ -1,4 +1,4 @@
-//! The groups: added once, and read anew at each step.
+//! The groups, which are added once and read by every step.
 
 use std::collections::HashSet;
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use crate::memory::numpy::{Layout, check_disjoint, numbers};
 use crate::optim::parameter::Parameter;
 
 impl ParameterSet {
-    /// Refuses other groups than those that were added, in their order.
+    /// Checks that the groups are those that were added, in the same order.
     pub(super) fn check_groups<'py>(
         &self,
         groups: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
@@ -39,7 +39,7 @@ impl ParameterSet {
         Ok(())
     }
 
-    /// Reads the groups anew, as far as they have changed.
+    /// Reads the groups that have changed.
     pub(super) fn read_groups(&mut self, groups: &Bound<'_, PyList>) -> PyResult<()> {
         self.check_groups(groups.iter())?;
         let mut changed = Vec::new();
@@ -49,7 +49,7 @@ impl ParameterSet {
             }
         }
         if !changed.is_empty() {
-            // A hyperparameter that is a function may have moved them.
+            // A hyperparameter that is a function may have changed the groups.
             self.check_groups(groups.iter())?;
         }
         for (index, group) in changed {
@@ -127,12 +127,12 @@ impl ParameterSet {
     }
 }
 
-/// Refuses parameters that are not the pieces of one buffer.
+/// Checks that the parameters are the pieces of one buffer.
 fn check_flat(layouts: &[Layout]) -> PyResult<()> {
     let alike = layouts
         .windows(2)
         .all(|pair| pair[0].dtype == pair[1].dtype);
-    // NumPy lets empty views start anywhere.
+    // Empty views may have any address.
     let ranges = layouts.iter().map(Layout::range).filter(|r| !r.is_empty());
     let ranges: Vec<_> = ranges.collect();
     if alike && ranges.windows(2).all(|pair| pair[0].end == pair[1].start) {

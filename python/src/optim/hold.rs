@@ -1,4 +1,4 @@
-//! One moment of several optimizers, kept while it is saved.
+//! A consistent state of several optimizers, protected from writes while it is saved.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -11,11 +11,13 @@ use super::state::Saved;
 use crate::memory::inflight::{self, Guard, POLL, Ranges};
 use crate::memory::items::Items;
 
-/// Memory that nobody writes between `enter` and `close`: a step in it raises RuntimeError.
+/// Memory protected from writes between `enter` and `close`: a step that uses it raises
+/// RuntimeError.
 #[pyclass(module = "fastoptim._core", frozen)]
 struct Hold(Mutex<Vec<Guard>>);
 
-/// The steps of an optimizer, whether it is at its average, and views of its state by parameter.
+/// The steps of an optimizer, whether it is at its average, and views of the state of its
+/// parameters.
 type Moment<'py> = (u64, bool, Vec<Option<Saved<'py>>>);
 
 #[pymethods]
@@ -34,7 +36,8 @@ impl Hold {
         ranges: Items<(usize, usize)>,
     ) -> PyResult<Vec<Moment<'py>>> {
         let ranges: Ranges = ranges.into_iter().map(|(start, end)| start..end).collect();
-        // With the parameters held no new step gets beyond its checks: the engines become free.
+        // While the parameters are registered, no new step passes its checks, so the engines become
+        // unlocked.
         let mut guards = vec![inflight::wait_to_read(py, ranges)?];
         let mut moments = Vec::new();
         for (engine, groups) in optimizers.iter() {

@@ -17,7 +17,7 @@ use crate::optim::parameter::Parameter;
 
 /// The arrays that a step writes besides the parameters and their state.
 pub(super) struct Outputs<'py> {
-    /// The moving averages, and how much of the difference they move by.
+    /// The moving averages and their weight.
     average: Option<(Vec<Memory<'py>>, f64)>,
     copy: Option<Vec<Memory<'py>>>,
     pub(super) clear_gradients: bool,
@@ -66,12 +66,12 @@ impl<'py> Outputs<'py> {
         })
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no outputs.
     pub(super) fn is_empty(&self) -> bool {
         self.average.is_none() && self.copy.is_none() && !self.clear_gradients
     }
 
-    /// All memory that a step writes and reads, if none of it is shared.
+    /// Returns all memory that a step writes and reads, if written memory is not shared.
     pub(super) fn disjoint(
         &self,
         written: &[Range<usize>],
@@ -97,18 +97,18 @@ impl<'py> Outputs<'py> {
         Ok([ranges(writes), ranges(reads)])
     }
 
-    /// The epilogue of one parameter. With `iterate` the averaged iterate of schedule-free parameters
-    /// is followed.
+    /// Returns the epilogue of one parameter. With `iterate`, the outputs receive the averaged
+    /// iterate of schedule-free parameters.
     ///
     /// # Safety
-    /// This outlives `'a`, and nobody else has the arrays meanwhile.
+    /// `self` outlives `'a`, and no other code accesses the arrays during `'a`.
     pub(super) unsafe fn epilogue<'a, T: Float>(
         &self,
         index: usize,
         iterate: Option<f64>,
     ) -> Epilogue<'a, T> {
-        // SAFETY: `matching` found elements of this dtype, aligned, and `memory` holds their array;
-        // that this outlives `'a` and nobody else has them is this function's contract.
+        // SAFETY: `matching` found aligned elements of this dtype, and `memory` holds their array.
+        // By this function's contract it outlives `'a`, and no other code accesses them.
         let output = |memory: &Memory<'_>| unsafe {
             view::written(memory.dtype, memory.data, memory.len, || Rounding::Nearest)
         };

@@ -1,4 +1,4 @@
-//! A parameter with its state, as the engine keeps it between steps.
+//! A parameter with its state, as stored between steps.
 
 use std::ops::Range;
 
@@ -15,17 +15,17 @@ use crate::memory::numpy::{Address, Dtype, Layout, numbers};
 use crate::memory::slab::Slab;
 use crate::memory::view::{self, elements};
 
-/// How an optimizer keeps its moments, and how it rounds what is kept in fewer bits.
+/// The encoding of an optimizer's moments, and the rounding of arrays in low precision.
 pub(crate) struct Storage {
-    /// The encoding of the moments; that of the arithmetic where none is asked for.
+    /// The encoding of the moments, or `None` for that of the type of computation.
     pub(crate) moments: Option<Encoding>,
     pub(crate) stochastic: bool,
     pub(crate) seed: u64,
 }
 
 impl Storage {
-    /// The dtype of a state array beside a parameter of this dtype: that of `state_dtype` for
-    /// moments, and that of the arithmetic for all others.
+    /// Returns the dtype of a state array of a parameter of this dtype: `state_dtype` for moments,
+    /// and the type of computation for all other arrays.
     pub(crate) fn of(&self, spec: &StateSpec, parameter: Dtype) -> Dtype {
         match (self.moments, spec.role) {
             (Some(encoding), Role::SecondMoment) => Dtype::Number(encoding.of_squares()),
@@ -34,7 +34,7 @@ impl Storage {
         }
     }
 
-    /// The rounding of one array in one step; `buffer` is 0 for the parameter itself.
+    /// Returns the rounding of one array in one step. `buffer` is 0 for the parameter itself.
     pub(crate) fn rounding(&self, parameter: usize, buffer: usize, step: u64) -> Rounding {
         if self.stochastic {
             let noise = Noise::new(self.seed, parameter as u64, buffer as u64, step);
@@ -45,7 +45,7 @@ impl Storage {
     }
 }
 
-/// A piece of an allocation, as the memory of one array.
+/// A piece of an allocation that is the memory of one array.
 pub(crate) struct Piece {
     slab: Py<Slab>,
     offset: usize,
@@ -56,7 +56,7 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// The array of this dtype and shape that starts at a byte of `slab`.
+    /// Creates the array of this dtype and shape that starts at a byte of `slab`.
     pub(crate) fn new(
         slab: &Bound<'_, Slab>,
         offset: usize,
@@ -73,17 +73,17 @@ impl Piece {
         }
     }
 
-    /// It as an array of NumPy, which holds the allocation and can be written.
+    /// Returns a writable NumPy array, which holds a reference to the allocation.
     pub(crate) fn view<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyUntypedArray>> {
         Slab::view(self.slab.bind(py), self.offset, self.dtype, &self.shape)
     }
 
-    /// Which allocation it is a piece of.
+    /// Returns an identifier of the allocation.
     pub(crate) fn allocation(&self) -> usize {
         self.slab.as_ptr().addr()
     }
 
-    /// The addresses of its bytes.
+    /// Returns the range of its addresses.
     pub(crate) fn range(&self) -> Range<usize> {
         let start = self.data.0.addr();
         start..start + self.len * self.dtype.size()
@@ -94,23 +94,23 @@ impl Piece {
 pub(crate) struct Slot {
     pub(crate) spec: StateSpec,
     pub(crate) numbers: Piece,
-    /// One scale per block, where it is kept in 8 bits.
+    /// One scale per block, if the array is stored in 8 bits.
     pub(crate) scales: Option<Piece>,
-    /// Whether a step has written it, or a load.
+    /// Whether a step or a load has written it.
     pub(crate) started: bool,
 }
 
 impl Slot {
-    /// The addresses of its bytes.
+    /// Returns the range of its addresses.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
         let scales = self.scales.iter().map(Piece::range);
         [self.numbers.range()].into_iter().chain(scales)
     }
 
-    /// Its numbers as a rule sees them.
+    /// Returns the view for a rule.
     ///
     /// # Safety
-    /// It is alive for `'a`, and nobody else has it.
+    /// The array outlives `'a`, and no other code accesses it during `'a`.
     pub(crate) unsafe fn view<'a, T: Float>(
         &self,
         rounding: impl FnOnce() -> Rounding,
@@ -130,8 +130,8 @@ impl Slot {
         if let Some(scales) = &self.scales {
             raw = raw.with_scales(elements(scales.data, scales.len));
         }
-        // SAFETY: the dtype is that of the array; that it is alive and nobody else has it, nor its
-        // scales, is this function's contract.
+        // SAFETY: the dtype is that of the array. By this function's contract it outlives `'a` with
+        // its scales, and no other code accesses them.
         unsafe { StorageView::from_raw(raw, view::rounding_of(encoding, rounding)) }
     }
 }
@@ -150,7 +150,7 @@ impl Parameter {
         self.slots.iter().find(|slot| slot.spec.name == name)
     }
 
-    /// Its memory, if it is still what was checked when it was added.
+    /// Checks that the array still has the layout that it had when it was added.
     pub(crate) fn check(&self, py: Python<'_>) -> PyResult<()> {
         let name = &self.name;
         let object = self.array.bind(py);
@@ -179,10 +179,11 @@ impl Parameter {
         Ok(())
     }
 
-    /// Its numbers as a rule sees them.
+    /// Returns the view for a rule.
     ///
     /// # Safety
-    /// `check` has passed in this call, its array is alive for `'a`, and nobody else has it.
+    /// `check` has passed in this call, the array outlives `'a`, and no other code accesses it
+    /// during `'a`.
     pub(crate) unsafe fn view<'a, T: Float>(
         &self,
         rounding: impl FnOnce() -> Rounding,
@@ -190,19 +191,21 @@ impl Parameter {
         let Layout {
             dtype, data, len, ..
         } = self.layout;
-        // SAFETY: the layout is what `check` found the array to have still, so `len` elements of
-        // `dtype` are at `data`, aligned; that they are alive for `'a` and nobody else has them is
-        // this function's contract.
+        // SAFETY: `check` found that the array still has this layout, so `data` points to `len`
+        // aligned elements of `dtype`. By this function's contract they outlive `'a`, and no other
+        // code accesses them.
         unsafe { view::written(dtype, data, len, rounding) }
     }
 }
 
 /// # Safety
-/// `len` elements of type `T` are alive at `data` for `'a`, aligned, and nobody else has them.
+/// `data` points to `len` aligned and initialized elements of type `T` that outlive `'a`, and no
+/// other code accesses them during `'a`.
 pub(crate) unsafe fn slice_mut<'a, T>(data: Address, len: usize) -> &'a mut [T] {
     if len == 0 {
         return &mut [];
     }
-    // SAFETY: this function's contract is that of the slice, and an empty one was dealt with.
+    // SAFETY: the contract of this function is that of the slice, and the empty slice is handled
+    // above.
     unsafe { std::slice::from_raw_parts_mut(data.0.cast(), len) }
 }

@@ -21,18 +21,18 @@ pub(crate) struct ParameterSet {
     pub(super) storage: Storage,
     pub(super) groups: Vec<Group>,
     pub(super) parameters: Vec<Parameter>,
-    /// Whether the parameters are the pieces of one buffer, in order, without gaps.
+    /// Whether the parameters are the pieces of one buffer, in order and without gaps.
     pub(super) flat: bool,
     /// Whether schedule-free parameters are at their averaged iterate.
     pub(super) averaged: bool,
-    /// All memory that a step may write, sorted; made anew when there is more.
+    /// All memory that a step may write, sorted. Computed again after an allocation.
     pub(super) written: OnceLock<Ranges>,
-    /// Steps applied so far: the argument of hyperparameters that are functions.
+    /// The number of steps applied so far, the argument of hyperparameters that are functions.
     pub(super) steps: u64,
 }
 
 impl ParameterSet {
-    /// A set without parameters.
+    /// Creates a set without parameters.
     pub(super) fn new(keys: Keys, storage: Storage) -> Self {
         Self {
             keys,
@@ -55,13 +55,13 @@ impl ParameterSet {
         })
     }
 
-    /// The state arrays that a step of a parameter uses.
+    /// Returns the state arrays that a step of a parameter uses.
     pub(super) fn specs(&self, parameter: &Parameter) -> &'static [StateSpec] {
         let method = &self.groups[parameter.group].method;
         method.state(parameter.layout.shape.len())
     }
 
-    /// The context of a parameter in the next step.
+    /// Returns the context of a parameter in the next step.
     pub(super) fn context(&self, parameter: &Parameter) -> StepContext {
         let started = |spec: &StateSpec| {
             let slot = parameter.slot(spec.name);
@@ -71,8 +71,8 @@ impl ParameterSet {
         parameter.progress.context(fresh)
     }
 
-    /// Of a schedule-free parameter that has been stepped, the array that [`blend`] takes and the
-    /// `beta` of its group.
+    /// Returns, for a schedule-free parameter with at least one step, the array for [`blend`] and
+    /// the `beta` of its group.
     pub(super) fn averaging<'a>(&self, parameter: &'a Parameter) -> Option<(&'a Slot, f64)> {
         let beta = self.groups[parameter.group].method.averaging()?;
         let slot = parameter.slot(self.specs(parameter).first()?.name)?;
@@ -105,8 +105,8 @@ impl ParameterSet {
                 gradient_weight(beta)
             };
             with_float!(parameter.layout.dtype.arithmetic(), T => {
-                // SAFETY: `check` has just passed, and `self` holds the array; parameters and state
-                // share no memory, and `_guard` keeps other calls from theirs.
+                // SAFETY: `check` has just passed, and `self` holds the array. Parameters and state
+                // share no memory, and `_guard` excludes other calls.
                 let (p, z) = unsafe {
                     (parameter.view::<T>(|| Rounding::Nearest), z.view(|| Rounding::Nearest))
                 };
@@ -117,7 +117,7 @@ impl ParameterSet {
         Ok(())
     }
 
-    /// Shows the garbage collector what this holds.
+    /// Visits the references for the garbage collector.
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         for group in &self.groups {
             group.traverse(visit)?;

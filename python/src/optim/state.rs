@@ -1,4 +1,4 @@
-//! The state of the parameters: what there is, its allocation, and copies of it.
+//! The state of the parameters: its arrays, their allocation, and copies.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -36,12 +36,12 @@ pub(super) type Expected = (
 /// The state of one parameter to restore.
 pub(super) type Restored<'py> = (u64, Items<f64>, HashMap<String, Bound<'py, PyAny>>);
 
-/// The name under which the scales of a state array stand.
+/// Returns the name of the scales of a state array.
 fn scale_name(name: &str) -> String {
     format!("{name}_scale")
 }
 
-/// One array to be allocated. Those of one label and dtype come in one slab.
+/// One array to be allocated. Arrays with the same label and dtype share a slab.
 struct Wanted {
     label: String,
     dtype: Dtype,
@@ -82,9 +82,9 @@ fn zeros(py: Python<'_>, wanted: &[Wanted]) -> PyResult<Vec<Piece>> {
 }
 
 impl ParameterSet {
-    /// Allocates the state arrays that the hyperparameters ask for and that are missing, all or
-    /// none, and returns them. Most state cannot start late: AMSGrad's maximum would have missed the
-    /// past.
+    /// Allocates the missing state arrays that the hyperparameters require, all or none, and
+    /// returns them. Most state arrays cannot be added after the first step: the maximum of AMSGrad
+    /// would lack the earlier values.
     pub(super) fn allocate(&mut self, py: Python<'_>) -> PyResult<Vec<(usize, StateSpec)>> {
         let mut missing = Vec::new();
         for (index, parameter) in self.parameters.iter().enumerate() {
@@ -180,7 +180,7 @@ impl ParameterSet {
         self.add_slots(py, &missing)
     }
 
-    /// All memory that a step writes in any case, by address.
+    /// Returns all memory that every step writes, sorted by address.
     pub(super) fn written(&self) -> Ranges {
         let make = || {
             let mut ranges: Vec<Range<usize>> = Vec::with_capacity(self.parameters.len());
@@ -190,7 +190,7 @@ impl ParameterSet {
             }
             ranges.retain(|range| !range.is_empty());
             ranges.sort_unstable_by_key(|range| range.start);
-            // They do not overlap; those that touch become one.
+            // The ranges do not overlap. Adjacent ones are merged.
             ranges.dedup_by(|next, last| {
                 let touch = last.end == next.start;
                 if touch {
@@ -203,7 +203,8 @@ impl ParameterSet {
         Arc::clone(self.written.get_or_init(make))
     }
 
-    /// Views of the state arrays of one parameter by name, each with whether it holds anything yet.
+    /// Returns views of the state arrays of one parameter by name, each with whether it has been
+    /// written.
     pub(super) fn views<'py>(
         py: Python<'py>,
         parameter: &Parameter,
@@ -222,14 +223,15 @@ impl ParameterSet {
         Ok(views)
     }
 
-    /// The numbers in the state of one parameter beside its step.
+    /// Returns the scalars in the state of one parameter, not counting its step.
     pub(super) fn numbers(&self, parameter: &Parameter) -> Vec<(&'static str, f64)> {
         let names = self.groups[parameter.group].method.scalars();
         let pairs = names.iter().zip(parameter.progress.scalars);
         pairs.map(|((name, _), x)| (*name, x)).collect()
     }
 
-    /// The state of all parameters with views of its arrays; none of one that no step has touched.
+    /// Returns the state of all parameters with views of the arrays, or `None` for parameters
+    /// without a step.
     pub(super) fn saved<'py>(&self, py: Python<'py>) -> PyResult<Vec<Option<Saved<'py>>>> {
         let save = |parameter: &Parameter| {
             let views = Self::views(py, parameter)?.into_iter();
@@ -243,7 +245,7 @@ impl ParameterSet {
         self.parameters.iter().map(save).collect()
     }
 
-    /// What the state of each parameter may be under other groups.
+    /// Returns the valid state of each parameter with other groups.
     pub(super) fn expect(&self, groups: &[Group]) -> Vec<Expected> {
         let expect = |parameter: &Parameter| {
             let method = &groups[parameter.group].method;
@@ -269,8 +271,8 @@ impl ParameterSet {
         self.parameters.iter().map(expect).collect()
     }
 
-    /// Restores groups and state that are what `expect` asks for. State arrays that are not given
-    /// become empty.
+    /// Restores groups and a state that conforms to `expect`. State arrays that are not given are
+    /// set to zeros.
     pub(super) fn restore(
         &mut self,
         py: Python<'_>,
@@ -357,7 +359,7 @@ fn fitting<'a, 'py>(
     )))
 }
 
-/// How many scales an array of this dtype and shape has beside its numbers, if it has some.
+/// Returns the number of scales of an array of this dtype and shape, or `None` without scales.
 fn scales(dtype: Dtype, shape: &[usize]) -> Option<usize> {
     let encoding = view::encoding(dtype);
     let count = encoding.scales(shape.iter().product());

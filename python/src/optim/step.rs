@@ -23,7 +23,7 @@ use crate::memory::view;
 use crate::optim::group::Group;
 use crate::optim::parameter::Parameter;
 
-/// A number of Python, which may be an integer beyond all of `f64`.
+/// Extracts a number. A Python integer may exceed the range of `f64`.
 pub(super) fn real<'py, T>(object: &Bound<'py, PyAny>) -> PyResult<T>
 where
     T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
@@ -37,7 +37,7 @@ where
     })
 }
 
-/// The arguments of one step that are objects of Python.
+/// The arguments of one step that are Python objects.
 pub(super) struct Arguments<'a, 'py> {
     pub(super) groups: &'a Bound<'py, PyList>,
     pub(super) grads: &'a Bound<'py, PyAny>,
@@ -81,13 +81,13 @@ impl ParameterSet {
             outputs.disjoint(&written, &gradients)?
         };
         let guard = inflight::register(written, read)?;
-        // Only now that nothing can be refused any more but the allocation itself. What it brings
-        // is nobody else's yet.
+        // After all other checks, so that only the allocation itself can still fail. No other code
+        // can access the new arrays yet.
         let added = self.allocate(py)?;
 
-        // SAFETY: `gradients` has checked every parameter that has one, and with outputs all were;
-        // what is written shares no memory with anything else of this step, as was checked, and
-        // `guard` keeps other calls from all of it.
+        // SAFETY: `gradients` checked every parameter that has a gradient, and all parameters were
+        // checked if there are outputs. Written memory was checked to share nothing with other
+        // memory of this step, and `guard` excludes other calls from all of it.
         let groups = unsafe { self.group_segments(&gradients, &outputs) };
         let result = py.detach(|| step::run(groups, options, &Local));
         drop(guard);
@@ -127,19 +127,19 @@ impl ParameterSet {
         self.steps = self.steps.saturating_add(1);
     }
 
-    /// The parameters of every group as the core works on them.
+    /// Returns the segments of every group.
     ///
     /// # Safety
-    /// `check` has passed for every parameter that has a gradient, and for all of them where there
-    /// are outputs. `gradients` and `outputs` are of these parameters, and nobody else has the
-    /// memory of all of them and the state, gradients that are only read excepted, while the result
-    /// lives.
+    /// `check` has passed for every parameter that has a gradient, and for all parameters if there
+    /// are outputs. `gradients` and `outputs` belong to these parameters. While the result exists,
+    /// no other code accesses the memory of parameters, state, outputs and written gradients, or
+    /// writes that of other gradients.
     unsafe fn group_segments<'a>(
         &'a self,
         gradients: &'a Gradients<'_>,
         outputs: &'a Outputs<'_>,
     ) -> Vec<GroupSegments<'a>> {
-        // Groups are added one after the other, so the parameters of each are neighbours.
+        // Groups are added one after the other, so the parameters of each are consecutive.
         let mut end = 0;
         let segments = |(index, group): (usize, &'a Group)| {
             let start = end;
@@ -150,7 +150,7 @@ impl ParameterSet {
             let mut found = GroupSegments::new(&group.method);
             found.maximize = group.maximize;
             found.regularization = group.regularization;
-            // SAFETY: as this function's contract has it, of which `segments` asks nothing more.
+            // SAFETY: `segments` has the contract of this function.
             unsafe {
                 (found.single, found.frozen_single) =
                     self.segments(start..end, Dtype::F32, gradients, outputs);
@@ -162,11 +162,11 @@ impl ParameterSet {
         self.groups.iter().enumerate().map(segments).collect()
     }
 
-    /// The segments of a group's parameters that are computed in one type, and those without
-    /// gradient that outputs follow.
+    /// Returns the segments of a group's parameters with one type of computation, and the
+    /// parameters without a gradient that have outputs.
     ///
     /// # Safety
-    /// As `group_segments`.
+    /// As for `group_segments`.
     unsafe fn segments<'a, T: Float>(
         &'a self,
         parameters: Range<usize>,
@@ -197,8 +197,8 @@ impl ParameterSet {
                     continue;
                 }
                 let z = self.averaging(parameter).map(|(z, _)| z);
-                // SAFETY: there are outputs, so `check` has passed for every parameter; that nobody
-                // else has the memory is this function's contract.
+                // SAFETY: there are outputs, so `check` has passed for every parameter. By this
+                // function's contract no other code accesses the memory.
                 frozen.push(unsafe {
                     FrozenParameter {
                         p: parameter.view(|| Rounding::Nearest),
@@ -210,8 +210,8 @@ impl ParameterSet {
             };
             let specs = group.method.state(layout.shape.len());
             let slots = || specs.iter().filter_map(|spec| parameter.slot(spec.name));
-            // SAFETY: there is a gradient, so `check` has passed for the parameter; that nobody
-            // else has the memory is this function's contract.
+            // SAFETY: there is a gradient, so `check` has passed for the parameter. By this
+            // function's contract no other code accesses the memory.
             let mut segment = unsafe {
                 let state = slots().zip(1..);
                 Segment::new(
@@ -224,8 +224,8 @@ impl ParameterSet {
                 .numbered(index)
             };
             if !outputs.is_empty() {
-                // SAFETY: `outputs` outlives `'a`, and nobody else has its memory, by this
-                // function's contract.
+                // SAFETY: by this function's contract `outputs` outlives `'a`, and no other code
+                // accesses its memory.
                 segment = segment.with_epilogue(unsafe { outputs.epilogue(index, iterate) });
             }
             let same = slots()
@@ -234,10 +234,10 @@ impl ParameterSet {
             slabs.clear();
             slabs.extend(slots().map(|slot| slot.numbers.allocation()));
             segments.push(if gradients.flat && same && !segments.is_empty() {
-                // SAFETY: gradients are flat only where `add_group` found the parameters to be
-                // pieces of one buffer; then the gradients are pieces of one array, and the state
-                // arrays were just seen to be pieces of the same slabs as those before. The pointers
-                // reach over all of an allocation, as no slice is made on the way.
+                // SAFETY: gradients are flat only if `add_group` found the parameters to be pieces
+                // of one buffer. Then the gradients are pieces of one array, and the condition
+                // above found the state arrays to be pieces of the same slabs as those before. The
+                // pointers are valid for whole allocations, because none comes from a slice.
                 unsafe { segment.follows() }
             } else {
                 segment
@@ -247,16 +247,16 @@ impl ParameterSet {
     }
 }
 
-/// A gradient as a rule sees it.
+/// Returns the view of a gradient for a rule.
 ///
 /// # Safety
-/// Nobody writes it while the result lives; nobody else has it where it is `written`.
+/// No other code writes the gradient while the result exists, or accesses it if it is `written`.
 unsafe fn gradient<'a, T: Float>(memory: &'a Memory<'_>, written: bool) -> StorageView<'a, T> {
     let &Memory {
         data, len, dtype, ..
     } = memory;
-    // SAFETY: `matching` found `len` elements of this dtype, aligned, and `memory` holds their array
-    // for `'a`; who else has them is this function's contract.
+    // SAFETY: `matching` found `len` aligned elements of this dtype, and `memory` holds their array
+    // for `'a`. Exclusion of other accesses is this function's contract.
     unsafe {
         if written {
             view::written(dtype, data, len, || Rounding::Nearest)

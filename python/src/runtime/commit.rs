@@ -1,15 +1,15 @@
-//! What keeps objects in Python whole when a signal raises an exception, as Ctrl-C does.
+//! Updates of Python objects that a signal cannot interrupt halfway, such as Ctrl-C.
 //!
-//! CPython runs signal handlers between two instructions of Python code, so an exception can come
-//! between any two of them, but never inside a call into this module or into a C function.
+//! CPython runs signal handlers between two bytecode instructions, so an exception can occur
+//! between any two of them, but not inside a call of this module or of a C function.
 
 use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PySequence, PyTuple};
 
-/// Calls that a call into this module makes when its work is done, each a tuple of a function and
-/// its arguments: the part of the work that is kept in Python. They are to be functions in C, such
-/// as `dict.update`, so that nothing comes between them either.
+/// Calls that a function of this module makes after its own work, each a tuple of a function and
+/// its arguments. They update the state that is stored in Python. The functions must be C
+/// functions, such as `dict.update`, so that no signal is handled during or between them.
 pub(crate) struct Then<'py>(Vec<(Bound<'py, PyAny>, Bound<'py, PyTuple>)>);
 
 impl<'py> FromPyObject<'_, 'py> for Then<'py> {
@@ -43,23 +43,25 @@ impl Then<'_> {
     }
 }
 
-/// Makes calls of functions in C one after another, so that no signal is handled between them.
+/// Calls C functions one after another, so that no signal is handled between them.
 #[pyfunction]
 fn call_all(calls: Then<'_>) -> PyResult<()> {
     calls.run()
 }
 
-/// Calls `action()` and returns what it does. Where it raises, calls `settle()` before the error
-/// goes on, and calls it again where an interrupt stops it: it must bear that.
+/// Calls `action()` and returns its result. If it raises, calls `settle()` before the error
+/// propagates, and calls it again if an interrupt stops it, so `settle` must be safe to call
+/// repeatedly.
 ///
-/// A `finally` in Python may be interrupted itself, or miss what comes just before its `try`.
+/// A `finally` clause in Python may itself be interrupted, or an interrupt may occur just before
+/// its `try` statement.
 #[pyfunction]
 fn attempt<'py>(
     py: Python<'py>,
     action: &Bound<'py, PyAny>,
     settle: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    /// More than a user presses Ctrl-C. It ends what a broken `settle` would make endless.
+    /// More often than a user presses Ctrl-C. It ends the loop if `settle` always fails.
     const MOST: usize = 100;
     let mut error = match action.call0() {
         Ok(found) => return Ok(found),

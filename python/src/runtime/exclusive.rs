@@ -1,4 +1,4 @@
-//! A value that one call at a time works on, whatever threads and forked children there are.
+//! A value that only one call at a time can use, in the presence of threads and forks.
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
@@ -6,20 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::runtime::process;
 
-/// The owner of what nobody works on.
+/// The owner of a value that is not in use.
 const NOBODY: u64 = 0;
 
-/// A value, and the number of the thread whose call works on it.
+/// A value, and the number of the thread whose call uses it.
 pub(crate) struct Exclusive<T> {
     owner: AtomicU64,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: only `Held` gives access to the value. There is one at a time, for one thread, which is
-// what sending the value between threads allows.
+// SAFETY: only `Held` gives access to the value, and only one exists at a time. Therefore only one
+// thread at a time uses the value, for which `T: Send` suffices.
 unsafe impl<T: Send> Sync for Exclusive<T> {}
 
-/// Who works on the value already.
+/// The call that is using the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Busy {
     /// A call further up on the stack of this thread.
@@ -36,8 +36,8 @@ impl<T> Exclusive<T> {
         }
     }
 
-    /// The value for this call alone. It never waits. A thread of a parent process that was in a
-    /// call when this process was forked off does not count: it goes on there, not here.
+    /// Locks the value for this call. It never waits. In a forked child, a call of another thread
+    /// of the parent does not count, because that thread does not exist in the child.
     pub(crate) fn lock(&self) -> Result<Held<'_, T>, Busy> {
         let thread = process::thread();
         let mut owner = self.owner.load(Ordering::Relaxed);
@@ -61,14 +61,14 @@ impl<T> Exclusive<T> {
     }
 }
 
-/// The value, until this is dropped.
+/// Exclusive access to the value until this is dropped.
 pub(crate) struct Held<'a, T>(&'a Exclusive<T>);
 
 impl<T> Deref for Held<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: while this exists `owner` is its thread, so `lock` gives no other access.
+        // SAFETY: while this exists, `owner` is its thread, so `lock` does not return another one.
         unsafe { &*self.0.value.get() }
     }
 }

@@ -1,4 +1,4 @@
-//! What calls from Python meet: threads, forks, interrupts.
+//! Threads, forks and interrupts.
 
 pub(crate) mod commit;
 pub(crate) mod exclusive;

@@ -1,7 +1,7 @@
-//! Threads by number, and which of them a forked child has.
+//! Numbers of threads, and which of these threads exist in this process.
 //!
-//! A forked child inherits what other threads of its parent were in the middle of, but not those
-//! threads: it has the one that forked, and those that it starts itself.
+//! A forked child inherits the memory of its parent in the middle of the calls of other threads,
+//! but not these threads. It has only the thread that forked and those that it starts itself.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,20 +9,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
-/// The number that the next thread gets; none is 0, and none comes twice.
+/// The number of the next thread. Numbers are never 0 and never reused.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// The first number that this process has given itself.
+/// The first number assigned by this process after its last fork.
 static FIRST: AtomicU64 = AtomicU64::new(0);
 
-/// The thread that forked to make this process.
+/// The number of the thread that forked this process.
 static SURVIVOR: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     static OWN: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The number of the calling thread, never 0.
+/// Returns the number of the calling thread, which is never 0.
 pub(crate) fn thread() -> u64 {
     match OWN.get() {
         0 => {
@@ -34,7 +34,7 @@ pub(crate) fn thread() -> u64 {
     }
 }
 
-/// Whether a thread that had this number when it was stored belongs to this process.
+/// Returns whether the thread with this number belongs to this process and not only to a parent.
 pub(crate) fn is_here(thread: u64) -> bool {
     thread >= FIRST.load(Ordering::Relaxed) || thread == SURVIVOR.load(Ordering::Relaxed)
 }
@@ -45,19 +45,19 @@ extern "C" fn in_child() {
     FIRST.store(NEXT.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
-/// Takes note of forks from now on. A system call per call of the library would tell them, too, at
-/// a fifth of the cost of a small step.
+/// Installs a handler that detects forks. The alternative, asking for the process id in every call,
+/// costs a fifth of a small step.
 #[cfg(unix)]
 pub(crate) fn watch_forks() -> PyResult<()> {
-    // SAFETY: the handler lives as long as the process, as Python unloads no extension; it only
-    // loads and stores words, which a child may do between fork and exec.
+    // SAFETY: the handler stays valid, because Python does not unload extension modules. It only
+    // loads and stores words, which is allowed in a child between fork and exec.
     match unsafe { libc::pthread_atfork(None, None, Some(in_child)) } {
         0 => Ok(()),
         error => Err(PyOSError::new_err((error, "pthread_atfork"))),
     }
 }
 
-/// No process forks here.
+/// Does nothing, because this system has no fork.
 #[cfg(not(unix))]
 pub(crate) fn watch_forks() -> PyResult<()> {
     Ok(())

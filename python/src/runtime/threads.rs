@@ -1,4 +1,4 @@
-//! The number of threads.
+//! The functions for the number of threads.
 
 use std::ffi::OsString;
 
@@ -31,21 +31,22 @@ fn set_num_threads(n: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// The number of threads that calls of this thread use.
+/// Returns the number of threads used by calls of this thread.
 #[pyfunction]
 fn get_num_threads() -> usize {
     pool::count()
 }
 
-/// Sets the number for the calling thread alone and returns the one before; `None` is the process's.
+/// Sets the number of threads for calls of this thread only, and returns the previous value. `None`
+/// means the number of the process.
 #[pyfunction]
 fn set_own_threads(n: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
     let before = pool::set_own_count(n.map_or(Ok(0), checked)?);
     Ok((before != 0).then_some(before))
 }
 
-/// Whether `text` is a number of threads as the environment variable takes it. It may hold what is
-/// not Unicode, as anything in the environment may.
+/// Returns whether `text` is a valid value of the environment variable. It may not be valid
+/// Unicode.
 #[pyfunction]
 fn is_thread_count(text: OsString) -> bool {
     text.to_str().and_then(pool::parse).is_some()
