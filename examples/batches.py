@@ -1,10 +1,10 @@
-"""The size of a batch: what a step costs, what it brings, and how far its gradient points astray.
+"""The batch size: the cost and the progress of a step, and the noise of its gradient.
 
 A network (64-64-10) learns scikit-learn's handwritten digits by gradient descent with batches of 1,
-32, 128, 256 and all digits, each at its best rate for the same seconds. Then the angle between a
-batch's gradient and that of all digits, at the start and further down, beside what the noise of
-single gradients predicts (McCandlish et al., 2018); and the landscape of one batch beside that of
-all digits.
+32, 128, 256 and all digits, each at its best rate for the same time. Then the angle between the
+gradient of a batch and that of all digits is measured at the start and at lower losses, and
+compared with the prediction from the noise of single gradients (McCandlish et al., 2018). Last, the
+loss surface of one batch is compared with that of all digits.
 
     python examples/batches.py
 """
@@ -29,7 +29,7 @@ from networks import Dense, Network, ReLU
 
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 SIZES = (1, 32, 64, 128, 256)
-TARGET = 0.1  # The loss over all digits that is to be reached.
+TARGET = 0.1  # The target of the loss over all digits.
 
 
 def start() -> Network:
@@ -37,7 +37,7 @@ def start() -> Network:
 
 
 def batches(n: int, size: int) -> Iterator[Any]:
-    """Give batches without end, shuffled anew for each pass; all rows need no shuffling."""
+    """Yield batches indefinitely, shuffled for each pass unless a batch has all rows."""
     for epoch in count():
         yield from [slice(None)] if size == n else fo.minibatches(n, size, epoch, drop_last=True)
 
@@ -51,13 +51,13 @@ class Run:
     accuracy: float
 
     def reached(self) -> float:
-        """Give the steps until the loss was below the target first."""
+        """Return the number of steps until the loss is first below the target."""
         below = np.flatnonzero(self.losses < TARGET)
         return float(self.steps[below[0]]) if len(below) else np.inf
 
 
 def train(data: Images, size: int, lr: float, seconds: float) -> Run:
-    """Train for that many seconds of steps: what measuring takes does not count."""
+    """Train for this many seconds of steps, not counting the time of measurements."""
     x, y = data.x, data.y
     network = start()
     opt = fo.SGD(network.params, lr=lr)
@@ -78,13 +78,13 @@ def train(data: Images, size: int, lr: float, seconds: float) -> Run:
 
 
 def gradient(network: Network, x: Any, y: Any) -> Any:
-    """Give all gradients in one array."""
+    """Return all gradients in one array."""
     network.loss_and_gradients(x, y)
     return network.grads.flat.astype(np.float64)
 
 
 def angles(network: Network, x: Any, y: Any, draws: int) -> tuple[list[float], Any, float]:
-    """Give the mean angles to the full gradient, the predicted ones, and the noise scale."""
+    """Return the mean angles to the full gradient, their predictions, and the noise scale."""
     rng = np.random.default_rng(2)
     full = gradient(network, x, y)
     square = full @ full
@@ -98,13 +98,13 @@ def angles(network: Network, x: Any, y: Any, draws: int) -> tuple[list[float], A
             g = gradient(network, x[rows], y[rows])
             found.append(np.arccos(g @ full / np.sqrt(g @ g * square)))
         measured.append(float(np.degrees(np.mean(found))))
-    # A batch drawn without replacement has no noise left where it is everything.
+    # A batch of all rows, drawn without replacement, has no noise.
     left = [noise / size * (len(x) - size) / (len(x) - 1) for size in SIZES]
     return measured, np.degrees(np.arctan(np.sqrt(left))), noise
 
 
 def descent(x: Any, y: Any, targets: tuple[float, ...]) -> Iterator[tuple[float, Network]]:
-    """Descend on all rows; give the loss and the network where it is below each target first."""
+    """Train on all rows; return the loss and the network when it is first below each target."""
     network = start()
     opt = fo.SGD(network.params, lr=0.3)
     for target in targets:
@@ -115,7 +115,7 @@ def descent(x: Any, y: Any, targets: tuple[float, ...]) -> Iterator[tuple[float,
 
 
 def overfit(params: fo.FlatBuffer, batch: Any, everything: Any) -> tuple[list[float], list[float]]:
-    """Descend on one batch alone; give its losses and those over all rows."""
+    """Train on one batch; return its losses and those over all rows."""
     network = start()
     network.params.flat[:] = params.flat
     opt = fo.SGD(network.params, lr=0.3)

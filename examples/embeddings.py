@@ -1,9 +1,9 @@
-"""Embeddings by distances: triplets, how to choose them, FaceNet's form, pairs; who finds what.
+"""Metric learning: triplets, the choice of triplets, the form of FaceNet, and pairs.
 
-A network (64-64-8) puts handwritten digits on a sphere. Every digit of the test then asks for the
-digits nearest to it: how often is the first one of its kind, and how good is the whole order (mean
-average precision)? Once the kinds were learned from, once they are new: trained on 0 to 6, asked
-among 7, 8 and 9. Pixels and the network of a classifier answer too.
+A network (64-64-8) embeds handwritten digits on a sphere. For every digit of the test, the other
+digits are ranked by distance. The measures are how often the nearest one has the same class, and
+the mean average precision. The classes are those of the training, or new ones: trained on 0 to 6
+and tested on 7, 8 and 9. Pixels and the features of a classifier are baselines.
 
     python examples/embeddings.py
 """
@@ -26,12 +26,12 @@ BATCH, LR = 100, 3e-3
 facenet = fo.losses.TripletMarginLoss(margin=0.2, squared=True)
 plain = fo.losses.TripletMarginLoss(margin=0.2)
 contrastive = fo.losses.ContrastiveLoss(margin=1.0)
-# What a batch's embeddings, labels and the generator give: the gradient by the embeddings.
+# From embeddings, labels and a generator to the gradient with respect to the embeddings.
 Slope = Callable[[Any, Any, Any], Any]
 
 
 def gathered(e: Any, rows: Any, slopes: Any) -> Any:
-    """Add up the gradients of the rows that stand in several triplets or pairs."""
+    """Sum the gradients of rows that occur in several triplets or pairs."""
     total = np.zeros_like(e)
     for index, slope in zip(rows, slopes, strict=True):
         np.add.at(total, index, slope)
@@ -63,7 +63,7 @@ def random_triplets(labels: Any, rng: Any) -> tuple[Any, Any, Any]:
 
 
 def of_pairs(e: Any, labels: Any, rng: Any) -> Any:
-    """Give the gradient of each row beside one of its kind and beside another one."""
+    """Return the gradient of each row paired with one of its class and with one of another."""
     anchors, positives, negatives = random_triplets(labels, rng)
     rows = np.tile(anchors, 2), np.concatenate([positives, negatives])
     same = np.repeat(np.array([1, 0], e.dtype), len(anchors))
@@ -82,7 +82,7 @@ METHODS: dict[str, Slope | None] = {
 
 
 class Normalize(Layer):
-    """Put every row on the sphere: its gradient is what remains at right angles to the row."""
+    """Project every row to the sphere; the gradient is its component orthogonal to the row."""
 
     def forward(self, x: Any) -> Any:
         self.length = np.linalg.norm(x, axis=1, keepdims=True) + np.float32(1e-6)
@@ -94,7 +94,7 @@ class Normalize(Layer):
 
 
 class Scale(Layer):
-    """Cosines are too small for logits."""
+    """Scale cosines, which are too small as logits."""
 
     def forward(self, x: Any) -> Any:
         return 16 * x
@@ -104,7 +104,7 @@ class Scale(Layer):
 
 
 def train(method: str, x: Any, labels: Any, steps: int, seed: int) -> Network:
-    """Train up to the embeddings, or a classifier of them, which is taken off again."""
+    """Train the embeddings directly, or with a classifier that is removed afterwards."""
     rng = np.random.default_rng(seed)
     by_distance = METHODS[method]
     layers: list[Layer] = [Dense(64), ReLU(), Dense(8), Normalize()]
@@ -122,8 +122,8 @@ def train(method: str, x: Any, labels: Any, steps: int, seed: int) -> Network:
 
 
 def retrieval(e: Any, labels: Any) -> tuple[float, float]:
-    """Give how often the nearest other one is of the same kind, and the mean average precision."""
-    distances = (e**2).sum(1) - 2 * e @ e.T  # The anchor's own square changes no order.
+    """Return how often the nearest other row has the same class, and the mean average precision."""
+    distances = (e**2).sum(1) - 2 * e @ e.T  # The square of the anchor does not affect the order.
     np.fill_diagonal(distances, np.inf)
     order = distances.argsort(1)[:, :-1]
     right = labels[order] == labels[:, None]
@@ -133,7 +133,7 @@ def retrieval(e: Any, labels: Any) -> tuple[float, float]:
 
 
 def ask(method: str, steps: int, seed: int, new: bool) -> tuple[float, float, Any, Any]:
-    """Train and ask; give both measures, the embeddings asked among, and their labels."""
+    """Train and test; return both measures, the embeddings of the test, and their labels."""
     x, labels = all_digits()
     order = np.random.default_rng(seed).permutation(len(labels))
     if new:

@@ -1,9 +1,9 @@
-"""Focal loss on rare positives: does it find more of them than cross-entropy does?
+"""Focal loss on rare positives: does it find more of them than cross-entropy?
 
-Which handwritten digits are an 8? Of those to learn from, one in a hundred is. A network (64-32-2)
-learns under cross-entropy, with and without weights, and focal losses, each at the best of its
-rates, over several splits. Precision and recall are those of a world with one 8 in a hundred, at
-the threshold of 1/2 and at the one with the best F1 on other digits.
+The task is to detect the digit 8, which is one in a hundred of the training digits. A network
+(64-32-2) learns with cross-entropy, with and without class weights, and with focal losses, each at
+the best of its rates, over several splits. Precision and recall are weighted to one 8 in a hundred,
+at the threshold 1/2 and at the threshold with the best F1 on other digits.
 
     python examples/focal.py
 """
@@ -30,7 +30,7 @@ BATCH = 64
 
 
 def per_class(*factors: float) -> Any:
-    """Give a factor for the others and one for the 8s."""
+    """Return a factor for the others and one for the 8s."""
     return np.array(factors, np.float32)
 
 
@@ -46,7 +46,7 @@ LOSSES = {
 
 @dataclass
 class Part:
-    """Digits and whether they are an 8; weights make one in a hundred of them."""
+    """Digits and whether they are an 8, with weights that make 8s one in a hundred."""
 
     x: Any
     y: Any
@@ -64,7 +64,7 @@ class Part:
 
 @cache
 def split(seed: int) -> tuple[Part, Part, Part]:
-    """Give the digits to learn from, to tune on and to be tested on."""
+    """Return the digits for training, tuning and test."""
     x, labels = all_digits()
     order = np.random.default_rng(seed).permutation(len(labels))
     positives, negatives = (order[(labels[order] == DIGIT) == is_it] for is_it in (True, False))
@@ -76,7 +76,7 @@ def split(seed: int) -> tuple[Part, Part, Part]:
 
 
 def margins(network: Network, x: Any) -> Any:
-    """Give the logit of being an 8: above 0 where the probability is above 1/2."""
+    """Return the logit of being an 8, which is above 0 if the probability is above 1/2."""
     scores = network.forward(x).astype(np.float64)
     return scores[:, 1] - scores[:, 0]
 
@@ -94,17 +94,17 @@ def train(loss: fo.losses.Loss, learn: Part, lr: float, steps: int, seed: int) -
 
 
 def area(part: Part, margins: Any) -> float:
-    """Give the area under the curve of precision over recall."""
+    """Return the area under the curve of precision over recall."""
     return float(average_precision_score(part.y, margins, sample_weight=part.weights))
 
 
 def measured(tune: Part, test: Part, known: Any, new: Any) -> list[float]:
-    """Give precision, recall and F1 at 1/2, the same at the tuned threshold, and the area."""
+    """Return precision, recall and F1 at 1/2, the same at the tuned threshold, and the area."""
     precision, recall, thresholds = precision_recall_curve(
         tune.y, known, sample_weight=tune.weights
     )
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    # A threshold halfway to the next lower margin, not on a digit.
+    # The threshold is halfway to the next lower margin, so that it does not equal a margin.
     best = thresholds[np.argmax(f1[:-1])]
     best = (best + max(known[known < best], default=best)) / 2
     row: list[float] = []
@@ -115,7 +115,7 @@ def measured(tune: Part, test: Part, known: Any, new: Any) -> list[float]:
 
 
 def compare(seeds: int, steps: int) -> dict[str, tuple[float, Any, Any]]:
-    """Give each loss's best rate, its measures (splits, 7), and all its margins with labels."""
+    """Return each loss's best rate, its measures (splits, 7), and all its margins with labels."""
     result = {}
     for name, loss in tqdm(LOSSES.items(), unit="loss"):
         tried = {}

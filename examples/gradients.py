@@ -1,9 +1,9 @@
-"""Gradients that vanish and explode, in depth and in time.
+"""Vanishing and exploding gradients, in depth and in time.
 
-Ten hidden layers of 64 learn digits: one learns how the norm of the gradient goes from layer to
-layer for sigmoid, tanh and ReLU, and how much of it is the activation and how much the weights at
-the start. Then a recurrent network learns text letter by letter, through 100 steps of time, with
-and without clipping (``step(max_norm=)``).
+A network with ten hidden layers of 64 learns digits. The experiment shows how the norm of the
+gradient changes from layer to layer for sigmoid, tanh and ReLU, and separates the effects of the
+activation and of the initial weights. Then a recurrent network learns text letter by letter,
+through 100 steps of time, with and without clipping (``step(max_norm=)``).
 
     python examples/gradients.py
 """
@@ -24,7 +24,7 @@ from images import Images, digits
 from networks import Array, Dense, Layer, Network, Recurrent, ReLU, Sigmoid, Tanh
 
 DEPTH = 10
-# The activation, and the variance of the weights at the start times the inputs of a layer.
+# The activation, and the variance of the initial weights times the number of inputs of a layer.
 DEEP: dict[str, tuple[type[Layer], float]] = {
     "sigmoid, gain 1": (Sigmoid, 1.0),
     "sigmoid, gain 16": (Sigmoid, 16.0),
@@ -40,7 +40,7 @@ OPTIMIZERS: dict[str, Callable[[fo.FlatBuffer], Any]] = {
     "Adam 0.003": lambda p: fo.Adam(p, lr=0.003),
 }
 TIME, BATCH, MAX_NORM = 100, 32, 0.25
-# The optimizer, and the radius of the recurrent weights at the start: 1 keeps lengths.
+# The optimizer, and the radius of the initial recurrent weights: 1 preserves lengths.
 RECURRENT: dict[str, tuple[Callable[[fo.FlatBuffer], Any], float]] = {
     "SGD 0.1, radius 1": (lambda p: fo.SGD(p, lr=0.1, momentum=0.9), 1.0),
     "SGD 0.3, radius 1": (lambda p: fo.SGD(p, lr=0.3, momentum=0.9), 1.0),
@@ -54,7 +54,7 @@ RECURRENT: dict[str, tuple[Callable[[fo.FlatBuffer], Any], float]] = {
 def learn_digits(
     name: str, make: Callable[[fo.FlatBuffer], Any], data: Images, epochs: int
 ) -> tuple[float, Array]:
-    """Give the accuracy, and the norm of each layer's gradient at the start of each epoch."""
+    """Return the accuracy, and the norm of each layer's gradient at the start of each epoch."""
     activation, gain = DEEP[name]
     hidden = [layer for _ in range(DEPTH) for layer in (Dense(64, gain), activation())]
     network = Network([*hidden, Dense(10, 1.0)], (64,))
@@ -86,18 +86,18 @@ class Text:
         self.test = np.concatenate([page[len(page) * 9 // 10 :] for page in codes])
 
     def pieces(self, text: Array, starts: Array) -> tuple[Array, Array]:
-        """Give one-hot letters of (pieces, time, letters), and the letters that follow."""
+        """Return one-hot letters of (pieces, time, letters), and the letters that follow."""
         at = starts[:, None] + np.arange(TIME)
         return np.eye(len(self.letters), dtype=np.float32)[text[at]], text[at + 1]
 
 
 def learn_text(name: str, clipped: bool, text: Text, steps: int) -> tuple[float, Array, Array]:
-    """Give the loss on the test, the losses and the norms before clipping."""
+    """Return the loss on the test, the losses and the norms before clipping."""
     make, radius = RECURRENT[name]
     kinds = len(text.letters)
     network = Network([Recurrent(128, radius), Dense(kinds, 1.0)], (TIME, kinds))
     opt = make(network.params)
-    limit = MAX_NORM if clipped else np.inf  # No limit, but the norm is asked for.
+    limit = MAX_NORM if clipped else np.inf  # With infinity the step only measures the norm.
     rng = np.random.default_rng(0)
     losses, norms = [], []
     for _ in range(steps):
@@ -141,7 +141,7 @@ def main() -> None:
     data, text = digits(), Text()
     accuracies, norms, runs = {}, {}, {}
     bar = tqdm(total=len(DEEP) * len(OPTIMIZERS) + 2 * len(RECURRENT), unit="training")
-    with np.errstate(over="ignore", invalid="ignore"):  # What explodes is a result, too.
+    with np.errstate(over="ignore", invalid="ignore"):  # Divergence is a valid result.
         for name in DEEP:
             for rule, make in OPTIMIZERS.items():
                 accuracies[name, rule], norms[name, rule] = learn_digits(name, make, data, epochs)

@@ -1,4 +1,4 @@
-"""Images to learn, all offline: handwritten digits, and letters rendered from fonts."""
+"""Images for the examples, available offline: handwritten digits, and letters from fonts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Labels = npt.NDArray[np.int64]
 
 STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")
 SERIF_STYLES = ("", "-Bold", "-Italic", "-BoldItalic")
-# They come with matplotlib, so that they are the same everywhere.
+# These fonts come with matplotlib, so the images are the same everywhere.
 FAMILIES = {
     "DejaVu Sans": [f"DejaVuSans{style}" for style in STYLES],
     "DejaVu Sans Mono": [f"DejaVuSansMono{style}" for style in STYLES],
@@ -29,14 +29,14 @@ FAMILIES = {
     "Computer Modern": ["cmr10", "cmb10", "cmti10", "cmmi10", "cmss10", "cmtt10"],
 }
 FONTS = [font for family in FAMILIES.values() for font in family]
-# One of each family, each in another style: fonts never seen, of families that were.
+# One font of each family, each in another style: unseen fonts of families in the training.
 TEST_FONTS = ["DejaVuSans", "DejaVuSansMono-Bold", "DejaVuSerif-Italic", "STIXGeneralBol", "cmss10"]
-CANVAS, HEIGHT = 256, 64  # Pixels of a glyph's canvas, and how high a letter is on it.
+CANVAS, HEIGHT = 256, 64  # The side of a glyph's canvas and the height of a letter in pixels.
 
 
 @dataclass(frozen=True)
 class Images:
-    """Pixels from 0 to 1 and labels, to learn from and to be tested on."""
+    """Pixels from 0 to 1 and labels, for training and test."""
 
     x: Array
     y: Labels
@@ -46,13 +46,13 @@ class Images:
 
 @cache
 def all_digits() -> tuple[Array, Labels]:
-    """Give scikit-learn's 1,797 handwritten digits as rows of 64, and what they show."""
+    """Return scikit-learn's 1,797 handwritten digits as rows of 64, and their labels."""
     pixels, labels = load_digits(return_X_y=True)
     return (pixels / 16).astype(np.float32), labels.astype(np.int64)
 
 
 def digits(seed: int = 0, test: float = 0.2) -> Images:
-    """Give the digits; a part is for the test."""
+    """Return the digits, divided into training and test."""
     pixels, labels = all_digits()
     x, x_test, y, y_test = train_test_split(
         pixels, labels, test_size=test, stratify=labels, random_state=seed
@@ -69,11 +69,11 @@ def letters(
     test_fonts: Sequence[str] = TEST_FONTS,
     seed: int = 0,
 ) -> Images:
-    """Render A to Z as ``count`` images to learn from and a fifth as many for the test.
+    """Render A to Z as ``count`` training images and a fifth as many test images.
 
-    Each is a letter of a font at a scale, moved by up to ``move`` of the image's side each way
-    (0.125 is two of 16 pixels). One seed gives the same letters at every ``size``. ``fonts`` are
-    all that are not for the test, unless they are named.
+    Each is a letter of a random font and scale, shifted by up to ``move`` of the side of the image
+    in each direction (0.125 is two of 16 pixels). A seed gives the same letters at every ``size``.
+    ``fonts`` are by default all fonts that are not in the test.
     """
     rng = np.random.default_rng(seed)
     if fonts is None:
@@ -112,7 +112,7 @@ def glyph(font: str, letter: int) -> Any:
 
 
 def shifted(x: Array, right: int) -> Array:
-    """Move images of (n, height, width, 1) by whole pixels; zeros come in."""
+    """Shift images of (n, height, width, 1) by whole pixels, filling with zeros."""
     result = np.roll(x, right, axis=2)
     result[:, :, :right] = 0 if right > 0 else result[:, :, :right]
     if right < 0:

@@ -1,8 +1,9 @@
-"""Batches of 64 to 16,384 at the same number of epochs: which optimizer and which rate hold.
+"""Batches of 64 to 16,384 with the same number of epochs: optimizers and scaling rules.
 
-A perceptron learns letters for 20 epochs: 10,240 steps at batch 64, 40 at batch 16,384. Each
-optimizer has its best rate at batch 256, then the rate grows with the batch by three rules: not at
-all, by the square root, or in proportion (the linear scaling rule). One learns how far each goes.
+A perceptron learns letters for 20 epochs: 10,240 steps with batches of 64, and 40 with batches of
+16,384. Each optimizer uses its best rate for a batch of 256. For other batch sizes, the rate is
+constant, scaled by the square root, or scaled linearly. The experiment shows the range of each
+rule.
 
     python examples/large_batches.py
 """
@@ -27,13 +28,13 @@ RULES = {"constant": 0.0, "square root": 0.5, "linear": 1.0}
 
 
 def warm(lr: float, steps: int) -> Any:
-    """Rise over a twentieth of the steps, then fall along a cosine."""
+    """Warm up over a twentieth of the steps, then decay by a cosine."""
     warm_up = max(1, steps // 20)
     return fo.schedules.warmup(fo.schedules.cosine(lr, steps - warm_up), warm_up)
 
 
 def groups(params: fo.FlatBuffer, biases: dict[str, Any]) -> list[dict[str, Any]]:
-    """Part the weights from the biases, which start at zero: their norm says nothing."""
+    """Separate the weights from the biases, which start at zero, so their norm is meaningless."""
     parts: list[dict[str, Any]] = [
         {name: array for name, array in params.items() if name.startswith(kind)} for kind in "wb"
     ]
@@ -41,13 +42,13 @@ def groups(params: fo.FlatBuffer, biases: dict[str, Any]) -> list[dict[str, Any]
 
 
 def lars(lr: float, params: fo.FlatBuffer, steps: int) -> Any:
-    # The trust coefficient, 0.001, does not scale biases down: at the whole rate they diverge.
+    # Biases are not scaled by the trust coefficient of 0.001, and would diverge at the full rate.
     parts = groups(params, {"lr": warm(lr / 100, steps)})
     return fo.LARS(parts, lr=warm(lr, steps), weight_decay=1e-4)
 
 
 def preset(batch: int, params: fo.FlatBuffer, steps: int) -> Any:
-    """Take what is known for images of millions: for so short a training the rates are low."""
+    """Use the presets for large image datasets, whose rates are low for so short a training."""
     chosen = fo.presets.for_batch_size(batch, steps)
     adapts = chosen.optimizer in (fo.LARS, fo.LAMB)
     return chosen.optimizer(
@@ -71,7 +72,7 @@ def train(
     batches = len(data.x) // batch
     opt = make(network.params, epochs * batches)
     rng = np.random.default_rng(0)
-    with np.errstate(over="ignore", invalid="ignore"):  # What diverges is a result, too.
+    with np.errstate(over="ignore", invalid="ignore"):  # Divergence is a valid result.
         for _ in range(epochs):
             for rows in rng.permutation(len(data.x))[: batches * batch].reshape(batches, batch):
                 network.loss_and_gradients(data.x[rows], data.y[rows])
@@ -100,7 +101,7 @@ def main() -> None:
     bar = tqdm(total=len(OPTIMIZERS) * (3 * len(sizes) - 2) + len(sizes), unit="training")
     found: dict[tuple[str, str], list[float]] = {}
     for name, (base, make) in OPTIMIZERS.items():
-        known: dict[tuple[int, float], float] = {}  # At the base all rules are one.
+        known: dict[tuple[int, float], float] = {}  # All rules agree at the base.
         for rule, power in RULES.items():
             for batch in sizes:
                 lr = base * (batch / BASE_BATCH) ** power

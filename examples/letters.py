@@ -1,8 +1,8 @@
-"""What a network sees of letters: shifts, fonts it never saw, resolution and convolutions.
+"""Recognition of letters: shifts, unseen fonts, resolution and convolutions.
 
 A multilayer perceptron (256-100-26) and small convolutional networks learn A to Z from images of
-16 by 16 pixels. One learns from it how much a test depends on how it was split off, how far two
-pixels move an image, and what padding, stride and pooling do to sizes, time and accuracy.
+16 by 16 pixels. The experiments show how a test depends on its split, how far a shift of two pixels
+moves an image, and the effects of padding, stride and pooling on sizes, time and accuracy.
 
     python examples/letters.py
 """
@@ -24,9 +24,9 @@ from networks import Conv, Dense, Flatten, Layer, MaxPool, Network, ReLU
 
 BATCH, LR = 64, 2e-3
 SHIFTS = range(-4, 5)
-NEAR = 1000  # Images among which nearest neighbours are looked for.
+NEAR = 1000  # The number of images in the search for nearest neighbours.
 FAMILY = FAMILIES["Computer Modern"]
-ASKED = ["cmr10", "cmti10", "cmss10"]  # What the test of the three splits is made of.
+ASKED = ["cmr10", "cmti10", "cmss10"]  # The fonts of the test of all three splits.
 SPLITS = {
     "other images of these fonts": FONTS,
     "other fonts of their family": [font for font in FONTS if font not in ASKED],
@@ -54,7 +54,7 @@ CONVOLUTIONS: dict[str, Callable[[], list[Layer]]] = {
 
 
 class Trained:
-    """A network, what it cost and what it knows."""
+    """A network, its cost and its accuracy."""
 
     def __init__(self, layers: list[Layer], data: Images, epochs: int, bar: Any) -> None:
         self.network = Network(layers, data.x.shape[1:])
@@ -81,13 +81,13 @@ class Trained:
 
     @property
     def sides(self) -> str:
-        """The sides of the images from layer to layer."""
+        """The sides of the images after each layer."""
         sides = [str(shape[0]) for shape in self.network.shapes if len(shape) == 3]
         return " ".join(side for i, side in enumerate(sides) if [side] != sides[i - 1 : i])
 
 
 def how_far(x: Any, y: Any) -> list[list[str]]:
-    """Compare a shift with the way to the nearest image of the same and of another letter."""
+    """Compare a shift with the distance to the nearest image of the same and another letter."""
     x, y = x[:NEAR], y[:NEAR]
     flat = x.reshape(len(x), -1)
     squares = (flat**2).sum(axis=1)

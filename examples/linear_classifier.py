@@ -1,9 +1,9 @@
-"""A linear classifier the size of CIFAR-10's: search or gradients, softmax or SVM, the landscape.
+"""A linear classifier of the size of CIFAR-10's: random search, gradients, and the loss surface.
 
-The images have 32 x 32 pixels in three colours: scikit-learn's handwritten digits, four times as
-large, as bright ink on backgrounds cut from its two photographs. The 10 x 3073 weights (the last
-input is 1) are searched at random, walked at random and taught by gradients; the gradients are
-compared with numerical ones; and the loss is drawn along lines and over a plane.
+The images have 32 x 32 pixels in three colours: scikit-learn's handwritten digits, enlarged four
+times, as bright ink on backgrounds cut from its two photographs. The 10 x 3073 weights (the last
+input is 1) are trained by random search, random local search and gradients. The gradients are
+compared with numerical ones, and the loss is plotted along lines and over a plane.
 
     python examples/linear_classifier.py
 """
@@ -32,7 +32,7 @@ SIDE = 32
 
 
 def images() -> tuple[Any, Any, Any, Any]:
-    """Give rows of 3,073 numbers to learn from and to be tested on, and the digits they show."""
+    """Return rows of 3,073 numbers for training and test, and their labels."""
     rng = np.random.default_rng(0)
     pixels, labels = load_digits(return_X_y=True)
     photographs = load_sample_images().images
@@ -67,7 +67,7 @@ def gradient(loss: fo.losses.Loss, x: Any, y: Any, w: Any) -> tuple[float, Any]:
 
 
 def search(kind: Any, loss: fo.losses.Loss, data: Any, tries: int, scale: float) -> Any:
-    """Give the loss after each try, the seconds and the weights."""
+    """Return the loss after each try, the seconds and the weights."""
     x, _, y, _ = data
     w = np.zeros((10, x.shape[1]), np.float32)
     found = kind(w, scale=scale)
@@ -77,7 +77,7 @@ def search(kind: Any, loss: fo.losses.Loss, data: Any, tries: int, scale: float)
 
 
 def descend(loss: fo.losses.Loss, data: Any, steps: int, lr: float) -> Any:
-    """Give the same for gradient descent with momentum on all images."""
+    """Return the same for gradient descent with momentum on all images."""
     x, _, y, _ = data
     w = np.zeros((10, x.shape[1]), np.float32)
     opt = fo.SGD(w, lr=fo.schedules.cosine(lr, steps), momentum=0.9)
@@ -93,13 +93,13 @@ def descend(loss: fo.losses.Loss, data: Any, steps: int, lr: float) -> Any:
 KINDS: dict[str, tuple[Callable[..., Any], tuple[float, ...], float]] = {
     "random search": (partial(search, fo.RandomSearch), (1e-4, 1e-3, 1e-2, 1e-1), 1),
     "local search": (partial(search, fo.RandomLocalSearch), (1e-4, 1e-3, 1e-2, 1e-1), 1),
-    # A step is two products where a try is one.
+    # A step needs two products and a try one.
     "gradient descent": (descend, (1e-3, 1e-2, 1e-1), 0.5),
 }
 
 
 def methods(data: Any, tries: int) -> dict[str, Any]:
-    """Give every method's best setting, and its losses, seconds and weights there."""
+    """Return every method's best setting, and its losses, seconds and weights there."""
     best = {}
     for kind, (run, settings, part) in tqdm(KINDS.items(), unit="method"):
         for name, loss in LOSSES.items():
@@ -110,7 +110,7 @@ def methods(data: Any, tries: int) -> dict[str, Any]:
 
 
 def compare_gradients(data: Any, size: int, every: int) -> list[tuple[str, float, float, float]]:
-    """Give each loss's relative error by norms, and the seconds of both ways to a gradient."""
+    """Return the relative error of each loss, and the seconds of both kinds of gradients."""
     x, _, y, _ = data
     x, y = np.ascontiguousarray(x[:size, ::every]), y[:size]
     wide = x.astype(np.float64)
@@ -133,9 +133,9 @@ def bends(line: fo.landscape.Line) -> int:
 
 
 def landscapes(data: Any, w: Any) -> dict[str, Any]:
-    """Give the lines of one image and of all, and the planes of three, around the weights."""
+    """Return the lines of one image and of all, and the planes of three, around the weights."""
     x, _, y, _ = data
-    w = w.astype(np.float64)  # Roundings would look like kinks.
+    w = w.astype(np.float64)  # Rounding errors of float32 would look like kinks.
     first, second = (fo.landscape.random_direction(w, seed=seed) for seed in (1, 2))
     reach = np.linspace(-5, 5, 401)
     coarse = reach[::8]

@@ -1,9 +1,9 @@
-"""What a loss changes: speed, accuracy and calibration of a classifier; robustness of a regression.
+"""Effects of the loss: speed, accuracy and calibration of a classifier; robustness of a regression.
 
-One network (64-64-10) learns 360 handwritten digits under five losses, each at the best of its
-rates, over several splits. The scores are then read as probabilities, as they are and after one
-temperature was fitted on other digits (Guo et al., 2017). Then a linear regression on
-scikit-learn's diabetes data meets wrong values, in its targets and in its inputs.
+One network (64-64-10) learns 360 handwritten digits with five losses, each at the best of its
+rates, over several splits. The scores are interpreted as probabilities, directly and with a
+temperature fitted on other digits (Guo et al., 2017). Then a linear regression on scikit-learn's
+diabetes data is trained with outliers in the targets or in the inputs.
 
     python examples/losses.py
 """
@@ -63,10 +63,10 @@ REGRESSIONS: dict[str, fo.losses.Loss] = {
 
 @dataclass
 class Run:
-    """What one training gave; the scores and labels are those of the test."""
+    """The result of one training; the scores and labels are those of the test."""
 
-    tuned: float  # Accuracy on the digits that choose the rate and the temperature.
-    curve: list[float]  # Accuracy on the test, on the way.
+    tuned: float  # Accuracy on the digits used to choose the rate and the temperature.
+    curve: list[float]  # Accuracy on the test during the training.
     scores: Any
     temperature: np.float32
     labels: Any
@@ -93,7 +93,7 @@ def train(loss: Loss, lr: float, steps: int, seed: int) -> Run:
 
 
 def reliability(scores: Any, y: Any, bins: int = 10) -> tuple[Any, Any, float]:
-    """Give mean confidence and accuracy per bin, and the expected calibration error."""
+    """Return mean confidence and accuracy per bin, and the expected calibration error."""
     p = softmax(scores)
     confidence, right = p.max(1), p.argmax(1) == y
     index = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -104,7 +104,7 @@ def reliability(scores: Any, y: Any, bins: int = 10) -> tuple[Any, Any, float]:
 
 
 def classify(seeds: int, steps: int) -> dict[str, tuple[float, list[Run]]]:
-    """Give each loss its best rate, with the runs at it."""
+    """Return the best rate of each loss, with the runs at this rate."""
     results = {}
     for name, loss in tqdm(CLASSIFIERS.items(), desc="digits", unit="loss"):
         tried = {lr: [train(loss, lr, steps, seed) for seed in range(seeds)] for lr in RATES}
@@ -114,7 +114,7 @@ def classify(seeds: int, steps: int) -> dict[str, tuple[float, list[Run]]]:
 
 
 def reliabilities(runs: list[Run]) -> list[tuple[Any, Any, float]]:
-    """Give the reliability of all runs together, as they are and tempered."""
+    """Return the reliability of all runs together, without and with the temperature."""
     y = np.concatenate([run.labels for run in runs])
     raw = np.concatenate([run.scores for run in runs])
     return [
@@ -130,7 +130,7 @@ def microseconds(loss: Loss) -> float:
 
 
 def regress(loss: fo.losses.Loss, x: Any, y: Any, x_test: Any, y_test: Any) -> float:
-    """Give the mean absolute error on the test after full-batch Adam on a linear model."""
+    """Return the mean absolute error on the test after full-batch Adam on a linear model."""
     params = fo.FlatBuffer({"w": (x.shape[1],), "b": (1,)}, dtype="float64")
     grads = params.zeros_like()
     opt = fo.Adam(params, lr=fo.schedules.cosine(0.05, 400))
@@ -142,7 +142,7 @@ def regress(loss: fo.losses.Loss, x: Any, y: Any, x_test: Any, y_test: Any) -> f
 
 
 def corrupt(splits: int, shares: list[float]) -> dict[str, dict[str, Any]]:
-    """Give the mean errors when shares of the targets, or inputs, are ten times too big."""
+    """Return the mean errors if a fraction of the targets or inputs is ten times too large."""
     x, y = load_diabetes(return_X_y=True)
     x = x / x.std(0)
     errors = {kind: {name: [] for name in REGRESSIONS} for kind in ("targets", "inputs")}
@@ -156,7 +156,7 @@ def corrupt(splits: int, shares: list[float]) -> dict[str, dict[str, Any]]:
                     wrong = slice(round(share * len(train)))
                     (b if kind == "targets" else a)[wrong] *= 10
                     centre = np.median(b)
-                    spread = 1.48 * np.median(np.abs(b - centre))  # A normal's deviation.
+                    spread = 1.48 * np.median(np.abs(b - centre))  # Estimates a standard deviation.
                     scaled = ((b - centre) / spread, x[test], (y[test] - centre) / spread)
                     row.append(spread * regress(loss, a, *scaled))
                 by_loss[name].append(row)

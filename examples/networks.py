@@ -19,29 +19,29 @@ CROSS_ENTROPY = fo.losses.CrossEntropyLoss()
 
 
 class Layer:
-    """Without parameters and elementwise, unless a layer says otherwise."""
+    """A layer. By default it has no parameters and the same shape for input and output."""
 
     def plan(self, shape: Shape) -> tuple[Shape, dict[str, Shape]]:
-        """From the shape of one input give that of one output and those of the parameters."""
+        """Return the shapes of one output and of the parameters for the shape of one input."""
         return shape, {}
 
     def start(self, params: dict[str, Array], grads: dict[str, Array], rng: Any) -> None:
-        """Take the views of the parameters and of the gradients, and draw the weights."""
+        """Store the views of the parameters and of the gradients, and initialize the weights."""
 
     def forward(self, x: Array) -> Array:
-        """Give the output, and keep what the backward pass needs."""
+        """Return the output, and store the values that the backward pass needs."""
         raise NotImplementedError
 
     def backward(self, delta: Array) -> Array:
-        """Write the gradients of the parameters and give that of the input."""
+        """Write the gradients of the parameters and return that of the input."""
         raise NotImplementedError
 
 
 class Affine(Layer):
-    """What has weights ``w`` of (inputs, outputs) and biases ``b``.
+    """A layer with weights ``w`` of (inputs, outputs) and biases ``b``.
 
-    The deviation of the weights is the square root of gain / inputs: a gain of 2 keeps the
-    variance through ReLU (He et al., 2015), 1 through tanh near zero (LeCun et al., 1998).
+    The standard deviation of the weights is the square root of gain / inputs. A gain of 2 preserves
+    the variance through ReLU (He et al., 2015), and 1 through tanh near zero (LeCun et al., 1998).
     """
 
     gain: float
@@ -53,7 +53,7 @@ class Affine(Layer):
 
 
 class Dense(Affine):
-    """Every output sees every input of the last axis."""
+    """A fully connected layer over the last axis."""
 
     def __init__(self, outputs: int, gain: float = 2.0) -> None:
         self.outputs, self.gain = outputs, gain
@@ -114,15 +114,15 @@ class Flatten(Layer):
 
 
 def output_size(w: int, f: int, p: int, s: int) -> int:
-    """Places of a window of ``f`` in ``w`` inputs and ``p`` zeros at both ends, at stride ``s``."""
+    """Positions of a window of ``f`` in ``w`` inputs with padding ``p`` and stride ``s``."""
     return (w - f + 2 * p) // s + 1
 
 
 class Conv(Affine):
-    """A window of ``size`` by ``size`` moves over the image: the same weights at each place.
+    """A convolution with windows of ``size`` by ``size``.
 
-    ``padding`` is the number of zeros at each border: ``"valid"`` is 0, and ``"same"`` half of
-    the window, so that at stride 1 an odd window leaves the size as it was.
+    ``padding`` is the number of zeros at each border. ``"valid"`` is 0, and ``"same"`` is half of
+    the window, so that an odd window with stride 1 preserves the size.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Conv(Affine):
         return (height, width, self.outputs), {"w": (inputs, self.outputs), "b": (self.outputs,)}
 
     def places(self, padded: Array) -> list[Array]:
-        """Give, for each pixel of the window, what it sees at all places: views."""
+        """Return, for each pixel of the window, a view of the inputs at all positions."""
         sides = [(w - self.size) // self.stride + 1 for w in padded.shape[1:3]]
         height, width = (self.stride * (n - 1) + 1 for n in sides)
         return [
@@ -152,7 +152,7 @@ class Conv(Affine):
         border = (self.padding, self.padding)
         padded = np.pad(x, ((0, 0), border, border, (0, 0)))
         self.padded_shape = padded.shape
-        # One row per place (im2col), so that the convolution is one product of matrices.
+        # One row per position (im2col), so that the convolution is one matrix product.
         self.columns = np.concatenate(self.places(padded), axis=-1)
         return self.columns @ self.params["w"] + self.params["b"]
 
@@ -169,14 +169,14 @@ class Conv(Affine):
 
 
 class MaxPool(Layer):
-    """The largest of each 2 by 2 pixels, channel by channel; an odd last row or column is left."""
+    """Max pooling over 2 by 2 pixels per channel; an odd last row or column is dropped."""
 
     def plan(self, shape: Shape) -> tuple[Shape, dict[str, Shape]]:
         height, width, channels = shape
         return (height // 2, width // 2, channels), {}
 
     def corners(self, x: Array) -> list[Array]:
-        """Give the four pixels of every square, as views."""
+        """Return views of the four pixels of every square."""
         height, width = (n // 2 * 2 for n in x.shape[1:3])
         return [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
 
@@ -187,7 +187,7 @@ class MaxPool(Layer):
 
     def backward(self, delta: Array) -> Array:
         result = np.zeros_like(self.x)
-        free = np.ones(delta.shape, bool)  # Of equal pixels the first takes the gradient.
+        free = np.ones(delta.shape, bool)  # The first of equal pixels gets the gradient.
         for pixel, slope in zip(self.corners(self.x), self.corners(result), strict=True):
             largest = free & (pixel == self.y)
             np.multiply(delta, largest, out=slope)
@@ -198,7 +198,7 @@ class MaxPool(Layer):
 class Recurrent(Layer):
     """A plain recurrent layer: h[t] = tanh(x[t] w + h[t-1] u + b), from h = 0.
 
-    ``radius`` times an orthogonal matrix is what ``u`` starts as.
+    ``u`` is initialized to ``radius`` times an orthogonal matrix.
     """
 
     def __init__(self, outputs: int, radius: float = 1.0) -> None:
@@ -216,7 +216,7 @@ class Recurrent(Layer):
 
     def forward(self, x: Array) -> Array:
         self.x = x
-        # One more than there are inputs: h[:, t] goes into time t and h[:, t + 1] comes out.
+        # One more than inputs: h[:, t] is the state before time t and h[:, t + 1] after it.
         self.h = np.zeros((x.shape[0], x.shape[1] + 1, self.outputs), x.dtype)
         driven = x @ self.params["w"] + self.params["b"]
         for t in range(x.shape[1]):
@@ -236,13 +236,13 @@ class Recurrent(Layer):
 
 
 class Network:
-    """Layers after each other; those with parameters are numbered from 1: w1, b1, w2, ..."""
+    """A sequence of layers; those with parameters are numbered from 1: w1, b1, w2, ..."""
 
     def __init__(
         self, layers: Sequence[Layer], shape: Shape, seed: int = 0, dtype: str = "float32"
     ) -> None:
         self.layers = layers
-        self.shapes = [shape]  # Of one input, and of each layer's output.
+        self.shapes = [shape]  # The shapes of one input and of the output of each layer.
         named: dict[str, Shape] = {}
         planned: list[dict[str, str]] = []
         number = 1
@@ -268,12 +268,12 @@ class Network:
         return x
 
     def backward(self, delta: Array) -> None:
-        """Write the gradients, given that of what the last forward pass gave."""
+        """Write the gradients, given the gradient of the output of the last forward pass."""
         for layer in reversed(self.layers):
             delta = layer.backward(delta)
 
     def loss_and_gradients(self, x: Array, y: Array) -> float:
-        """Write the gradients of the mean cross-entropy, and give its value."""
+        """Write the gradients of the mean cross-entropy, and return its value."""
         scores = self.forward(x)
         rows = scores.reshape(-1, scores.shape[-1])
         loss, delta = CROSS_ENTROPY.value_and_grad(rows, y.reshape(-1), out=rows)
@@ -281,7 +281,7 @@ class Network:
         return float(loss)
 
     def evaluate(self, x: Array, y: Array) -> tuple[float, float]:
-        """Give the mean cross-entropy and the accuracy."""
+        """Return the mean cross-entropy and the accuracy."""
         scores = np.concatenate([self.forward(x[i : i + 1000]) for i in range(0, len(x), 1000)])
         rows = scores.reshape(-1, scores.shape[-1])
         correct = rows.argmax(axis=1) == y.reshape(-1)

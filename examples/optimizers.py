@@ -1,8 +1,8 @@
-"""Every optimizer on the same real problem, from the same start: curves in one picture.
+"""Every optimizer on the same real problem from the same start, with a plot of the losses.
 
 A multilayer perceptron (64-64-10) learns scikit-learn's handwritten digits in mini-batches of 64.
-Each optimizer has the rate with the lowest last loss of five, each about 3 times the one before.
-Run it:
+Each optimizer uses the rate with the lowest final loss of five rates, spaced by a factor of about
+3. Usage:
 
     python examples/optimizers.py --output optimizers.png
 """

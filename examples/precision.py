@@ -1,9 +1,9 @@
 """Mixed precision with loss scaling; bfloat16 and int8 moments: memory and accuracy.
 
 A perceptron (256-100-26) learns letters with AdamW. Its passes compute in float32, bfloat16 or
-float16; its weights are kept in float32 with 16-bit copies for the passes, or in 16 bits alone;
-its moments in float32, bfloat16 or int8. One learns which gradients float16 loses and how far off
-the scale of the loss may be, and what rounding to the nearest does to small updates.
+float16. Its weights are stored in float32 with 16-bit copies for the passes, or only in 16 bits,
+and its moments in float32, bfloat16 or int8. The experiments show which gradients underflow in
+float16, which loss scales work, and how rounding to nearest affects small updates.
 
     python examples/precision.py
 """
@@ -23,7 +23,7 @@ from networks import CROSS_ENTROPY, Array, Dense, Flatten, Layer, Network, ReLU
 
 BATCH, LR = 64, 1e-2
 RATES = (1e-4, 1e-3, LR)
-LOOK = 50  # Every so many steps one looks at gradients and updates.
+LOOK = 50  # The number of steps between measurements of gradients and updates.
 
 
 class Rounded(Dense):
@@ -42,7 +42,7 @@ class Rounded(Dense):
 
 
 class Single(Layer):
-    """The loss is in float32: what goes into it, and its gradient until it comes back here."""
+    """Convert the input of the loss to float32, and its gradient back to 16 bits."""
 
     def forward(self, x: Array) -> Array:
         self.dtype = x.dtype
@@ -53,11 +53,11 @@ class Single(Layer):
 
 
 class Setting(NamedTuple):
-    """What is computed and kept how."""
+    """The types of computation and storage."""
 
     passes: str = "float32"
-    masters: bool = False  # Whether float32 weights are updated, and the passes have copies.
-    scale: float | None = 1.0  # Of the loss; None adapts it.
+    masters: bool = False  # Whether float32 weights are updated, with copies for the passes.
+    scale: float | None = 1.0  # The loss scale; None adapts it.
     state_dtype: str = "float32"
     rounding: str = "nearest"
 
@@ -91,9 +91,9 @@ KEPT = {
 
 
 class Trained:
-    """A network, what it knows, what it holds and what was lost on the way."""
+    """A network, its accuracy, its memory, and the gradients and updates that were lost."""
 
-    # What overflows in the passes is found by the step.
+    # The step detects overflow in the passes.
     @np.errstate(over="ignore", invalid="ignore")
     def __init__(self, data: Images, setting: Setting, lr: float, seed: int, epochs: int) -> None:
         self.network, self.exact = (
@@ -110,7 +110,7 @@ class Trained:
             rounding=setting.rounding,
             seed=seed,
         )
-        # A tenth of the usual interval, since the training is that short.
+        # A tenth of the usual interval, because the training is short.
         scaler = fo.amp.GradScaler(setting.scale or 65536.0, growth_interval=200)
         self.skipped = 0
         lost: list[float] = []
@@ -133,8 +133,8 @@ class Trained:
                     unmoved.append(share(self.weights.flat == before, self.grads.flat != 0))
                 scaler.update(setting.scale)
                 self.skipped += not applied
-        # Shares of the gradients that are 0 in 16 bits alone, and of the weights that a step with
-        # a gradient leaves as they were.
+        # Fractions of the gradients that are 0 only in 16 bits, and of the weights with a gradient
+        # that a step does not change.
         self.lost, self.unmoved = (float(np.mean(shares or [0.0])) for shares in (lost, unmoved))
         self.scale = scaler.get_scale()
         self.loss = self.network.evaluate(data.x, data.y)[0]
@@ -142,8 +142,8 @@ class Trained:
 
     @property
     def bytes(self) -> list[float]:
-        """What weights with their copies, gradients and moments take, per parameter."""
-        # One and the same buffer where there are no copies.
+        """The bytes per parameter of weights with their copies, gradients and moments."""
+        # Without copies both are the same buffer.
         weights = {id(buffer): buffer.flat for buffer in (self.weights, self.network.params)}
         moments = [
             array
@@ -156,7 +156,7 @@ class Trained:
 
 
 def share(some: Array, of: Array) -> float:
-    """Give the share of ``some`` among ``of``."""
+    """Return the fraction of ``some`` among ``of``."""
     return float(some[of].mean()) if of.any() else 0.0
 
 
@@ -164,7 +164,7 @@ Runs = dict[tuple[Setting, float], list[Trained]]
 
 
 def train(seeds: int, epochs: int, count: int) -> Runs:
-    """Train every setting at its rates; the constant scales with one seed."""
+    """Train every setting at its rates, and the constant scales with one seed."""
     data = letters(16, count)
     jobs = {(setting, LR): seeds for group in (KEPT, COPIES) for setting in group.values()}
     jobs |= {(setting, lr): seeds for setting in WEIGHTS.values() for lr in RATES}
@@ -180,7 +180,7 @@ def train(seeds: int, epochs: int, count: int) -> Runs:
 
 
 def percent(values: list[float]) -> str:
-    """Give the mean with its standard error."""
+    """Return the mean with its standard error."""
     error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
     return f"{np.mean(values):.1%} ± {100 * error:.1f}"
 
@@ -190,7 +190,7 @@ def mean(runs: list[Trained], name: str) -> float:
 
 
 def knows(runs: list[Trained]) -> list[str]:
-    """Give the cells of the loss and of the accuracy."""
+    """Return the table cells of the loss and of the accuracy."""
     return [f"{mean(runs, 'loss'):.3f}", percent([run.accuracy for run in runs])]
 
 

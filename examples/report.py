@@ -1,4 +1,4 @@
-"""What stands around an experiment: its command line, its table and its picture."""
+"""The command line, tables and plots of the experiments."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ OUTPUT = Path(__file__).with_name("output")
 def arguments(doc: str | None) -> argparse.Namespace:
     """Read ``--quick`` and ``--output``."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a few seconds: shows that it runs")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="directory of the picture")
+    parser.add_argument("--quick", action="store_true", help="run for a few seconds, as a test")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="directory of the plot")
     return parser.parse_args()
 
 
 def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows of words under heads: the first column to the left, all others to the right."""
+    """Print a table with its first column left-aligned and all others right-aligned."""
     lines = [heads, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print(f"\n{title}")
@@ -29,7 +29,7 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> No
 
 
 def picture(figure: Any, directory: Path, name: str) -> None:
-    """Write a figure as a PNG and say where."""
+    """Write a figure as a PNG and print its path."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{name}.png"
     figure.savefig(path, dpi=100)

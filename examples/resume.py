@@ -1,8 +1,8 @@
-"""A training that is killed again and again, and goes on as if nothing had been.
+"""A training that is killed repeatedly and resumes with identical results.
 
-A perceptron (64-100-10) learns handwritten digits in a process of its own, which saves everything
-every 25 steps and is killed (SIGKILL: it cannot clean up) at a moment drawn at random, until it has
-made all steps. The same training without interruption ends with the same weights, to the bit.
+A perceptron (64-100-10) learns handwritten digits in a separate process, which saves its state
+every 25 steps and is killed by SIGKILL at random times until all steps are done. A training without
+interruption ends with bitwise identical weights.
 
     python examples/resume.py
 """
@@ -29,7 +29,7 @@ BATCH, EVERY = 64, 25
 
 
 class Training:
-    """All that a training consists of, in one place to be saved and loaded."""
+    """The complete state of a training, to be saved and loaded."""
 
     def __init__(self, steps: int) -> None:
         self.data = digits()
@@ -68,7 +68,7 @@ class Training:
 
 
 def train(steps: int, path: Path) -> None:
-    """Go on from the last checkpoint, if there is one: what the process does that is killed."""
+    """Resume from the last checkpoint, if there is one; runs in the process that is killed."""
     training = Training(steps)
     if path.exists():
         training.load(path)
@@ -79,7 +79,7 @@ def train(steps: int, path: Path) -> None:
 
 
 class Life(NamedTuple):
-    """One process: where it began, and where the file was when it ended."""
+    """One process: the step at its start, and the step in the file at its end."""
 
     begun: int
     saved: int
@@ -91,7 +91,7 @@ def saved_steps(path: Path) -> int:
 
 
 def lives(steps: int, kills: int, path: Path) -> list[Life]:
-    """Start the training as often as needed, and kill it some time after it has got further."""
+    """Start the training as often as needed, and kill it some time after it has progressed."""
     rng = np.random.default_rng(5)
     found: list[Life] = []
     bar = tqdm(total=steps, unit="step")

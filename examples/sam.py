@@ -1,8 +1,8 @@
-"""Sharpness-aware minimization on SGD and on Adam: how flat, how much better, at which price.
+"""Sharpness-aware minimization with SGD and Adam: flatness, test error and cost.
 
-A perceptron learns 359 digits, with the right labels and with a fifth of them drawn at random, and
-is tested on the other 1,438. One learns what SAM's rho does to the test, that a second gradient
-per step is its price, and that "flat" depends on how far one looks.
+A perceptron learns 359 digits, with correct labels and with a fifth of the labels drawn at random,
+and is tested on the other 1,438. The experiment shows the effect of rho on the test error, the cost
+of a second gradient per step, and that measures of flatness depend on the distance.
 
     python examples/sam.py
 """
@@ -24,7 +24,7 @@ from networks import Array, Dense, Network, ReLU
 
 BATCH, EPOCHS = 64, 60
 RHOS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
-NEAR, FAR = 0.05, 0.5  # How far the sharpness is looked for.
+NEAR, FAR = 0.05, 0.5  # The distances at which the sharpness is measured.
 NOISES = {"right labels": 0.0, "a fifth of the labels drawn at random": 0.2}
 BASES: dict[str, Callable[[fo.FlatBuffer, int], Any]] = {
     "SGD": lambda p, n: fo.SGD(p, lr=fo.schedules.cosine(0.1, n), momentum=0.9),
@@ -33,7 +33,7 @@ BASES: dict[str, Callable[[fo.FlatBuffer, int], Any]] = {
 
 
 class Result(NamedTuple):
-    """What one training gave."""
+    """The result of one training."""
 
     train_loss: float
     test_error: float
@@ -44,7 +44,7 @@ class Result(NamedTuple):
 
 
 def sharpness(network: Network, x: Array, y: Array, rho: float) -> float:
-    """Give the rise of the loss at rho g / |g|, where SAM looks; the parameters come back."""
+    """Return the rise of the loss at rho g / |g|, the point of SAM; restores the parameters."""
     loss = network.loss_and_gradients(x, y)
     params, grads = network.params.flat, network.grads.flat
     kept = params.copy()
@@ -55,7 +55,7 @@ def sharpness(network: Network, x: Array, y: Array, rho: float) -> float:
 
 
 def curvature(network: Network, x: Array, y: Array, rounds: int = 20, eps: float = 0.01) -> float:
-    """Give the largest second derivative of the loss along any direction (power iteration)."""
+    """Return the largest second derivative of the loss along any direction (power iteration)."""
     params, grads = network.params.flat, network.grads.flat
     kept = params.copy()
     direction = np.random.default_rng(0).normal(size=params.size).astype(params.dtype)

@@ -1,8 +1,8 @@
-"""What schedules, weight decay and warm-up are worth on handwritten digits, over several seeds.
+"""Effects of schedules, weight decay and warm-up on handwritten digits, over several seeds.
 
-A perceptron learns with every schedule, at a rate that is tuned and at one that is too large; with
-Adam and L2 beside AdamW over a grid of rates and decays, from few digits; and with and without
-warm-up, shallow and deep. One learns which differences are larger than chance.
+A perceptron is trained with every schedule, at a tuned rate and at one that is too large; with Adam
+and L2 and with AdamW over a grid of rates and decays, on few digits; and with and without warm-up,
+shallow and deep. The experiments show which differences are statistically significant.
 
     python examples/schedules_and_decay.py
 """
@@ -27,7 +27,7 @@ from networks import Array, Dense, Network, ReLU
 
 BATCH, EPOCHS, FEW_EPOCHS = 64, 20, 60
 PLATEAU = "on a plateau"
-# From the highest rate and the number of steps.
+# Schedules as functions of the highest rate and the number of steps.
 SCHEDULES: dict[str, Callable[[float, int], Any]] = {
     "constant": lambda lr, n: lr,
     "exponential": lambda lr, n: fs.exponential(lr, 0.01 ** (1 / n)),
@@ -51,7 +51,7 @@ RULES: dict[str, Callable[[fo.FlatBuffer, Any], Any]] = {
     "SGD": lambda p, lr: fo.SGD(p, lr=lr, momentum=0.9),
     "Adam": lambda p, lr: fo.Adam(p, lr=lr),
 }
-# Hidden layers, and rates up to where nothing learns.
+# Hidden layers, and rates up to those at which training fails.
 WARMED = {
     ("SGD", 1): (0.1, 0.3, 1.0, 3.0),
     ("Adam", 1): (0.03, 0.1, 0.3, 1.0),
@@ -73,7 +73,7 @@ def train(
     hidden: int = 1,
     plateau: bool = False,
 ) -> Array:
-    """Give the accuracy on the test after every epoch."""
+    """Return the accuracy on the test after every epoch."""
     layers = [layer for _ in range(hidden) for layer in (Dense(64), ReLU())]
     network = Network([*layers, Dense(10)], (64,), seed)
     batches = len(data.x) // BATCH
@@ -81,7 +81,7 @@ def train(
     watch = fo.lr_scheduler.ReduceLROnPlateau(opt, factor=0.3, patience=1) if plateau else None
     rng = np.random.default_rng(seed)
     accuracies = []
-    with np.errstate(over="ignore", invalid="ignore"):  # What diverges is a result, too.
+    with np.errstate(over="ignore", invalid="ignore"):  # Divergence is a valid result.
         for _ in range(epochs):
             losses = []
             for rows in np.array_split(rng.permutation(len(data.x)), batches):
@@ -102,7 +102,7 @@ def decayed(kind: type, lr: float, decay: float, params: fo.FlatBuffer, steps: i
 
 
 def with_error(runs: Array) -> str:
-    """Give the mean of the last accuracies of several seeds, and its standard error."""
+    """Return the mean of the last accuracies of several seeds, and its standard error."""
     last = runs[:, -1]
     return f"{last.mean():.1%} ± {100 * last.std(ddof=1) / np.sqrt(len(last)):.1f}"
 

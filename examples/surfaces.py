@@ -1,9 +1,10 @@
-"""How optimizers move: four surfaces of two parameters, the rate, and what a rate finder suggests.
+"""Paths of optimizers on surfaces of two parameters, and the suggestions of a rate finder.
 
-Gradient descent, momentum, Nesterov, AdaGrad, RMSprop and Adam walk an ellipse, a saddle, a local
-minimum and Rosenbrock's valley, each at the best of its rates. Then gradient descent walks the
-ellipse below, near and above the largest rate that converges. Last, the rate finder suggests rates
-for a network on handwritten digits, and others are tried beside them.
+Gradient descent, momentum, Nesterov, AdaGrad, RMSprop and Adam minimize an ellipse, a saddle, a
+function with a local minimum and the Rosenbrock function, each at the best of its rates. Then
+gradient descent minimizes the ellipse at rates below, near and above the limit of convergence.
+Last, the rate finder suggests rates for a network on handwritten digits, which are compared with
+others.
 
     python examples/surfaces.py
 """
@@ -40,8 +41,8 @@ class Surface:
     value: Callable[[Any, Any], Any]
     slope: Callable[[Any, Any], tuple[Any, Any]]
     start: tuple[float, float]
-    least: float  # The value at the lowest point.
-    x: tuple[float, float]  # What is drawn.
+    least: float  # The minimum value.
+    x: tuple[float, float]  # The plotted range.
     y: tuple[float, float]
 
 
@@ -85,7 +86,7 @@ SURFACES = {
 
 
 def walk(surface: Surface, make: Callable[..., Any], lr: float, steps: int) -> Any:
-    """Give the places on the way, the start first; it ends where the walk leaves all bounds."""
+    """Return the path from the start, which ends early if it diverges."""
     place, slope = np.array(surface.start, float), np.empty(2)
     opt = make(place, lr=lr)
     path = [place.copy()]
@@ -99,14 +100,14 @@ def walk(surface: Surface, make: Callable[..., Any], lr: float, steps: int) -> A
 
 
 def arrival(surface: Surface, path: Any) -> float:
-    """Give the step from which on the value stays within the tolerance of the lowest."""
+    """Return the step from which the value stays within the tolerance of the minimum."""
     far = np.flatnonzero(surface.value(*path.T) - surface.least > TOLERANCE)
     last = far[-1] if len(far) else -1
     return float(last + 1) if last + 1 < len(path) else np.inf
 
 
 def best_walks(surface: Surface, steps: int) -> dict[str, tuple[float, float, int, Any]]:
-    """Give each optimizer's best rate, its arrival, how many rates arrive, and the path."""
+    """Return the best rate of each optimizer, its steps, how many rates converge, and the path."""
     result = {}
     for name, make in OPTIMIZERS.items():
         paths = [walk(surface, make, lr, steps) for lr in RATES]
@@ -127,7 +128,7 @@ class Digits:
         self.network = Network([Dense(64), ReLU(), Dense(10)], (64,), seed)
 
     def batch(self, _: Any = None) -> tuple[float, Any]:
-        """Give the loss and the gradients of the next batch, wherever the parameters are."""
+        """Return the loss and the gradients of the next batch at the current parameters."""
         rows = self.rng.integers(0, len(self.data.y), 64)
         loss = self.network.loss_and_gradients(self.data.x[rows], self.data.y[rows])
         return loss, self.network.grads
@@ -141,7 +142,7 @@ FOUND = ("gradient descent", "momentum", "Adam")
 
 
 def suggested(name: str, seeds: int, steps: int) -> tuple[Any, float, list[float]]:
-    """Give the first sweep, the median suggestion, and mean losses trained at factors of it."""
+    """Return the first sweep, the median suggestion, and mean losses trained at factors of it."""
     sweeps = []
     for seed in range(seeds):
         problem = Digits(seed)
@@ -167,7 +168,7 @@ def draw(walks: dict[str, Any], slow_to_fast: dict[str, Any], sweeps: Any) -> Fi
     x, y = np.eye(2)
 
     def contours(surface: Surface, paths: dict[str, Any], ax: Any) -> None:
-        # A little above the lowest point, where the logarithm has a value.
+        # Slightly above the minimum, where the logarithm is finite.
         plane = fo.landscape.plane(
             lambda p: float(surface.value(*p)) - surface.least + 0.02,
             np.zeros(2),
@@ -180,7 +181,7 @@ def draw(walks: dict[str, Any], slow_to_fast: dict[str, Any], sweeps: Any) -> Fi
         ax.set(xlabel="", ylabel="")
 
     for (name, by_optimizer), ax in zip(walks.items(), panels.flat, strict=False):
-        # Later steps would only cover the earlier ones.
+        # Later steps would only cover the earlier ones in the plot.
         contours(SURFACES[name], {n: found[3][:40] for n, found in by_optimizer.items()}, ax)
         ax.set_title(name)
         if ax is not panels[0, 1]:

@@ -1,10 +1,10 @@
-"""A loss and a schedule of one's own: quantile regression, checked, scheduled and proven optimal.
+"""A custom loss and a custom schedule: quantile regression.
 
-The quantile loss is not in the package. A subclass of `fo.losses.Loss` with one method has all that
-the others have; `fo.check_grad` compares its gradient with differences, and finds a slip in it. The
-schedule, Robbins and Monro's, is a plain function of the step. Both learn the 10%, 50% and 90%
-quantiles of a disease's progress (scikit-learn's diabetes data), and a linear program says how far
-from the optimum each schedule ends.
+The quantile loss is not part of the package. A subclass of `fo.losses.Loss` with one method
+provides all features of the other losses. `fo.check_grad` compares its gradient with finite
+differences and detects an error in it. The schedule of Robbins and Monro is a plain function of the
+step. The 10%, 50% and 90% quantiles of a disease's progress (scikit-learn's diabetes data) are
+fitted, and a linear program computes the distance of each schedule from the optimum.
 
     python examples/your_own.py
 """
@@ -45,7 +45,7 @@ class QuantileLoss(fo.losses.Loss):
 
 
 def robbins_monro(step: int) -> float:
-    """Fall like 1 / t: the sum of all rates is infinite, that of their squares is not."""
+    """Decay like 1 / t: the sum of all rates is infinite, and that of their squares finite."""
     return LR / (1 + step / 100)
 
 
@@ -58,7 +58,7 @@ def schedules(steps: int) -> dict[str, Callable[[int], float]]:
 
 
 def checked(loss: QuantileLoss) -> None:
-    """Print the verdicts on the gradient, and on one with a slip that would still train."""
+    """Print the results of checking the gradient, and one with an error that would still train."""
     rng = np.random.default_rng(0)
     f, y = rng.standard_normal((20, len(QUANTILES))), rng.standard_normal(20)
     slip = QuantileLoss((*QUANTILES[:2], 0.8))
@@ -70,13 +70,13 @@ def checked(loss: QuantileLoss) -> None:
 
 @dataclass
 class Part:
-    """The rows to learn from, or to be tested on."""
+    """The rows of the training or of the test."""
 
     x: Any
     y: Any
 
     def optimum(self) -> float:
-        """Give the least loss that a linear program finds, quantile by quantile."""
+        """Return the minimum loss of each quantile, found by a linear program."""
         fits = [QuantileRegressor(quantile=q, alpha=0).fit(self.x, self.y) for q in QUANTILES]
         f = np.column_stack([fit.predict(self.x) for fit in fits])
         return float(QuantileLoss(QUANTILES)(f, self.y))
@@ -90,7 +90,7 @@ def split(seed: int) -> tuple[Part, Part]:
 
 
 def train(lr: Any, learn: Part, test: Part, steps: int, seed: int) -> tuple[list[float], Any]:
-    """Give the loss over all rows on the way, and the share of the test below each quantile."""
+    """Return the losses over all rows, and the fraction of the test below each quantile."""
     loss = QuantileLoss(QUANTILES)
     shape = (len(QUANTILES), learn.x.shape[1])
     params = fo.FlatBuffer({"w": shape, "b": shape[:1]}, dtype="float64")

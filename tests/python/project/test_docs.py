@@ -110,7 +110,7 @@ def test_the_code_on_the_page_of_precision_gives_what_it_says() -> None:
             assert doctest.DocTestRunner().run(session, clear_globs=False).failed == 0
         else:
             exec(block, names)
-    assert names["held"] == 4.03125 * names["params"].size
+    assert names["size"] == 4.03125 * names["params"].size
     assert names["losses"][-1] < names["losses"][0]
     assert names["info"].applied
     assert names["average"].updates == 200
