@@ -17,7 +17,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.built ## Make .venv with everything for work on the project, fastoptim built in it
+setup: $(VENV)/.built ## Create .venv with all development dependencies and a release build
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -27,7 +27,7 @@ $(VENV)/.python:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'maturin>=1.9.4,<2'
 	@touch $@
 
-# Python sources need no rebuild: .venv points at them.
+# Changes of Python sources need no rebuild, because .venv refers to them.
 $(VENV)/.built: $(VENV)/.python pyproject.toml $(CORE)
 	@echo 'Compiling fastoptim with all optimizations (one to ten minutes, by the machine), then'
 	@echo 'installing the Python packages for the demo and the tests into $(VENV) ...'
@@ -58,29 +58,29 @@ test-python: setup ## Run the tests and the examples in the docstrings of the pa
 	$(BIN)/python -m pytest -m alone
 
 # Under `cfg(miri)` chunks and tests are small, and workers are plain threads. Without isolation the
-# variables are seen; with deterministic floats std's own exp and ln, which tests compare with, are not
-# made wrong in the last bit at random. The first run is by the rules of Stacked Borrows, the second by
-# those of Tree Borrows.
-miri: ## Look for undefined behaviour in the core, by both models of borrows (nightly with miri, rust-src)
+# environment variables are visible. With deterministic floats, Miri does not add random errors to
+# the exp and ln of std, which tests compare with. The first run uses Stacked Borrows, the second
+# Tree Borrows.
+miri: ## Detect undefined behaviour in the core with both aliasing models (nightly with miri, rust-src)
 	for model in '' -Zmiri-tree-borrows; do \
 		FASTOPTIM_ISA=baseline FASTOPTIM_NUM_THREADS=2 \
 		MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-deterministic-floats $$model" \
 		cargo +nightly miri test --lib --tests || exit 1; \
 	done
 
-# With a sanitizer goes a standard library built with it, and for that a target by name.
+# Sanitizers require a standard library built with them, and therefore an explicit target.
 SANITIZED = FASTOPTIM_SLOW=1 CARGO_PROFILE_TEST_OPT_LEVEL=1 RUSTFLAGS=-Zsanitizer=$(1) CARGO_TARGET_DIR=target/$(1) \
 	cargo +nightly test -Zbuild-std --target $(shell rustc -vV | sed -n 's/^host: //p') --lib --tests
 
 asan: ## Run the tests of the core under AddressSanitizer (needs a nightly Rust with rust-src)
 	$(call SANITIZED,address)
 
-tsan: ## Run them under ThreadSanitizer
+tsan: ## Run the tests of the core under ThreadSanitizer (needs a nightly Rust with rust-src)
 	$(call SANITIZED,thread)
 
 MUTATED := sweep/elementwise sweep/two_pass sweep/norm sweep/segment reduce/mod ops/clip exec/pool
 
-mutants: ## Change the drivers of kernels in small ways and list what no test notices (cargo-mutants)
+mutants: ## Mutate the drivers of kernels and list the mutants that no test detects (cargo-mutants)
 	FASTOPTIM_SLOW=1 CARGO_PROFILE_TEST_OPT_LEVEL=1 cargo mutants --jobs 1 --output target \
 		$(MUTATED:%=--file src/%.rs) $(if $(SHARD),--shard $(SHARD)) -- --lib --tests
 
@@ -104,7 +104,7 @@ format: setup ## Format everything
 	$(BIN)/ruff check --quiet --fix
 	$(BIN)/ruff format --quiet
 
-bench: setup ## Measure: the kernels, then the package against NumPy, PyTorch and optax where installed
+bench: setup ## Benchmark the kernels, and the package against NumPy, PyTorch and optax if installed
 	cargo bench
 	for script in benches/python/bench_*.py; do $(BIN)/python $$script || exit 1; done
 

@@ -1,4 +1,4 @@
-"""Renders the pictures of these pages from the code: `python docs/pictures.py [FOLDER]`."""
+"""Plots of these pages, rendered from the code: `python docs/pictures.py [FOLDER]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STEPS = 200
 
 
 class Groups:
-    """A rate to be driven."""
+    """The minimal optimizer for a scheduler."""
 
     def __init__(self) -> None:
         self.param_groups: list[dict[str, Any]] = [{"lr": 1.0}]

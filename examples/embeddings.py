@@ -180,7 +180,7 @@ def main() -> None:
             pairs = zip(measures.mean(0), measures.std(0), strict=True)
             row += [f"{mean:.1%} +- {spread:.1%}" for mean, spread in pairs]
         rows.append(row)
-    heads = ["", "known kinds: first", "order", "new kinds: first", "order"]
+    heads = ["", "known classes: first", "MAP", "new classes: first", "MAP"]
     report.table("Nearest digit of the same kind, and mean average precision", heads, rows)
     report.picture(draw(found), asked.output, "embeddings")
 

@@ -163,7 +163,7 @@ def main() -> None:
     )
     report.table(
         f"{len(text.train):,} letters of text, {TIME} steps of time, {steps} steps of training",
-        ["", "clipped", "largest norm", "largest loss", "last loss", "test loss"],
+        ["", "clipped", "largest norm", "largest loss", "final loss", "test loss"],
         [
             [name, str(MAX_NORM) if clipped else "no", f"{lengths.max():.1e}"]
             + [f"{loss:.2f}" for loss in (losses.max(), losses[-20:].mean(), test)]

@@ -164,7 +164,7 @@ def main() -> None:
     bar.close()
 
     report.table(
-        "The perceptron, tested on the same three fonts, by what it learned from",
+        "The perceptron, tested on the same three fonts, by training set",
         ["", "training", "test"],
         [[name, f"{one.train:.1%}", f"{one.test:.1%}"] for name, one in splits.items()],
     )

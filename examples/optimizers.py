@@ -136,7 +136,7 @@ def main() -> None:
     curves, accuracies = {}, {}
     for name, make in rules:
         curves[name], accuracies[name] = train(make, data, asked.epochs)
-    print(f"{'':20} last loss  test accuracy")
+    print(f"{'':20} final loss  test accuracy")
     for name, losses in curves.items():
         print(f"{name:20} {np.mean(losses[-20:]):9.4f}  {accuracies[name]:12.1%}")
     if asked.output:

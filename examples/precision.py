@@ -66,7 +66,7 @@ SCALED = Setting("float16", masters=True, scale=None)
 COPIES = {
     "float32": Setting(),
     "bfloat16": Setting("bfloat16", masters=True),
-    "float16, loss as it is": Setting("float16", masters=True),
+    "float16, unscaled loss": Setting("float16", masters=True),
     "float16, loss scaled": SCALED,
 }
 SCALES = {k: Setting("float16", masters=True, scale=2.0**k) for k in (-16, -12, -8, 0, 8, 16, 20)}
@@ -201,7 +201,7 @@ def tables(runs: Runs) -> None:
         lost = f"{mean(found, 'lost'):.2%}" if setting.masters else ""
         last = f"{found[0].scale:,.0f}"
         rows.append([name, *knows(found), lost, f"{mean(found, 'skipped'):.0f}", last])
-    heads = ["", "training loss", "test", "gradients lost", "skipped", "last scale"]
+    heads = ["", "training loss", "test", "gradients lost", "skipped", "final scale"]
     report.table("Passes in 16 bits, weights and moments in float32", heads, rows)
     constant = [runs[setting, LR][0] for setting in SCALES.values()]
     report.table(
@@ -219,7 +219,7 @@ def tables(runs: Runs) -> None:
         cells = [percent([run.accuracy for run in runs[setting, lr]]) for lr in RATES]
         stay = [f"{mean(runs[setting, lr], 'unmoved'):.0%}" for lr in RATES]
         rows.append([name, *cells, *stay])
-    heads = ["", *(f"rate {lr:g}" for lr in RATES), *(f"unmoved at {lr:g}" for lr in RATES)]
+    heads = ["", *(f"rate {lr:g}" for lr in RATES), *(f"unchanged at {lr:g}" for lr in RATES)]
     report.table("Weights in 16 bits alone, test accuracy", heads, rows)
     rows = []
     for name, setting in KEPT.items():
@@ -236,12 +236,12 @@ def draw(runs: Runs) -> Figure:
     scaled = runs[SCALED, LR][0]
     found = np.abs(scaled.exact.grads.flat)
     exponents = np.log2(found[found > 0])
-    for shift, label in ((0.0, "as it is"), (np.log2(scaled.scale), "scaled")):
+    for shift, label in ((0.0, "unscaled"), (np.log2(scaled.scale), "scaled")):
         sizes.hist(exponents + shift, np.arange(-40, 20), histtype="step", label=label)
     sizes.axvspan(-40, -25, color="C3", alpha=0.2, label="0 in float16")
     sizes.axvspan(-25, -14, color="C3", alpha=0.07, label="fewer digits")
     sizes.axvspan(16, 20, color="C1", alpha=0.2, label="infinite")
-    sizes.set(title="gradients of the last look", xlabel="exponent of 2")
+    sizes.set(title="gradients of the last measurement", xlabel="exponent of 2")
     sizes.legend(fontsize="small")
 
     scales.plot(

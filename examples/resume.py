@@ -152,13 +152,13 @@ def main() -> None:
         ]
         for number, life in enumerate(found)
     ]
-    report.table("What each process did", ["", "from step", "saved last", ""], rows)
+    report.table("Steps of each process", ["", "from step", "saved last", ""], rows)
     same = resumed.network.params.flat.tobytes() == whole.network.params.flat.tobytes()
     rows = []
     for name, training in (("never killed", whole), ("resumed", resumed)):
         loss, accuracy = training.network.evaluate(training.data.x_test, training.data.y_test)
         rows.append([name, f"{training.history['loss'][-1]:.6f}", f"{loss:.6f}", f"{accuracy:.1%}"])
-    report.table("In the end", ["", "last batch", "test loss", "test"], rows)
+    report.table("Result", ["", "last batch", "test loss", "test"], rows)
     print(f"\nthe same weights to the bit: {same}; a checkpoint has {size:,} bytes")
     if not same:
         raise SystemExit(1)

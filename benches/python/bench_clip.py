@@ -1,4 +1,4 @@
-"""Clipping by the global norm: alone, and with the AdamW step that follows it."""
+"""Clipping by the global norm, alone and followed by a step of AdamW."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def numpy_step(params: list[Array], grads: list[Array]) -> Contestant:
 
 
 def limits(grads: list[Array], *, clipped: bool) -> Callable[[], float]:
-    """Give the limit of each call: either always above the norm, or always a little below."""
+    """Yield the limit of each call: either always above the norm or always slightly below."""
     limit = math.sqrt(sum(float(np.dot(g, g)) for g in grads))
     if not clipped:
         return lambda: 2 * limit

@@ -1,4 +1,4 @@
-"""Losses with their gradient, into a buffer that is used again: fastoptim beside the others."""
+"""Losses with their gradient in a reused buffer, compared with other libraries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Labels = npt.NDArray[np.int64]
 
 
 def our_gradients(loss: Any, *inputs: Array | Labels, count: int) -> Contestant:
-    """A loss with gradients by the first inputs."""
+    """A loss with gradients with respect to its first inputs."""
     out = tuple(np.empty_like(x) for x in inputs[:count])
     return Contestant(
         lambda: loss.value_and_grad(*inputs, out=out),
@@ -46,7 +46,7 @@ def torch_gradients(loss: Any, *inputs: Array | Labels, count: int) -> Contestan
 
 
 def torch_focal(logits: Any, target: Any) -> Any:
-    """Focal loss in PyTorch's operations, as people write it."""
+    """Focal loss in PyTorch operations, as commonly written."""
     import torch
 
     log_p = torch.log_softmax(logits, 1).gather(1, target[:, None])[:, 0]
@@ -54,7 +54,7 @@ def torch_focal(logits: Any, target: Any) -> Any:
 
 
 def torchvision_focal(x: Any, y: Any) -> Any:
-    """Give the mean of torchvision's `sigmoid_focal_loss`, as it is composed there."""
+    """Return the mean of torchvision's `sigmoid_focal_loss`, by the same operations."""
     import torch
 
     p = x.sigmoid()
@@ -64,7 +64,7 @@ def torchvision_focal(x: Any, y: Any) -> Any:
 
 
 def torch_log_cosh(x: Any, y: Any) -> Any:
-    """Give the mean of log-cosh as one composes it, safe from overflow."""
+    """Return the mean of log-cosh, composed of operations that do not overflow."""
     import torch
 
     d = x - y
@@ -111,7 +111,7 @@ def of_rows(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]
     rng = np.random.default_rng(0)
     for rows, classes in (128, 10), (65536, 10), (8192, 1000):
         rows = asked.size(rows, 32)
-        # In whole steps, so that all see the same scores exactly at the kink.
+        # Integer steps, so that all libraries have the same scores exactly at the kink.
         x = (np.rint(64 * rng.standard_normal((rows, classes))) / 64).astype(np.float32)
         target = rng.integers(0, classes, rows)
         for name, loss, theirs in (

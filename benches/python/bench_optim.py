@@ -1,6 +1,6 @@
-"""One AdamW step: fastoptim beside PyTorch, NumPy and optax.
+"""One step of AdamW, compared with PyTorch, NumPy and optax.
 
-NumPy works on one thread: in place, and as most people write it.
+NumPy uses one thread, with operations in place and as commonly written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness import Array, Contestant
 
 
 class AllocatingAdamW:
-    """AdamW as most people write it in NumPy: by the formula."""
+    """AdamW as commonly written in NumPy, by the formula."""
 
     def __init__(self, params: list[Array]) -> None:
         self.params = list(params)

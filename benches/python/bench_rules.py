@@ -1,7 +1,7 @@
-"""Every optimizer against PyTorch's default, optax for what PyTorch lacks, and the stream ceiling.
+"""Every optimizer, compared with PyTorch's default or optax, and with a stream as upper bound.
 
-The ceiling is a pass over arrays of the same number with one addition per element, by the same
-driver on the same threads. Bytes are those that the rule must move per float32 parameter.
+The stream is a pass over as many arrays with one addition per element, by the same driver on the
+same threads. Bytes are the memory traffic of the rule per float32 parameter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import harness
 from fastoptim import _core
 from harness import Array, Contestant
 
-# The rule's arguments here and in PyTorch, and the bytes it moves per parameter.
+# The arguments here and in PyTorch, and the bytes of memory traffic per parameter.
 RULES: dict[str, tuple[dict[str, Any], int]] = {
     "SGD": ({"lr": 1e-3}, 12),
     "SGD momentum": ({"lr": 1e-3, "momentum": 0.9}, 20),
@@ -44,7 +44,7 @@ RULES: dict[str, tuple[dict[str, Any], int]] = {
     "AdamW cautious": ({"cautious": True}, 44),
     "Lion cautious": ({"cautious": True}, 32),
 }
-# Those are not bound by memory, or not elementwise at all.
+# Optimizers that are not bound by memory or not elementwise.
 OTHERS: dict[str, dict[str, Any]] = {"Adafactor": {}, "Muon": {}}
 
 
@@ -95,7 +95,7 @@ def optax_rule(name: str, p: Array, g: Array) -> Contestant | None:
 
 
 def ceiling(bytes_per_parameter: int, p: Array, g: Array) -> Contestant:
-    """Stream over as many bytes: whole arrays, and a second pass where one does not do."""
+    """Stream over as many bytes: whole arrays, in a second pass if one is not sufficient."""
     passes = 1 if bytes_per_parameter <= 36 else 2
     arrays = [p.copy() for _ in range((bytes_per_parameter // passes // 4 - 1) // 2)]
 
@@ -121,7 +121,7 @@ def cases(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]
     for name, arguments in OTHERS.items():
         p, g = (harness.arrays(1, side * side, seed=s)[0].reshape(side, side) for s in (0, 1))
         found = {"fastoptim": ours(name, arguments, p, g)}
-        # PyTorch's Muon rounds to bfloat16: another answer.
+        # PyTorch's Muon rounds to bfloat16, so its result differs.
         if harness.HAS_TORCH and name != "Muon":
             contestant = torch_default(name, arguments, p, g)
             assert contestant is not None
@@ -131,7 +131,7 @@ def cases(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]
 
 
 def decayed(n: int) -> dict[str, Contestant]:
-    """Steps without gradient once the moments are below the smallest normal number."""
+    """Steps with zero gradients after the moments have become subnormal."""
     tiny = np.float32(1e-37)
     contestants = {}
     for name, gradient in (("decayed", 0.0), ("normal", 1e-3)):

@@ -1,4 +1,4 @@
-"""One step of every scheduler on one group and on ten, ours and PyTorch's."""
+"""One step of every scheduler on one group and on ten, compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 class Groups:
-    """The least that a scheduler of ours can drive."""
+    """The minimal optimizer for a scheduler."""
 
     def __init__(self, count: int) -> None:
         self.param_groups = [{"lr": 0.1, "momentum": 0.9} for _ in range(count)]
@@ -51,7 +51,7 @@ def cases(count: int) -> Iterator[tuple[str, dict[str, Contestant]]]:
                 groups = [{"params": [torch.zeros(1)]} for _ in range(count)]
                 optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
                 found["torch"] = contestant(cls(optimizer, **arguments))
-                optimizer.step()  # PyTorch warns where it is not before the scheduler's.
+                optimizer.step()  # PyTorch warns if the optimizer does not step first.
         yield name, found
 
 

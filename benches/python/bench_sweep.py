@@ -1,5 +1,5 @@
-"""What is fused around a step: all of it in one call, beside the same in PyTorch's calls, and steps
-whose moments or parameters are kept in fewer bits beside float32.
+"""Options fused with a step, compared with separate calls of PyTorch, and steps with moments or
+parameters in low precision, compared with float32.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 def off(copy: Array, p: Array) -> Array:
-    """Tell where a copy is not the parameter: two that are may still differ by their rounding."""
+    """Return the rounded difference, which tolerates the rounding of the copy."""
     return (copy - p).round(1)
 
 

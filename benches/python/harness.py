@@ -1,4 +1,4 @@
-"""What the benchmarks share: their options, and tables of cases whose contestants are compared."""
+"""The options of the benchmarks, and tables that compare contestants."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 
 @dataclass
 class Options:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     threads: int
     rounds: int
@@ -49,19 +49,19 @@ class Options:
     quick: bool
 
     def size(self, full: int, quick: int) -> int:
-        """Choose a size: small where the benchmark runs as a test."""
+        """Choose a size, which is small if the benchmark runs as a test."""
         return min(full, quick) if self.quick else full
 
 
 def options(description: str) -> Options:
-    """Read the command line, fix the threads of all contestants and print the machine."""
+    """Read the command line, set the threads of all contestants and print the machine."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--threads", type=int, default=fo.get_num_threads())
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument(
-        "--cold", action="store_true", help="single calls, 5 ms apart: pools have gone to sleep"
+        "--cold", action="store_true", help="single calls, 5 ms apart, so that thread pools sleep"
     )
-    parser.add_argument("--quick", action="store_true", help="small and once: only a test")
+    parser.add_argument("--quick", action="store_true", help="small sizes, once, as a test")
     given = parser.parse_args()
     asked = Options(given.threads, given.rounds, given.cold, given.quick)
     limit_threads(asked.threads)
