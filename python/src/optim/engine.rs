@@ -114,8 +114,8 @@ impl Engine {
         self.lock()?.check_groups(groups.iter())
     }
 
-    /// Adds a group and allocates its state; nothing is added where anything is wrong. `flat` says
-    /// that the arrays are those of one buffer. The calls of `then` are made where it was added.
+    /// Adds a group and allocates its state. Adds nothing on error. `flat` says that the arrays are
+    /// those of one buffer. Makes the calls of `then` after the group was added.
     #[pyo3(signature = (group, names, arrays, flat, then=None))]
     fn add_group(
         &self,
@@ -131,14 +131,15 @@ impl Engine {
         then.map_or(Ok(()), |then| then.run())
     }
 
-    /// Moves the parameters of schedule-free groups from where gradients are taken to the averaged
+    /// Moves the parameters of schedule-free groups from the point of gradients to the averaged
     /// iterate, or back.
     fn average(&self, py: Python<'_>, groups: &Bound<'_, PyList>, averaged: bool) -> PyResult<()> {
         self.lock()?.average(py, groups, averaged)
     }
 
-    /// One step over all groups: whether it was applied, and the norm that clipping used; nothing
-    /// where it was and no norm was asked for. The calls of `then` are made where it was applied.
+    /// Runs one step over all groups. Returns whether it was applied and the norm for clipping, or
+    /// `None` if it was applied and no norm was requested. Makes the calls of `then` if it was
+    /// applied.
     #[pyo3(signature = (
         groups, grads, loss_scale, max_norm, clip_value, nonfinite, regularizer, average, copy,
         zero_grad, then=None

@@ -58,8 +58,8 @@ impl ParameterSet {
         Ok(())
     }
 
-    /// Adds a group and allocates its state; nothing is added where anything is wrong. `flat` says
-    /// that the arrays are those of one buffer.
+    /// Adds a group and allocates its state. Adds nothing on error. `flat` says that the arrays are
+    /// those of one buffer.
     pub(super) fn add_group(
         &mut self,
         py: Python<'_>,

@@ -27,8 +27,8 @@ impl Hold {
         Self(Mutex::new(Vec::new()))
     }
 
-    /// Waits for calls that are writing the state of these optimizers or the ranges of addresses,
-    /// and keeps new ones from it. The ranges have the parameters of the optimizers among them.
+    /// Waits for calls that write the state of these optimizers or the given ranges of addresses,
+    /// and rejects new ones. The ranges include the parameters of the optimizers.
     fn enter<'py>(
         &self,
         py: Python<'py>,

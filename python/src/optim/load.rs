@@ -1,4 +1,4 @@
-//! Loading from a file straight into the memory of optimizers and other objects.
+//! Loading from a file directly into the memory of optimizers and other objects.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -13,8 +13,8 @@ use crate::memory::inflight;
 use crate::memory::items::Items;
 use crate::runtime::commit::Then;
 
-/// An optimizer with what it is to be: for each parameter its steps, its numbers and the names of
-/// the state arrays that it has; the steps applied, and whether it is at its average.
+/// An optimizer and its new state: for each parameter the steps, the scalars and the names of its
+/// state arrays; then the number of steps applied, and whether it is at its average.
 type Part<'py> = (
     Bound<'py, Engine>,
     Items<(u64, Items<f64>, Items<String>)>,
@@ -22,8 +22,8 @@ type Part<'py> = (
     bool,
 );
 
-/// Allocates the state arrays of a state that `expected` asks for, which hold nothing yet, and adds
-/// to `before` how many each parameter had.
+/// Allocates the zeroed state arrays of a state that conforms to `expected`, and appends to
+/// `before` the number of arrays that each parameter had.
 #[pyfunction]
 fn reserve(
     py: Python<'_>,
@@ -44,7 +44,7 @@ fn reserve(
     inner.allocate_restored(py, &state)
 }
 
-/// Frees what `reserve` has allocated since it added to `before`, where no step has used it.
+/// Frees the state arrays that `reserve` allocated after `before`, unless a step has used them.
 #[pyfunction]
 fn release(engine: &Bound<'_, Engine>, before: Items<usize>) -> PyResult<()> {
     let inner = &mut *engine.get().lock()?;
@@ -59,9 +59,9 @@ fn release(engine: &Bound<'_, Engine>, before: Items<usize>) -> PyResult<()> {
     Ok(())
 }
 
-/// Lets `fill` write the state arrays of optimizers, which were reserved, and other memory; then
-/// sets what else the optimizers have, and makes the calls of `then`. Nothing is written where an
-/// optimizer or the memory is in use. No signal is handled on the way.
+/// Calls `fill`, which writes the reserved state arrays of optimizers and other memory, then sets
+/// the other state of the optimizers and makes the calls of `then`. Writes nothing if an optimizer
+/// or the memory is in use. No signal is handled during the call.
 #[pyfunction]
 fn load(
     py: Python<'_>,

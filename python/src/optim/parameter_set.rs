@@ -79,7 +79,7 @@ impl ParameterSet {
         slot.started.then_some((slot, beta))
     }
 
-    /// Moves the parameters of schedule-free groups from where gradients are taken to the averaged
+    /// Moves the parameters of schedule-free groups from the point of gradients to the averaged
     /// iterate, or back.
     pub(super) fn average(
         &mut self,

@@ -19,15 +19,15 @@ use crate::memory::view;
 use crate::optim::group::Group;
 use crate::optim::parameter::{Parameter, Piece, Slot};
 
-/// The state of one parameter as a copy: its steps, its numbers and its arrays by name.
+/// A copy of the state of one parameter: its steps, its scalars and its arrays by name.
 pub(super) type Saved<'py> = (
     u64,
     Vec<(&'static str, f64)>,
     Vec<(String, Bound<'py, PyAny>)>,
 );
 
-/// What the state of one parameter may be: its numbers with their initial values, and its arrays
-/// with dtype, shape, whether a step needs them, and whether they are never negative.
+/// The valid state of one parameter: its scalars with their initial values, and its arrays with
+/// dtype, shape, whether a step needs them, and whether they are never negative.
 pub(super) type Expected = (
     Vec<(&'static str, f64)>,
     Vec<(String, String, Vec<usize>, bool, bool)>,

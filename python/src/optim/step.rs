@@ -47,7 +47,7 @@ pub(super) struct Arguments<'a, 'py> {
 }
 
 impl ParameterSet {
-    /// One step over all groups: whether it was applied, and the norm that clipping used.
+    /// Runs one step over all groups. Returns whether it was applied, and the norm for clipping.
     pub(super) fn step(
         &mut self,
         py: Python<'_>,
