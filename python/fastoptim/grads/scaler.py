@@ -161,7 +161,7 @@ class GradScaler:
             raise RuntimeError("unscale_ was called for this optimizer since the last update")
         names = [name for group in opt.param_groups for name in group["param_names"]]
         params = [array for group in opt.param_groups for array in group["params"]]
-        ordered = _base(opt).in_order(grads)
+        ordered = _base(opt)._in_order(grads)
         finite = math.isfinite(_core.total_norm(ordered, names, math.inf))
         found_inf = progress.found_inf or not finite
         done = replace(progress, unscaled=progress.unscaled | {turn}, found_inf=found_inf)
@@ -206,7 +206,7 @@ class GradScaler:
         moved = opt if isinstance(opt, SAM) and opt._perturbed else None
 
         def action() -> StepInfo:
-            given = base.in_order(grads) if progress.found_inf else grads
+            given = base._in_order(grads) if progress.found_inf else grads
             if progress.found_inf and math.isfinite(get_total_norm(given, math.inf)):
                 # What unscale_ found was mended, or zeroed. It was not the gradient of the loss.
                 if isinstance(opt, SAM):

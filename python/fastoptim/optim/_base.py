@@ -542,13 +542,13 @@ class Optimizer:
         raise ValueError(f"name must be one of {names}; got {name!r}")
 
     @property
-    def noise(self) -> tuple[int, int] | None:
+    def _noise(self) -> tuple[int, int] | None:
         """The seed and the step that stochastic rounding depends on; None where it is not asked."""
         if self._storage.rounding == "nearest":
             return None
         return operator.index(self._storage.seed), self._engine.steps
 
-    def in_order(self, grads: Grads) -> list[Array | None]:
+    def _in_order(self, grads: Grads) -> list[Array | None]:
         """Return the gradients as one list over all groups."""
         self._engine.check_groups(self.param_groups)
         given = self._given(grads)

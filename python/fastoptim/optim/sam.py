@@ -108,7 +108,7 @@ class SAM(CheckedAttributes):
         """
         self._refuse_perturbed()
         loss_scale = positive("loss_scale", loss_scale)
-        params, ordered = self._params(), self.base.in_order(grads)
+        params, ordered = self._params(), self.base._in_order(grads)
         norm = _core.sam_norm(params, ordered, self.adaptive)
         if len(self._saved) != len(params):
             self._saved = [np.empty_like(array) for array in params]
@@ -122,7 +122,7 @@ class SAM(CheckedAttributes):
             factors += [sign * factor] * len(group["params"])
         finite = math.isfinite(norm) or math.isfinite(get_total_norm(ordered, math.inf))
         moved = [setting(self, _perturbed=True, _finite=finite)]
-        _core.sam_perturb(params, ordered, factors, self.adaptive, self.base.noise, moved)
+        _core.sam_perturb(params, ordered, factors, self.adaptive, self.base._noise, moved)
 
     def second_step(self, grads: Grads, **options: Any) -> StepInfo:
         """Bring the parameters back and step by the gradients found at the perturbed point.

@@ -35,7 +35,7 @@ READERS: dict[str, Callable[[Any, Any], object]] = {
     "add_param_group": lambda opt, saved: opt.add_param_group({"params": {"new": np.zeros(2)}}),
     "deepcopy": lambda opt, saved: copy.deepcopy(opt),
     "pickle": lambda opt, saved: pickle.dumps(opt),
-    "in_order": lambda opt, saved: opt.in_order(GRADS),
+    "_in_order": lambda opt, saved: opt._in_order(GRADS),
 }
 
 

@@ -41,6 +41,12 @@ def test_the_average_shows_what_a_user_calls() -> None:
     assert methods == {"load_state_dict", "state_dict", "swap", "swapped", "update"}
 
 
+def test_an_optimizer_shows_what_a_user_calls() -> None:
+    names = {name for name in dir(fo.AdamW(np.ones(2))) if not name.startswith("_")}
+    methods = {"add_param_group", "current", "load_state_dict", "state_dict", "step", "zero_grad"}
+    assert names == methods | {"param_groups", "params", "state"}
+
+
 @pytest.mark.parametrize("cls", [fo.AdamW, fo.SAM])
 @pytest.mark.parametrize("name", ["param_groups", "state"])
 def test_help_explains_the_attributes_of_optimizers(cls: Any, name: str) -> None:

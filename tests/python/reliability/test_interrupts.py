@@ -326,7 +326,6 @@ READS = {
     "get_growth_interval",
     "get_last_lr",
     "get_scale",
-    "in_order",
     "is_better",
     "is_enabled",
     "begin",
