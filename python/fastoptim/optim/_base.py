@@ -1,4 +1,4 @@
-"""What all optimizers share: groups, state, gradients in every form, checkpoints."""
+"""The base class of the optimizers: groups, state, forms of gradients, checkpoints."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ __all__ = ["Array", "Grads", "Optimizer", "Params", "StepInfo", "Storage"]
 
 
 class StepInfo(NamedTuple):
-    """What one step did.
+    """The result of one step.
 
     Attributes
     ----------
     applied : bool
         Whether the parameters were updated.
     grad_norm : float or None
-        The global norm that clipping used, or None when no norm was asked for.
+        The global norm that clipping used, or None if ``max_norm`` was not given.
     """
 
     applied: bool
@@ -64,42 +64,42 @@ class StepInfo(NamedTuple):
 
 _APPLIED = StepInfo(True, None)
 
-# What a group may have beside hyperparameters.
+# Keys of a group that are not hyperparameters.
 _BESIDE = ("param_names", "initial_lr", "regularizer")
 
 
 class Optimizer:
-    """The base of the optimizers; it cannot be used by itself.
+    """The base class of the optimizers; it cannot be used directly.
 
     Attributes
     ----------
     param_groups : list of dict
         One dict per group, with ``"params"`` (a tuple of arrays), ``"param_names"`` and every
-        hyperparameter. Hyperparameters are read anew at each step; each may be a function of the
-        number of steps applied so far, which must not call the optimizer. Groups are added by
-        `add_param_group`; removing or reordering them, or giving one other parameters, is an error
-        in the next call.
+        hyperparameter. Hyperparameters are read at each step; each may be a function of the number
+        of steps applied so far, which must not call the optimizer. Add groups with
+        `add_param_group`; if groups were removed or reordered, or their parameters replaced, the
+        next call raises an error.
 
     Notes
     -----
-    An optimizer makes one call at a time: while one is in progress, another, whether from another
-    thread or from a function among the hyperparameters, raises a RuntimeError. A process that is
-    forked off during a step of another thread can use its copy of the optimizer; that step does not
-    count there, and may have updated some of the parameters and of the state.
+    An optimizer executes one call at a time. A call that begins during another one, in another
+    thread or in a hyperparameter function, raises a RuntimeError. A process forked during a step of
+    another thread can use its copy of the optimizer; that step is not counted there, and may have
+    updated only a part of the parameters and the state.
     """
 
-    # Slots, whose text `help` shows, cost a step nothing; properties would.
+    # `help` shows the text of slots, and unlike properties they do not slow down a step.
     __slots__ = {
         "__dict__": "",
         "param_groups": "The groups: a list of dicts with the parameters and hyperparameters.",
     }
 
     _kind: ClassVar[str]
-    # Hyperparameters that make the class what it is: no saved state changes them.
+    # Hyperparameters that define the class: loading a state does not change them.
     _fixed: ClassVar[frozenset[str]] = frozenset()
-    # Numbers of the state that the steps find, and that stand for a hyperparameter.
+    # Scalars of the state that estimate a hyperparameter.
     _estimates: ClassVar[tuple[str, ...]] = ()
-    # Whether PyTorch, too, counts the steps of a parameter with its state.
+    # Whether the state has a step count for each parameter in PyTorch, too.
     _counted: ClassVar[bool] = True
 
     param_groups: list[dict[str, Any]]
@@ -122,24 +122,24 @@ class Optimizer:
 
     @property
     def _flat(self) -> FlatBuffer | None:
-        """The buffer that has all parameters, if there is one."""
+        """The buffer that holds all parameters, or None."""
         return self._buffers[0] if len(self._buffers) == 1 else None
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
-        """Add a group of parameters with hyperparameters of its own.
+        """Add a group of parameters with its own hyperparameters.
 
         Parameters
         ----------
         param_group : mapping
-            ``"params"`` in any form that the constructor takes, perhaps ``"param_names"`` for
-            them, and any hyperparameters. A ``"regularizer"``, which may be None, takes the place
-            of that of `step`; regularizers are immutable, and another one may be set later.
+            ``"params"`` in any form that the constructor accepts, and optionally ``"param_names"``
+            and any hyperparameters. A ``"regularizer"``, which may be None, replaces that of
+            `step`; regularizers are immutable, but another one may be assigned later.
 
         Raises
         ------
         ValueError
-            A name or an array is there already, a hyperparameter is unknown or out of range, or
-            a regularizer is proximal and the optimizer has no learning rate for it.
+            A name or an array is in a group already, a hyperparameter is unknown or out of range,
+            or a regularizer is proximal and the optimizer does not support that.
         """
         if not isinstance(param_group, Mapping) or "params" not in param_group:
             raise TypeError('param_group must be a dict with "params"')
@@ -170,9 +170,9 @@ class Optimizer:
 
     @property
     def params(self) -> Any:
-        """The parameters in the form that they were given.
+        """The parameters in the form in which they were given.
 
-        Groups give a mapping over all names, or a list where none has a name of its own.
+        With groups, a mapping over all names, or a list if no parameter was given a name.
         """
         if self._flat is not None:
             return self._flat
@@ -195,56 +195,57 @@ class Optimizer:
         copy_to: Arrays | None = None,
         zero_grad: bool = False,
     ) -> StepInfo:
-        """Update the parameters in one sweep, with all that is asked for around the update.
+        """Update the parameters in one sweep, together with the optional operations below.
 
         The order is: unscale, finite check, regularizer, clip by value, clip by norm, update,
-        shrink (of a proximal regularizer), average, copy, zero.
+        proximal operator, average, copy, zero.
 
         Parameters
         ----------
         grads : FlatBuffer, array, iterable or mapping
-            Gradients in the structure of the parameters and of their dtypes; of float32 parameters
-            also in bfloat16 or float16. None stands for a parameter without a gradient: it keeps
-            its value, state and count, but ``ema`` and ``copy_to`` follow it.
+            Gradients in the structure and the dtypes of the parameters; for float32 parameters also
+            bfloat16 or float16. None means that a parameter has no gradient: its value, state and
+            step count do not change, but ``ema`` and ``copy_to`` are updated.
         loss_scale : float, default 1.0
-            What the gradients are divided by first.
+            The gradients are divided by this first.
         max_norm : float, optional
-            Clips the global 2-norm of the gradients to this; infinity only measures it.
+            The maximum global 2-norm of the gradients; infinity only computes the norm.
         clip_value : float, optional
-            Clips every element to ``-clip_value..clip_value``, before the norm is taken.
+            Clips every element to ``-clip_value..clip_value``, before the norm is computed.
         nonfinite : {"propagate", "skip", "raise"}, default "propagate"
-            What becomes of infinite and NaN gradients: they go into the parameters, the step
-            changes nothing and does not count, or a FloatingPointError names the first parameter.
-            The last two read the gradients once more, as ``max_norm`` does; together they share it.
+            The treatment of infinite and NaN gradients: "propagate" uses them in the update, "skip"
+            leaves everything unchanged and does not count the step, and "raise" raises a
+            FloatingPointError that names the first parameter. The last two need one more pass over
+            the gradients, as ``max_norm`` does; together they share it.
         regularizer : Regularizer, optional
-            Its gradient is added, whatever ``maximize`` says, or what is proximal in it applied
-            after the update: in the groups that have no ``"regularizer"`` of their own.
+            Its gradient is added regardless of ``maximize``, and a proximal term is applied after
+            the update instead. Groups that have their own ``"regularizer"`` do not use it.
         ema : EMA, optional
-            The moving average to update with the new parameters, of the same names.
+            A moving average with the same names, to update with the new parameters.
         copy_to : FlatBuffer, array, sequence or mapping, optional
-            bfloat16 or float16 arrays in the structure of the parameters, for a copy of them
-            rounded to the nearest.
+            bfloat16 or float16 arrays in the structure of the parameters, which receive a copy
+            rounded to nearest.
         zero_grad : bool, default False
-            Sets the gradients to 0.
+            Sets the gradients to 0 after the update.
 
         Returns
         -------
         StepInfo
-            Whether the step was applied, and the norm if one was asked for.
+            Whether the step was applied, and the norm if ``max_norm`` was given.
 
         Raises
         ------
         TypeError
-            A gradient has another dtype than its parameter, or is not a plain array.
+            The dtype of a gradient does not match its parameter, or it is not a plain array.
         ValueError
-            A wrong shape, layout or range, or memory that is shared.
+            A shape, layout or range is invalid, or arrays share memory.
         FloatingPointError
             A gradient is not finite, and ``nonfinite`` is "raise".
         RuntimeError
-            Another thread is working on the same memory or in a call of this optimizer, or a
-            function among the hyperparameters called it.
+            Another thread is using the same memory or this optimizer, or a hyperparameter function
+            called the optimizer.
 
-        Nothing has changed then, targets included.
+        After an error nothing has changed, including ``ema`` and ``copy_to``.
 
         Examples
         --------
@@ -284,7 +285,7 @@ class Optimizer:
         return _APPLIED if done is None else StepInfo(*done)
 
     def _averages(self, ema: Any) -> tuple[tuple[list[Array], float], list[Call]]:
-        """Return the averages in the order of the parameters, and as ``begin`` the rest."""
+        """Return the averages in parameter order, their weight, and the calls to make."""
         if not isinstance(ema, EMA):
             raise TypeError(f"ema must be a fastoptim.EMA, got {type(ema).__name__}")
         (averages, weight), then = ema._begin()
@@ -294,7 +295,7 @@ class Optimizer:
         return (averages, weight), then
 
     def _targets(self, arrays: Arrays) -> Sequence[Array | None]:
-        """Return arrays in the structure of the parameters in their order."""
+        """Return the arrays of ``copy_to`` in the order of the parameters."""
         if isinstance(arrays, Mapping):
             return by_name(self._names, arrays, "copy_to")
         if self._flat is not None and isinstance(arrays, np.ndarray):
@@ -307,18 +308,18 @@ class Optimizer:
         Parameters
         ----------
         grads : FlatBuffer, array, sequence or mapping
-            As for ``step``; all are checked before the first is written.
+            As for `step`; all are checked before the first is written.
 
         Raises
         ------
         TypeError, ValueError
-            As ``step`` does, and for a gradient that is read-only.
+            As for `step`, or a gradient is read-only.
         """
         self._engine.zero_grad(self._given(grads))
 
     @property
     def state(self) -> dict[str, dict[str, Any]]:
-        """The state by parameter name: arrays (views) under PyTorch's names, and ``step``."""
+        """The state of each parameter: views of arrays under PyTorch's names, and ``step``."""
         return {
             name: {
                 "step": self._engine.parameter_step(index),
@@ -333,21 +334,23 @@ class Optimizer:
 
         Parameters are numbered in order; ``param_names`` in each group has their names. A
         hyperparameter that is a function is saved as its current value, and a regularizer as a dict
-        of its class and its numbers.
+        of its class and coefficients.
 
         Parameters
         ----------
         tensors : bool, default False
-            Give tensors of PyTorch in place of arrays, for ``load_state_dict`` of the optimizer of
-            the same name there.
+            Return PyTorch tensors instead of arrays, for ``load_state_dict`` of PyTorch's optimizer
+            of the same name.
 
         Raises
         ------
         ValueError
-            Tensors are asked for of moments in int8, which PyTorch does not have.
+            ``tensors`` is True, and moments are in int8, which PyTorch does not support.
         """
         if flag("tensors", tensors) and self._storage.state_dtype == "int8":
-            raise ValueError('tensors=True needs moments that PyTorch has, not state_dtype="int8"')
+            raise ValueError(
+                'tensors must be False for state_dtype="int8", which PyTorch does not have'
+            )
         self._engine.check_groups(self.param_groups)
         state = {}
         for index, entry in enumerate(self._engine.snapshot()):
@@ -366,7 +369,7 @@ class Optimizer:
         return saved
 
     def _saved_groups(self, steps: int) -> list[dict[str, Any]]:
-        """Return the groups in PyTorch's layout, with functions as what they are at a step."""
+        """Return the groups in PyTorch's layout, with functions evaluated at a step."""
         groups, start = [], 0
         for group in self.param_groups:
             end = start + len(group["params"])
@@ -383,18 +386,19 @@ class Optimizer:
         return groups
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from what ``state_dict`` returned, here or in PyTorch.
+        """Load a state that ``state_dict`` returned, here or in PyTorch.
 
-        Everything is validated before anything changes. Parameters are matched by name where the
-        state has names, by position otherwise. A hyperparameter that is a function here stays that
-        function, and one that the class fixes stays as it is: AdamW decouples its decay, whatever
-        an Adam was saved with. The regularizer of a group becomes the saved one, or stays where the
-        state says nothing of it. States of the packages prodigyopt and schedulefree are taken, too.
+        Everything is validated before anything changes. Parameters are matched by name if the state
+        has names, and by position otherwise. A hyperparameter that is a function here stays a
+        function, and one that defines the class does not change: AdamW decouples its decay even
+        with a state of Adam. The regularizer of a group is replaced by the saved one, or kept if
+        the state has no entry for it. States of the packages prodigyopt and schedulefree are
+        accepted, too.
 
         Raises
         ------
         CheckpointError
-            The dict is not one of this optimizer with these parameters.
+            The dict is not a state of this optimizer with these parameters.
         """
         self._load(state_dict, any_values=False)
 
@@ -403,13 +407,13 @@ class Optimizer:
         self._engine.restore(groups, state, steps, averaged, self._taking(groups))
 
     def _taking(self, groups: Sequence[dict[str, Any]]) -> list[Call]:
-        """Return the calls that take over the groups of a state."""
+        """Return the calls that update the groups from those of a state."""
         return [(mine.update, new) for mine, new in zip(self.param_groups, groups, strict=True)]
 
     def _checked(
         self, state_dict: Mapping[str, Any], *, any_values: bool
     ) -> tuple[list[dict[str, Any]], list[tuple[int, list[float], dict[str, Array]]], int, bool]:
-        """Check a state: its groups, the state of each parameter, the steps, if it is averaged."""
+        """Check a state, and return its groups, parameter states, step count and averaged flag."""
         self._engine.check_groups(self.param_groups)
         matched = self._matched(state_dict)
         groups = [self._merged(mine, theirs) for mine, theirs, _ in matched]
@@ -443,7 +447,7 @@ class Optimizer:
     def _matched(
         self, state_dict: Mapping[str, Any]
     ) -> list[tuple[dict[str, Any], Mapping[str, Any], list[Any]]]:
-        """Return each group with that of the state and the keys of its parameters there."""
+        """Return each group with the saved group and the saved keys of its parameters."""
         try:
             saved = list(state_dict["param_groups"])
             sizes = [len(group["params"]) for group in saved]
@@ -492,18 +496,19 @@ class Optimizer:
         return listed("grads", grads, len(self._names))
 
     def current(self, name: str, group: int = 0) -> Any:
-        """Return what a hyperparameter will be in the next step.
+        """Return the value of a hyperparameter in the next step.
 
-        ``param_groups`` has what was set: the number, or the function of the steps applied. What a
-        rule itself makes of it (``lr_decay``, ``warmup_steps``, a bias correction) is not part of
-        the value.
+        ``param_groups`` has the number or the function that was set; this method evaluates the
+        function. Changes of the value inside an update rule (``lr_decay``, ``warmup_steps``, bias
+        correction) are not included.
 
         Parameters
         ----------
         name : str
-            The name of a hyperparameter, such as ``"lr"``; of `Prodigy` also ``"d"``, its estimate.
+            The name of a hyperparameter, such as ``"lr"``; for `Prodigy` also ``"d"``, its
+            estimate.
         group : int, default 0
-            The group whose it is, by its place in ``param_groups``.
+            The index of the group in ``param_groups``.
 
         Raises
         ------
@@ -526,7 +531,7 @@ class Optimizer:
         (True, 0.5)
         """
         if not isinstance(name, str):
-            raise TypeError(f'name must be that of a hyperparameter, such as "lr", got {name!r}')
+            raise TypeError(f'name must be a string such as "lr", got {name!r}')
         index = integer("group", group)
         if not 0 <= index < len(self.param_groups):
             raise IndexError(f"group must be from 0 to {len(self.param_groups) - 1}, got {group}")
@@ -543,7 +548,7 @@ class Optimizer:
 
     @property
     def _noise(self) -> tuple[int, int] | None:
-        """The seed and the step that stochastic rounding depends on; None where it is not asked."""
+        """The seed and the step of stochastic rounding; None for rounding to nearest."""
         if self._storage.rounding == "nearest":
             return None
         return operator.index(self._storage.seed), self._engine.steps

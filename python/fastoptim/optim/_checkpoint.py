@@ -1,4 +1,4 @@
-"""The checks of saved state, all of them before anything is taken over."""
+"""Checks of saved state; all are made before anything is loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastoptim.params.structure import Array
 
 
 def count(name: str, value: Any) -> int:
-    """Return a number of steps, which PyTorch may have in a tensor of floats."""
+    """Return a step count, which PyTorch may store in a float tensor."""
     try:
         return integer(name, whole_number(name, value, least=0), unsigned=True)
     except (TypeError, ValueError) as error:
@@ -23,7 +23,7 @@ def count(name: str, value: Any) -> int:
 
 
 def entry_of(name: str, entry: Any, group: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Return the state of a parameter; the package schedulefree counts its steps in the group."""
+    """Return the state of a parameter; schedulefree stores the step count in the group."""
     if not isinstance(entry, Mapping):
         raise CheckpointError(f"state of {name!r} must be a mapping")
     if entry and "step" not in entry and "k" in group:
@@ -32,21 +32,21 @@ def entry_of(name: str, entry: Any, group: Mapping[str, Any]) -> tuple[str, Mapp
 
 
 def steps_of(name: str, entry: Mapping[str, Any], counted: bool) -> int:
-    """Return the steps that a state has made, which must have them if it has anything."""
+    """Return the step count of a state, which is required if the state is not empty."""
     if counted and any(value is not None for value in entry.values()) and "step" not in entry:
-        raise CheckpointError(f"state of {name!r} lacks ['step']")
+        raise CheckpointError(f"state of {name!r} is missing ['step']")
     return count(f"step of {name!r}", entry.get("step", 0))
 
 
 def is_averaged(pair: tuple[Any, Mapping[str, Any]]) -> bool:
-    """Tell whether a parameter's group says, as schedulefree's do, that it is evaluated."""
+    """Return whether the group of a parameter is in schedulefree's eval mode."""
     return pair[1].get("train_mode") is False
 
 
 def keys_by_name(
     names: Sequence[str], saved: Sequence[Mapping[str, Any]]
 ) -> tuple[Mapping[str, Any], list[Any]]:
-    """Return the saved group that has these names, in any order, and their keys in it."""
+    """Return the saved group with these names, in any order, and the keys of its parameters."""
     for group in saved:
         theirs = group["param_names"]
         if not isinstance(theirs, Sequence) or len(theirs) != len(group["params"]):
@@ -55,22 +55,22 @@ def keys_by_name(
             keys = dict(zip(theirs, group["params"], strict=True))
             return group, [keys[name] for name in names]
     found = [group["param_names"] for group in saved]
-    raise CheckpointError(f"param_names are {found!r}, here {names}")
+    raise CheckpointError(f"param_names are {found!r}, expected {names}")
 
 
-# The map between moments and their codes in 8 bits. The first, of even steps, had no number.
+# The version of the 8-bit codes of moments. States with version 1, linear codes, do not have it.
 INT8_CODES = 2
 
 
 def check_codes(saved: Any, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    """Refuse moments in 8 bits whose codes stand for other numbers than they do here."""
+    """Refuse 8-bit moments with another version of the codes."""
     if not any(str(slot).endswith("_scale") for _, entry in entries for slot in entry):
         return
     if saved is None or count("int8_codes", saved) != INT8_CODES:
         given = "missing" if saved is None else saved
         raise CheckpointError(
             f"int8_codes is {given}, expected {INT8_CODES}: the state has int8 moments of another "
-            "version of fastoptim, whose codes stand for other numbers"
+            "version of fastoptim, whose codes have other values"
         )
 
 
@@ -83,12 +83,12 @@ def checked_state(
     group: Mapping[str, Any],
     any_values: bool,
 ) -> tuple[list[float], dict[str, Array]]:
-    """Check the saved numbers and arrays of one parameter against what it may have.
+    """Check the saved scalars and arrays of one parameter.
 
-    Each of ``slots`` is the name, dtype and shape of an array, whether a step needs it, and whether
-    it is never negative. Numbers that are those of all parameters may be in the group, where the
-    packages prodigyopt and schedulefree have them. With ``any_values`` they may be NaN, as those of
-    an object that is copied may be.
+    Each of ``slots`` is the name, dtype and shape of an array, whether it is required after a step,
+    and whether it is non-negative. Scalars shared by all parameters may be in the group, where the
+    packages prodigyopt and schedulefree store them. ``any_values`` allows NaN, which copies of an
+    optimizer may have.
     """
     found = {key: entry.get(key, group.get(key)) for key, _ in numbers}
     missing = [key for key, value in found.items() if value is None and (stepped or entry)]
@@ -123,12 +123,12 @@ def checked_state(
     missing += [slot for slot, *_, needed, _ in slots if stepped and needed and slot not in arrays]
     missing += [f"{slot}_scale" for slot in arrays if f"{slot}_scale" in expected.keys() - arrays]
     if missing:
-        raise CheckpointError(f"state of {name!r} lacks {missing}")
+        raise CheckpointError(f"state of {name!r} is missing {missing}")
     return scalars, arrays
 
 
 def _unsliced(array: Array, shape: tuple[int, ...]) -> Array:
-    """Return an array of prodigyopt, which are flat, or one 0 where all elements are 0."""
+    """Return an array of prodigyopt in this shape; it saves flat arrays, and zeros as a scalar."""
     if array.ndim == 0:
         return np.full(shape, array)
     return array.reshape(shape) if array.shape == (math.prod(shape),) else array

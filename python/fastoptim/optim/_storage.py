@@ -1,4 +1,4 @@
-"""How an optimizer keeps its moments and its parameters."""
+"""The storage of moments and parameters."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ Rounding: TypeAlias = Literal["stochastic", "nearest"]
 
 
 class Storage(NamedTuple):
-    """How an optimizer keeps what it need not keep exactly; arithmetic is in float32 all the same.
+    """The storage of moments and 16-bit parameters; it does not change the type of computation.
 
-    Parameters in float16 and bfloat16 have float32 moments unless ``state_dtype`` says otherwise.
-    Moments in bfloat16 take half the memory, in int8 a quarter (and one float32 per 256 numbers).
-    Averages of parameters, step sizes, sums that only grow and the factors of matrices are never
-    kept in fewer bits.
+    float16 and bfloat16 parameters have float32 moments by default. Moments take half the memory in
+    bfloat16, and a quarter in int8 (plus one float32 per 256 elements). Averages of parameters,
+    step sizes, growing sums and matrix factors are never stored in low precision.
 
     Attributes
     ----------
     state_dtype : {"float32", "bfloat16", "int8"} or None
         The storage of the moments. None: float64 for float64 parameters, float32 for all others.
-        "int8" keeps a first moment in int8 with the largest absolute value of each block of 256 as
-        its scale (``exp_avg`` and ``exp_avg_scale`` in the state), and a second moment in uint8
-        with the largest root as its scale. Codes are logarithmic: down to 1e-4 of the block's
-        largest, a first moment and the root of a second are kept to within 1/7 and 1/15 of
-        themselves.
+        "int8" stores a first moment in int8, scaled by the largest absolute value of each block of
+        256 (``exp_avg`` and ``exp_avg_scale`` in the state), and a second moment in uint8, scaled
+        by the largest square root. Codes are logarithmic: for values down to 1e-4 of the largest in
+        the block, the relative error is at most 1/7 for a first moment and 1/15 for the square root
+        of a second moment.
     rounding : {"stochastic", "nearest"}
-        Of parameters and moments that are kept in fewer bits than they are computed in.
-        Stochastic rounding is right on average, so that small updates are not lost; nearest loses
-        what is less than half a unit, and moves a second moment in int8 up alone, which ends in
-        steps that are too small: use stochastic for parameters in bfloat16 and moments in int8.
+        The rounding of parameters and moments that are stored in lower precision than computed.
+        Stochastic rounding is unbiased, so that small updates are not lost. Rounding to nearest
+        loses updates of less than half a unit, and prevents second moments in int8 from decreasing,
+        so that steps become too small: use stochastic rounding for bfloat16 parameters and int8
+        moments.
     seed : int
-        Of the random bits, which depend on it, the parameter, its step and the place alone: they
-        are the same for any number of threads.
+        The seed of the random bits, which depend only on it, the parameter, its step and the
+        element. They are the same for any number of threads.
 
     Examples
     --------
@@ -53,6 +53,6 @@ class Storage(NamedTuple):
     seed: int = 0
 
     def check(self) -> None:
-        """Refuse words that are unknown; the core checks the seed."""
+        """Check the strings; the core checks the seed."""
         word("state_dtype", self.state_dtype, (*get_args(StateDtype), None))
         word("rounding", self.rounding, get_args(Rounding))

@@ -1,4 +1,4 @@
-"""PyTorch's tensors as arrays and back, without PyTorch as long as there are none."""
+"""Conversion of PyTorch tensors to arrays and back; PyTorch is imported only for tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastoptim.params.structure import Array
 
 
 def as_array(value: Any) -> Any:
-    """Return a tensor as an array, which shares its memory; anything else as it is."""
+    """Return a tensor as an array that shares its memory, and any other value unchanged."""
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(value, torch.Tensor):
         return value
@@ -23,7 +23,7 @@ def as_array(value: Any) -> Any:
 
 
 def as_tensor(array: Array) -> Any:
-    """Return an array as a tensor, which shares its memory."""
+    """Return an array as a tensor that shares its memory."""
     torch = _extras.require("torch", "a state of tensors")
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
@@ -31,5 +31,5 @@ def as_tensor(array: Array) -> Any:
 
 
 def as_number(value: Any) -> Any:
-    """Return a tensor or array without dimensions as a number; anything else as it is."""
+    """Return a 0-dimensional tensor or array as a number, and any other value unchanged."""
     return value.item() if getattr(value, "ndim", None) == 0 else value

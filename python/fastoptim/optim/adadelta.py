@@ -8,13 +8,13 @@ from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class Adadelta(Optimizer):
-    r"""Adadelta: steps in the units of the parameters; hardly any rate to tune.
+    r"""Adadelta: steps in the units of the parameters; the rate needs little tuning.
 
     .. math::
         v &= \rho v + (1 - \rho) g^2, \qquad u = \sqrt{\frac{d + \epsilon}{v + \epsilon}}\, g \\
         d &= \rho d + (1 - \rho) u^2, \qquad p = p - \text{lr}\, u
 
-    It starts slowly: :math:`\epsilon` alone sets the first steps.
+    Training starts slowly: :math:`\epsilon` alone determines the first steps.
 
     Parameters
     ----------
@@ -25,13 +25,13 @@ class Adadelta(Optimizer):
     rho : float, default 0.9
         Decay of both averages, in [0, 1).
     eps : float, default 1e-6
-        Under both roots; >= 0.
+        Added inside both square roots; >= 0.
     weight_decay : float, default 0
         Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------

@@ -23,20 +23,20 @@ class Adam(Optimizer):
     betas : pair of float, default (0.9, 0.999)
         Decay of the two moments, each in [0, 1).
     eps : float, default 1e-8
-        Added to the root after bias correction; >= 0.
+        Added to the square root after bias correction; >= 0.
     weight_decay : float, default 0
         Coupled (added to the gradient) unless ``decoupled_weight_decay``; >= 0.
     amsgrad : bool, default False
-        Divides by the largest (uncorrected) ``v`` so far (Reddi et al., 2018).
+        Divides by the maximum of (uncorrected) ``v`` so far (Reddi et al., 2018).
     decoupled_weight_decay : bool, default False
-        Decays as AdamW does.
+        Decouples the weight decay, as AdamW does.
     cautious : bool, default False
-        Keeps only the elements of the step whose sign the gradient shares, scaled by what is lost
-        (Liang et al., 2024).
+        Updates only elements whose step and gradient have the same sign, and divides the step by
+        the fraction of these elements (Liang et al., 2024).
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -91,8 +91,8 @@ class Adam(Optimizer):
 class AdamW(Optimizer):
     r"""Adam with decoupled weight decay, the usual choice for transformers.
 
-    As :class:`Adam`, but ``p`` is first multiplied by ``1 - lr * weight_decay``, and the gradient
-    is left alone: the decay does not pass through the moments.
+    Like :class:`Adam`, but ``p`` is first multiplied by ``1 - lr * weight_decay``, and the decay is
+    not added to the gradient: it does not affect the moments.
 
     Parameters
     ----------
@@ -103,18 +103,18 @@ class AdamW(Optimizer):
     betas : pair of float, default (0.9, 0.999)
         Decay of the two moments, each in [0, 1).
     eps : float, default 1e-8
-        Added to the root after bias correction; >= 0.
+        Added to the square root after bias correction; >= 0.
     weight_decay : float, default 1e-2
         Decoupled, >= 0.
     amsgrad : bool, default False
-        Divides by the largest (uncorrected) ``v`` so far.
+        Divides by the maximum of (uncorrected) ``v`` so far.
     cautious : bool, default False
-        Keeps only the elements of the step whose sign the gradient shares, scaled by what is lost
-        (Liang et al., 2024).
+        Updates only elements whose step and gradient have the same sign, and divides the step by
+        the fraction of these elements (Liang et al., 2024).
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------

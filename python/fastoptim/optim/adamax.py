@@ -8,7 +8,7 @@ from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class Adamax(Optimizer):
-    r"""Adamax: Adam by the largest gradient instead of the mean square; for rare features.
+    r"""Adamax: Adam with a decaying maximum instead of the mean square; for rare features.
 
     .. math::
         m = \beta_1 m + (1 - \beta_1) g, \qquad u = \max(\beta_2 u, |g| + \epsilon), \qquad
@@ -23,13 +23,13 @@ class Adamax(Optimizer):
     betas : pair of float, default (0.9, 0.999)
         Decay of the two moments, each in [0, 1).
     eps : float, default 1e-8
-        Added to the gradient's size; >= 0.
+        Added to the absolute value of the gradient; >= 0.
     weight_decay : float, default 0
         Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------

@@ -8,14 +8,14 @@ from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class ASGD(Optimizer):
-    r"""Averaged SGD: the mean of the iterates, in the state's ``ax``, is the answer.
+    r"""Averaged SGD: SGD with an average of the iterates, ``ax`` in the state, as the result.
 
     .. math::
         p &= (1 - \lambda \eta) p - \eta g, \qquad \bar p = \bar p + \mu (p - \bar p) \\
         \eta &= \frac{\text{lr}}{(1 + \lambda\, \text{lr}\, t)^\alpha}, \qquad
         \mu = \frac{1}{\max(1, t - t_0)}
 
-    :math:`\eta` and :math:`\mu` are for the step after. Averaging begins after step
+    :math:`\eta` and :math:`\mu` are the values for the next step. Averaging begins after step
     :math:`t_0`.
 
     Parameters
@@ -27,15 +27,15 @@ class ASGD(Optimizer):
     lambd : float, default 1e-4
         Decay; >= 0.
     alpha : float, default 0.75
-        How fast the rate falls; >= 0.
+        The exponent of the decay of the rate; >= 0.
     t0 : float, default 1e6
         The step after which the iterates are averaged; >= 0.
     weight_decay : float, default 0
         Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------

@@ -8,7 +8,7 @@ from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class RAdam(Optimizer):
-    r"""RAdam: Adam that waits until its second moment can be trusted; needs no warm-up.
+    r"""RAdam: Adam with a correction for the variance of its second moment; needs no warm-up.
 
     .. math::
         \rho_\infty = \frac{2}{1 - \beta_2} - 1, \qquad
@@ -33,15 +33,15 @@ class RAdam(Optimizer):
     betas : pair of float, default (0.9, 0.999)
         Decay of the two moments, each in [0, 1).
     eps : float, default 1e-8
-        Added to the root; >= 0.
+        Added to the square root; >= 0.
     weight_decay : float, default 0
         Coupled (added to the gradient) unless ``decoupled_weight_decay``; >= 0.
     decoupled_weight_decay : bool, default False
-        Decays as AdamW does.
+        Decouples the weight decay, as AdamW does.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------

@@ -8,29 +8,29 @@ from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class Rprop(Optimizer):
-    r"""Rprop: steps by sign alone, each element at its own size; for full batches only.
+    r"""Rprop: steps by sign, with a step size per element; for full batches only.
 
     .. math::
         s = \text{clamp}(s \cdot \{\eta_+, \eta_-, 1\}), \qquad p = p - s\, \text{sign}(g)
 
-    The size grows by :math:`\eta_+` while the gradient keeps its sign and shrinks by
-    :math:`\eta_-` where it turns; there the gradient counts as 0 once. The noise of mini-
-    batches turns signs at random, and the sizes with them.
+    The step size is multiplied by :math:`\eta_+` while the gradient keeps its sign, and by
+    :math:`\eta_-` when the sign changes; in that step the gradient is treated as 0. With
+    mini-batches, noise changes the signs, and so the step sizes, at random.
 
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
         float32, float64, float16 or bfloat16 arrays, updated in place.
     lr : float or function of the step, default 1e-2
-        The first size of the steps; >= 0.
+        The initial step size; >= 0.
     etas : pair of float, default (0.5, 1.2)
         0 < shrink < 1 < grow.
     step_sizes : pair of float, default (1e-6, 50)
-        The smallest and the largest size; >= 0.
+        The smallest and the largest step size; >= 0.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------

@@ -22,25 +22,25 @@ def _optimizer(name: str, value: Any) -> Optimizer:
 
 
 class SAM(CheckedAttributes):
-    r"""Sharpness-aware minimization: seeks flat minima, at two gradients per step.
+    r"""Sharpness-aware minimization: prefers flat minima, with two gradients per step.
 
     .. math::
         e = \rho \frac{g}{\lVert g \rVert + 10^{-12}}, \qquad
         p = \text{base}(p, \nabla L(p + e))
 
-    The norm is that of all parameters of all groups. Adaptive, :math:`e = \rho\, p^2 g / \lVert p g
-    \rVert`, which does not depend on the scale of the parameters. The parameters come back from a
-    saved copy, to the bit, before the base optimizer steps. Perturbed parameters in 16 bits are
-    rounded as the base rounds.
+    The norm is over all parameters of all groups. With ``adaptive``, :math:`e = \rho\, p^2 g /
+    \lVert p g \rVert`, which does not depend on the scale of the parameters. The parameters are
+    restored from a copy, bit for bit, before the base optimizer steps. Perturbed 16-bit parameters
+    are rounded as in the base.
 
     Parameters
     ----------
     base : Optimizer
-        What makes the step; ``param_groups`` and ``maximize`` are its own.
+        The optimizer that makes the step, with its ``param_groups`` and ``maximize``.
     rho : float, default 0.05
-        The size of the neighbourhood; finite and >= 0.
+        The size of the perturbation; finite and >= 0.
     adaptive : bool, default False
-        Scales the neighbourhood by the parameters; use a ``rho`` about 10 times larger.
+        Scales the perturbation by the parameters; use a ``rho`` about 10 times larger.
 
     References
     ----------
@@ -88,23 +88,23 @@ class SAM(CheckedAttributes):
         return [array for group in self.param_groups for array in group["params"]]
 
     def current(self, name: str, group: int = 0) -> Any:
-        """Return what a hyperparameter of the base optimizer will be in the next step."""
+        """Return the value of a hyperparameter of the base optimizer in the next step."""
         return self.base.current(name, group)
 
     def first_step(self, grads: Grads, *, loss_scale: float = 1.0) -> None:
-        """Save the parameters and move them to where the loss is worst nearby.
+        """Save the parameters, and perturb them in the direction of largest loss.
 
         Parameters
         ----------
         grads : FlatBuffer, array, iterable or mapping
             As for the base optimizer.
         loss_scale : float, default 1.0
-            What the gradients are divided by; finite and > 0.
+            The factor of the loss, and so of the gradients; finite and > 0.
 
         Raises
         ------
         RuntimeError
-            They are there already.
+            The parameters are perturbed already.
         """
         self._refuse_perturbed()
         loss_scale = positive("loss_scale", loss_scale)
@@ -114,7 +114,8 @@ class SAM(CheckedAttributes):
             self._saved = [np.empty_like(array) for array in params]
         for saved, array in zip(self._saved, params, strict=True):
             saved[...] = array
-        # The norm of what the scale is taken out of, and the scale of what is added.
+        # Gradients and norm contain the loss scale, which cancels; so the constant is scaled,
+        # too.
         factor = self.rho / (norm + 1e-12 * loss_scale)
         factors = []
         for index, group in enumerate(self.param_groups):
@@ -125,20 +126,20 @@ class SAM(CheckedAttributes):
         _core.sam_perturb(params, ordered, factors, self.adaptive, self.base._noise, moved)
 
     def second_step(self, grads: Grads, **options: Any) -> StepInfo:
-        """Bring the parameters back and step by the gradients found at the perturbed point.
+        """Restore the parameters, and step by the gradients at the perturbed point.
 
         Parameters
         ----------
         grads : FlatBuffer, array, sequence or mapping
             As for the base optimizer.
         **options
-            As for its ``step``. Where ``nonfinite`` is "skip" or "raise", the gradients of
-            `first_step` count, too: what is not finite there makes no direction to move in.
+            As for its ``step``. With ``nonfinite`` "skip" or "raise", the gradients of `first_step`
+            must be finite, too, since they determine the perturbation.
 
         Returns
         -------
         StepInfo
-            As of its ``step``. The parameters are back where a step is skipped.
+            As of its ``step``. The parameters are restored if the step is skipped, too.
 
         Raises
         ------
@@ -169,8 +170,8 @@ class SAM(CheckedAttributes):
         Parameters
         ----------
         closure : function
-            Returns the loss and the gradients at the parameters; called twice. Where it raises, or
-            a step does, the parameters are as before.
+            Returns the loss and the gradients at the parameters; called twice. If it or a step
+            raises an error, the parameters are restored.
 
         Returns
         -------
@@ -193,19 +194,19 @@ class SAM(CheckedAttributes):
 
     def _refuse_perturbed(self) -> None:
         if self._perturbed:
-            raise RuntimeError("first_step comes once before each second_step")
+            raise RuntimeError("first_step was called already; call second_step next")
 
     def _refuse_in_place(self) -> None:
         if not self._perturbed:
-            raise RuntimeError("second_step comes after first_step")
+            raise RuntimeError("second_step must be called after first_step")
 
     def _return(self) -> None:
-        """Bring the parameters back without a step."""
+        """Restore the parameters without a step."""
         self._refuse_in_place()
         self._exchange(perturbed=False)
 
     def _exchange(self, *, perturbed: bool) -> None:
-        """Swap the parameters and the saved ones, and note which of them are in place."""
+        """Swap the parameters and the saved copy, and set whether the parameters are perturbed."""
         _core.exchange(self._params(), self._saved, then=[setting(self, _perturbed=perturbed)])
 
     def zero_grad(self, grads: Grads) -> None:
@@ -217,7 +218,7 @@ class SAM(CheckedAttributes):
         return self.base.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load what ``state_dict`` of this or of the base optimizer returned."""
+        """Load a state that ``state_dict`` of this or of the base optimizer returned."""
         self.base.load_state_dict(state_dict)
 
     def __repr__(self) -> str:

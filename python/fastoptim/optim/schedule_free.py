@@ -8,19 +8,19 @@ from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class _ScheduleFree(Optimizer):
-    """The two points of a schedule-free optimizer; it cannot be used by itself."""
+    """The base class of schedule-free optimizers; it cannot be used directly."""
 
     def eval(self) -> None:
-        """Move the parameters to the average of the iterates, to evaluate or to save them."""
+        """Set the parameters to the average of the iterates, for evaluation or saving."""
         self._engine.average(self.param_groups, True)
 
     def train(self) -> None:
-        """Move the parameters back to where gradients are taken."""
+        """Set the parameters back to the point at which gradients are computed."""
         self._engine.average(self.param_groups, False)
 
 
 class ScheduleFreeSGD(_ScheduleFree):
-    r"""Schedule-Free SGD: averaging in place of a schedule; no training length to choose.
+    r"""Schedule-Free SGD: averaging instead of a schedule, so no training length to choose.
 
     .. math::
         p &= (1 - c) p + c z - \text{lr} (1 - \beta_1 (1 - c)) u, \qquad z = z - \text{lr}\, u \\
@@ -28,10 +28,10 @@ class ScheduleFreeSGD(_ScheduleFree):
 
     with :math:`u = g + \lambda p` and :math:`\beta_1` the momentum.
 
-    :math:`p` is the point :math:`y` of the paper at which gradients are taken. :meth:`eval`
-    moves the parameters to the average of the iterates, which is what to evaluate and to save,
-    and :meth:`train` moves them back: an optimizer starts in train mode, and a step in eval
-    mode is a RuntimeError.
+    :math:`p` is the point :math:`y` of the paper, at which gradients are computed. :meth:`eval`
+    sets the parameters to the average of the iterates, for evaluation or saving, and :meth:`train`
+    sets them back. An optimizer starts in train mode, and a step in eval mode raises a
+    RuntimeError.
 
     Parameters
     ----------
@@ -42,17 +42,17 @@ class ScheduleFreeSGD(_ScheduleFree):
     momentum : float, default 0.9
         In (0, 1).
     weight_decay : float, default 0
-        At :math:`p`, coupled; >= 0.
+        Coupled, computed at :math:`p`; >= 0.
     warmup_steps : int, default 0
-        The steps over which the rate grows in a line.
+        The number of steps of linear warm-up.
     r : float, default 0.0
-        The power of the step in the weights of the average.
+        The exponent of the step in the weights of the average.
     weight_lr_power : float, default 2.0
-        The power of the largest rate so far in them.
+        The exponent of the largest rate so far in the weights of the average.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------
@@ -104,7 +104,7 @@ class ScheduleFreeSGD(_ScheduleFree):
 
 
 class ScheduleFreeAdamW(_ScheduleFree):
-    r"""Schedule-Free AdamW: averaging in place of a schedule; no training length to choose.
+    r"""Schedule-Free AdamW: averaging instead of a schedule, so no training length to choose.
 
     .. math::
         p &= (1 - c) p + c z - \text{lr} (1 - \beta_1 (1 - c)) u, \qquad z = z - \text{lr}\, u \\
@@ -112,10 +112,10 @@ class ScheduleFreeAdamW(_ScheduleFree):
 
     with :math:`u = g / (\sqrt{v / (1 - \beta_2^t)} + \epsilon) + \lambda p`.
 
-    :math:`p` is the point :math:`y` of the paper at which gradients are taken. :meth:`eval`
-    moves the parameters to the average of the iterates, which is what to evaluate and to save,
-    and :meth:`train` moves them back: an optimizer starts in train mode, and a step in eval
-    mode is a RuntimeError.
+    :math:`p` is the point :math:`y` of the paper, at which gradients are computed. :meth:`eval`
+    sets the parameters to the average of the iterates, for evaluation or saving, and :meth:`train`
+    sets them back. An optimizer starts in train mode, and a step in eval mode raises a
+    RuntimeError.
 
     Parameters
     ----------
@@ -126,19 +126,19 @@ class ScheduleFreeAdamW(_ScheduleFree):
     betas : pair of float, default (0.9, 0.999)
         The first in (0, 1), the decay of the squares in [0, 1).
     eps : float, default 1e-8
-        Added to the root after bias correction; >= 0.
+        Added to the square root after bias correction; >= 0.
     weight_decay : float, default 0
-        At :math:`p`; >= 0.
+        Computed at :math:`p`; >= 0.
     warmup_steps : int, default 0
-        The steps over which the rate grows in a line.
+        The number of steps of linear warm-up.
     r : float, default 0.0
-        The power of the step in the weights of the average.
+        The exponent of the step in the weights of the average.
     weight_lr_power : float, default 2.0
-        The power of the largest rate so far in them.
+        The exponent of the largest rate so far in the weights of the average.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------

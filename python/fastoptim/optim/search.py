@@ -1,4 +1,4 @@
-"""Random search: what to beat."""
+"""Random search, as a baseline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastoptim.params.structure import Array, Arrays, named_arrays
 
 
 class _Search(CheckedAttributes):
-    """What both searches share; it cannot be used by itself."""
+    """The base class of random searches; it cannot be used directly."""
 
     _local: bool
 
@@ -29,7 +29,7 @@ class _Search(CheckedAttributes):
         self.seed = seed
         self.steps = 0
         self.best: float | None = None
-        # Whether a draw that may yet be taken back is in the parameters.
+        # Whether the parameters hold a draw that may be rejected.
         self._trying = False
         if isinstance(params, FlatBuffer):
             self._arrays: list[Array] = [params.flat]
@@ -37,24 +37,24 @@ class _Search(CheckedAttributes):
             _, self._arrays = named_arrays(params)
         if not self._arrays:
             raise ValueError("params is empty")
-        # With a scale of 0 it checks the arrays and changes nothing.
+        # A scale of 0 checks the arrays without changing them.
         _core.add_normal(self._arrays, 0.0, self.seed, 0)
         self._saved = [array.copy() for array in self._arrays]
 
     def step(self, objective: Callable[[Any], float]) -> float:
-        """Try one draw and keep it if it is better.
+        """Try one draw, and accept it if it is better.
 
         Parameters
         ----------
         objective : function
-            Takes the parameters in the form they were given and returns a float to be minimized.
-            NaN is never better. Where it raises, the parameters are as before.
+            Takes the parameters in the form in which they were given, and returns the value to
+            minimize. NaN is never better. If it raises an error, the parameters are restored.
 
         Returns
         -------
         float
-            The best value so far; the parameters are where it was found. The first step also
-            evaluates the parameters as they are.
+            The best value so far, which the parameters attain. The first step also evaluates the
+            initial parameters.
         """
         best = self.best
         if best is None:
@@ -66,7 +66,7 @@ class _Search(CheckedAttributes):
 
         def action() -> float:
             self._trying = True
-            # With a scale of 0 it refuses memory that another thread is working on.
+            # A scale of 0 only checks that no other thread is using the memory.
             _core.add_normal(self._arrays, 0.0, self.seed, steps)
             if not self._local:
                 for array in self._arrays:
@@ -98,7 +98,7 @@ class _Search(CheckedAttributes):
 class RandomSearch(_Search):
     r"""Random search: :math:`p = \text{scale}\, N(0, 1)`, the best of all draws.
 
-    The weakest optimizer there is, and a baseline: whatever does not beat it does not learn.
+    A baseline: an optimizer that is not better than this does not learn.
 
     Parameters
     ----------
@@ -128,10 +128,10 @@ class RandomSearch(_Search):
 
 
 class RandomLocalSearch(_Search):
-    r"""Random local search: :math:`p + \text{scale}\, N(0, 1)`, kept where it is better.
+    r"""Random local search: :math:`p + \text{scale}\, N(0, 1)`, accepted if it is better.
 
-    Needs no gradient and follows the loss downhill, but in many dimensions nearly every direction
-    is useless: gradient descent is faster by about the number of parameters.
+    Needs no gradient, but in many dimensions few directions reduce the loss: gradient descent is
+    faster by a factor of about the number of parameters.
 
     Parameters
     ----------

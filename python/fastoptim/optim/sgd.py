@@ -10,14 +10,14 @@ from fastoptim.optim._storage import Rounding, StateDtype, Storage
 
 
 class SGD(Optimizer):
-    r"""Stochastic gradient descent with momentum, the choice for convolutional networks.
+    r"""Stochastic gradient descent with momentum, the usual choice for convolutional networks.
 
     .. math::
         v = \mu v + (1 - \text{dampening})\, g, \qquad p = p - \text{lr}\, v
 
-    The first step copies :math:`g` into :math:`v`. Nesterov steps by :math:`g + \mu v` instead:
-    the look-ahead form :math:`v = \mu v - \text{lr}\, g(p + \mu v);\ p = p + v`, rewritten at the
-    shifted point :math:`p + \mu v`, which is what is stored.
+    The first step sets :math:`v` to :math:`g`. Nesterov momentum steps by :math:`g + \mu v`. This
+    is the look-ahead form :math:`v = \mu v - \text{lr}\, g(p + \mu v);\ p = p + v`, where the
+    stored parameter is the shifted point :math:`p + \mu v`.
 
     Parameters
     ----------
@@ -26,20 +26,20 @@ class SGD(Optimizer):
     lr : float or function of the step, default 1e-3
         Learning rate, >= 0.
     momentum : float, default 0
-        :math:`\mu` >= 0; 0 keeps no state.
+        :math:`\mu` >= 0; 0 needs no state.
     dampening : float, default 0
         >= 0; must be 0 with Nesterov.
     weight_decay : float, default 0
         Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
     nesterov : bool, default False
-        Needs momentum > 0.
+        Uses Nesterov momentum; requires momentum > 0.
     momentum_form : {"outside", "inside"}, default "outside"
         ``"inside"`` is :math:`v = \mu v - \text{lr}\, g;\ p = p + v` (Keras): the two agree only
         while the rate is constant.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
 
     References
     ----------

@@ -511,7 +511,7 @@ def test_a_skipped_step_of_sam_brings_the_parameters_back(when: str) -> None:
 def test_the_order_of_calls_with_sam() -> None:
     w = np.array([1.0, -2.0])
     sam, scaler = fo.SAM(fo.SGD(w, lr=0.1)), fo.amp.GradScaler(4.0)
-    with pytest.raises(RuntimeError, match="second_step comes after first_step"):
+    with pytest.raises(RuntimeError, match="second_step must be called after first_step"):
         scaler.step(sam, np.ones(2))
     grads = scaler.scale(np.ones(2))
     scaler.unscale_(sam, grads)

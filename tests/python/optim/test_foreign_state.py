@@ -91,7 +91,7 @@ def test_where_there_are_moments_every_number_is_required(cls: Any) -> None:
     for key in required:
         lacking = {**state, "state": {k: dict(e) for k, e in state["state"].items()}}
         del lacking["state"][0][key]
-        with pytest.raises(fo.CheckpointError, match=f"lacks .*{key!r}"):
+        with pytest.raises(fo.CheckpointError, match=f"is missing .*{key!r}"):
             opt.load_state_dict(lacking)
         assert snapshot(opt) == before
 
