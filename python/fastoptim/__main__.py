@@ -12,12 +12,12 @@ from fastoptim.commands import bench, demo, info, selfcheck
 
 COMMANDS = {"info": info, "selfcheck": selfcheck, "bench": bench, "demo": demo}
 
-# What shells report of a program that ended because nobody reads its output: 128 + SIGPIPE.
-NOBODY_READS = 141
+# The exit status that shells report for a process killed by SIGPIPE: 128 + 13.
+CLOSED_PIPE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and give the exit status, which is 2 where the command cannot run."""
+    """Run a command and return the exit status, which is 2 if the command cannot run."""
     try:
         try:
             options = parser().parse_args(arguments)
@@ -25,10 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # A reader such as `head` has what it wanted. The rest goes nowhere, or the interpreter
-        # would try to write it when it ends.
+        # The reader, such as `head`, has closed the pipe. Without this the interpreter would fail
+        # to flush standard output when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NOBODY_READS
+        return CLOSED_PIPE
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Checks of arguments: each error names the argument, what is right and what was given."""
+"""Checks of arguments: each error names the argument, the valid values and the value given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-# The checks of attributes, by their names.
+# The check of each attribute, by name.
 Checks: TypeAlias = Mapping[str, Callable[[str, Any], Any]]
 
 _NOT_NUMBERS = (bool, np.bool_, str, bytes, bytearray)
@@ -20,18 +20,18 @@ _REPR.maxstring = _REPR.maxother = 80
 
 
 def shown(value: Any) -> str:
-    """Return a short text for any value, for the end of a message."""
+    """Return a short representation of any value, for error messages."""
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:
         return f"{type(value).__name__} of shape {shape}"
     try:
         return _REPR.repr(value)
-    except Exception:  # The repr of an object of a user's own may do anything.
+    except Exception:  # The repr of a user's class may raise anything.
         return f"an object of type {type(value).__name__}"
 
 
 def number(name: str, value: Any) -> float:
-    """Return a real number of any type, perhaps infinite or NaN, as a float."""
+    """Convert a real number of any type to float; infinities and NaN are allowed."""
     if type(value) is float:
         return value
     found = value
@@ -48,7 +48,7 @@ def number(name: str, value: Any) -> float:
 
 
 def scalar(name: str, value: Any) -> float:
-    """Return what a function computed as a float: a number, a bool, or an array of one element."""
+    """Convert the result of a function to float: a number, a bool, or an array of one element."""
     if isinstance(getattr(value, "shape", None), tuple):
         if math.prod(value.shape) != 1:
             raise TypeError(f"{name} must be a number, got {shown(value)}")
@@ -72,7 +72,7 @@ def positive(name: str, value: Any) -> float:
 
 
 def between(name: str, value: Any, low: float, high: float, ends: str = "[]") -> float:
-    """Return a finite number between two others as a float; round ``ends`` exclude them."""
+    """Return a finite number in an interval as a float; parentheses in ``ends`` exclude a bound."""
     above, below = (operator.gt if end in "()" else operator.ge for end in ends)
     interval = f"{ends[0]}{low:g}, {high:g}{ends[1]}"
     return _ranged(name, value, lambda x: above(x, low) and below(high, x), f"in {interval}")
@@ -97,21 +97,19 @@ def integer(name: str, value: Any, *, least: int | None = None, unsigned: bool =
         raise TypeError(f"{name} must be an integer, got {shown(value)}")
     low, high = (0, 2**64) if unsigned else (-(2**63), 2**63)
     if not low <= n < high:
-        raise ValueError(
-            f"{name} must fit 64 bits{' without a sign' * unsigned}, got {shown(value)}"
-        )
+        raise ValueError(f"{name} must fit in {'un' * unsigned}signed 64 bits, got {shown(value)}")
     if least is not None and n < least:
         raise ValueError(f"{name} must be >= {least}, got {n}")
     return n
 
 
 def whole_number(name: str, value: Any, *, least: int) -> int:
-    """Return a number of any type without a fraction, at least ``least``, as an int."""
+    """Convert an integral number of any type that is at least ``least`` to int."""
     found = number(name, value)
     if not (found >= least and found.is_integer()):
         raise ValueError(f"{name} must be a whole number >= {least}, got {shown(value)}")
     n = _index(value)
-    return int(found) if n is None else n  # Beyond 2**53 the float may be another number.
+    return int(found) if n is None else n  # Beyond 2**53 the float may be rounded.
 
 
 def _index(value: Any) -> int | None:
@@ -122,7 +120,7 @@ def _index(value: Any) -> int | None:
 
 
 def positive_whole_number(name: str, value: Any) -> int:
-    """Return a number of any type without a fraction, at least 1, as an int."""
+    """Convert an integral number of any type that is at least 1 to int."""
     return whole_number(name, value, least=1)
 
 
@@ -145,7 +143,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def word(name: str, value: Any, words: Sequence[str | None]) -> Any:
-    """Return one of a few words, of which one may be None."""
+    """Return a string that is one of ``words``, or None if that is one of them."""
     known = isinstance(value, str) or (value is None and None in words)
     if known and value in words:
         return value
@@ -155,7 +153,7 @@ def word(name: str, value: Any, words: Sequence[str | None]) -> Any:
 
 
 def function(name: str, value: Any) -> Callable[..., Any]:
-    """Return what can be called."""
+    """Return a callable."""
     if not callable(value):
         raise TypeError(f"{name} must be a function, got {shown(value)}")
     found: Callable[..., Any] = value
@@ -163,10 +161,10 @@ def function(name: str, value: Any) -> Callable[..., Any]:
 
 
 class CheckedAttributes:
-    """A base of classes whose attributes are checked when they are set, by anybody, at any time.
+    """Base of classes that check their attributes whenever they are set.
 
-    What the package itself changes during a call goes into the dictionary of the object (see
-    `fastoptim._commit.setting`), which checks nothing.
+    The package itself writes to the dictionary of the object (see `fastoptim._commit.setting`),
+    which bypasses the checks.
     """
 
     _checks: ClassVar[Checks] = {}

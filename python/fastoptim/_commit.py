@@ -1,9 +1,9 @@
-"""Changes that belong together, made in one call into the core.
+"""Changes of several objects that an interrupt must not separate, made in one call into the core.
 
-CPython runs signal handlers between two instructions of Python code, so that Ctrl-C may raise
-KeyboardInterrupt between any two statements. What the core does in one call is done or not: its
-functions take calls to make at the end of theirs, ``_core.call_all`` makes nothing but such calls,
-and ``_core.attempt`` settles what an exception has left half-done.
+CPython runs signal handlers between bytecode instructions, so Ctrl-C may raise KeyboardInterrupt
+between any two statements. An interrupt does not divide a call into the core: its functions take
+Python calls to make at their end, ``_core.call_all`` only makes such calls, and ``_core.attempt``
+restores a consistent state after an exception.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Call: TypeAlias = tuple[Callable[..., object], *tuple[Any, ...]]
 
 
 def setting(target: object, **attributes: Any) -> Call:
-    """Return the call that sets attributes of an object, all at once."""
+    """Return a call that sets all these attributes of an object at once."""
     return vars(target).update, attributes
 
 
 def restored(action: Callable[[], T], restore: Callable[[], None]) -> T:
-    """Return what ``action`` does, and call ``restore`` in any case; it may be called again."""
+    """Return the result of ``action``, and always call ``restore``, perhaps more than once."""
 
     def both() -> T:
         found = action()

@@ -1,4 +1,4 @@
-"""The packages that are optional: imported here only, so that a missing one is named."""
+"""Optional packages: they are imported only here, so that an error names a missing one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Extra(NamedTuple):
-    """What to install for a module."""
+    """The extra and the package to install for a module."""
 
     extra: str
     package: str
@@ -28,7 +28,7 @@ EXTRAS = {
 
 
 def has(module: str) -> bool:
-    """Whether a module's package is installed; nothing is imported."""
+    """Return whether a module's package is installed, without importing it."""
     return importlib.util.find_spec(module.partition(".")[0]) is not None
 
 
@@ -37,19 +37,19 @@ def find(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        # A package that is installed and lacks something of its own is broken: say so.
+        # The package is installed but one of its dependencies is missing: raise that error.
         if (error.name or "").partition(".")[0] != module.partition(".")[0]:
             raise
         return None
 
 
 def require(module: str, what: str) -> Any:
-    """Import a module without which there is no ``what``.
+    """Import a module that ``what`` requires.
 
     Raises
     ------
     ModuleNotFoundError
-        Its package is not installed: the message says what to install.
+        Its package is not installed; the message says what to install.
     """
     found = find(module)
     if found is None:
@@ -58,7 +58,7 @@ def require(module: str, what: str) -> Any:
 
 
 def missing(what: str, *modules: str) -> str:
-    """Say what to install for ``what``, which needs these modules."""
+    """Return the error message that says what to install for ``what``."""
     found = [EXTRAS[module.partition(".")[0]] for module in modules]
     packages = [extra.package for extra in found]
     extras = sorted({extra.extra for extra in found})
@@ -69,5 +69,5 @@ def missing(what: str, *modules: str) -> str:
 
 
 def bfloat16() -> Any:
-    """Return the bfloat16 of ml_dtypes, which NumPy takes as a dtype."""
+    """Return the bfloat16 of ml_dtypes, which NumPy accepts as a dtype."""
     return require("ml_dtypes", "an array of bfloat16").bfloat16

@@ -1,4 +1,4 @@
-"""Loss scaling for gradients of low precision, as PyTorch's ``torch.amp`` has it."""
+"""Loss scaling for low-precision gradients, compatible with PyTorch's ``torch.amp``."""
 
 from fastoptim.grads.scaler import GradScaler
 

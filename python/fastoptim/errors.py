@@ -1,4 +1,4 @@
-"""The exceptions of fastoptim that Python has no name for."""
+"""The exceptions of fastoptim."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ __all__ = ["CheckpointError"]
 
 
 class CheckpointError(ValueError):
-    """A saved state that is damaged, or does not fit what it is loaded into."""
+    """Raised for a saved state that is damaged or does not match the object it is loaded into."""

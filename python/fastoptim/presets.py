@@ -1,7 +1,7 @@
-"""Optimizer, arguments, schedule and clipping that are known to work, ready to use.
+"""Combinations of optimizer, arguments, schedule and clipping that are known to work.
 
-Each function gives a `Preset`. They are where to start, with the reason and the source; the rate is
-the first thing to tune.
+Each function returns a `Preset` to start from, and documents its reason and source. Tune the rate
+first.
 
 Examples
 --------
@@ -37,18 +37,18 @@ def __dir__() -> list[str]:
 
 @dataclass(frozen=True)
 class Preset:
-    """What one kind of training starts from.
+    """The starting point for one kind of training.
 
     Attributes
     ----------
     optimizer : type
-        The class.
+        The optimizer class.
     arguments : dict
-        Its arguments but for the rate.
+        Its arguments except the rate.
     schedule : Schedule
         The rate, as a function of the step: ``{**arguments, "lr": schedule}``.
     max_norm : float or None
-        What ``step(max_norm=)`` takes; None where no clipping is usual.
+        The argument of ``step(max_norm=)``; None if clipping is not usual.
     """
 
     optimizer: type[optim.Optimizer]
@@ -58,17 +58,17 @@ class Preset:
 
 
 def image_classification(total_steps: int, optimizer: Literal["sgd", "adamw"] = "sgd") -> Preset:
-    """Start a convolutional network: SGD with momentum at 0.1, or AdamW at 1e-3, with a cosine.
+    """Preset for a convolutional network: SGD with momentum at 0.1 or AdamW at 1e-3, with a cosine.
 
-    SGD with momentum generalizes best when there is time to tune; AdamW is right sooner.
-    Normalization layers keep gradients in bounds: no clipping.
+    SGD with momentum generalizes best if it is tuned; AdamW needs less tuning. Normalization layers
+    bound the gradients, so the preset does not clip.
 
     Parameters
     ----------
     total_steps : int
-        The length of the training, at least 1.
+        The number of training steps, at least 1.
     optimizer : {"sgd", "adamw"}, default "sgd"
-        Which of the two.
+        The optimizer.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def image_classification(total_steps: int, optimizer: Literal["sgd", "adamw"] = 
     Raises
     ------
     ValueError
-        The length or the name is out of range.
+        An argument is out of range.
 
     References
     ----------
@@ -100,15 +100,15 @@ def image_classification(total_steps: int, optimizer: Literal["sgd", "adamw"] = 
 
 
 def nlp(total_steps: int, lr: float = 2e-4) -> Preset:
-    """Start a transformer on text: AdamW, warm-up over a tenth, a cosine, clipping at 1.
+    """Preset for a transformer on text: AdamW, warm-up for a tenth, a cosine, clipping at 1.
 
-    Early steps of Adam are wild, since its second moment knows little yet, and attention amplifies
-    them: hence warm-up and clipping.
+    The first steps of Adam are too large, because its second moment is an average of few gradients,
+    and attention amplifies them. Warm-up and clipping prevent this.
 
     Parameters
     ----------
     total_steps : int
-        The length of the training, at least 10.
+        The number of training steps, at least 10.
     lr : float, default 2e-4
         The highest rate, 1e-4 (large models) to 3e-4 (small ones).
 
@@ -142,17 +142,16 @@ def nlp(total_steps: int, lr: float = 2e-4) -> Preset:
 
 
 def recurrent(total_steps: int, max_norm: float = 1.0) -> Preset:
-    """Start a recurrent network: Adam at 1e-3 with a cosine, and clipping.
+    """Preset for a recurrent network: Adam at 1e-3 with a cosine, and clipping.
 
-    Gradients through time grow exponentially where they grow at all: clipping is what makes these
-    networks train.
+    Gradients may grow exponentially over time steps, and training fails without clipping.
 
     Parameters
     ----------
     total_steps : int
-        The length of the training, at least 1.
+        The number of training steps, at least 1.
     max_norm : float, default 1.0
-        1 to 5: larger for longer sequences.
+        From 1 to 5; larger for longer sequences.
 
     Returns
     -------
@@ -180,14 +179,15 @@ def recurrent(total_steps: int, max_norm: float = 1.0) -> Preset:
 
 
 def gan() -> Preset:
-    """Start a generator or a discriminator: Adam at 2e-4 with betas (0.5, 0.999).
+    """Preset for a generator or a discriminator: Adam at 2e-4 with betas (0.5, 0.999).
 
-    The other network moves the goal at each step: a long memory of gradients points where it was.
+    The other network changes the objective at each step, so a long average of gradients is out of
+    date.
 
     Returns
     -------
     Preset
-        With a constant rate; one optimizer for each of the two networks.
+        With a constant rate. Use one optimizer per network.
 
     References
     ----------
@@ -204,10 +204,10 @@ def gan() -> Preset:
 
 
 def reinforcement_learning() -> Preset:
-    """Start a policy or a value network: Adam at 3e-4.
+    """Preset for a policy or a value network: Adam at 3e-4.
 
-    The data change with the policy, so that no schedule knows the length; the rate is small and
-    stays.
+    The data change with the policy, and the length is not known in advance, so the rate is small
+    and constant.
 
     Returns
     -------
@@ -228,7 +228,7 @@ def reinforcement_learning() -> Preset:
 
 
 def for_batch_size(n: int, total_steps: int) -> Preset:
-    r"""Choose by the size of the batch, with the linear rule for the rate.
+    r"""Preset for a batch size, with the linear scaling rule for the rate.
 
     ================  =======================================  =========================
     Batch             Optimizer                                Highest rate
@@ -239,16 +239,17 @@ def for_batch_size(n: int, total_steps: int) -> Preset:
     from 32,768       LAMB, warm-up, polynomial of power 1     :math:`5 \cdot 10^{-3} n / 32768`
     ================  =======================================  =========================
 
-    Fewer and better gradients allow larger steps, up to where layers whose weights are small next
-    to their gradients break: LARS and LAMB give each layer a rate of its own. Put biases and
-    normalization into a group with ``layer_adaptation=False`` there. Warm-up is a twentieth.
+    Gradients of larger batches have less noise and allow larger steps, up to the point at which
+    layers with small weights relative to their gradients diverge. LARS and LAMB use a separate rate
+    for each layer. Put biases and normalization into a group with ``layer_adaptation=False`` for
+    them. Warm-up takes a twentieth of the steps.
 
     Parameters
     ----------
     n : int
-        The size of the batch, at least 1.
+        The batch size, at least 1.
     total_steps : int
-        The length of the training, at least 20.
+        The number of training steps, at least 20.
 
     Returns
     -------

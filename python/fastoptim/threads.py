@@ -1,4 +1,4 @@
-"""How many threads the kernels use."""
+"""The number of threads of the kernels."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["get_num_threads", "num_threads", "set_num_threads"]
 
 @contextmanager
 def num_threads(n: SupportsIndex) -> Iterator[None]:
-    """Use ``n`` threads for what the calling thread does in a ``with`` block.
+    """Use ``n`` threads for the calls of the current thread in a ``with`` block.
 
     Parameters
     ----------
     n : int
-        At least 1. The results are the same bits for any number.
+        At least 1. Results are bitwise identical for any number.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def num_threads(n: SupportsIndex) -> Iterator[None]:
     ...     fo.get_num_threads()
     1
     """
-    if n is None:  # which the core takes for the number of the process
+    if n is None:  # The core would use the number of the process.
         raise TypeError("n must be an int, got None")
     before = set_own_threads(n)
     try:
