@@ -1,11 +1,11 @@
-"""Schedules: pure functions of the number of steps done.
+"""Schedules: pure functions of the number of completed steps.
 
-A schedule is a small immutable object that is called with a step. It gives a float for a number and
-a float64 array for an array of steps, with the same bits. It keeps nothing between calls, so any
-step can be asked for in any order, and it can be compared, printed, hashed and pickled.
+A schedule is a small immutable callable. It returns a float for a number, and a float64 array with
+the same bits for an array of steps. It has no state, so steps may be evaluated in any order, and it
+can be compared, printed, hashed and pickled.
 
-Each class below is one closed form, the method ``_at``. It is written once for numbers and arrays:
-operators and NumPy functions only, no branches on the step.
+Each class implements one closed form, in the method ``_at``. It works for numbers and arrays, since
+it uses only operators and NumPy functions, and does not branch on the step.
 
 Examples
 --------

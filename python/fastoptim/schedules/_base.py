@@ -1,4 +1,4 @@
-"""What every schedule is."""
+"""The base class of the schedules."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ Steps: TypeAlias = Any
 
 
 def where(condition: Any, a: Steps, b: Steps) -> Steps:
-    """Choose as `numpy.where`, which takes 2 us for a single number."""
+    """Select as `numpy.where` does, which takes 2 us for a single number."""
     if isinstance(condition, np.ndarray):
         return np.where(condition, a, b)
     return a if condition else b
 
 
 def minimum(a: Steps, b: float) -> Steps:
-    """Give the smaller, as `numpy.minimum` for arrays."""
+    """Return the smaller value, as `numpy.minimum` does for arrays."""
     return where(a < b, a, b)
 
 
 def maximum(a: Steps, b: float) -> Steps:
-    """Give the larger, as `numpy.maximum` for arrays."""
+    """Return the larger value, as `numpy.maximum` does for arrays."""
     return where(a > b, a, b)
 
 
 def power(base: Steps, exponent: Steps) -> Steps:
-    """Raise as `numpy.power`, with the same bits for a number and an array.
+    """Return a power, as `numpy.power` does, with the same bits for a number and an array.
 
-    NumPy takes short cuts for some exponents, but only where there is a single one.
+    NumPy has special cases for some exponents, but only for a scalar exponent.
     """
     if isinstance(exponent, np.ndarray):
         raised = np.power(base, exponent)
@@ -46,19 +46,19 @@ def power(base: Steps, exponent: Steps) -> Steps:
 
 
 class Schedule(ABC):
-    """A function of the step: the base of every schedule."""
+    """The base class of the schedules, which are functions of the step."""
 
     @overload
     def __call__(self, step: float) -> float: ...
     @overload
     def __call__(self, step: npt.ArrayLike) -> npt.NDArray[np.float64]: ...
     def __call__(self, step: npt.ArrayLike) -> float | npt.NDArray[np.float64]:
-        """Give the value at ``step``.
+        """Return the value at ``step``.
 
         Parameters
         ----------
         step : number or array_like of numbers
-            How many steps have been done, finite and at least 0. Fractions are fine.
+            The number of completed steps, finite and at least 0; may be fractional.
 
         Returns
         -------
@@ -68,7 +68,7 @@ class Schedule(ABC):
         Raises
         ------
         TypeError
-            If ``step`` is not made of real numbers.
+            If ``step`` does not consist of real numbers.
         ValueError
             If a step is negative, infinite or NaN.
         """
@@ -86,9 +86,9 @@ class Schedule(ABC):
 
     @abstractmethod
     def _at(self, t: Steps) -> Steps:
-        """Give the closed form at ``t >= 0``."""
+        """Evaluate the closed form at ``t >= 0``."""
 
     def _check(self, **checks: Callable[[str, object], float]) -> None:
-        """Replace each named argument by what its check makes of it."""
+        """Replace each named argument by the result of its check."""
         for name, check in checks.items():
             object.__setattr__(self, name, check(name, getattr(self, name)))

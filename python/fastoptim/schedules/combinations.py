@@ -1,4 +1,4 @@
-"""Schedules made of others, and of stages."""
+"""Schedules composed of other schedules or of stages."""
 
 from __future__ import annotations
 
@@ -27,31 +27,32 @@ from fastoptim.schedules._base import (
 from fastoptim.schedules.cycles import fall
 
 Decay: TypeAlias = Literal["linear", "cosine", "sqrt"]
-# A schedule of this package, or any function of a user's own that gives a number for a step.
+# A schedule of this package, or a user's function that returns a number for a step.
 Part: TypeAlias = Schedule | Callable[[int], float]
 
 
 @dataclass(frozen=True)
 class wsd(Schedule):
-    r"""Warm up, stay, and decay: the length may be decided late.
+    r"""Warm up, stay constant, and decay; the total length need not be known at the start.
 
     .. math::
         \text{base\_lr} \cdot \begin{cases}
             t / \text{warmup\_steps} & \text{first} \\
             1 & \text{then} \\
-            e + (1 - e)\, d(x) & \text{at the part } x \text{ of the decay, and } e \text{ after it}
+            e + (1 - e)\, d(x) & \text{at the fraction } x \text{ of the decay, and } e \text{ after
+            it}
         \end{cases}
 
     Parameters
     ----------
     base_lr : float
-        The value between, at least 0.
+        The value between warm-up and decay, at least 0.
     warmup_steps : float
-        The steps of the rise, at least 0.
+        The number of warm-up steps, at least 0.
     stable_steps : float
-        The steps between, at least 0.
+        The number of steps between warm-up and decay, at least 0.
     decay_steps : float
-        The steps of the decay, at least 0.
+        The number of decay steps, at least 0.
     end_factor : float
         :math:`e`, in [0, 1].
     decay : {"linear", "cosine", "sqrt"}
@@ -103,7 +104,7 @@ class wsd(Schedule):
         if self.decay == "cosine":
             left = fall(left)
         elif self.decay == "sqrt":
-            # This is 1 - sqrt(x), but keeps its relative accuracy next to the end.
+            # This is 1 - sqrt(x), but has full relative accuracy near the end.
             left = left / (1 + np.sqrt(1 - left))
         factor = left + self.end_factor * (1 - left)
         if self.warmup_steps > 0:
@@ -113,21 +114,20 @@ class wsd(Schedule):
 
 @dataclass(frozen=True)
 class warmup(Schedule):
-    r"""Rise in a line to where another schedule starts, then follow it.
+    r"""Increase linearly to the start of another schedule, then follow it.
 
     .. math::
         f(t) = \begin{cases} g(0)\, t / n & t < n \\ g(t - n) & \text{after} \end{cases}
 
-    The schedule after the rise begins at its own step 0: with a rise of ``n`` steps in a training
-    of ``total`` steps, its length is ``total - n``.
+    The schedule begins at its own step 0 after the warm-up: with a warm-up of ``n`` steps in a
+    training of ``total`` steps, its length is ``total - n``.
 
     Parameters
     ----------
     schedule : Schedule or function
-        :math:`g`; a function of one's own takes one step and gives a number. Whole steps are of
-        type int.
+        :math:`g`; a user's function takes one step, an int if it is integral, and returns a number.
     steps : float
-        :math:`n`, the steps of the rise, at least 0.
+        :math:`n`, the number of warm-up steps, at least 0.
 
     Raises
     ------
@@ -173,10 +173,10 @@ class join(Schedule):
     Parameters
     ----------
     schedules : sequence of Schedule or function
-        :math:`g`, at least one; a function of one's own takes one step and gives a number. Whole
-        steps are of type int. Each is called at the steps where it is followed, and at no others.
+        :math:`g`, at least one; a user's function takes one step, an int if it is integral, and
+        returns a number. Each is called only for the steps at which it is followed.
     boundaries : sequence of numbers
-        The step at which each but the first begins, in strictly ascending order.
+        The step at which each schedule but the first begins, in strictly ascending order.
 
     Raises
     ------
@@ -209,8 +209,8 @@ class join(Schedule):
             raise ValueError("schedules must not be empty")
         if len(boundaries) != len(self.schedules) - 1:
             raise ValueError(
-                f"boundaries must be {len(self.schedules) - 1}, one between each two schedules, "
-                f"got {len(boundaries)}"
+                f"boundaries must have {len(self.schedules) - 1} values, one between two "
+                f"schedules, got {len(boundaries)}"
             )
 
     def _at(self, t: Steps) -> Steps:
@@ -227,23 +227,23 @@ class join(Schedule):
 
 
 def linear_scaling(base_lr: float, batch_size: int, base_batch: int = 256) -> float:
-    r"""Scale a rate with the size of the batch.
+    r"""Scale a rate with the batch size.
 
     .. math:: \text{base\_lr} \cdot \frac{\text{batch\_size}}{\text{base\_batch}}
 
     Parameters
     ----------
     base_lr : float
-        The rate that is right for ``base_batch``, at least 0.
+        A good rate for ``base_batch``, at least 0.
     batch_size : int
-        The size of the batch, at least 1.
+        The batch size, at least 1.
     base_batch : int
-        The size for which ``base_lr`` is right, at least 1.
+        The batch size for which ``base_lr`` was chosen, at least 1.
 
     Returns
     -------
     float
-        The rate for ``batch_size``; warm-up belongs to it.
+        The rate for ``batch_size``, to be used with warm-up.
 
     Raises
     ------
@@ -271,16 +271,16 @@ def _require(name: str, value: object) -> None:
     if not callable(value):
         raise TypeError(
             f"{name} must be a schedule or a function of the step, got {value!r}; "
-            "for a fixed value, fastoptim.schedules.constant"
+            "for a fixed value, use fastoptim.schedules.constant"
         )
 
 
 def _value(schedule: Part, t: Steps) -> Steps:
-    """Give a schedule's value at ``t >= 0``; a function of a user's own takes one step a time."""
+    """Return the value of a schedule at ``t >= 0``; a user's function takes one step at a time."""
     if isinstance(schedule, Schedule):
         return schedule._at(t)
     if isinstance(t, np.ndarray):
         values = [_value(schedule, one) for one in t.ravel().tolist()]
         return np.array(values, np.float64).reshape(t.shape)
-    # As the optimizer calls it: what looks up a table needs an int.
+    # As the optimizer calls it, with an int, which the function may use as an index.
     return scalar("the value of a schedule", schedule(int(t) if t == int(t) else t))

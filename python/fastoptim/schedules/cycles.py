@@ -1,4 +1,4 @@
-"""Schedules along cosines and cycles."""
+"""Cosine and cyclic schedules."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from fastoptim.schedules._base import (
 
 
 def fall(left: Steps) -> Steps:
-    """Give half a cosine from 1, where all of the way is left, to 0, as a square of sines."""
+    """Return half a cosine, from 1 at ``left`` 1 to 0 at ``left`` 0, as the square of a sine."""
     root = np.sin(math.pi / 2 * left)
     if not isinstance(root, np.ndarray):
-        root = float(root)  # Further arithmetic is three times as fast.
+        root = float(root)  # Three times as fast in further arithmetic.
     return root * root
 
 
 Mode: TypeAlias = Literal["triangular", "triangular2", "exp_range"]
 Strategy: TypeAlias = Literal["cos", "linear"]
-# The steps at which the phases of an annealing begin and end, with what is reached there.
+# The steps at which the phases of an annealing begin and end, with the values there.
 Points: TypeAlias = Sequence[tuple[float, float]]
 
 
 def anneal(points: Points, t: Steps, strategy: Strategy) -> Steps:
-    """Go from point to point, along half a cosine or in a line, and hold the last."""
+    """Interpolate the points, by half a cosine or linearly, and stay constant after the last."""
     if not isinstance(t, np.ndarray):
         return reached(points, *phase_at([step for step, _ in points], t, strategy))
     t = np.minimum(t, points[-1][0])
     value: Steps = None
-    # From the last phase to the first: an earlier one counts up to its end.
+    # From the last phase to the first, as each phase includes its end.
     for phase in reversed(range(len(points) - 1)):
         start, stop = points[phase][0], points[phase + 1][0]
         here = reached(points, phase, _weight(start, stop, t, strategy))
@@ -49,7 +49,7 @@ def anneal(points: Points, t: Steps, strategy: Strategy) -> Steps:
 
 
 def phase_at(steps: Sequence[float], t: float, strategy: Strategy) -> tuple[int, float]:
-    """Give the phase in which a step lies, and the weight that its beginning still has."""
+    """Return the phase of a step, and the weight of the value at the start of the phase."""
     t = min(t, steps[-1])
     phase = 0
     while t > steps[phase + 1]:
@@ -58,37 +58,36 @@ def phase_at(steps: Sequence[float], t: float, strategy: Strategy) -> tuple[int,
 
 
 def reached(points: Points, phase: int, w: Steps) -> Steps:
-    """Give what is reached in a phase where its beginning has a weight."""
+    """Return the value in a phase for a weight of the value at its start."""
     return w * points[phase][1] + (1 - w) * points[phase + 1][1]
 
 
 def _weight(start: float, stop: float, t: Steps, strategy: Strategy) -> Steps:
-    # A phase that has no length is at its end.
+    # A phase of length 0 is at its end.
     left = (stop - t) / (stop - start) if stop > start else 0 * t
     return fall(left) if strategy == "cos" else left
 
 
 @dataclass(frozen=True)
 class cosine(Schedule):
-    r"""Fall from ``base_lr`` to ``eta_min`` along half a cosine, then hold.
+    r"""Decay from ``base_lr`` to ``eta_min`` along half a cosine, then stay constant.
 
     .. math::
         f(t) = \eta_\min + \frac{\text{base\_lr} - \eta_\min}{2}
                \left(1 + \cos \frac{\pi \min(t, T_\max)}{T_\max}\right)
 
     It is evaluated as :math:`w \, \text{base\_lr} + (1 - w) \, \eta_\min` with
-    :math:`w = \sin^2(\pi r / 2)` and :math:`r` the part of the way that is left. This is the same
-    function, but it keeps its relative accuracy next to the end, where :math:`1 + \cos` cancels,
-    and it meets both ends exactly.
+    :math:`w = \sin^2(\pi r / 2)` and :math:`r` the remaining fraction. This is the same function,
+    but it is accurate near the end, where :math:`1 + \cos` suffers from cancellation, and exact at
+    both ends.
 
     Parameters
     ----------
     base_lr : float
         The value at step 0, at least 0.
     T_max : float
-        The number of steps of the fall, above 0.
-    eta_min : float
-        The value at ``T_max`` and after it, at least 0.
+        The number of steps of the decay, above 0. eta_min : float The value at ``T_max`` and after
+        it, at least 0.
 
     Raises
     ------
@@ -124,7 +123,7 @@ class cosine(Schedule):
 
 @dataclass(frozen=True)
 class cosine_restarts(Schedule):
-    r"""Fall along half a cosine again and again, each time ``T_mult`` times as long.
+    r"""Decay along half a cosine repeatedly, with each period ``T_mult`` times as long as the last.
 
     .. math::
         f(t) = \eta_\min + \frac{\text{base\_lr} - \eta_\min}{2}
@@ -136,11 +135,11 @@ class cosine_restarts(Schedule):
     base_lr : float
         The value at each restart, at least 0.
     T_0 : float
-        The number of steps of the first fall, above 0.
+        The length of the first period, above 0.
     T_mult : int
-        How much longer each fall is than the one before, at least 1.
+        The factor from the length of one period to the next, at least 1.
     eta_min : float
-        The value towards which each falls, at least 0.
+        The value at the end of each period, at least 0.
 
     Raises
     ------
@@ -177,12 +176,12 @@ class cosine_restarts(Schedule):
         return w * self.base_lr + (1 - w) * self.eta_min
 
     def _turn(self, t: Steps) -> tuple[Steps, Steps]:
-        """Give how far the fall at ``t`` has come, and how long it is."""
+        """Return the position in the period at ``t``, and the length of the period."""
         if self.T_mult == 1:
             return t % self.T_0, self.T_0 + 0 * t
         grown = self.T_mult - 1
         turn = np.floor(np.log(t / self.T_0 * grown + 1) / math.log(self.T_mult))
-        # The logarithm may be off by one where a turn begins.
+        # The logarithm may be off by one at the start of a period.
         for shift in (1, 0, -1):
             candidate = maximum(turn + shift, 0)
             start = self.T_0 * (power(float(self.T_mult), candidate) - 1) / grown
@@ -195,7 +194,7 @@ class cosine_restarts(Schedule):
 
 @dataclass(frozen=True)
 class one_cycle(Schedule):
-    r"""Rise to ``max_lr`` and fall far below the start, once; then hold.
+    r"""Increase to ``max_lr``, decay far below the first value, then stay constant.
 
     .. math::
         \frac{\text{max\_lr}}{\text{div\_factor}} \to \text{max\_lr}
@@ -208,15 +207,15 @@ class one_cycle(Schedule):
     total_steps : int
         The number of values: the last is at ``total_steps - 1``. At least 1.
     pct_start : float
-        The part of the steps that rises, in [0, 1].
+        The fraction of the steps in which the value increases, in [0, 1].
     anneal_strategy : {"cos", "linear"}
-        The form of rise and fall.
+        The interpolation between the values.
     div_factor : float
         The first value is ``max_lr / div_factor``; above 0.
     final_div_factor : float
         The last value is the first over this; above 0.
     three_phase : bool
-        Fall to the first value in as many steps as the rise, then on to the last.
+        Decay to the first value in as many steps as the increase, then to the last.
 
     Raises
     ------
@@ -270,7 +269,7 @@ class one_cycle(Schedule):
         return self._first / self.final_div_factor
 
     def _points(self, first: float, top: float, last: float) -> Points:
-        """Give the steps at which the phases begin and end, with what is reached there."""
+        """Return the steps at which the phases begin and end, with the values there."""
         end, peak = self.total_steps - 1.0, self.pct_start * self.total_steps - 1
         down = [(2 * peak, first)] if self.three_phase else []
         return [(0.0, first), (peak, top), *down, (end, last)]
@@ -278,7 +277,7 @@ class one_cycle(Schedule):
 
 @dataclass(frozen=True)
 class cyclic(Schedule):
-    r"""Rise and fall between two values again and again.
+    r"""Alternate between two values in a triangular cycle.
 
     .. math::
         f(t) = \text{base\_lr} + (\text{max\_lr} - \text{base\_lr})\, h(t)\, s(t)
@@ -290,9 +289,9 @@ class cyclic(Schedule):
     max_lr : float
         The upper value, at least 0.
     step_size_up : float
-        The number of steps of a rise, above 0.
+        The number of increasing steps, above 0.
     step_size_down : float, optional
-        The number of steps of a fall, above 0; as of a rise where None.
+        The number of decreasing steps, above 0; ``step_size_up`` if None.
     mode : {"triangular", "triangular2", "exp_range"}
         :math:`s` is 1, or halves with each cycle, or is :math:`\gamma^t`.
     gamma : float

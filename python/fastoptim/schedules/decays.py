@@ -1,4 +1,4 @@
-"""Schedules that change by a rule of their own and stay there."""
+"""Constant and decaying schedules, and a linear ramp."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastoptim.schedules._base import (
 
 @dataclass(frozen=True)
 class constant(Schedule):
-    r"""Keep one value.
+    r"""Stay constant.
 
     .. math::
         f(t) = \text{base\_lr}
@@ -108,7 +108,7 @@ class multistep(Schedule):
     base_lr : float
         The value at step 0, at least 0.
     milestones : sequence of numbers
-        The steps of the changes, in ascending order; one that comes twice counts twice.
+        The steps of the changes, in ascending order; a repeated milestone counts twice.
     gamma : float
         The factor of each change, at least 0.
 
@@ -189,7 +189,7 @@ class exponential(Schedule):
 
 @dataclass(frozen=True)
 class linear(Schedule):
-    r"""Go in a line from one factor to another, then hold.
+    r"""Change linearly from one factor to another, then stay constant.
 
     .. math::
         f(t) = \text{base\_lr} \left(a + (b - a) \frac{\min(t, T)}{T}\right)
@@ -197,7 +197,7 @@ class linear(Schedule):
     Parameters
     ----------
     base_lr : float
-        What the factors multiply, at least 0.
+        The value that the factors multiply, at least 0.
     start_factor : float
         :math:`a`, the factor at step 0, in [0, 1].
     end_factor : float
@@ -230,7 +230,7 @@ class linear(Schedule):
 
     def _at(self, t: Steps) -> Steps:
         done = minimum(t, self.total_iters)
-        # Not 1 - done / total_iters, which cancels next to the end.
+        # Not 1 - done / total_iters, which suffers from cancellation near the end.
         left = (self.total_iters - done) / self.total_iters
         factor = self.start_factor * left + self.end_factor * (done / self.total_iters)
         return self.base_lr * factor
@@ -238,7 +238,7 @@ class linear(Schedule):
 
 @dataclass(frozen=True)
 class polynomial(Schedule):
-    r"""Fall to 0 as a power of what is left, then hold.
+    r"""Decay to 0 as a power of the remaining fraction, then stay constant.
 
     .. math::
         f(t) = \text{base\_lr} \left(1 - \frac{\min(t, T)}{T}\right)^\text{power}
@@ -250,7 +250,7 @@ class polynomial(Schedule):
     total_iters : float
         :math:`T`, the number of steps, above 0.
     power : float
-        1 is a line; at least 0.
+        The exponent, at least 0; 1 is linear.
 
     Raises
     ------
@@ -282,7 +282,7 @@ class polynomial(Schedule):
 
 @dataclass(frozen=True)
 class inverse_sqrt(Schedule):
-    r"""Hold, then fall with the root of the step.
+    r"""Stay constant, then decay with the inverse square root of the step.
 
     .. math::
         f(t) = \text{base\_lr} \sqrt{\frac{\text{timescale}}{\max(t, \text{timescale})}}
@@ -292,7 +292,7 @@ class inverse_sqrt(Schedule):
     base_lr : float
         The value at step 0, at least 0.
     timescale : float
-        The step at which the fall begins, above 0.
+        The step at which the decay begins, above 0.
 
     Raises
     ------
