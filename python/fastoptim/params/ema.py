@@ -29,33 +29,33 @@ _decay = partial(between, low=0, high=1, ends="[)")
 
 
 class EMA(CheckedAttributes):
-    r"""An exponential moving average of the parameters, to evaluate with in their place.
+    r"""An exponential moving average of the parameters, for evaluation.
 
     .. math::
         s \leftarrow s + (1 - d_t) (p - s), \qquad
         d_t = \text{decay}, \text{ or with warm-up } \min(\text{decay}, (1 + t) / (10 + t))
 
-    The average of the last 1 / (1 - decay) steps or so has less of the noise of each of them, and
-    often generalizes better than the last step, as if the rate had been lowered. It costs no
-    training and no gradients. With ``step(ema=ema)`` of an optimizer it is made in the sweep of the
-    step itself: the bits of `update`, without reading the parameters again. `ScheduleFreeAdamW`
-    averages by itself and needs none.
+    The average of about the last 1 / (1 - decay) steps has less noise than a single step, and often
+    generalizes better than the last step, as a smaller rate would. It needs no additional
+    gradients. With ``step(ema=ema)``, an optimizer updates it in the sweep of the step: the result
+    is bitwise equal to that of `update`, but the parameters are not read again. `ScheduleFreeAdamW`
+    has its own average.
 
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        The parameters that the average starts from: float64 all or none.
+        The initial parameters; either all or none are float64.
     decay : float, default 0.999
-        How much of the average each update keeps, in [0, 1); 0 copies the parameters.
+        The weight of the previous average in an update, in [0, 1); 0 copies the parameters.
     warmup : bool, default False
-        Keep less at first, so that short trainings do not remember their initialization. Update t,
-        counted from 0, then keeps (1 + t) / (10 + t) at most.
+        Limits the decay of update t, counted from 0, to (1 + t) / (10 + t), which reduces the
+        influence of the initial parameters in short trainings.
 
     Attributes
     ----------
     shadow : FlatBuffer
-        The average, under the names of the parameters: float64 for float64, float32 for all
-        others, as an average in 16 bits would not move.
+        The average, under the names of the parameters: float64 for float64, and float32 for all
+        others, since small updates are lost in 16 bits.
     decay, warmup
         The arguments; they may be changed between updates.
     updates : int
@@ -66,7 +66,7 @@ class EMA(CheckedAttributes):
     TypeError
         Some but not all parameters are float64, or an argument has the wrong type.
     ValueError
-        A layout, a repeated name, or a decay outside [0, 1).
+        A layout is invalid, a name is repeated, or the decay is not in [0, 1).
 
     References
     ----------
@@ -108,12 +108,12 @@ class EMA(CheckedAttributes):
         self.updates = 0
         self._buffer = self.shadow if isinstance(params, FlatBuffer) else None
         self._dtypes = [array.dtype for array in arrays]
-        # While swapped: what the shadow cannot keep, None where it does.
+        # While swapped: copies of parameters whose dtype differs from the shadow's, otherwise None.
         self._kept: list[Array | None] | None = None
 
     @property
     def swapped(self) -> bool:
-        """Whether the average is in the place of the parameters."""
+        """Whether the parameters hold the average."""
         return self._kept is not None
 
     def update(self, params: Params) -> None:
@@ -122,16 +122,17 @@ class EMA(CheckedAttributes):
         Parameters
         ----------
         params : FlatBuffer, array, sequence, mapping or list of groups
-            The parameters in the structure of those that the average started from.
+            The parameters, in the structure given to the constructor.
 
         Raises
         ------
         TypeError
-            A parameter has another dtype, or is not a plain array.
+            The dtype of a parameter has changed, or it is not a plain array.
         ValueError
-            A wrong structure, shape or layout, or memory that is shared. Nothing has changed then.
+            A structure, shape or layout is invalid, or arrays share memory. Nothing has changed
+            then.
         RuntimeError
-            The average is swapped in, or another thread is working on the same memory.
+            The average is swapped in, or another thread is using the same memory.
         """
         weight = self._weight("update")
         ordered = self._in_order(params)
@@ -139,20 +140,20 @@ class EMA(CheckedAttributes):
         _core.lerp(self.shadow.views, ordered, weight, "params", self.shadow.names, counted)
 
     def swap(self, params: Params) -> None:
-        """Exchange the parameters and the average; once more brings both back, to the bit.
+        """Exchange the parameters and the average; a second call restores both, bit for bit.
 
-        Parameters in 16 bits get the average rounded to the nearest, and are kept meanwhile in
-        memory of their own; all others are kept in ``shadow``.
+        16-bit parameters receive the average rounded to nearest, and are copied to separate memory;
+        all others are stored in ``shadow`` until the next call.
 
         Parameters
         ----------
         params : FlatBuffer, array, sequence, mapping or list of groups
-            The parameters in the structure of those that the average started from.
+            The parameters, in the structure given to the constructor.
 
         Raises
         ------
         TypeError, ValueError, RuntimeError
-            As `update` does, and for parameters that are read-only.
+            As for `update`, or a parameter is read-only.
         """
         ordered = self._in_order(params)
         kept = self._rounded() if self._kept is None else self._kept
@@ -164,7 +165,7 @@ class EMA(CheckedAttributes):
         _core.exchange(views, ordered, "params", self.shadow.names, exchanged)
 
     def _rounded(self) -> list[Array | None]:
-        """Return the average of those parameters that have another dtype, in theirs."""
+        """Return the averages of parameters of other dtypes, rounded to these dtypes."""
         with np.errstate(all="ignore"):
             return [
                 None if array.dtype == dtype else array.astype(dtype)
@@ -172,14 +173,14 @@ class EMA(CheckedAttributes):
             ]
 
     def _begin(self) -> tuple[tuple[list[Array], float], list[Call]]:
-        """Return what a step needs to make the next update, and to count it.
+        """Return the arguments with which a step makes and counts the next update.
 
         Returns
         -------
         tuple
-            The arrays of the average and the weight of the parameters in it.
+            The arrays of the average, and the weight of the parameters.
         list of calls
-            What the step calls when it is done.
+            The calls that the step makes at its end.
 
         Raises
         ------
@@ -206,19 +207,19 @@ class EMA(CheckedAttributes):
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from what ``state_dict`` returned; everything is checked before that.
+        """Load a state that ``state_dict`` returned; everything is checked first.
 
         Raises
         ------
         CheckpointError
-            The dict is not one of an average of these parameters.
+            The dict is not a state of an average of these parameters.
         RuntimeError
             The average is swapped in.
         """
         self._refuse_swapped("load_state_dict")
         expected = {"decay", "warmup", "updates", "shadow"}
         if not isinstance(state_dict, Mapping) or set(state_dict) != expected:
-            raise CheckpointError(f"the state of an EMA has {sorted(expected)}")
+            raise CheckpointError(f"the state of an EMA must have the keys {sorted(expected)}")
         loaded = self._loading(state_dict)
         try:
             values = self._loaded(state_dict["shadow"])
@@ -227,7 +228,7 @@ class EMA(CheckedAttributes):
         _core.lerp(self.shadow.views, values, 1.0, "shadow", self.shadow.names, loaded)
 
     def _loading(self, state: Mapping[str, Any]) -> list[Call]:
-        """Check what a state has beside the average, and return the calls that take it over."""
+        """Check the values of a state except the average, and return the calls that load them."""
         try:
             decay, warmup = _decay("decay", state["decay"]), flag("warmup", state["warmup"])
             updates = integer("updates", state["updates"], least=0)
@@ -251,7 +252,7 @@ class EMA(CheckedAttributes):
         return values
 
     def _weight(self, call: str) -> float:
-        """Return the share of the parameters in the next average."""
+        """Return the weight of the parameters in the next average."""
         self._refuse_swapped(call)
         decay = self.decay
         if self.warmup:

@@ -38,7 +38,7 @@ def _dims(name: str, shape: Any) -> tuple[int, ...]:
         dims = tuple(map(operator.index, shape if np.iterable(shape) else (shape,)))
     except TypeError:
         raise TypeError(
-            f"shape of {name!r} must be of integers, got {shown(shape)}; FlatBuffer.from_arrays "
+            f"shape of {name!r} must be integers, got {shown(shape)}; FlatBuffer.from_arrays "
             "makes a buffer of arrays"
         ) from None
     if any(n < 0 for n in dims):
@@ -60,7 +60,7 @@ def _real(name: str, value: ArrayLike) -> NDArray[Any]:
     except ValueError:
         raise ValueError(f"{name!r} must be an array, got {shown(value)}") from None
     if not np.can_cast(array.dtype, np.float64, "same_kind"):
-        raise TypeError(f"{name!r} must be of real numbers, got {array.dtype}")
+        raise TypeError(f"{name!r} must have real numbers, got {array.dtype}")
     return array
 
 
@@ -106,7 +106,7 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
             known[name] = _dims(name, shape)
             offsets[name] = size
             size += math.prod(known[name])
-        # Read-only, and shared by all buffers of one layout.
+        # Read-only, and shared by all buffers with the same layout.
         self._shapes: Mapping[str, tuple[int, ...]] = MappingProxyType(known)
         self._offsets: Mapping[str, int] = MappingProxyType(offsets)
         self._allocate(aligned_zeros(size, _dtype(dtype)))
@@ -126,7 +126,7 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
         Raises
         ------
         TypeError
-            The dtypes differ, or are none that a buffer has.
+            The dtypes differ, or a buffer does not support them.
         """
         given = _mapping("arrays", arrays)
         copies = {name: _real(name, array) for name, array in given.items()}
@@ -139,7 +139,7 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
         return buffer
 
     def _has_layout_of(self, other: FlatBuffer) -> bool:
-        """Tell whether both have the same names and shapes in the same order."""
+        """Return whether both have the same names and shapes in the same order."""
         mine, theirs = self._shapes, other._shapes
         return mine is theirs or (mine == theirs and list(mine) == list(theirs))
 
@@ -151,14 +151,14 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
         return other
 
     def assign(self, arrays: Sequence[ArrayLike] | Mapping[str, ArrayLike]) -> None:
-        """Copy arrays of any layout and real dtype in, all or none.
+        """Copy arrays of any layout and real dtype into the buffer, all or none.
 
-        They may overlap this buffer. What is too large for its dtype becomes infinite.
+        They may overlap this buffer. Values that are too large for its dtype become infinite.
 
         Raises
         ------
         TypeError
-            An array is not of real numbers, or not plain.
+            An array does not have real numbers, or is not a plain array.
         ValueError
             A name is missing or unexpected, a shape is wrong, or the buffer is read-only.
         """
@@ -173,7 +173,7 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
                 raise TypeError(f"arrays must be arrays, got {type(arrays).__name__}")
             given = list(arrays)
             if len(given) != len(self):
-                raise ValueError(f"arrays must be {len(self)}, got {len(given)}")
+                raise ValueError(f"arrays must have {len(self)} items, got {len(given)}")
         checked = [self._checked(name, array) for name, array in zip(self, given, strict=True)]
         # Arrays that overlap this buffer are copied before the first write.
         checked = [a.copy() if np.may_share_memory(a, self._flat) else a for a in checked]
@@ -181,7 +181,7 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
             raise ValueError("the buffer is read-only")
         pairs = zip(self._views, checked, strict=True)
         writes = [(view.__setitem__, ..., array) for view, array in pairs]
-        # Neither a warning that is an error nor an interrupt may come between two writes.
+        # Neither an interrupt nor a warning turned into an error may separate the writes.
         with np.errstate(all="ignore"):
             _core.call_all(writes)
 
@@ -193,7 +193,7 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
 
     @property
     def flat(self) -> NDArray[Any]:
-        """Everything as one 1-D array."""
+        """All elements as one 1-D array."""
         return self._flat
 
     @property
@@ -213,7 +213,7 @@ class FlatBuffer(Mapping[str, NDArray[Any]]):
 
     @property
     def offsets(self) -> Mapping[str, int]:
-        """Where each array starts in ``flat``."""
+        """The start of each array in ``flat``."""
         return self._offsets
 
     @property

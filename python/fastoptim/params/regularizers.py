@@ -17,35 +17,35 @@ __all__ = ["L1", "L2", "ElasticNet", "Regularizer"]
 
 @dataclass(frozen=True)
 class Regularizer(ABC):
-    r"""The base of the regularizers, :math:`l_1 \sum |w| + l_2 \sum w^2` over all elements.
+    r"""The base class of the regularizers, :math:`l_1 \sum |w| + l_2 \sum w^2` over all elements.
 
     Attributes
     ----------
     l1, l2 : float
-        The two coefficients. One that is 0 switches its term off, for infinite parameters too.
+        The two coefficients. A term with coefficient 0 is 0 even for infinite parameters.
     proximal : bool
-        Whether the first term is applied by its proximal operator, and not by its subgradient.
+        Whether the first term is applied by its proximal operator instead of its subgradient.
 
     Notes
     -----
-    A proximal term is no part of the gradient. Once a step has updated the parameters, it solves
-    for them, in the same pass, the problem that the term makes at the learning rate:
+    A proximal term is not part of the gradient. In the same pass, after the update of the
+    parameters, a step applies the proximal operator of the term for the learning rate:
 
     .. math::
         p \leftarrow \operatorname{argmin}_w \frac{(w - p)^2}{2\, \text{lr}} + l_1 |w|
         = \operatorname{sign}(p) \max(0, |p| - \text{lr}\, l_1)
 
-    which sets to exactly 0 what is smaller than lr times :math:`l_1`. With plain `SGD` this is
-    ISTA, proximal gradient descent, which minimizes the loss and the penalty together. Any other
+    which sets values smaller than lr times :math:`l_1` to exactly 0. With plain `SGD` this is ISTA,
+    proximal gradient descent, which minimizes the loss and the penalty together. Any other
     optimizer shrinks by the same amount after its own step, as `AdamW` decays: the threshold is not
     divided by the size of the gradients, so :math:`l_1` means less or more than in a penalty on the
     loss. The rate is that of the step, with `Adagrad`'s ``lr_decay`` and `Prodigy`'s estimate.
-    Optimizers that average their parameters (`ASGD`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`), where
-    zeros would not last, and `Rprop`, whose steps have sizes of their own, raise a ValueError.
+    A ValueError is raised for optimizers that average their parameters (`ASGD`, `ScheduleFreeSGD`,
+    `ScheduleFreeAdamW`), where zeros would not persist, and for `Rprop`, which has its own step
+    sizes.
 
-    The norm that ``max_norm`` clips does not have the term in it, ``clip_value`` does not limit it,
-    and a parameter without a gradient is left alone. Parameters that `SAM` perturbs are shrunk by
-    its second step only.
+    The term is not included in the norm for ``max_norm``, not limited by ``clip_value``, and not
+    applied to a parameter without a gradient. `SAM` applies it only in its second step.
     """
 
     l1: float = field(init=False, repr=False)
@@ -65,7 +65,7 @@ class Regularizer(ABC):
             object.__setattr__(self, name, value)
 
     def value(self, params: Params) -> float:
-        """Compute the penalty, with both terms, proximal or not.
+        """Compute the penalty of both terms, proximal or not.
 
         Parameters
         ----------
@@ -75,15 +75,15 @@ class Regularizer(ABC):
         Returns
         -------
         float
-            Accumulated in float64: the same bits for any number of threads, and for a FlatBuffer
-            and its arrays. What is not finite goes on into it.
+            Accumulated in float64: bitwise identical for any number of threads, and for a
+            FlatBuffer and its arrays. Infinities and NaN propagate.
 
         Raises
         ------
         TypeError
-            An array has another dtype, or is not a plain array.
+            A dtype is not supported, or an array is not a plain array.
         ValueError
-            A layout is wrong.
+            A layout is invalid.
         """
         names, arrays = all_arrays(params)
         return _core.penalty(names, arrays, self.l1, self.l2)
@@ -96,29 +96,30 @@ class Regularizer(ABC):
         params : FlatBuffer, array, sequence or mapping of arrays, or list of group dicts
             float32, float64, float16 or bfloat16.
         grads : FlatBuffer, array, sequence or mapping
-            Gradients in the structure of the parameters, changed in place: of their dtypes, or of
-            16 bits for float32. Those in 16 bits are added to in float32 and rounded to nearest. A
-            parameter whose gradient is None is left out of the penalty, too.
+            Gradients in the structure of the parameters, changed in place. They have the dtypes of
+            the parameters, or 16 bits for float32 parameters; 16-bit gradients are converted to
+            float32, and the sum is rounded to nearest. A parameter whose gradient is None is
+            omitted from the penalty, too.
 
         Returns
         -------
         float
-            As `value` of the parameters that have a gradient, to the bit.
+            The same bits as `value` of the parameters that have a gradient.
 
         Raises
         ------
         TypeError
-            A gradient has a dtype that does not go with its parameter, or is not a plain array.
+            The dtype of a gradient does not match its parameter, or it is not a plain array.
         ValueError
-            A wrong structure, shape or layout, memory that is shared, or gradients that are
-            read-only; or a proximal regularizer, which has no gradient to add and belongs to
-            ``step(regularizer=)`` or to a parameter group. Nothing has changed then.
+            A structure, shape or layout is invalid, arrays share memory, a gradient is read-only,
+            or the regularizer is proximal and so has no gradient to add: pass it to
+            ``step(regularizer=)`` or a parameter group. Nothing has changed then.
         RuntimeError
-            Another thread is working on the same memory.
+            Another thread is using the same memory.
         """
         if self.proximal:
             raise ValueError(
-                f"{self} has no gradient to add, as it is applied after the update: give it to "
+                f"{self} has no gradient to add, as it is applied after the update: pass it to "
                 "step(regularizer=) or to a parameter group"
             )
         names, arrays = all_arrays(params)
@@ -127,7 +128,7 @@ class Regularizer(ABC):
 
 
 def _shown(self: Any) -> str:
-    """Leave out what is as by default."""
+    """Return the repr without arguments that have their default value."""
     names = ["lam"] if isinstance(self, L1) else ["l1", "l2"]
     arguments = [f"{name}={getattr(self, name)}" for name in names]
     arguments += ["proximal=True"] * self.proximal
@@ -136,23 +137,23 @@ def _shown(self: Any) -> str:
 
 @dataclass(frozen=True)
 class L1(Regularizer):
-    r"""The sum of the absolute values: drives what is not needed towards 0, or to exactly 0.
+    r"""The sum of the absolute values: drives unimportant parameters towards 0, or to exactly 0.
 
     .. math::
         R = \lambda \sum_i |w_i|, \qquad
         \frac{\partial R}{\partial w_i} = \lambda \operatorname{sign}(w_i)
 
-    The pull does not fade as a weight gets small: many end near 0, which selects features. At 0 the
-    gradient is taken to be 0. Steps along this subgradient do not end at 0: they swing around it by
+    The gradient does not decrease with the size of a weight: many weights end near 0, which selects
+    features. The gradient at 0 is defined as 0. Steps along this subgradient oscillate around 0 by
     up to lr times lambda. With ``proximal=True`` a step soft-thresholds the updated weights by lr
-    times lambda instead, and what is not needed becomes exactly 0: see `Regularizer`.
+    times lambda instead, and unimportant weights become exactly 0: see `Regularizer`.
 
     Parameters
     ----------
     lam : float
         The factor lambda; finite and >= 0.
     proximal : bool, default False
-        Soft-threshold after the update instead of adding a subgradient before it.
+        Soft-thresholds after the update instead of adding a subgradient before it.
 
     Raises
     ------
@@ -207,9 +208,9 @@ class L2(Regularizer):
         R = \lambda \sum_i w_i^2, \qquad
         \frac{\partial R}{\partial w_i} = 2 \lambda w_i
 
-    There is no factor one half: ``L2(lam)`` is ``weight_decay=2 * lam`` of `SGD`, which needs no
-    gradients to be written. In adaptive methods such as `Adam` a penalty is divided by the size of
-    the gradients; to shrink all weights alike there, use the decoupled decay of `AdamW`.
+    There is no factor one half: ``L2(lam)`` equals ``weight_decay=2 * lam`` of `SGD`, which does
+    not write to the gradients. In adaptive methods such as `Adam` a penalty is divided by the size
+    of the gradients; to shrink all weights equally, use the decoupled decay of `AdamW`.
 
     Parameters
     ----------
@@ -247,7 +248,7 @@ class L2(Regularizer):
 
 @dataclass(frozen=True)
 class ElasticNet(Regularizer):
-    r"""Both: few features as with `L1`, but those that go together stay together.
+    r"""The sum of both: selects features as `L1` does, but keeps correlated features together.
 
     .. math::
         R = l_1 \sum_i |w_i| + l_2 \sum_i w_i^2, \qquad
@@ -263,7 +264,7 @@ class ElasticNet(Regularizer):
     l2 : float
         The coefficient of the squares, without a factor one half; finite and >= 0.
     proximal : bool, default False
-        Soft-threshold after the update instead of adding a subgradient of the absolute values.
+        Soft-thresholds after the update instead of adding a subgradient of the absolute values.
 
     Raises
     ------
@@ -311,12 +312,12 @@ def described(regularizer: Any) -> dict[str, Any] | None:
 
 
 def restored(saved: Any, mine: Any) -> Regularizer | None:
-    """Return what plain values describe: the regularizer that is there already, or a new one.
+    """Return the regularizer that plain values describe: the present one if equal, or a new one.
 
     Raises
     ------
     CheckpointError
-        They describe none of this module.
+        They do not describe a regularizer of this module.
     """
     if saved is None or saved == described(mine):
         return None if saved is None else mine
@@ -328,10 +329,10 @@ def restored(saved: Any, mine: Any) -> Regularizer | None:
                 return L2(saved["l2"])
             case "ElasticNet":
                 return ElasticNet(saved["l1"], saved["l2"], saved["proximal"])
-        problem = "which has another class than those of fastoptim"
+        problem = "whose class is not one of fastoptim"
     except (TypeError, KeyError, ValueError) as error:
-        problem = f"which describes none: {error!r}"
+        problem = f"which is not valid: {error!r}"
     raise CheckpointError(
-        f"regularizer of a group is {saved!r}, {problem}; give the group here the same regularizer "
+        f"regularizer of a group is {saved!r}, {problem}; set the same regularizer in the group "
         "before the load"
     )

@@ -1,4 +1,4 @@
-"""Parameters and gradients in every form in which they may be given."""
+"""The forms in which parameters and gradients may be given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastoptim.params.flat_buffer import FlatBuffer
 
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = FlatBuffer | Array | Sequence[Array] | Mapping[str, Array]
-# One iterable of both, not one of each: a type checker then knows what a list of groups may be.
+# One iterable of a union, not a union of iterables: type checkers then infer lists of groups.
 Params: TypeAlias = FlatBuffer | Array | Mapping[str, Array] | Iterable[Array | Mapping[str, Any]]
 Grads: TypeAlias = FlatBuffer | Array | Iterable[Array | None] | Mapping[str, Array | None]
 
@@ -22,7 +22,7 @@ _DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
 def is_ordered(given: Any) -> TypeGuard[Iterable[Any]]:
-    """Tell whether something has items in an order: neither text, a mapping, a set nor an array."""
+    """Return whether this is an ordered iterable: not a string, mapping, set or array."""
     return (
         isinstance(given, Iterable)
         and not isinstance(given, str | bytes | Mapping | Set)
@@ -31,7 +31,7 @@ def is_ordered(given: Any) -> TypeGuard[Iterable[Any]]:
 
 
 def listed(called: str, given: Any, expected: int) -> list[Any]:
-    """Return the items of what has an order; few more than expected, as it may go on for ever."""
+    """Return the items of an ordered iterable, at most one too many: it may be infinite."""
     if not is_ordered(given):
         raise TypeError(
             f"{called} must be arrays in the structure of params, got {type(given).__name__}"
@@ -40,12 +40,12 @@ def listed(called: str, given: Any, expected: int) -> list[Any]:
 
 
 def gone_through(params: Any) -> Any:
-    """Return parameters that can be gone through once, such as a generator, as a list."""
+    """Return an iterator, such as a generator, as a list, and other parameters unchanged."""
     return list(params) if is_ordered(params) and not isinstance(params, Sequence) else params
 
 
 def is_groups(params: Any) -> TypeGuard[Sequence[Mapping[str, Any]]]:
-    """Tell whether parameters are a list of group dicts."""
+    """Return whether parameters are a list of group dicts."""
     return (
         isinstance(params, Sequence)
         and len(params) > 0
@@ -56,7 +56,7 @@ def is_groups(params: Any) -> TypeGuard[Sequence[Mapping[str, Any]]]:
 def named_arrays(
     params: Any, start: int = 0, called: str = "params"
 ) -> tuple[list[str], list[Array]]:
-    """Return the names and the arrays of parameters in any form but groups."""
+    """Return the names and the arrays of parameters in any form except groups."""
     if isinstance(params, Mapping):
         if not all(isinstance(name, str) for name in params):
             raise TypeError(f"{called} must have names that are strings")
@@ -87,14 +87,14 @@ def all_arrays(params: Params) -> tuple[list[str], list[Array]]:
 
 
 def averaged(names: Sequence[str], arrays: Sequence[Array]) -> FlatBuffer:
-    """Return a copy of parameters in the dtype of their averages."""
+    """Return a copy of the parameters in the dtype of their averages."""
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"params must be arrays under names of their own, got {list(names)}")
+        raise ValueError(f"params must have different names, got {list(names)}")
     for name, array in zip(names, arrays, strict=True):
         _check_real("params", name, array)
     double = {array.dtype == np.float64 for array in arrays}
     if len(double) > 1:
-        raise TypeError("params must be of float64 all or none, to be averaged in one buffer")
+        raise TypeError("params must be all float64, or none, to be averaged in one buffer")
     shapes = {name: array.shape for name, array in zip(names, arrays, strict=True)}
     buffer = FlatBuffer(shapes, np.float64 if double == {True} else np.float32)
     _core.lerp(buffer.views, arrays, 1.0, "params", names)
@@ -102,7 +102,7 @@ def averaged(names: Sequence[str], arrays: Sequence[Array]) -> FlatBuffer:
 
 
 def chosen_names(chosen: Any, names: list[str]) -> tuple[str, ...]:
-    """Return the names that a group chose for its arrays, in place of their own."""
+    """Return the names that a group specifies for its arrays."""
     if not isinstance(chosen, Sequence) or not all(isinstance(name, str) for name in chosen):
         raise TypeError(f"param_names must be strings, got {chosen!r}")
     if len(chosen) != len(names):
@@ -119,7 +119,7 @@ def in_order(
     buffer: FlatBuffer | None,
     called: str = "grads",
 ) -> list[Array | None]:
-    """Return the gradients in the order of parameters of these names, which may be a buffer's."""
+    """Return the gradients in the order of the named parameters, which may be those of a buffer."""
     if isinstance(grads, Mapping):
         return by_name(names, grads, called)
     ordered: list[Array | None]
@@ -135,7 +135,7 @@ def in_order(
 def by_name(
     names: Sequence[str], grads: Mapping[str, Array | None], called: str = "grads"
 ) -> list[Array | None]:
-    """Return the gradients in the order of the parameters' names, which must be theirs."""
+    """Return the gradients in the order of the parameters, which must have the same names."""
     if len(grads) != len(names) or any(name not in grads for name in names):
         known = set(names)
         missing = [name for name in names if name not in grads]
@@ -145,7 +145,7 @@ def by_name(
 
 
 def pieces(buffer: FlatBuffer, flat: Array, called: str = "grads") -> list[Array | None]:
-    """Return the gradients of a buffer's arrays as views of one array of its size."""
+    """Return the gradients of the arrays of a buffer as views of one flat array."""
     if flat.shape != buffer.flat.shape:
         raise ValueError(f"{called} must have shape {buffer.flat.shape}, got {flat.shape}")
     bounds = [*buffer.offsets.values(), buffer.size]
@@ -155,9 +155,9 @@ def pieces(buffer: FlatBuffer, flat: Array, called: str = "grads") -> list[Array
 
 
 def real_arrays(called: str, params: Arrays) -> dict[str, Array]:
-    """Return arrays of a dtype that parameters may have, under their names."""
+    """Return the arrays by name, and check that parameters support their dtypes."""
     if isinstance(params, Iterator):
-        raise TypeError(f"{called} must be a sequence, not an iterator: it is gone through twice")
+        raise TypeError(f"{called} must be a sequence, not an iterator: it is read twice")
     names, arrays = named_arrays(params, called=called)
     for name, array in zip(names, arrays, strict=True):
         _check_real(called, name, array)
@@ -171,7 +171,7 @@ def _check_real(called: str, name: str, array: Any) -> None:
 
 
 def in_form(params: Arrays, arrays: Sequence[Array]) -> Arrays:
-    """Return arrays in the form of ``params``: of a FlatBuffer, a new one with copies."""
+    """Return arrays in the form of ``params``; for a FlatBuffer, a new buffer with copies."""
     if isinstance(params, FlatBuffer):
         return FlatBuffer.from_arrays(dict(zip(params, arrays, strict=True)))
     if isinstance(params, np.ndarray):
@@ -182,7 +182,7 @@ def in_form(params: Arrays, arrays: Sequence[Array]) -> Arrays:
 
 
 def matched(called: str, given: Any, params: Arrays) -> list[Array]:
-    """Return what has the structure of ``params`` as arrays in their order; None becomes zeros."""
+    """Return arrays with the structure of ``params`` in its order; None becomes zeros."""
     arrays = real_arrays("params", params)
     found: Sequence[Any]
     if isinstance(params, FlatBuffer) and isinstance(given, np.ndarray):
@@ -192,7 +192,7 @@ def matched(called: str, given: Any, params: Arrays) -> list[Array]:
     else:
         _, found = named_arrays(given, called=called)
     if len(found) != len(arrays):
-        raise ValueError(f"{called} must be {len(arrays)} arrays, got {len(found)}")
+        raise ValueError(f"{called} must have {len(arrays)} arrays, got {len(found)}")
     result = []
     for (name, array), part in zip(arrays.items(), found, strict=True):
         part = np.zeros(array.shape) if part is None else np.asarray(part)
