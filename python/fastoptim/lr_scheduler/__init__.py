@@ -1,15 +1,15 @@
-"""Schedulers with PyTorch's names, arguments and values, for any object with ``param_groups``.
+"""Schedulers with PyTorch's names, arguments and values, for objects with ``param_groups``.
 
 A scheduler writes the rate ``"lr"`` of each parameter group of an optimizer, one of fastoptim or of
-PyTorch. The value is the closed form of the step, taken from `fastoptim.schedules`, so nothing
-drifts over long runs.
+PyTorch. The value is the closed form of the step, taken from `fastoptim.schedules`, so rounding
+errors do not accumulate over long runs.
 
-A scheduler also shares its group politely. Where something else has changed a rate since (a second
-scheduler chained by hand, the user), the rate is no longer on the scheduler's curve, and the
-scheduler acts on the rate that it finds, as PyTorch's recursion of that class does. It keeps no
-record for this: being on the curve is a comparison with the closed form of the step before. So the
-number of steps and the arguments are the whole state. `LambdaLR`, `CyclicLR`, `OneCycleLR` and
-`CosineAnnealingWarmRestarts` set the rate whatever it is.
+Several schedulers may change the rate of one group. If a rate was changed by something else (a
+second scheduler chained by hand, the user), the rate is not on the scheduler's curve, and the
+scheduler changes the rate it finds by the recursion of PyTorch's class. It detects this by
+comparing the rate with the closed form of the previous step, so its state consists of the step
+count and the arguments. `LambdaLR`, `CyclicLR`, `OneCycleLR` and `CosineAnnealingWarmRestarts` set
+the rate regardless of its value.
 
 Examples
 --------

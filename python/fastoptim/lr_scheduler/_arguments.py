@@ -1,4 +1,4 @@
-"""What schedulers are given: read once, checked, and for all groups or each."""
+"""The arguments of schedulers: read once, checked, and for all groups or each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastoptim._checks import CheckedAttributes, shown
 
 T = TypeVar("T")
 
-# PyTorch's words, so that what filters its warning filters ours.
+# PyTorch's message, so that filters for its warning apply to this one.
 EPOCH_DEPRECATED = (
     "The epoch parameter in `scheduler.step()` was not necessary and is being "
     "deprecated where possible. Please use `scheduler.step()` to step the "
@@ -20,15 +20,15 @@ EPOCH_DEPRECATED = (
 
 
 class CheckedArguments(CheckedAttributes):
-    """A scheduler whose arguments, once it is constructed, are checked together when one is set."""
+    """A scheduler that, once constructed, checks all arguments when one is set."""
 
-    # The constructor's own arguments, which are attributes: those that are part of the state, and
-    # those that are not.
+    # The names of the constructor arguments, which are attributes: those in the state, and those
+    # that are not in it.
     _arguments: ClassVar[tuple[str, ...]] = ()
     _functions: ClassVar[tuple[str, ...]] = ()
 
     def _check(self) -> None:
-        """Refuse arguments and positions that can never work."""
+        """Refuse invalid arguments and positions."""
         raise NotImplementedError
 
     def _checked_attribute(self, name: str, value: Any) -> Any:
@@ -41,7 +41,7 @@ class CheckedArguments(CheckedAttributes):
 
 
 def plain(value: Any) -> Any:
-    """Give a number of any library as Python's, and a sequence as a new list of such."""
+    """Convert a number of any library to Python's type, and a sequence to a new list."""
     if isinstance(value, (list, tuple)):
         return [plain(part) for part in value]
     if getattr(value, "ndim", None) == 0:
@@ -50,27 +50,27 @@ def plain(value: Any) -> Any:
 
 
 def is_sequence(value: Any) -> bool:
-    """Tell what has parts, an iterator or an array too, from what is one value."""
+    """Return whether a value is a sequence, an iterator or an array, not a single value."""
     if isinstance(value, (str, bytes, Mapping)):
         return False
     return isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
 
 
 def listed(name: str, values: Any) -> list[Any]:
-    """Read a sequence once, into a list: an iterator has nothing the second time."""
+    """Read a sequence once, into a list, since an iterator can be read only once."""
     if not is_sequence(values):
         raise TypeError(f"{name} must be a sequence, got {shown(values)}")
     return [plain(value) for value in values]
 
 
 def one_or_listed(name: str, value: Any) -> Any:
-    """Read an argument of one value for all groups, or of a sequence with one for each."""
+    """Read an argument: a value for all groups, or a sequence with a value for each."""
     return listed(name, value) if is_sequence(value) else plain(value)
 
 
 def for_groups(name: str, value: Any, groups: list[Any], check: Callable[[str, Any], T]) -> list[T]:
-    """Give the checked value of each group: the same for all unless it is a list."""
+    """Return the checked value for each group: the same for all unless it is a list."""
     values = value if isinstance(value, (list, tuple)) else [value] * len(groups)
     if len(values) != len(groups):
-        raise ValueError(f"{name} has {len(values)} values, the optimizer {len(groups)} groups")
+        raise ValueError(f"{name} has {len(values)} values for {len(groups)} parameter groups")
     return [check(name, value) for value in values]

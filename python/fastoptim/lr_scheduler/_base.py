@@ -1,4 +1,4 @@
-"""What all schedulers share: counting steps, writing rates, resuming."""
+"""The base class of the schedulers: counting steps, writing rates, resuming."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fastoptim.lr_scheduler._groups import (
 )
 from fastoptim.lr_scheduler._states import checked_state, rates_of
 
-# A closed form: what a schedule of `fastoptim.schedules` is, or a function of a user's own.
+# A closed form: a schedule of `fastoptim.schedules`, or a user's function.
 Curve: TypeAlias = Callable[[float], Any]
 
 
@@ -35,31 +35,31 @@ def _base_rates(name: str, values: Any) -> list[float]:
 
 
 class Place(NamedTuple):
-    """Where a scheduler is on its curve: kept, because finding it costs as much as a step."""
+    """The position on the curve, cached because its computation takes as long as a step."""
 
-    # The base rates and arguments behind the curve.
+    # The base rates and arguments that determine the curve.
     made_from: tuple[Any, ...]
     curve: Any
     epoch: int
-    # The value of the curve there, and the rate of each group.
+    # The value of the curve at the position, and the rate of each group.
     value: Any
     rates: list[float]
 
 
 class LRScheduler(CheckedArguments, ABC):
-    """The base of all schedulers: counts the steps and writes the rates.
+    """The base class of the schedulers: counts steps and writes rates.
 
-    A subclass names its own arguments in `_arguments`, keeps each under its name, and gives the
-    curve that all groups share as a closed form: what becomes of a rate of 1. It may also say where
-    on it an epoch lies, how it makes the groups' rates, and around which rate its recursion scales.
+    A subclass names its arguments in `_arguments`, stores them as attributes, and returns the curve
+    that all groups share as a closed form, for a base rate of 1. It may also define the position of
+    an epoch on the curve, the rates of the groups, and the rate around which its recursion scales.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Its groups get the key ``"initial_lr"``, the rate at step 0, unless they have it.
+        Its groups receive the key ``"initial_lr"``, the rate at step 0, unless they have it.
     last_epoch : int
-        -1 to start. Otherwise the number of the last step done, as in PyTorch; then each group must
-        have its ``"initial_lr"``.
+        -1 to start. Otherwise the number of the last completed step, as in PyTorch; then each group
+        must have ``"initial_lr"``.
 
     Raises
     ------
@@ -76,13 +76,13 @@ class LRScheduler(CheckedArguments, ABC):
 
     # Other attributes that are part of the state.
     _position: ClassVar[tuple[str, ...]] = ()
-    # Whether construction with `last_epoch` >= 0 already acts on the rates. PyTorch's classes of
-    # piecewise constant rates do; the others keep the rate that they find.
+    # Whether construction with `last_epoch` >= 0 changes the rates. In PyTorch, classes with
+    # piecewise constant rates do; the others leave the rates unchanged.
     _acts_on_resume: ClassVar[bool] = False
     _made_from: ClassVar[Callable[[Any], Any]]
 
     def __init_subclass__(cls) -> None:
-        """Prepare to read the arguments quickly: every step does it."""
+        """Prepare a fast reader of the arguments, since every step reads them."""
         names = cls._arguments + cls._functions
         if names:
             cls._made_from = staticmethod(operator.attrgetter("base_lrs", *names))
@@ -102,14 +102,14 @@ class LRScheduler(CheckedArguments, ABC):
 
     @abstractmethod
     def _curve(self) -> Curve:
-        """Give the closed form of all groups, or refuse arguments that can never work."""
+        """Return the closed form for all groups; refuse invalid arguments."""
 
     def _phase(self, epoch: int) -> float:
-        """Give the step of the closed form at which ``epoch`` lies."""
+        """Return the step of the closed form for ``epoch``."""
         return epoch
 
     def _rates(self, curve: Any, value: Any, base_lrs: list[float]) -> list[float]:
-        """Give each group's rate where the curve has a value."""
+        """Return the rate of each group for a value of the curve."""
         return [base_lr * value for base_lr in base_lrs]
 
     @property
@@ -118,7 +118,7 @@ class LRScheduler(CheckedArguments, ABC):
         return 0.0
 
     def _more(self, groups: list[dict[str, Any]], new: Place) -> list[tuple[str, Any]]:
-        """Give what is written to each group beside its rate, or nothing."""
+        """Return the values to write to each group in addition to its rate."""
         return []
 
     def _check(self) -> None:
@@ -126,32 +126,32 @@ class LRScheduler(CheckedArguments, ABC):
         self._curve()
 
     def _begin(self, held: list[Any] | None = None) -> None:
-        """Do step 0, as the constructor does: on the rates that it finds, or on others."""
+        """Do step 0, as the constructor does, with the current rates or with others."""
         self._advance(act=True, anew=True, held=held)
 
     def _restart(self) -> None:
-        """Do step 0 from the base rates, whatever the rates are now."""
+        """Do step 0 with the base rates instead of the current rates."""
         self._begin(self._extended(self.optimizer.param_groups))
 
     def step(self, epoch: int | None = None) -> None:
         """Move to the next step and write the rate of each group.
 
-        It belongs after the optimizer's step.
+        Call it after the step of the optimizer.
 
         Parameters
         ----------
         epoch : int, optional
-            The step to move to, at least 0. Deprecated, as in PyTorch: the rates are then those of
-            the closed form, whatever they were; `MultiplicativeLR`, which has none, multiplies.
+            The step to move to, at least 0. Deprecated, as in PyTorch: sets the rates to the closed
+            form; `MultiplicativeLR`, which has no closed form, multiplies.
 
         Raises
         ------
         TypeError
-            If ``epoch`` is not an integer, or a rate is a function of the step by now. Nothing is
+            If ``epoch`` is not an integer, or a rate has become a function of the step. Nothing is
             written then.
         ValueError
-            If a list among the arguments has become invalid, ``epoch`` is negative, or a
-            group was taken away. Nothing is written then.
+            If a list among the arguments has become invalid, ``epoch`` is negative, or a group was
+            removed. Nothing is written then.
         """
         if epoch is None:
             self._advance(act=True)
@@ -161,30 +161,30 @@ class LRScheduler(CheckedArguments, ABC):
             self._advance(act=True, epoch=number, jump=True)
 
     def get_last_lr(self) -> list[float]:
-        """Give the rate of each group as this scheduler last left it."""
+        """Return the rate that this scheduler last set for each group."""
         return list(self._last_lr)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the number of steps, the base rates, the last rates and the arguments."""
+        """Return the number of steps, the base rates, the last rates and the arguments."""
         names = ("last_epoch", "base_lrs", "_last_lr", *self._position, *self._arguments)
         return {name: plain(getattr(self, name)) for name in names}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], set_lr: bool = False) -> None:
-        """Take over a state, one of PyTorch's class of the same name included.
+        """Load a state of this class, or of PyTorch's class of the same name.
 
-        ``CyclicLR`` and ``OneCycleLR`` take their own only: PyTorch's keep half of theirs in the
-        optimizer's groups.
+        ``CyclicLR`` and ``OneCycleLR`` accept only their own state, because PyTorch stores a part
+        of theirs in the groups of the optimizer.
 
         Parameters
         ----------
         state_dict : mapping
-            What `state_dict` gave.
+            A state that `state_dict` returned.
         set_lr : bool, default False
-            The optimizer's rates stay as they are: they come back with the optimizer's own state,
-            before or after this call. With True they are set to the closed form of the step, and
-            the momenta too where the scheduler drives them: for an optimizer whose own state is
-            not loaded, or a scheduler that was made after it was. `MultiplicativeLR`, which has no
-            closed form, sets the last rates.
+            If False, the rates of the optimizer do not change: they are part of the state of the
+            optimizer, which may be loaded before or after this call. If True, they are set to the
+            closed form of the step, and so is the momentum if the scheduler controls it: for an
+            optimizer whose state is not loaded, or a scheduler that was constructed after that.
+            `MultiplicativeLR`, which has no closed form, sets the last rates.
 
         Raises
         ------
@@ -192,14 +192,14 @@ class LRScheduler(CheckedArguments, ABC):
             If ``set_lr`` is not a bool, or is True and a rate is a function of the step.
             Nothing has changed then.
         CheckpointError
-            If the state is not one of this class, does not fit the optimizer's groups or has a
-            value that the constructor would refuse. Nothing has changed then.
+            If the state is not one of this class, does not match the groups of the optimizer, or
+            has a value that the constructor would refuse. Nothing has changed then.
         """
         flag("set_lr", set_lr)
         _core.call_all(self._loading(state_dict, set_lr))
 
     def _loading(self, state_dict: Any, set_lr: bool = False) -> list[Call]:
-        """Check a state, and give the calls that take it over."""
+        """Check a state, and return the calls that load it."""
         state = checked_state(self, state_dict, self.state_dict())
         loaded = copy.copy(self)
         loaded.__dict__.update(state)
@@ -207,7 +207,7 @@ class LRScheduler(CheckedArguments, ABC):
         try:
             loaded.last_epoch = integer("last_epoch", loaded.last_epoch, least=-1)
             loaded.base_lrs = rates_of("base_lrs", loaded.base_lrs, groups, non_negative)
-            # Chained by hand, a cosine may take a rate below 0, as in PyTorch.
+            # A cosine chained by hand may reduce a rate below 0, as in PyTorch.
             loaded._last_lr = rates_of("_last_lr", loaded._last_lr, groups, finite)
             loaded._check()
         except (TypeError, ValueError) as error:
@@ -218,12 +218,12 @@ class LRScheduler(CheckedArguments, ABC):
         return [*writes, (self.__dict__.update, loaded.__dict__)]
 
     def _set_rates(self, *, last: bool = False) -> None:
-        """Write the rates and momenta by the closed form, or the last rates in its place."""
+        """Set the rates and momenta to the closed form, or the rates to the last ones."""
         writes, last_lr = self._setting_rates(last=last)
         _core.call_all([*writes, setting(self, _last_lr=last_lr)])
 
     def _setting_rates(self, *, last: bool = False) -> tuple[list[Call], list[float]]:
-        """Give the calls that do, and the rates after them."""
+        """Return the calls that set the rates and momenta, and the rates after them."""
         groups = self.optimizer.param_groups
         check_rates([group["lr"] for group in groups])
         place = self._find(self.last_epoch, self.base_lrs)
@@ -235,15 +235,15 @@ class LRScheduler(CheckedArguments, ABC):
         return writes, list(map(written_rate, groups, rates))
 
     def _settled(self, place: Place) -> list[float]:
-        """Give the rate of each group where the scheduler is, whatever it is now."""
+        """Return the rate of each group at this position, regardless of the current rate."""
         return place.rates
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Give a state of PyTorch under our names; one of ours as it is."""
+        """Return a state of PyTorch with the names of this package, and other states unchanged."""
         return state
 
     def __getstate__(self) -> dict[str, Any]:
-        """Give what copies and pickles hold: the place can be found again."""
+        """Return the attributes to copy and pickle, without the cached position."""
         return {**self.__dict__, "_place": None}
 
     def __repr__(self) -> str:
@@ -261,9 +261,9 @@ class LRScheduler(CheckedArguments, ABC):
         jump: bool = False,
         **position: Any,
     ) -> None:
-        """Move to an epoch, by default the next: compute every rate, then write all at once.
+        """Move to an epoch, by default the next: compute all rates, then write them at once.
 
-        ``position`` has what else changes in the scheduler.
+        ``position`` has the other attributes of the scheduler that change.
         """
         groups = self.optimizer.param_groups
         base_lrs, old = self.base_lrs, self._place
@@ -297,7 +297,7 @@ class LRScheduler(CheckedArguments, ABC):
         _core.call_all([*writes, setting(self, **moved, **position)])
 
     def _next(self, held: list[Any], old: Place, new: Place) -> list[float]:
-        """Give the rate of each group after what it held: on the curve, if it was there before."""
+        """Return the next rate of each group: on the curve, if the last rate was on it."""
         if held == old.rates:
             return new.rates
         return [
@@ -306,14 +306,14 @@ class LRScheduler(CheckedArguments, ABC):
         ]
 
     def _jump(self, held: list[Any], new: Place) -> list[float]:
-        """Give the rate of each group at a step that is not the next, whatever it held."""
+        """Return the rate of each group at any step, regardless of its last rate."""
         return new.rates
 
     def _off_curve(self, held: Any, change: float, old: Place, new: Place) -> float:
-        """Give the rate after ``held``, which something else has set.
+        """Return the rate after ``held``, which was not set by this scheduler.
 
-        The distance to the floor scales as the curve does. Where the curve leaves the floor, the
-        rate moves along with the group's own.
+        The distance to the floor scales with the curve. If the curve leaves the floor, the rate
+        changes by the same amount as the rate on the curve.
         """
         if old.value == 0:
             return float(held) + change
@@ -321,20 +321,20 @@ class LRScheduler(CheckedArguments, ABC):
         return self._floor + (float(held) - self._floor) * ratio
 
     def _extended(self, groups: list[dict[str, Any]]) -> list[float]:
-        """Give the base rates with those of groups added since the last step."""
+        """Return the base rates, including those of groups added since the last step."""
         known = len(self.base_lrs)
         if len(groups) < known:
-            raise ValueError(f"the optimizer has {len(groups)} groups, the scheduler knows {known}")
+            raise ValueError(f"the optimizer has {len(groups)} groups, but had {known} before")
         return self.base_lrs + [base_rate(group, i) for i, group in enumerate(groups) if i >= known]
 
     def _find(self, epoch: int, base_lrs: list[float]) -> Place:
-        """Make the curve, and find where ``epoch`` is on it."""
+        """Create the curve, and return the position of ``epoch``."""
         curve = self._curve()
         value, rates = 1.0, base_lrs
         if epoch >= 0:
             value = curve(self._phase(epoch))
             rates = self._rates(curve, value, base_lrs)
-        # Copies of lists, so that a change inside one is seen.
+        # Copies of lists, to detect changes of their items.
         _, *given = type(self)._made_from(self)
         made_from = tuple(
             list(part) if isinstance(part, list) else part for part in (base_lrs, *given)

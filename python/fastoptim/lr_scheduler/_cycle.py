@@ -1,4 +1,4 @@
-"""What the two schedulers share that also drive the momentum."""
+"""The base class of the two schedulers that also control the momentum."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastoptim.lr_scheduler._groups import refuse_function
 
 
 class Momentum(NamedTuple):
-    """What is driven in a group, and between which values."""
+    """The momentum hyperparameter of a group, and its range."""
 
     name: str
     low: float
@@ -22,19 +22,19 @@ class Momentum(NamedTuple):
 
 @dataclass(frozen=True)
 class Swing:
-    """What all groups follow, and for each where its rate goes and what its momentum does."""
+    """The shape that all groups share, and the range of the rate and momentum of each."""
 
     shape: Curve
     ends: list[Any]
     momenta: list[Momentum]
 
     def __call__(self, t: float) -> Any:
-        """Give the value of the shape at ``t``."""
+        """Return the value of the shape at ``t``."""
         return self.shape(t)
 
 
 class Cycle(LRScheduler):
-    """A scheduler that sets the rates, and the momentum against them."""
+    """A scheduler that sets the rates, and the momentum in the opposite direction."""
 
     _acts_on_resume = True
 
@@ -44,15 +44,15 @@ class Cycle(LRScheduler):
 
     @abstractmethod
     def _shape(self) -> Curve:
-        """Give what all groups follow."""
+        """Return the shape that all groups share."""
 
     @abstractmethod
     def _ends(self) -> list[Any]:
-        """Give for each group where its rate goes."""
+        """Return the range of the rate of each group."""
 
     @abstractmethod
     def _height(self, swing: Swing, value: Any) -> float:
-        """Give the height of the rate, which is 1 where the momentum is at its base."""
+        """Return the relative height of the rate; at 1 the momentum has its base value."""
 
     def _curve(self) -> Swing:
         return Swing(self._shape(), self._ends(), self._momenta())
@@ -73,7 +73,7 @@ class Cycle(LRScheduler):
         return [Momentum(*each) for each in zip(names, lows, highs, strict=True)]
 
     def _next(self, held: list[Any], old: Place, new: Place) -> list[float]:
-        return new.rates  # It sets any rate.
+        return new.rates  # Regardless of the last rate.
 
     def _more(self, groups: list[dict[str, Any]], new: Place) -> list[tuple[str, Any]]:
         swing: Swing = new.curve
@@ -90,6 +90,6 @@ class Cycle(LRScheduler):
 def _driven(index: int, group: dict[str, Any]) -> str:
     name = "betas" if "betas" in group else "momentum"
     if name not in group:
-        raise ValueError("cycle_momentum needs an optimizer with momentum or betas")
+        raise ValueError("cycle_momentum=True requires an optimizer with momentum or betas")
     refuse_function(name, group[name], index)
     return name

@@ -1,4 +1,4 @@
-"""What schedulers read from groups and write to them."""
+"""Reading and writing the values of parameter groups."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class HasGroups(Protocol):
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups, each with its rate under ``"lr"``."""
+        """The groups, each with its rate as ``"lr"``."""
         ...
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Refuse what has no rates that can be written."""
+    """Refuse an object without writable rates."""
     if not hasattr(optimizer, "param_groups"):
         raise TypeError(f"optimizer must have param_groups, got {type(optimizer).__name__}")
     for index, group in enumerate(optimizer.param_groups):
@@ -31,21 +31,21 @@ def refuse_function(name: str, value: Any, index: int) -> None:
     """Refuse a function of the step: a scheduler would overwrite it with a number."""
     if callable(value):
         raise TypeError(
-            f"{name} of param_groups[{index}] is a function of the step already, which the "
-            f"optimizer follows without a scheduler: use one of the two. For a scheduler, give the "
-            f"optimizer a number as {name}"
+            f"{name} of param_groups[{index}] is a function of the step, which the optimizer "
+            f"evaluates without a scheduler: use one of the two. For a scheduler, set the "
+            f"optimizer's {name} to a number"
         )
 
 
 def check_rates(held: Iterable[Any]) -> None:
-    """Refuse groups of which one has got another rate than a number since the last step."""
+    """Refuse groups of which a rate has become something else than a number."""
     for index, rate in enumerate(held):
         refuse_function("lr", rate, index)
         scalar(f"lr of param_groups[{index}]", rate)
 
 
 def base_rate(group: Mapping[str, Any], index: int) -> float:
-    """Read the rate at which a group started."""
+    """Read the initial rate of a group."""
     refuse_function("lr", group["lr"], index)
     key = "initial_lr" if "initial_lr" in group else "lr"
     name = f"{key} of param_groups[{index}]"
@@ -53,13 +53,13 @@ def base_rate(group: Mapping[str, Any], index: int) -> float:
 
 
 def noting_base_rate(group: dict[str, Any], rate: float) -> Call:
-    """Give the call that notes where a group starts, as PyTorch does: in a tensor where it is."""
+    """Return the call that stores the initial rate of a group, in a tensor if the rate is one."""
     held = group["lr"]
     return group.setdefault, "initial_lr", held.clone() if hasattr(held, "fill_") else rate
 
 
 def writing_rate(group: dict[str, Any], rate: float) -> Call:
-    """Give the call that writes a rate; one kept in a tensor, as PyTorch allows, stays there."""
+    """Return the call that writes a rate, in place if it is a tensor, as PyTorch allows."""
     held = group["lr"]
     if type(held) is not float and hasattr(held, "fill_"):
         return held.fill_, rate
@@ -67,7 +67,7 @@ def writing_rate(group: dict[str, Any], rate: float) -> Call:
 
 
 def written_rate(group: dict[str, Any], rate: float) -> float:
-    """Give a rate as the group will have it: a tensor may round it."""
+    """Return a rate as the group will store it; a tensor may round it."""
     held = group["lr"]
     return float(held.clone().fill_(rate)) if hasattr(held, "fill_") else float(rate)
 
@@ -75,7 +75,7 @@ def written_rate(group: dict[str, Any], rate: float) -> float:
 def all_or_nothing(
     action: Callable[[], None], groups: Iterable[dict[str, Any]], parts: Iterable[object]
 ) -> None:
-    """Give groups and schedulers back what they had, if what is done to them fails."""
+    """Restore groups and schedulers if an action on them fails."""
     groups = list(groups)
     check_rates([group["lr"] for group in groups])
     kept = [(group, dict(group)) for group in groups]

@@ -1,4 +1,4 @@
-"""What schedulers put into their states and read from them, checked."""
+"""Checks of the states of schedulers."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any
 from fastoptim.errors import CheckpointError
 from fastoptim.lr_scheduler._arguments import for_groups, plain
 
-# What PyTorch's state dicts hold besides ours; a load passes over it.
+# Additional keys of PyTorch's state dicts; a load ignores them.
 PYTORCH_ONLY = frozenset({"_get_lr_called_within_step", "_is_initial", "_step_count"})
 
 
 def checked_state(scheduler: Any, state: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Give a copy of a state under our names, refused if it has not just these."""
+    """Return a copy of a state, which must have exactly these names."""
     kind = type(scheduler).__name__
     if not isinstance(state, Mapping):
-        raise CheckpointError(f"the state of a {kind} is a mapping, got {type(state).__name__}")
+        raise CheckpointError(
+            f"the state of a {kind} must be a mapping, got {type(state).__name__}"
+        )
     given = scheduler._translated({k: v for k, v in state.items() if k not in PYTORCH_ONLY})
     expected = set(names)
     if set(given) != expected:
         found = sorted(map(str, given))
-        raise CheckpointError(f"the state of a {kind} has {sorted(expected)}, got {found}")
+        raise CheckpointError(f"the state of a {kind} must have {sorted(expected)}, got {found}")
     return {name: plain(value) for name, value in given.items()}
 
 

@@ -1,4 +1,4 @@
-"""Schedulers made of schedulers."""
+"""Schedulers composed of schedulers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from fastoptim.lr_scheduler._states import checked_state, rates_of
 
 
 class Composition(CheckedAttributes, ABC):
-    """What sequences and chains share: parts of one optimizer, and their states."""
+    """The base class of sequences and chains of schedulers of one optimizer."""
 
-    # The entries of the state besides the parts' states and the last rates.
+    # The entries of the state besides the states of the parts and the last rates.
     _own: ClassVar[tuple[str, ...]] = ()
 
     optimizer: HasGroups
@@ -36,7 +36,7 @@ class Composition(CheckedAttributes, ABC):
                     f"got {scheduler!r}"
                 )
             if scheduler.optimizer is not optimizer:
-                raise ValueError("schedulers must all have the optimizer that is given")
+                raise ValueError("schedulers must all belong to the given optimizer")
         self.optimizer = optimizer
         self._last_lr: list[float] = []
 
@@ -45,29 +45,29 @@ class Composition(CheckedAttributes, ABC):
 
     @abstractmethod
     def _begin(self, held: list[Any] | None = None) -> None:
-        """Do step 0 on the rates that it finds, or on others."""
+        """Do step 0 with the current rates, or with others."""
 
     @abstractmethod
     def _restart(self) -> None:
-        """Do step 0 from the base rates, whatever the rates are now."""
+        """Do step 0 with the base rates instead of the current rates."""
 
     @abstractmethod
     def step(self) -> None:
         """Move to the next step and write the rate of each group."""
 
     def _parts(self) -> Iterator[Part]:
-        """Give its schedulers, and those inside them."""
+        """Return the schedulers, and those inside them."""
         for scheduler in self._schedulers:
             yield scheduler
             if isinstance(scheduler, Composition):
                 yield from scheduler._parts()
 
     def get_last_lr(self) -> list[float]:
-        """Give the rate of each group as this scheduler last left it."""
+        """Return the rate that this scheduler last set for each group."""
         return list(self._last_lr)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the states of all schedulers, and where in them this one is."""
+        """Return the states of all schedulers, and the position of this one."""
         return {
             **{name: plain(getattr(self, name)) for name in self._own},
             "_last_lr": list(self._last_lr),
@@ -76,19 +76,19 @@ class Composition(CheckedAttributes, ABC):
 
     @abstractmethod
     def _set_rates(self, *, last: bool = False) -> None:
-        """Write the rates and momenta by the closed form, or the last rates in its place."""
+        """Set the rates and momenta to the closed form, or the rates to the last ones."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any], set_lr: bool = False) -> None:
-        """Take over a state, one of PyTorch's included.
+        """Load a state of this class, or of PyTorch's class of the same name.
 
         Parameters
         ----------
         state_dict : mapping
-            What `state_dict` gave.
+            A state that `state_dict` returned.
         set_lr : bool, default False
-            The optimizer's rates stay as they are. With True they are set: by a sequence to what
-            the scheduler whose turn it is would set, by a chain, which has no closed form, to the
-            last rates; the momenta too where a scheduler drives them.
+            If False, the rates of the optimizer do not change. If True, a sequence sets them as the
+            current scheduler would, and a chain, which has no closed form, sets the last rates; so
+            is the momentum if a scheduler controls it.
 
         Raises
         ------
@@ -111,11 +111,11 @@ class Composition(CheckedAttributes, ABC):
         all_or_nothing(action, groups if set_lr else [], [self, *self._parts()])
 
     def _loading(self, state_dict: Any) -> list[Call]:
-        """Check a state, and give the calls that take it over."""
+        """Check a state, and return the calls that load it."""
         state = checked_state(self, state_dict, (*self._own, "_last_lr", "_schedulers"))
         states = state["_schedulers"]
         if not isinstance(states, list) or len(states) != len(self._schedulers):
-            raise CheckpointError(f"_schedulers must be {len(self._schedulers)} states")
+            raise CheckpointError(f"_schedulers must have {len(self._schedulers)} states")
         try:
             groups = self.optimizer.param_groups
             own = {name: self._checked(name, state[name]) for name in self._own}
@@ -128,11 +128,11 @@ class Composition(CheckedAttributes, ABC):
         return calls
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Give a state of PyTorch under our names; one of ours as it is."""
+        """Return a state of PyTorch with the names of this package, and other states unchanged."""
         return state
 
     def _checked(self, name: str, value: Any) -> Any:
-        """Give what the state has under a name of one's own, refused if it can never work."""
+        """Check and return the value of an entry of the state that only this class has."""
         raise NotImplementedError(name)
 
     def __repr__(self) -> str:
@@ -146,21 +146,21 @@ Part: TypeAlias = LRScheduler | Composition
 class SequentialLR(Composition):
     """Follow one scheduler after another, each from its own step 0.
 
-    The first begins on the groups' ``"initial_lr"``, each other one from its own base rates, and
-    `MultiplicativeLR`, which has no base but the rate itself, from the rate that it finds.
+    The first begins with the ``"initial_lr"`` of the groups, each other one with its own base
+    rates, and `MultiplicativeLR`, which has no base rates, with the current rates.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     schedulers : sequence of schedulers
-        All of this optimizer; at least one. A part may be a chain or a sequence itself.
+        At least one, all of this optimizer; may contain chains and sequences.
     milestones : sequence of int
-        The step at which each but the first begins, at least 0 and in ascending order. A scheduler
-        without any steps, such as a warm-up of 0, is passed over.
+        The step at which each scheduler but the first begins, at least 0 and in ascending order. A
+        scheduler without steps, such as a warm-up of length 0, is skipped.
     last_epoch : int
-        -1 to start. Otherwise the number of the last step done; then the schedulers go on from
-        where they have been made to, and no rate is written.
+        -1 to start. Otherwise the number of the last completed step; then the schedulers continue
+        from their own positions, and no rate is written.
 
     Raises
     ------
@@ -203,7 +203,7 @@ class SequentialLR(Composition):
         self.milestones = milestones
         self.last_epoch = integer("last_epoch", last_epoch, least=-1) + 1
         if last_epoch == -1:
-            # Every constructor has acted on the rates: only the first scheduler's counts.
+            # Every constructor has changed the rates; only the first scheduler should.
             self._begin([float(group["initial_lr"]) for group in optimizer.param_groups])
         self._last_lr = [float(group["lr"]) for group in optimizer.param_groups]
 
@@ -213,8 +213,8 @@ class SequentialLR(Composition):
             raise ValueError(f"milestones must be in ascending order, got {found}")
         if len(found) != len(self._schedulers) - 1:
             raise ValueError(
-                f"milestones must be {len(self._schedulers) - 1}, one between each two schedulers, "
-                f"got {len(found)}"
+                f"milestones must have {len(self._schedulers) - 1} values, one between two "
+                f"schedulers, got {len(found)}"
             )
         return found
 
@@ -231,7 +231,7 @@ class SequentialLR(Composition):
         self._move(epoch, lambda part: part._restart() if begins else part.step())
 
     def _move(self, epoch: int, move: Callable[[Part], None]) -> None:
-        """Move the scheduler whose turn it is at an epoch."""
+        """Move the scheduler that is active at an epoch."""
         scheduler = self._at(epoch)
 
         def action() -> None:
@@ -242,7 +242,7 @@ class SequentialLR(Composition):
         all_or_nothing(action, self.optimizer.param_groups, [self, *self._parts()])
 
     def _at(self, epoch: int) -> Part:
-        """Give the scheduler whose turn it is at an epoch."""
+        """Return the scheduler that is active at an epoch."""
         return self._schedulers[bisect_right(self.milestones, epoch)]
 
     def _set_rates(self, *, last: bool = False) -> None:
@@ -260,19 +260,19 @@ class SequentialLR(Composition):
 
 
 class ChainedScheduler(Composition):
-    """Step several schedulers of one optimizer at once, each on what the one before has left.
+    """Step several schedulers of one optimizer together, each on the rates set by the previous one.
 
     Parameters
     ----------
     schedulers : sequence of schedulers
-        All of one optimizer; at least one.
+        At least one, all of one optimizer.
     optimizer : object with ``param_groups``, optional
         That optimizer.
 
     Raises
     ------
     TypeError
-        If a scheduler needs a metric, or is none.
+        If a scheduler needs a metric, or is not a scheduler.
     ValueError
         If there are no schedulers, or they are of different optimizers.
 
@@ -307,17 +307,18 @@ class ChainedScheduler(Composition):
         self._move(first._restart, *(scheduler._begin for scheduler in others))
 
     def _set_rates(self, *, last: bool = False) -> None:
-        # Each in its turn, since one may drive the momentum; the rates are those of the last.
+        # All of them, in order, since one may control the momentum; the rates are those of the
+        # last.
         for scheduler in self._schedulers:
             scheduler._set_rates(last=True)
         self._note()
 
     def step(self) -> None:
-        """Move all schedulers to the next step, or none where one of them cannot."""
+        """Move all schedulers to the next step, or none if one of them fails."""
         self._move(*(scheduler.step for scheduler in self._schedulers))
 
     def _move(self, *moves: Callable[[], None]) -> None:
-        """Make one move after another, and undo them if one cannot be made."""
+        """Make the moves in order, and undo them if one fails."""
 
         def action() -> None:
             for move in moves:

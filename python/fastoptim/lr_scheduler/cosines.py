@@ -1,4 +1,4 @@
-"""Schedulers along cosines."""
+"""Cosine schedulers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastoptim.schedules.cycles import fall
 
 
 class Cosine(LRScheduler):
-    """A scheduler between the base rates and ``eta_min``: the curve is the part of the first."""
+    """A scheduler between the base rates and ``eta_min``; the curve is the weight of the first."""
 
     eta_min: float
 
@@ -27,14 +27,14 @@ class Cosine(LRScheduler):
 
 
 class CosineAnnealingLR(Cosine):
-    r"""Take the rates to ``eta_min`` along a cosine in ``T_max`` steps, and back up in as many.
+    r"""Change the rates along a cosine, to ``eta_min`` in ``T_max`` steps and back in as many.
 
     .. math::
         \eta_t = \eta_\min + \frac{\eta_0 - \eta_\min}{2} \left(1 + \cos \frac{\pi t}{T_\max}\right)
 
-    PyTorch's scheduler follows the cosine on after ``T_max``; `fastoptim.schedules.cosine` holds
-    its last value there. A rate that something else has changed keeps its ratio to the cosine,
-    measured from ``eta_min``:
+    As in PyTorch, the cosine continues after ``T_max``; `fastoptim.schedules.cosine` stays constant
+    there. A rate that was changed by something else keeps its ratio to the cosine, measured from
+    ``eta_min``:
 
     .. math::
         \eta_t = \eta_\min + (\eta_{t-1} - \eta_\min) \,
@@ -43,13 +43,13 @@ class CosineAnnealingLR(Cosine):
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     T_max : float
-        The number of steps from the top to the bottom, above 0.
+        The number of steps from the highest to the lowest rate, above 0.
     eta_min : float
         The lowest rate, at least 0.
     last_epoch : int
-        -1 to start, else the number of the last step done.
+        -1 to start, otherwise the number of the last completed step.
 
     Raises
     ------
@@ -95,32 +95,33 @@ class CosineAnnealingLR(Cosine):
         return schedules.cosine(1.0, self.T_max)
 
     def _phase(self, epoch: int) -> float:
-        # Up and down between 0 and T_max, so that the cosine goes on after its end.
+        # Reflected between 0 and T_max, so that the cosine continues after its end.
         return abs((epoch + self.T_max) % (2 * self.T_max) - self.T_max)
 
 
 class CosineAnnealingWarmRestarts(Cosine):
-    r"""Take the rates to ``eta_min`` along half a cosine, again and again from the top.
+    r"""Decay the rates to ``eta_min`` along half a cosine, with warm restarts.
 
     .. math::
         \eta_t = \eta_\min + \frac{\eta_0 - \eta_\min}{2}
                  \left(1 + \cos \frac{\pi T_\text{cur}}{T_i}\right), \qquad
         T_i = T_0 T_\text{mult}^i
 
-    with :math:`T_\text{cur}` steps since the last restart. It sets the rates, whatever they are.
+    with :math:`T_\text{cur}` steps since the last restart. It sets the rates regardless of their
+    values.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     T_0 : int
-        The number of steps of the first fall, at least 1.
+        The length of the first period, at least 1.
     T_mult : int
-        How much longer each fall is than the one before, at least 1.
+        The factor from the length of one period to the next, at least 1.
     eta_min : float
         The lowest rate, at least 0.
     last_epoch : int
-        -1 to start, else the number of the last step done.
+        -1 to start, otherwise the number of the last completed step.
 
     Raises
     ------
@@ -152,7 +153,7 @@ class CosineAnnealingWarmRestarts(Cosine):
     """
 
     _arguments = ("T_0", "T_mult", "eta_min")
-    # The position in the current cycle, and its length.
+    # The position in the current period, and its length.
     _position = ("T_cur", "T_i")
     _acts_on_resume = True
 
@@ -182,7 +183,7 @@ class CosineAnnealingWarmRestarts(Cosine):
         return (self.T_i - self.T_cur) / self.T_i
 
     def _next(self, held: list[Any], old: Place, new: Place) -> list[float]:
-        return new.rates  # It sets any rate.
+        return new.rates  # Regardless of the last rate.
 
     def _check(self) -> None:
         super()._check()
@@ -195,7 +196,7 @@ class CosineAnnealingWarmRestarts(Cosine):
         Parameters
         ----------
         epoch : float, optional
-            The step to move to, at least 0; fractions are fine. One further where None.
+            The step to move to, at least 0; may be fractional. The next step if None.
 
         Raises
         ------
@@ -216,4 +217,4 @@ class CosineAnnealingWarmRestarts(Cosine):
         )
 
     def _begin(self, held: list[Any] | None = None) -> None:
-        self.step(0)  # On any rates.
+        self.step(0)  # Regardless of the rates.

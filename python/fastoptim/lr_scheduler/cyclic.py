@@ -1,4 +1,4 @@
-"""The scheduler that takes the rates up and down."""
+"""The cyclic scheduler."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ ScaleMode: TypeAlias = Literal["cycle", "iterations"]
 
 
 class CyclicLR(Cycle):
-    r"""Take the rates up and down between two values, and the momentum down and up.
+    r"""Cycle the rates between two values, and the momentum in the opposite direction.
 
     .. math:: \eta_t = \text{base\_lr} + (\text{max\_lr} - \text{base\_lr})\, h(t)\, s(t)
 
     where :math:`h` rises from 0 to 1 and falls back, and :math:`s` is the factor of ``mode`` or
     ``scale_fn``. It sets the rates, whatever they are; as in PyTorch, the first one is the group's
-    ``"initial_lr"`` where another scheduler has put one there. The state has no function: give the
-    same one to the scheduler that loads it.
+    ``"initial_lr"`` if another scheduler has set it. The state does not contain ``scale_fn``:
+    construct the scheduler that loads it with the same function.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     base_lr : float or sequence of float
-        The lower rate, at least 0; a sequence has one for each group.
+        The lower rate, at least 0; a sequence has a value for each group.
     max_lr : float or sequence of float
         The upper rate, at least 0.
     step_size_up : float
-        The number of steps of a rise, above 0.
+        The number of increasing steps, above 0.
     step_size_down : float, optional
-        The number of steps of a fall; as of a rise where None.
+        The number of decreasing steps; ``step_size_up`` if None.
     mode : {"triangular", "triangular2", "exp_range"}
-        Keeps the height, halves it with each cycle, or multiplies it by ``gamma`` at each step.
+        The amplitude is constant, halved with each cycle, or multiplied by ``gamma`` at each step.
     gamma : float
-        For ``exp_range``, at least 0.
+        The base for ``exp_range``, at least 0.
     scale_fn : function, optional
-        Gives the factor of the height in place of ``mode``.
+        Returns the factor of the amplitude; replaces ``mode``.
     scale_mode : {"cycle", "iterations"}
-        Whether ``scale_fn`` takes the number of the cycle, from 1, or of the step.
+        Whether ``scale_fn`` takes the number of the cycle, counted from 1, or of the step.
     cycle_momentum : bool
-        Also drives ``momentum``, or the first of ``betas``, against the rate.
+        Also changes ``momentum``, or the first of ``betas``, in the opposite direction.
     base_momentum, max_momentum : float or sequence of float
-        Where the momentum is when the rate is high and low, at least 0; below 1 for ``betas``.
+        The momentum at the highest and the lowest rate, at least 0; below 1 for ``betas``.
     last_epoch : int
-        -1 to start, else the number of the last step done.
+        -1 to start, otherwise the number of the last completed step.
 
     Raises
     ------
@@ -141,7 +141,7 @@ class CyclicLR(Cycle):
         up, down = self.step_size_up, self.step_size_down
         if self.scale_fn is None:
             return schedules.cyclic(0.0, 1.0, up, down, self.mode, self.gamma)
-        # As in PyTorch, any word is fine for the mode where a function takes its place.
+        # As in PyTorch, the mode may be any string if a function replaces it.
         if not isinstance(self.mode, str):
             raise TypeError(f"mode must be a string, got {shown(self.mode)}")
         height = schedules.cyclic(0.0, 1.0, up, down, gamma=self.gamma)
@@ -158,7 +158,7 @@ class CyclicLR(Cycle):
 
 
 class Scaled:
-    """A cycle whose height a function of a user's own scales."""
+    """A cycle whose amplitude is scaled by a user's function."""
 
     def __init__(
         self, height: schedules.cyclic, scale_fn: Callable[[float], float], by_cycle: bool
@@ -169,6 +169,6 @@ class Scaled:
         self.length = height.step_size_up + down if by_cycle else None
 
     def __call__(self, t: float) -> float:
-        """Give the height at ``t``."""
+        """Return the height at ``t``."""
         position = t if self.length is None else math.floor(1 + t / self.length)
         return self.height(t) * self.scale_fn(position)

@@ -1,4 +1,4 @@
-"""Schedulers whose rates change by a factor, now and then or at every step."""
+"""Schedulers that multiply the rates by a factor, at every step or at some."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fastoptim.lr_scheduler._groups import HasGroups
 
 
 class Decay(LRScheduler):
-    """A scheduler that multiplies by ``gamma`` so many times at each epoch."""
+    """A scheduler that multiplies by ``gamma`` a number of times at each epoch."""
 
     gamma: float
 
     @abstractmethod
     def _changes(self, epoch: int) -> int:
-        """Give how many times to multiply at ``epoch``."""
+        """Return the number of multiplications at ``epoch``."""
 
     def _off_curve(self, held: Any, change: float, old: Place, new: Place) -> float:
-        # Not by a ratio of the curve, which may have fallen to 0 long since.
+        # Not by a ratio of the curve, which may be 0 already.
         return float(held) * self.gamma ** self._changes(new.epoch)
 
 
@@ -33,18 +33,18 @@ class StepLR(Decay):
 
     .. math:: \eta_t = \eta_0 \cdot \gamma^{\lfloor t / \text{step\_size} \rfloor}
 
-    A rate that something else has changed is multiplied by ``gamma`` at the same steps.
+    A rate that was changed by something else is multiplied by ``gamma`` at the same steps.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     step_size : int
         The number of steps between two changes, at least 1.
     gamma : float
         The factor of each change, at least 0.
     last_epoch : int
-        -1 to start, else the number of the last step done.
+        -1 to start, otherwise the number of the last completed step.
 
     Raises
     ------
@@ -90,18 +90,18 @@ class MultiStepLR(Decay):
 
     .. math:: \eta_t = \eta_0 \cdot \gamma^n, \qquad n \text{ milestones are} \le t
 
-    A rate that something else has changed keeps its ratio to the curve.
+    A rate that was changed by something else keeps its ratio to the curve.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     milestones : iterable of int
-        The steps of the changes, in ascending order; one that comes twice counts twice.
+        The steps of the changes, in ascending order; a repeated milestone counts twice.
     gamma : float
         The factor of each change, at least 0.
     last_epoch : int
-        -1 to start, else the number of the last step done.
+        -1 to start, otherwise the number of the last completed step.
 
     Raises
     ------
@@ -144,11 +144,11 @@ class MultiStepLR(Decay):
         return schedules.multistep(1.0, self.milestones, self.gamma)
 
     def _changes(self, epoch: int) -> int:
-        # Those between two steps count at the second.
+        # Milestones between two steps count at the second.
         return sum(epoch - 1 < milestone <= epoch for milestone in self.milestones)
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
-        # PyTorch keeps the milestones as a Counter.
+        # PyTorch stores the milestones as a Counter.
         milestones = state.get("milestones")
         if isinstance(milestones, Counter):
             return {**state, "milestones": sorted(milestones.elements())}
@@ -160,16 +160,16 @@ class ExponentialLR(Decay):
 
     .. math:: \eta_t = \eta_0 \cdot \gamma^t
 
-    A rate that something else has changed keeps its ratio to the curve.
+    A rate that was changed by something else keeps its ratio to the curve.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     gamma : float
         The factor, at least 0.
     last_epoch : int
-        -1 to start, else the number of the last step done.
+        -1 to start, otherwise the number of the last completed step.
 
     Raises
     ------
@@ -208,24 +208,24 @@ class ExponentialLR(Decay):
 
 
 class ConstantLR(LRScheduler):
-    r"""Multiply the rates by ``factor`` until ``total_iters`` steps are done.
+    r"""Multiply the rates by ``factor`` for the first ``total_iters`` steps.
 
     .. math::
         \eta_t = \eta_0 \cdot \text{factor} \quad \text{for } t < \text{total\_iters}, \qquad
         \eta_t = \eta_0 \quad \text{after}
 
-    A rate that something else has changed keeps its ratio to the curve.
+    A rate that was changed by something else keeps its ratio to the curve.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     factor : float
         The factor of the first steps, in (0, 1].
     total_iters : int
-        The number of steps with it, at least 0.
+        The number of steps with the factor, at least 0.
     last_epoch : int
-        -1 to start, else the number of the last step done.
+        -1 to start, otherwise the number of the last completed step.
 
     Raises
     ------
@@ -268,12 +268,12 @@ class ConstantLR(LRScheduler):
 
 
 class Held:
-    """A factor until a number of steps is done."""
+    """A factor for a number of steps."""
 
     def __init__(self, factor: float, total_iters: int) -> None:
         self.factors = between("factor", factor, 0, 1, "(]"), 1.0
         self.end = non_negative("total_iters", total_iters)
 
     def __call__(self, t: float) -> float:
-        """Give the factor at ``t``."""
+        """Return the factor at ``t``."""
         return self.factors[t >= self.end]

@@ -1,4 +1,4 @@
-"""Schedulers by functions of a user's own."""
+"""Schedulers with user-defined functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Factor: TypeAlias = Callable[[int], float]
 
 
 class _ByFunction(LRScheduler):
-    """What the two share: functions, which are no part of the state."""
+    """The base class of the two; the functions are not part of the state."""
 
     _functions = ("lr_lambda",)
 
@@ -26,30 +26,31 @@ class _ByFunction(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def _factors(self) -> list[Factor]:
-        """Give the function of each group."""
+        """Return the function of each group."""
         return for_groups("lr_lambda", self.lr_lambda, self.optimizer.param_groups, function)
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
-        # PyTorch keeps the attributes of functions that are objects.
+        # PyTorch stores the attributes of callable objects.
         return {name: value for name, value in state.items() if name != "lr_lambdas"}
 
 
 class LambdaLR(_ByFunction):
-    r"""Set each rate to its base times a function of the step, whatever it is.
+    r"""Set each rate to its base rate times a function of the step.
 
     .. math:: \eta_t = \eta_0 \cdot \lambda(t)
 
-    The state has no functions: give the same ones to the scheduler that loads it.
+    The state does not contain the functions: construct the scheduler that loads it with the same
+    ones.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     lr_lambda : function or sequence of functions
-        :math:`\lambda`, which takes the number of steps done and gives the factor; one for all
-        groups, or one for each.
+        :math:`\lambda`, which takes the number of completed steps and returns the factor; one for
+        all groups, or one for each.
     last_epoch : int
-        -1 to start, else the number of the last step done.
+        -1 to start, otherwise the number of the last completed step.
 
     Raises
     ------
@@ -74,7 +75,7 @@ class LambdaLR(_ByFunction):
     def _curve(self) -> Curve:
         factors = self._factors()
         if callable(self.lr_lambda):
-            # Called once for all groups, as it may be slow.
+            # Call it once for all groups, as it may be slow.
             return lambda t: [factors[0](int(t))] * len(factors)
         return lambda t: [factor(int(t)) for factor in factors]
 
@@ -82,7 +83,7 @@ class LambdaLR(_ByFunction):
         return [base_lr * factor for base_lr, factor in zip(base_lrs, value, strict=True)]
 
     def _next(self, held: list[Any], old: Place, new: Place) -> list[float]:
-        return new.rates  # It sets any rate.
+        return new.rates  # Regardless of the last rate.
 
 
 class MultiplicativeLR(_ByFunction):
@@ -90,17 +91,18 @@ class MultiplicativeLR(_ByFunction):
 
     .. math:: \eta_t = \eta_{t-1} \cdot \lambda(t)
 
-    The state has no functions: give the same ones to the scheduler that loads it.
+    The state does not contain the functions: construct the scheduler that loads it with the same
+    ones.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     lr_lambda : function or sequence of functions
-        :math:`\lambda`, which takes the number of steps done and gives the factor; one for all
-        groups, or one for each.
+        :math:`\lambda`, which takes the number of completed steps and returns the factor; one for
+        all groups, or one for each.
     last_epoch : int
-        -1 to start, else the number of the last step done.
+        -1 to start, otherwise the number of the last completed step.
 
     Raises
     ------
@@ -122,7 +124,7 @@ class MultiplicativeLR(_ByFunction):
     """
 
     def _curve(self) -> Curve:
-        # The product of all factors has no form but itself: it is in the rate.
+        # The product of all factors has no closed form: it is contained in the rate.
         self._factors()
         return schedules.constant(1.0)
 
@@ -140,5 +142,5 @@ class MultiplicativeLR(_ByFunction):
         return [float(rate) * factor(epoch) for rate, factor in zip(rates, factors, strict=True)]
 
     def _restart(self) -> None:
-        # As PyTorch: from the rate that it finds, by the factor of step 0.
+        # As in PyTorch: the current rate times the factor of step 0.
         self._begin(self._times([group["lr"] for group in self.optimizer.param_groups], 0))

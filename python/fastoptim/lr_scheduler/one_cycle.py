@@ -1,4 +1,4 @@
-"""The scheduler that takes the rates up and far down once."""
+"""The one-cycle scheduler."""
 
 from __future__ import annotations
 
@@ -15,48 +15,49 @@ from fastoptim.schedules.cycles import Points, Strategy, phase_at, reached
 
 
 class OneCycleLR(Cycle):
-    r"""Take the rates up to ``max_lr`` and far down once, and the momentum against them.
+    r"""Increase the rates to ``max_lr`` and decay them, with momentum in the opposite direction.
 
     .. math::
         \frac{\text{max\_lr}}{\text{div\_factor}} \to \text{max\_lr}
         \to \frac{\text{max\_lr}}{\text{div\_factor} \cdot \text{final\_div\_factor}}
 
-    It sets the rates, whatever they are. ``total_steps`` calls of :meth:`step` work; the last
-    holds the final rate, and one more is an error that changes nothing.
+    It sets the rates regardless of their values. :meth:`step` may be called ``total_steps`` times;
+    the last call leaves the final rate unchanged, and one more raises an error without changing
+    anything.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     max_lr : float or sequence of float
-        The highest rate, at least 0; a sequence has one for each group.
+        The highest rate, at least 0; a sequence has a value for each group.
     total_steps : int, optional
         The number of steps; or ``epochs`` times ``steps_per_epoch``.
     epochs, steps_per_epoch : int, optional
         The number of steps as a product.
     pct_start : float
-        The part of the steps that rises, in [0, 1].
+        The fraction of the steps in which the rate increases, in [0, 1].
     anneal_strategy : {"cos", "linear"}
-        The form of rise and fall.
+        The interpolation between the rates.
     cycle_momentum : bool
-        Also drives ``momentum``, or the first of ``betas``, against the rate.
+        Also changes ``momentum``, or the first of ``betas``, in the opposite direction.
     base_momentum, max_momentum : float or sequence of float
-        Where the momentum is when the rate is high and low, at least 0; below 1 for ``betas``.
+        The momentum at the highest and the lowest rate, at least 0; below 1 for ``betas``.
     div_factor : float
         The first rate is ``max_lr / div_factor``; above 0.
     final_div_factor : float
         The last rate is the first over this; above 0.
     three_phase : bool
-        Fall to the first rate in as many steps as the rise, then on to the last.
+        Decay to the first rate in as many steps as the increase, then to the last.
     last_epoch : int
-        -1 to start, else the number of the last step done.
+        -1 to start, otherwise the number of the last completed step.
 
     Raises
     ------
     TypeError
         If an argument has a wrong type, or a rate is a function of the step.
     ValueError
-        If an argument is out of range, or ``step`` is called once too often.
+        If an argument is out of range, or ``step`` is called too often.
 
     See Also
     --------
@@ -174,12 +175,12 @@ class OneCycleLR(Cycle):
 
     def _phase(self, epoch: int) -> float:
         if epoch > self.total_steps:
-            raise ValueError(f"step {epoch} of {self.total_steps}: total_steps are done")
+            raise ValueError(f"step {epoch} exceeds total_steps={self.total_steps}")
         return epoch
 
 
 class Phases:
-    """Where on its way an annealing is."""
+    """The phases of an annealing."""
 
     def __init__(self, heights: Points, strategy: Strategy) -> None:
         self.heights = heights
@@ -187,5 +188,5 @@ class Phases:
         self.strategy = strategy
 
     def __call__(self, t: float) -> tuple[int, float]:
-        """Give the phase at ``t``, and the weight that its beginning still has."""
+        """Return the phase at ``t``, and the weight of the value at its start."""
         return phase_at(self.steps, t, self.strategy)

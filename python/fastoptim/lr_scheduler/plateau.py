@@ -1,4 +1,4 @@
-"""The scheduler that watches a metric."""
+"""The scheduler that depends on a metric."""
 
 from __future__ import annotations
 
@@ -51,32 +51,32 @@ def _not_nan(name: str, value: Any) -> float:
 
 
 class ReduceLROnPlateau(CheckedArguments):
-    r"""Multiply the rates by ``factor`` when a metric has stopped getting better.
+    r"""Multiply the rates by ``factor`` when a metric has stopped improving.
 
-    NaN is never better. A relative threshold is a part of the size of the best value, so that it
-    is right for negative metrics too: :math:`\text{best} - |\text{best}|\, \text{threshold}` for
-    ``"min"``, where PyTorch has :math:`\text{best}\, (1 - \text{threshold})`.
+    NaN is never an improvement. A relative threshold is relative to the absolute value of the best
+    metric, so it also works for negative metrics: :math:`\text{best} - |\text{best}|\,
+    \text{threshold}` for ``"min"``, where PyTorch has :math:`\text{best}\, (1 - \text{threshold})`.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     mode : {"min", "max"}
-        Whether smaller or larger is better.
+        Whether smaller or larger metrics are better.
     factor : float
         In [0, 1).
     patience : int
-        How many steps in a row may be no better before the rates are reduced.
+        The number of steps without improvement before the rates are reduced.
     threshold : float
-        How much better counts, at least 0.
+        The smallest improvement that counts, at least 0.
     threshold_mode : {"rel", "abs"}
-        Whether it is a part of the best value or added to it.
+        Whether the threshold is relative to the best value or absolute.
     cooldown : int
-        The steps after a reduction that do not count.
+        The number of steps after a reduction that are ignored.
     min_lr : float or sequence of float
-        The lowest rate, at least 0; a sequence has one for each group.
+        The lowest rate, at least 0; a sequence has a value for each group.
     eps : float
-        A change of a rate by no more than this is not made; at least 0.
+        A rate is not changed if the change is at most this; at least 0.
 
     Raises
     ------
@@ -151,16 +151,16 @@ class ReduceLROnPlateau(CheckedArguments):
         self._lows()
 
     def _lows(self) -> list[float]:
-        """Give the lowest rate of each group."""
+        """Return the lowest rate of each group."""
         return for_groups("min_lr", self.min_lr, self.optimizer.param_groups, non_negative)
 
     @property
     def in_cooldown(self) -> bool:
-        """Whether the steps do not count at present."""
+        """Whether steps are ignored after a reduction."""
         return self.cooldown_counter > 0
 
     def is_better(self, value: float) -> bool:
-        """Whether ``value`` beats the best so far by the threshold."""
+        """Return whether ``value`` is better than the best so far by the threshold."""
         value = scalar("value", value)
         if math.isinf(self.best):
             margin = 0.0
@@ -173,20 +173,20 @@ class ReduceLROnPlateau(CheckedArguments):
         return value > self.best + margin
 
     def step(self, metrics: Any, epoch: int | None = None) -> None:
-        """Take the next value of the metric, and reduce the rates where it is time.
+        """Record the next value of the metric, and reduce the rates if necessary.
 
         Parameters
         ----------
         metrics : float
-            The value; also an array or a tensor of one number.
+            The value; may be an array or tensor of one number.
         epoch : int, optional
             The number of this step, at least 0, by default the next. Deprecated, as in PyTorch.
 
         Raises
         ------
         TypeError
-            If ``metrics`` is not a single number, ``epoch`` is not an integer, or a rate is a
-            function of the step by now. Nothing has changed then.
+            If ``metrics`` is not a single number, ``epoch`` is not an integer, or a rate has become
+            a function of the step. Nothing has changed then.
         ValueError
             If a list among the arguments has become invalid, ``epoch`` is negative, or there
             are more groups than there are ``min_lr``. Nothing has changed then.
@@ -219,24 +219,24 @@ class ReduceLROnPlateau(CheckedArguments):
         _core.call_all([*writes, moved])
 
     def get_last_lr(self) -> list[float]:
-        """Give the rate of each group as this scheduler last left it."""
+        """Return the rate that this scheduler last set for each group."""
         return list(self._last_lr)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the counts, the best value and the arguments."""
+        """Return the counts, the best value and the arguments."""
         names = ("_last_lr", *self._COUNTS, "best", *self._arguments)
         return {name: plain(getattr(self, name)) for name in names}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], set_lr: bool = False) -> None:
-        """Take over a state, one of PyTorch's included.
+        """Load a state of this class, or of PyTorch's class of the same name.
 
         Parameters
         ----------
         state_dict : mapping
-            What `state_dict` gave.
+            A state that `state_dict` returned.
         set_lr : bool, default False
-            The optimizer's rates stay as they are. With True they are set to the last rates; no
-            closed form has them.
+            If False, the rates of the optimizer do not change. If True, they are set to the last
+            rates, since there is no closed form.
 
         Raises
         ------
@@ -250,7 +250,7 @@ class ReduceLROnPlateau(CheckedArguments):
         _core.call_all(self._loading(state_dict, set_lr))
 
     def _loading(self, state_dict: Any, set_lr: bool = False) -> list[Call]:
-        """Check a state, and give the calls that take it over."""
+        """Check a state, and return the calls that load it."""
         state = checked_state(self, state_dict, self.state_dict())
         loaded = copy.copy(self)
         loaded.__dict__.update(state)
@@ -259,7 +259,7 @@ class ReduceLROnPlateau(CheckedArguments):
                 integer(name, state[name], least=0)
             groups = self.optimizer.param_groups
             loaded._last_lr = rates_of("_last_lr", state["_last_lr"], groups, finite)
-            # Infinite before the first metric, which may be NaN but never the best.
+            # Infinite before the first metric; a metric may be NaN, but the best value is not.
             loaded.best = _not_nan("best", state["best"])
             loaded._check()
         except (TypeError, ValueError) as error:
@@ -272,7 +272,7 @@ class ReduceLROnPlateau(CheckedArguments):
         return [*writes, (self.__dict__.update, loaded.__dict__)]
 
     def _translated(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Give a state of PyTorch under our names; one of ours as it is."""
+        """Return a state of PyTorch with the names of this package, and other states unchanged."""
         if "min_lrs" not in state:
             return state
         ours = {"min_lr" if name == "min_lrs" else name: state[name] for name in state}

@@ -1,4 +1,4 @@
-"""Schedulers that take the rates along a line or a curve to where they stay."""
+"""Linear, polynomial and warm-up schedulers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from fastoptim.schedules.combinations import Decay
 
 
 class LinearLR(LRScheduler):
-    r"""Take the rates in a line from one factor to another.
+    r"""Change the rates linearly from one factor to another.
 
     .. math:: \eta_t = \eta_0 \left(a + (b - a) \frac{\min(t, T)}{T}\right)
 
-    A rate that something else has changed keeps its ratio to the curve.
+    A rate that was changed by something else keeps its ratio to the curve.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     start_factor : float
         :math:`a`, the factor at step 0, in (0, 1].
     end_factor : float
@@ -27,7 +27,7 @@ class LinearLR(LRScheduler):
     total_iters : int
         :math:`T`, the number of steps, at least 1.
     last_epoch : int
-        -1 to start, else the number of the last step done.
+        -1 to start, otherwise the number of the last completed step.
 
     Raises
     ------
@@ -68,28 +68,28 @@ class LinearLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def _curve(self) -> Curve:
-        # From 0 no ratio leads anywhere.
+        # A rate cannot scale from 0.
         positive("start_factor", self.start_factor)
         return schedules.linear(1.0, self.start_factor, self.end_factor, self.total_iters)
 
 
 class PolynomialLR(LRScheduler):
-    r"""Take the rates to 0 as a power of what is left.
+    r"""Decay the rates to 0 as a power of the remaining fraction.
 
     .. math:: \eta_t = \eta_0 \left(1 - \frac{\min(t, T)}{T}\right)^\text{power}
 
-    A rate that something else has changed keeps its ratio to the curve.
+    A rate that was changed by something else keeps its ratio to the curve.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     total_iters : int
         :math:`T`, the number of steps, at least 1.
     power : float
-        1 is a line; at least 0.
+        The exponent, at least 0; 1 is linear.
     last_epoch : int
-        -1 to start, else the number of the last step done.
+        -1 to start, otherwise the number of the last completed step.
 
     Raises
     ------
@@ -128,32 +128,32 @@ class PolynomialLR(LRScheduler):
 
 
 class WarmupStableDecayLR(LRScheduler):
-    r"""Warm up, stay, and decay: the length may be decided late.
+    r"""Warm up, stay constant, and decay; the total length need not be known at the start.
 
     .. math:: \eta_t = \eta_0 \cdot \begin{cases}
         t / \text{warmup\_steps} & \text{first} \\
         1 & \text{then} \\
-        e + (1 - e)\, d(x) & \text{at the part } x \text{ of the decay, and } e \text{ after it}
+        e + (1 - e)\, d(x) & \text{at the fraction } x \text{ of the decay, and } e \text{ after it}
         \end{cases}
 
-    A rate that something else has changed keeps its ratio to the curve.
+    A rate that was changed by something else keeps its ratio to the curve.
 
     Parameters
     ----------
     optimizer : object with ``param_groups``
-        Whose rates to write.
+        The optimizer whose rates are set.
     warmup_steps : int
-        The steps of the rise from 0, at least 0.
+        The number of warm-up steps, at least 0.
     stable_steps : int
-        The steps between, at least 0.
+        The number of steps between warm-up and decay, at least 0.
     decay_steps : int
-        The steps of the decay, at least 0.
+        The number of decay steps, at least 0.
     end_factor : float
-        :math:`e`, the factor after it, in [0, 1].
+        :math:`e`, the factor after the decay, in [0, 1].
     decay : {"linear", "cosine", "sqrt"}
         :math:`d(x)` is :math:`1 - x`, half a cosine, or :math:`1 - \sqrt x`.
     last_epoch : int
-        -1 to start, else the number of the last step done.
+        -1 to start, otherwise the number of the last completed step.
 
     Raises
     ------

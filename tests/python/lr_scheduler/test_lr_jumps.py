@@ -262,7 +262,7 @@ def test_a_rate_that_is_a_function_is_refused_with_the_remedy(name: str) -> None
     before = copy.deepcopy(scheduler.state_dict())
     opt.param_groups[1]["lr"] = fo.schedules.cosine(0.1, 10)
     groups = written(opt)
-    remedy = r"lr of param_groups\[1\] is a function of the step .* a number as lr"
+    remedy = r"lr of param_groups\[1\] is a function of the step.* lr to a number"
     with pytest.raises(TypeError, match=remedy):
         moved(opt, name, 0)
     with pytest.raises(TypeError, match=remedy):
@@ -275,5 +275,5 @@ def test_a_rate_that_is_a_function_is_refused_with_the_remedy(name: str) -> None
 def test_a_momentum_that_is_a_function_is_refused_with_the_remedy(name: str) -> None:
     opt = mine()
     opt.param_groups[1]["momentum"] = fo.schedules.constant(0.9)
-    with pytest.raises(TypeError, match=r"momentum of .* is a function of .* number as momentum"):
+    with pytest.raises(TypeError, match=r"momentum of .* is a function of .* momentum to a number"):
         moved(opt, name, 0)
