@@ -133,7 +133,7 @@ class WarmupStableDecayLR(LRScheduler):
     .. math:: \eta_t = \eta_0 \cdot \begin{cases}
         t / \text{warmup\_steps} & \text{first} \\
         1 & \text{then} \\
-        e + (1 - e)\, d(x) & \text{at the fraction } x \text{ of the decay, and } e \text{ after it}
+        e + (1 - e)\, d(x) & \text{at the fraction } x \text{ of the decay, then } e
         \end{cases}
 
     A rate that was changed by something else keeps its ratio to the curve.

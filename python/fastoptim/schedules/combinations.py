@@ -39,8 +39,7 @@ class wsd(Schedule):
         \text{base\_lr} \cdot \begin{cases}
             t / \text{warmup\_steps} & \text{first} \\
             1 & \text{then} \\
-            e + (1 - e)\, d(x) & \text{at the fraction } x \text{ of the decay, and } e \text{ after
-            it}
+            e + (1 - e)\, d(x) & \text{at the fraction } x \text{ of the decay, then } e
         \end{cases}
 
     Parameters

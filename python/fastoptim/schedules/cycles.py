@@ -86,8 +86,9 @@ class cosine(Schedule):
     base_lr : float
         The value at step 0, at least 0.
     T_max : float
-        The number of steps of the decay, above 0. eta_min : float The value at ``T_max`` and after
-        it, at least 0.
+        The number of steps of the decay, above 0.
+    eta_min : float
+        The value at ``T_max`` and after it, at least 0.
 
     Raises
     ------

@@ -20,7 +20,7 @@ from fastoptim.schedules._base import (
 
 @dataclass(frozen=True)
 class constant(Schedule):
-    r"""Stay constant.
+    r"""Keep a constant value.
 
     .. math::
         f(t) = \text{base\_lr}
