@@ -1,4 +1,4 @@
-"""Gradients of batches that are too large to be made at once."""
+"""Gradient accumulation, for batches that are too large for one pass."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ class GradAccumulator(CheckedAttributes):
     .. math::
         \bar g \leftarrow \bar g + \frac{n}{N} (g - \bar g), \qquad N \leftarrow N + n
 
-    For a loss that is a mean over rows, with the number of rows as the weight, this is the gradient
-    of the whole batch, uneven micro-batches included. Adding up gradients that were divided by the
-    number of micro-batches gives the rows of a short last one too much weight. For a loss that is a
-    sum, the sum of the gradients is this mean times `weight` where each is added with weight 1.
+    If the loss is a mean over rows and the weight is the number of rows, this is the gradient of
+    the whole batch, even if the micro-batches have different sizes. The usual sum of gradients
+    divided by the number of micro-batches gives too much weight to the rows of a shorter last one.
+    If the loss is a sum, add each gradient with weight 1; the sum of the gradients is then this
+    mean times `weight`.
 
-    A parameter without gradient (None) in a micro-batch contributes nothing, as in PyTorch: its
-    gradient there counts as zeros. One that has had none in any of them stays None.
+    A gradient of None in a micro-batch counts as zeros, as in PyTorch. If it is None in all of
+    them, it stays None.
 
     Parameters
     ----------
     params : FlatBuffer, array, sequence, mapping or list of groups
-        The parameters, for their names, shapes and dtypes: float64 all or none. The mean is
-        kept in float64 for float64, in float32 for all others.
+        The parameters, for their names, shapes and dtypes; either all or none are float64. The mean
+        is float64 for float64, and float32 for all others.
 
     Attributes
     ----------
@@ -47,7 +48,7 @@ class GradAccumulator(CheckedAttributes):
     TypeError
         Some but not all parameters are float64.
     ValueError
-        A layout, or a repeated name.
+        A layout is invalid, or a name is repeated.
 
     Examples
     --------
@@ -67,7 +68,7 @@ class GradAccumulator(CheckedAttributes):
     _checks: ClassVar[Checks] = {"weight": non_negative}
 
     weight: float
-    # Which parameters have had a gradient.
+    # For each parameter, whether it had a gradient.
     _present: dict[str, bool]
 
     def __init__(self, params: Params) -> None:
@@ -78,32 +79,33 @@ class GradAccumulator(CheckedAttributes):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all gradients, for the next batch."""
+        """Discard all gradients, to begin the next batch."""
         nothing = setting(self, _present=dict.fromkeys(self._mean, False), weight=0.0)
         mean = self._mean.flat
         _core.lerp([mean], [np.zeros_like(mean)], 1.0, "zeros", ["mean"], [nothing])
 
     def add(self, grads: Grads, weight: float) -> None:
-        """Take the gradients of one more micro-batch into the mean.
+        """Add the gradients of a micro-batch to the mean.
 
         Parameters
         ----------
         grads : FlatBuffer, array, sequence or mapping
-            Gradients in the structure of the parameters, of their dtype or, but for float64, of 16
-            bits; None stands for a parameter without a gradient.
+            Gradients in the structure of the parameters, with their dtype or, except for float64,
+            16 bits; None for a parameter without a gradient.
         weight : float
-            What they count, such as the number of rows; finite and >= 0. With 0, as where all
-            targets are ignored, nothing is added, whatever the gradients hold.
+            The weight of these gradients, such as the number of rows; finite and >= 0. With 0, as
+            for a batch whose targets are all ignored, nothing is added, even if the gradients are
+            NaN.
 
         Raises
         ------
         TypeError
-            A gradient has another dtype than its parameter, or is not a plain array.
+            The dtype of a gradient does not match its parameter, or it is not a plain array.
         ValueError
-            A wrong structure, shape or layout, memory that is shared, or a weight out of range.
-            Nothing has changed then.
+            A structure, shape or layout is invalid, arrays share memory, or the weight is out of
+            range. Nothing has changed then.
         RuntimeError
-            Another thread is working on the same memory.
+            Another thread is using the same memory.
         """
         weight = number("weight", weight)
         total = self.weight + weight
@@ -117,7 +119,7 @@ class GradAccumulator(CheckedAttributes):
             name: known or array is not None
             for (name, known), array in zip(self._present.items(), given, strict=True)
         }
-        # A parameter without a gradient so far has a mean of zeros.
+        # The mean is zero for a parameter that had no gradient so far.
         names = [name for name in self._mean if present[name]]
         means = [self._mean[name] for name in names]
         values = [
@@ -129,7 +131,7 @@ class GradAccumulator(CheckedAttributes):
         _core.lerp(means, values, weight / total, "grads", names, added)
 
     def _check(self, given: Sequence[Array | None]) -> None:
-        """Refuse gradients that could not be added."""
+        """Refuse gradients that cannot be added."""
         pairs = zip(self._mean, given, strict=True)
         arrays = {name: array for name, array in pairs if array is not None}
         nowhere = self._mean.zeros_like()
@@ -138,18 +140,18 @@ class GradAccumulator(CheckedAttributes):
 
     @property
     def grads(self) -> FlatBuffer | dict[str, Any]:
-        """The mean so far, by name, as ``step`` takes it; its arrays change with the next `add`.
+        """The mean so far, by name, as an argument of ``step``; the next `add` changes its arrays.
 
-        A FlatBuffer where all parameters have a gradient. Those of 16 bits get theirs rounded to
-        their own dtype.
+        A FlatBuffer if all parameters have a gradient. Gradients of 16-bit parameters are rounded
+        to the dtype of the parameters.
 
         Raises
         ------
         RuntimeError
-            Nothing has been added.
+            No gradients have been added.
         """
         if self.weight == 0:
-            raise RuntimeError("there are no gradients before the first add")
+            raise RuntimeError("call add before reading the gradients")
         native = all(dtype == self._mean.dtype for dtype in self._dtypes)
         if native and all(self._present.values()):
             return self._mean

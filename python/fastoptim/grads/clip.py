@@ -1,4 +1,4 @@
-"""Gradient norms and clipping, as PyTorch names them."""
+"""Gradient norms and clipping, under the names of PyTorch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Gradients: TypeAlias = (
 
 
 def _named(grads: Gradients) -> tuple[list[NDArray[Any] | None], list[str] | None]:
-    """Return the arrays, and the names by which errors speak of them where they have some."""
+    """Return the arrays, and their names for error messages if they have names."""
     if isinstance(grads, FlatBuffer):
         return list(grads.views), list(grads)
     if isinstance(grads, np.ndarray):
@@ -35,16 +35,16 @@ def _named(grads: Gradients) -> tuple[list[NDArray[Any] | None], list[str] | Non
 def get_total_norm(
     grads: Gradients, norm_type: float = 2.0, error_if_nonfinite: bool = False
 ) -> float:
-    """Return the norm of all gradients taken as one vector.
+    """Return the norm of all gradients as one vector.
 
     Parameters
     ----------
     grads : FlatBuffer, array, sequence or mapping
-        float32, float64, float16 or bfloat16, which may be mixed; None is passed over.
+        float32, float64, float16 or bfloat16, which may be mixed; None is ignored.
     norm_type : float, default 2.0
         The p of the p-norm, > 0; ``math.inf`` for the largest absolute value.
     error_if_nonfinite : bool, default False
-        Raise where the norm is NaN or infinite.
+        Raise an error if the norm is NaN or infinite.
 
     Returns
     -------
@@ -70,17 +70,17 @@ def get_total_norm(
 
 
 def clip_grads_with_norm_(grads: Gradients, max_norm: float, total_norm: float) -> None:
-    """Scale gradients whose norm is known by ``min(1, max_norm / (total_norm + 1e-6))``.
+    """Scale gradients with a known norm by ``min(1, max_norm / (total_norm + 1e-6))``.
 
     Parameters
     ----------
     grads : FlatBuffer, array, sequence or mapping
-        Scaled in place; nothing is written where the factor is 1 or the norm is not finite. Those
-        in 16 bits are scaled in float32 and rounded to nearest.
+        Scaled in place; nothing is written if the factor is 1 or the norm is not finite. 16-bit
+        gradients are scaled in float32 and rounded to nearest.
     max_norm : float
-        > 0; infinity clips nothing.
+        > 0; infinity does not clip.
     total_norm : float
-        What :func:`get_total_norm` returned.
+        The result of :func:`get_total_norm`.
 
     Raises
     ------
@@ -108,19 +108,19 @@ def clip_grad_norm_(
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
 ) -> float:
-    """Limit the norm of all gradients taken as one vector, and return what it was.
+    """Limit the norm of all gradients as one vector, and return the norm before that.
 
     Parameters
     ----------
     grads : FlatBuffer, array, sequence or mapping
-        Scaled in place; nothing is written where the norm is small enough or not finite. Those in
-        16 bits are scaled in float32 and rounded to nearest.
+        Scaled in place; nothing is written if the norm is small enough or not finite. 16-bit
+        gradients are scaled in float32 and rounded to nearest.
     max_norm : float
-        > 0; infinity only measures, read-only gradients too.
+        > 0; infinity only computes the norm, also of read-only gradients.
     norm_type : float, default 2.0
         The p of the p-norm, > 0.
     error_if_nonfinite : bool, default False
-        Raise, before anything is written, where the norm is NaN or infinite.
+        Raise an error, before anything is written, if the norm is NaN or infinite.
 
     Returns
     -------
@@ -159,7 +159,7 @@ def clip_grad_value_(grads: Gradients, clip_value: float) -> None:
     grads : FlatBuffer, array, sequence or mapping
         Changed in place.
     clip_value : float
-        >= 0; in 16 bits the nearest number of the dtype.
+        >= 0; rounded to the nearest number for 16-bit gradients.
 
     Examples
     --------

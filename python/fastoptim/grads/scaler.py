@@ -23,54 +23,52 @@ __all__ = ["GradScaler"]
 
 @dataclass(frozen=True)
 class _Progress:
-    """What one optimizer has done since the last update. It keeps its id from being given anew."""
+    """The calls for one optimizer since the last update; the reference keeps its id unique."""
 
     opt: Optimizer | SAM
-    # For which gradients: of `step`, or of the first step of SAM.
+    # Whether these are the gradients of `step` or of the first step of SAM.
     unscaled: frozenset[str] = frozenset()
     stepped: bool = False
     found_inf: bool = False
 
 
 class GradScaler:
-    r"""Multiplies the loss by the largest factor that keeps its gradients finite.
+    r"""Scales the loss by a large factor for which the gradients are finite.
 
-    Gradients of float16 below 6e-8 become 0. Scaling the loss moves all of them up, and `step`
-    divides them again in the sweep of the step. Where they hold an infinity or a NaN the step is
-    skipped:
+    float16 gradients below 6e-8 become 0. Scaling the loss increases all of them, and `step`
+    divides them by the scale in its sweep. If a gradient is infinite or NaN, the step is skipped:
 
     .. math::
         \text{scale} \leftarrow \begin{cases}
             \text{backoff} \cdot \text{scale} & \text{after a skipped step} \\
-            \text{growth} \cdot \text{scale} & \text{after as many good steps in a row as the
+            \text{growth} \cdot \text{scale} & \text{after as many consecutive finite steps as the
                 interval} \\
             \text{scale} & \text{otherwise}
         \end{cases}
 
-    These are PyTorch's rules, arithmetic (float32) and ``state_dict``, so that a scaler can be
-    moved both ways. It differs where the scale would leave the normal numbers (PyTorch's goes on to
-    0), where the interval is made shorter than the present row of good steps (PyTorch's scale never
-    grows again), and in the digits of float64 gradients, which PyTorch multiplies by a float32.
-    bfloat16 has the range of float32 and needs no scaling.
+    The rules, the arithmetic (float32) and the ``state_dict`` are those of PyTorch, so states can
+    be exchanged with it. There are three differences: the scale stays a normal number (PyTorch's
+    may become 0), it still grows if the interval is set to less than the current number of finite
+    steps (PyTorch's does not), and float64 gradients are divided in float64 (PyTorch multiplies by
+    a float32). bfloat16 has the range of float32 and needs no scaling.
 
     Parameters
     ----------
     init_scale : float, default 65536.0
-        The first scale; a power of two changes no digit of a gradient. Positive and normal in
-        float32, in which it is kept.
+        The initial scale, a positive normal float32. Scaling by a power of two is exact.
     growth_factor : float, default 2.0
         Finite and > 1.
     backoff_factor : float, default 0.5
         In (0, 1).
     growth_interval : int, default 2000
-        Good steps in a row until the scale grows, >= 1.
+        The number of consecutive finite steps until the scale grows, >= 1.
     enabled : bool, default True
-        Otherwise the scale is 1, `step` is the step of the optimizer, and all else does nothing.
+        If False, the scale is 1, `step` is the step of the optimizer, and other methods do nothing.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is of another type or out of range.
+        An argument has a wrong type or is out of range.
 
     References
     ----------
@@ -117,48 +115,52 @@ class GradScaler:
         Parameters
         ----------
         x : float or array
-            An array comes back as a new one of its dtype, infinite where that overflows.
+            For an array, the result is a new array of its dtype, with infinity for overflow.
         """
         if not self._enabled:
             return x
         if not isinstance(x, np.ndarray):
             return number("x", x) * self._scale
         if x.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
-            raise TypeError(f"x must be of floating point numbers, got {x.dtype}")
+            raise TypeError(f"x must have a floating dtype, got {x.dtype}")
         wide = np.float64 if x.dtype == np.float64 else np.float32
         with np.errstate(over="ignore"):
             return np.asarray(np.multiply(x, self._scale, dtype=wide)).astype(x.dtype, copy=False)
 
     def unscale_(self, opt: Optimizer | SAM, grads: Grads) -> None:
-        """Divide gradients by the scale in place, to look at them or to change them before `step`.
+        """Divide gradients by the scale in place, to inspect or change them before `step`.
 
-        ``step(max_norm=..., clip_value=...)`` clips what is unscaled without this extra pass.
+        ``step(max_norm=..., clip_value=...)`` clips unscaled gradients without this extra pass.
 
         Parameters
         ----------
         opt : Optimizer or SAM
-            Whose gradients they are; of `SAM` those of ``first_step`` before it, and then those of
-            ``second_step``.
+            The optimizer of the gradients; for `SAM` the gradients of ``first_step`` before that
+            call, and of ``second_step`` after it.
         grads : FlatBuffer, array, sequence or mapping
-            As for its ``step``. Infinities and NaNs among them are remembered. Those in 16 bits are
-            divided in float32 and rounded to nearest: in float16 a quotient below 6e-8 becomes 0,
-            which `step` by scaled gradients avoids.
+            As for its ``step``. Infinities and NaN are recorded. 16-bit gradients are divided in
+            float32 and rounded to nearest: in float16 a quotient below 6e-8 becomes 0, unlike in a
+            `step` with scaled gradients.
 
         Raises
         ------
         TypeError, ValueError
-            As ``step`` does, and for a gradient that is read-only. Nothing has changed then.
+            As for ``step``, or a gradient is read-only. Nothing has changed then.
         RuntimeError
-            A second time for these gradients since the last `update`, or after the `step`.
+            It was called for these gradients since the last `update`, or after `step`.
         """
         if not self._enabled:
             return
         progress = self._of(opt)
         if progress.stepped:
-            raise RuntimeError("unscale_ comes before step, which was called since the last update")
+            raise RuntimeError(
+                "unscale_ must be called before step, which was called since the last update"
+            )
         turn = "first_step" if isinstance(opt, SAM) and not opt._perturbed else "step"
         if turn in progress.unscaled:
-            raise RuntimeError("unscale_ was called for this optimizer since the last update")
+            raise RuntimeError(
+                "unscale_ was already called for this optimizer since the last update"
+            )
         names = [name for group in opt.param_groups for name in group["param_names"]]
         params = [array for group in opt.param_groups for array in group["params"]]
         ordered = _base(opt)._in_order(grads)
@@ -169,30 +171,30 @@ class GradScaler:
         _core.unscale(names, params, ordered, self._scale, noted)
 
     def step(self, opt: Optimizer | SAM, grads: Grads, **options: Any) -> StepInfo:
-        """Make a step by gradients that are scaled, or were until `unscale_`.
+        """Make a step with scaled gradients, or with gradients after `unscale_`.
 
         Parameters
         ----------
         opt : Optimizer or SAM
-            What makes the step; of `SAM` the second, after ``first_step(grads,
-            loss_scale=get_scale())``. It is skipped, and the parameters are brought back, where
-            the gradients of either step are not finite.
+            The optimizer; for `SAM` this is the second step, after ``first_step(grads,
+            loss_scale=get_scale())``. The step is skipped, and the parameters are restored, if
+            gradients of either step are not finite.
         grads : FlatBuffer, array, sequence or mapping
             As for its ``step``.
         **options
-            As for its ``step``; ``loss_scale`` and ``nonfinite`` are the scaler's.
+            As for its ``step``, except ``loss_scale`` and ``nonfinite``, which the scaler sets.
 
         Returns
         -------
         StepInfo
-            Of a skipped step, too.
+            Also for a skipped step.
 
         Raises
         ------
         TypeError, ValueError
-            As ``step`` does. Nothing has changed then.
+            As for its ``step``. Nothing has changed then.
         RuntimeError
-            A second time for this optimizer since the last `update`, or ``first_step`` of `SAM` has
+            It was called for this optimizer since the last `update`, or ``first_step`` of `SAM` has
             not been called.
         """
         progress = self._of(opt)
@@ -200,7 +202,7 @@ class GradScaler:
         if not self._enabled:
             return step(grads, **options)
         if progress.stepped:
-            raise RuntimeError("step was called for this optimizer since the last update")
+            raise RuntimeError("step was already called for this optimizer since the last update")
         base = _base(opt)
         steps = base._engine.steps
         moved = opt if isinstance(opt, SAM) and opt._perturbed else None
@@ -208,7 +210,7 @@ class GradScaler:
         def action() -> StepInfo:
             given = base._in_order(grads) if progress.found_inf else grads
             if progress.found_inf and math.isfinite(get_total_norm(given, math.inf)):
-                # What unscale_ found was mended, or zeroed. It was not the gradient of the loss.
+                # The user changed what unscale_ had found; it was not the gradient of the loss.
                 if isinstance(opt, SAM):
                     opt._return()
                 info = StepInfo(False, None)
@@ -224,24 +226,24 @@ class GradScaler:
 
         def settle() -> None:
             applied = base._engine.steps != steps
-            # A step of SAM that is skipped brings the parameters back.
+            # A skipped step of SAM restores the parameters.
             if applied or (moved is not None and not moved._perturbed):
                 note(applied)
 
         return _core.attempt(action, settle)
 
     def update(self, new_scale: float | None = None) -> None:
-        """Adapt the scale to what the steps since the last update have found.
+        """Adapt the scale to the gradients found since the last update.
 
         Parameters
         ----------
         new_scale : float, optional
-            Set this instead.
+            The new scale, instead of adapting it.
 
         Raises
         ------
         RuntimeError
-            There was neither `step` nor `unscale_` since the last update.
+            Neither `step` nor `unscale_` was called since the last update.
         """
         if not self._enabled:
             return
@@ -249,7 +251,9 @@ class GradScaler:
         if new_scale is not None:
             scale = _checked_scale("new_scale", new_scale)
         elif not self._progress:
-            raise RuntimeError("update comes after step: nothing was checked since the last update")
+            raise RuntimeError(
+                "update must be called after step: no gradients were checked since the last update"
+            )
         elif any(progress.found_inf for progress in self._progress.values()):
             scale, tracker = _multiplied(scale, self._backoff_factor), 0
         else:
@@ -263,7 +267,7 @@ class GradScaler:
         return self._scale if self._enabled else 1.0
 
     def is_enabled(self) -> bool:
-        """Tell whether anything is scaled."""
+        """Return whether scaling is enabled."""
         return self._enabled
 
     def get_growth_factor(self) -> float:
@@ -291,7 +295,7 @@ class GradScaler:
         self._growth_interval = integer("growth_interval", new_interval, least=1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state under PyTorch's keys; nothing when disabled. Call it after `update`."""
+        """Return the state with PyTorch's keys, empty if disabled. Call it after `update`."""
         if not self._enabled:
             return {}
         return {
@@ -303,23 +307,23 @@ class GradScaler:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from a state of this or of PyTorch's class; does nothing when disabled.
+        """Load a state of this class or of PyTorch's; does nothing if disabled.
 
         Raises
         ------
         CheckpointError
-            It has other keys (none, of a scaler that was disabled), or a value that the constructor
+            It has other keys (none if the scaler was disabled), or a value that the constructor
             would refuse. Nothing has changed then.
         """
         _core.call_all(self._loading(state_dict))
 
     def _loading(self, state_dict: Any) -> list[Call]:
-        """Check a state, and return the calls that take it over."""
+        """Check a state, and return the calls that load it."""
         if not self._enabled:
             return []
         expected = self.state_dict().keys()
         if not isinstance(state_dict, Mapping) or state_dict.keys() != expected:
-            raise CheckpointError(f"the state of a GradScaler has {sorted(expected)}")
+            raise CheckpointError(f"the state of a GradScaler must have {sorted(expected)}")
         try:
             loaded = GradScaler(
                 state_dict["scale"],
@@ -340,7 +344,7 @@ class GradScaler:
 
     def __getstate__(self) -> dict[str, Any]:
         if self._progress:
-            raise RuntimeError("a scaler can be copied or pickled after update, not before")
+            raise RuntimeError("a scaler can be copied or pickled only after update")
         return self.__dict__.copy()
 
     def __repr__(self) -> str:
@@ -360,7 +364,7 @@ def _checked_scale(name: str, scale: Any) -> float:
 
 
 def _multiplied(scale: float, factor: float) -> float:
-    """Return a new scale, or the same where that would be 0 or infinite, or lose digits."""
+    """Return the product, or the same scale if the product is not a normal number."""
     multiplied = _single(scale * factor)
     return multiplied if _is_normal(multiplied) else scale
 

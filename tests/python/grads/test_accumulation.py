@@ -246,7 +246,7 @@ def test_a_micro_batch_of_weight_0_adds_nothing() -> None:
     nothing = [np.full_like(W, math.nan), np.full_like(W[0], math.inf)]
     accumulator.add(nothing, 0)
     assert accumulator.weight == 0
-    with pytest.raises(RuntimeError, match="no gradients before the first add"):
+    with pytest.raises(RuntimeError, match="call add before reading the gradients"):
         _ = accumulator.grads
     accumulator.add([W, None], 3)
     accumulator.add(nothing, 0.0)

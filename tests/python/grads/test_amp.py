@@ -515,20 +515,20 @@ def test_the_order_of_calls_with_sam() -> None:
         scaler.step(sam, np.ones(2))
     grads = scaler.scale(np.ones(2))
     scaler.unscale_(sam, grads)
-    with pytest.raises(RuntimeError, match="unscale_ was called"):
+    with pytest.raises(RuntimeError, match="unscale_ was already called"):
         scaler.unscale_(sam, grads)
     assert grads.tolist() == [1.0, 1.0]
     sam.first_step(grads)
     # Those of the second step are others.
     grads = scaler.scale(np.ones(2))
     scaler.unscale_(sam, grads)
-    with pytest.raises(RuntimeError, match="unscale_ was called"):
+    with pytest.raises(RuntimeError, match="unscale_ was already called"):
         scaler.unscale_(sam, grads)
     assert scaler.step(sam, grads).applied
     np.testing.assert_allclose(w, [0.9, -2.1])
-    with pytest.raises(RuntimeError, match="step was called"):
+    with pytest.raises(RuntimeError, match="step was already called"):
         scaler.step(sam, grads)
-    with pytest.raises(RuntimeError, match="unscale_ comes before step"):
+    with pytest.raises(RuntimeError, match="unscale_ must be called before step"):
         scaler.unscale_(sam, grads)
     off = fo.amp.GradScaler(enabled=False)
     off.unscale_(sam, grads)
