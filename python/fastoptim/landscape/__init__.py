@@ -1,6 +1,6 @@
-"""The loss around a point: along lines, over planes, and how sharp its minimum is.
+"""The loss around a point: along lines, over planes, and its sharpness.
 
-Draw what comes back with `fastoptim.plot.landscape`.
+Plot the results with `fastoptim.plot.landscape`.
 
 References
 ----------

@@ -1,4 +1,4 @@
-"""Directions in the space of the parameters, and coordinates along them."""
+"""Directions in parameter space, and coordinates along them."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ def random_direction(
     .. math::
         d_{i} = \frac{\lVert w_i \rVert}{\lVert z_i \rVert} z_i, \qquad z \sim N(0, 1)
 
-    Networks with rectifiers do not change when one layer is scaled up and the next one down; a
-    direction that scales along makes their landscapes comparable.
+    Networks with rectifiers do not change if one layer is scaled up and the next one down; a
+    direction that scales with the parameters makes their landscapes comparable.
 
     Parameters
     ----------
     params : FlatBuffer, array, or sequence or mapping of arrays
         float32, float64, float16 or bfloat16, all of one dtype.
     normalize : {"filter", "layer"} or None, default "filter"
-        Filter by filter, which are the rows along the first axis; array by array; or not at all.
-        Normalized directions are zero in arrays of fewer than two axes: biases and scales.
+        Normalizes each filter, a row along the first axis, or each array, or nothing. Normalized
+        directions are zero in arrays of fewer than two dimensions: biases and scales.
     seed : int, default 0
         The same seed gives the same direction for any number of threads.
 
     Returns
     -------
     FlatBuffer
-        Of the dtype of ``params``; arrays without names have "0", "1", ...
+        A buffer of the dtype of ``params``; arrays without names are named "0", "1", ...
 
     Raises
     ------
     TypeError
-        ``params`` is not of real numbers, or of more than one dtype.
+        ``params`` does not have real numbers, or has more than one dtype.
     ValueError
-        ``normalize`` or ``seed`` is none of these.
+        ``normalize`` or ``seed`` is out of range.
 
     References
     ----------
@@ -96,21 +96,21 @@ def difference(params: Arrays, other: Any) -> FlatBuffer:
     Parameters
     ----------
     params : FlatBuffer, array, or sequence or mapping of arrays
-        Where alpha is 0.
+        The point at alpha 0.
     other : FlatBuffer, array, or sequence or mapping of arrays
-        Where alpha is 1; in the structure of ``params``.
+        The point at alpha 1; in the structure of ``params``.
 
     Returns
     -------
     FlatBuffer
-        In float64; arrays without names have "0", "1", ...
+        A float64 buffer; arrays without names are named "0", "1", ...
 
     Raises
     ------
     TypeError
-        ``params`` is not of real numbers.
+        ``params`` does not have real numbers.
     ValueError
-        Another structure.
+        The structures differ.
 
     Examples
     --------
@@ -130,27 +130,27 @@ def difference(params: Arrays, other: Any) -> FlatBuffer:
 
 
 def coordinates(points: Sequence[Any], params: Arrays, d1: Any, d2: Any) -> Numbers:
-    """Return where points lie in a plane: what `fastoptim.plot.landscape` draws as a path.
+    """Return the coordinates of points in a plane, as `fastoptim.plot.landscape` plots them.
 
-    Points beside the plane are projected onto it at right angles; ``d1`` and ``d2`` need not be
-    perpendicular.
+    Points outside the plane are projected onto it orthogonally; ``d1`` and ``d2`` need not be
+    orthogonal.
 
     Parameters
     ----------
-    points : sequence of what has the structure of ``params``
-        The parameters along a training, for instance; copies, since a training writes in place.
+    points : sequence of arrays in the structure of ``params``
+        For example copies of the parameters during a training.
     params, d1, d2
-        What `plane` was given.
+        The arguments of `plane`.
 
     Returns
     -------
     array of shape (len(points), 2)
-        The alpha and the beta of each.
+        The alpha and the beta of each point.
 
     Raises
     ------
     ValueError
-        Another structure, or directions that span no plane.
+        The structures differ, or the directions do not span a plane.
 
     Examples
     --------
@@ -169,28 +169,28 @@ def coordinates(points: Sequence[Any], params: Arrays, d1: Any, d2: Any) -> Numb
 
 
 def principal_directions(points: Sequence[Any], params: Arrays) -> tuple[FlatBuffer, FlatBuffer]:
-    """Return the two directions that show most of how points lie around the parameters.
+    """Return the two directions with the most variation of points around the parameters.
 
-    For trajectories: nearly all of a training happens in few directions, and in a plane of random
-    ones it looks as if nothing moved. ``params`` is where the training ended, as a rule.
+    For trajectories: most of the movement of a training is in few directions, and is hardly visible
+    in a plane of random directions. ``params`` is usually the end of the training.
 
     Parameters
     ----------
-    points : sequence of what has the structure of ``params``
-        The parameters along a training, for instance; copies, since a training writes in place.
+    points : sequence of arrays in the structure of ``params``
+        For example copies of the parameters during a training.
     params : FlatBuffer, array, or sequence or mapping of arrays
         The origin.
 
     Returns
     -------
     tuple of two FlatBuffers
-        The first two principal components without centring, of norm 1, in float64. The first point
-        has no negative coordinate.
+        The first two principal components without centering, of norm 1, in float64. The coordinates
+        of the first point are not negative.
 
     Raises
     ------
     ValueError
-        Another structure, or points on one line.
+        The structures differ, or the points are on one line.
 
     References
     ----------
@@ -218,7 +218,7 @@ def principal_directions(points: Sequence[Any], params: Arrays) -> tuple[FlatBuf
 
 
 def _offsets(points: Sequence[Any], params: Arrays) -> Numbers:
-    """Give the offset of each point as one row."""
+    """Return the offset of each point as a row."""
     if len(points) == 0:
         return np.empty((0, sum(array.size for array in real_arrays("params", params).values())))
     return np.stack([difference(params, point).flat for point in points])

@@ -45,37 +45,37 @@ def line(
 ) -> Line:
     r"""Evaluate the loss at :math:`p + \alpha d` for each of the alphas.
 
-    Along `difference` between two solutions it tells whether a barrier lies between them; along a
-    `random_direction`, how wide the valley is.
+    Along the `difference` of two solutions it shows whether there is a barrier between them, and
+    along a `random_direction` the width of the minimum.
 
     Parameters
     ----------
     objective : function
         Takes a copy of the parameters, in the form of ``params``, and returns the loss.
     params : FlatBuffer, array, or sequence or mapping of arrays
-        Where alpha is 0; never changed.
+        The point at alpha 0; not changed.
     direction : FlatBuffer, array, or sequence or mapping of arrays
         In the structure of ``params``.
     alphas : array of float
         1-D and finite.
     workers : int, default 1
-        Threads that evaluate at once, each with a copy of its own and its share of the threads of
-        ``fo.get_num_threads()``. It pays where the objective spends its time outside the
-        interpreter, as NumPy and the losses do on large arrays.
+        The number of threads that evaluate concurrently, each with its own copy and a share of the
+        threads of ``fo.get_num_threads()``. Useful if the objective releases the GIL, as NumPy and
+        the losses do for large arrays.
     quiet : bool, default False
-        Shows no progress bar. There is one only where standard error is looked at.
+        Shows no progress bar; otherwise there is one if standard error is a terminal or notebook.
 
     Returns
     -------
     Line
-        ``values`` in float64; what is NaN or infinite stays so.
+        ``values`` in float64, which may be NaN or infinite.
 
     Raises
     ------
     TypeError
-        ``params`` is not of real numbers, or ``objective`` returns no number.
+        ``params`` does not have real numbers, or ``objective`` does not return a number.
     ValueError
-        Another structure, or an argument out of range.
+        The structures differ, or an argument is out of range.
 
     Examples
     --------
@@ -112,15 +112,15 @@ def plane(
     objective : function
         Takes a copy of the parameters, in the form of ``params``, and returns the loss.
     params : FlatBuffer, array, or sequence or mapping of arrays
-        Where both are 0; never changed.
+        The point at alpha 0 and beta 0; not changed.
     d1, d2 : FlatBuffer, array, or sequence or mapping of arrays
         Two directions in the structure of ``params``.
     alphas, betas : array of float
         1-D and finite.
     workers : int, default 1
-        Threads that evaluate at once; see `line`.
+        The number of threads that evaluate concurrently; see `line`.
     quiet : bool, default False
-        Shows no progress bar. There is one only where standard error is looked at.
+        Shows no progress bar; otherwise there is one if standard error is a terminal or notebook.
 
     Returns
     -------
@@ -130,9 +130,9 @@ def plane(
     Raises
     ------
     TypeError
-        ``params`` is not of real numbers, or ``objective`` returns no number.
+        ``params`` does not have real numbers, or ``objective`` does not return a number.
     ValueError
-        Another structure, or an argument out of range.
+        The structures differ, or an argument is out of range.
 
     Examples
     --------
@@ -169,7 +169,7 @@ def _evaluate(
     workers: int,
     quiet: bool,
 ) -> Numbers:
-    """Give the loss at each point, which has one coordinate per direction."""
+    """Evaluate the loss at each point, given as one coordinate per direction."""
     integer("workers", workers, least=1)
     arrays = list(real_arrays("params", params).values())
 
@@ -182,7 +182,7 @@ def _evaluate(
         return np.array(
             [value(p) for p in progress(points, len(points), "landscape", quiet=quiet)], np.float64
         )
-    from concurrent.futures import ThreadPoolExecutor  # Takes as long to import as all of this.
+    from concurrent.futures import ThreadPoolExecutor  # Slow to import.
 
     # The workers share the threads of the kernels.
     threads = max(1, _core.get_num_threads() // workers)
@@ -199,7 +199,7 @@ def moved_copy(
     directions: Sequence[Sequence[Array]],
     point: Sequence[float] | Numbers,
 ) -> Arrays:
-    """Give a copy of the parameters elsewhere: summed in float64 and rounded once."""
+    """Return a displaced copy of the parameters, summed in float64 and rounded once."""
     moved = []
     for array, *ways in zip(arrays, *directions, strict=True):
         total = array.astype(np.float64)

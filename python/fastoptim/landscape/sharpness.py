@@ -1,4 +1,4 @@
-"""How sharp a minimum is."""
+"""The sharpness of a minimum."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastoptim.tools.objective import loss_and_grads
 def sharpness(
     objective_with_grad: Callable[[Any], tuple[float, Any]], params: Arrays, rho: float = 0.05
 ) -> float:
-    r"""Return the rise of the loss at the perturbation of SAM: how sharp a minimum is.
+    r"""Return the sharpness of a minimum: the increase of the loss at the perturbation of SAM.
 
     .. math::
         L\left(p + \rho \frac{g}{\lVert g \rVert + 10^{-12}}\right) - L(p)
@@ -28,9 +28,9 @@ def sharpness(
         Takes a copy of the parameters and returns the loss and the gradients in their structure;
         it is called twice.
     params : FlatBuffer, array, or sequence or mapping of arrays
-        Where to measure; never changed.
+        The point; not changed.
     rho : float, default 0.05
-        How far to go; finite and >= 0.
+        The norm of the perturbation; finite and >= 0.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def sharpness(
     Raises
     ------
     TypeError
-        ``objective_with_grad`` returns no pair.
+        ``objective_with_grad`` does not return a pair.
     ValueError
         ``rho`` is out of range, or the gradients have another structure.
 

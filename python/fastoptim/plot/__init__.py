@@ -1,4 +1,4 @@
-"""Pictures, as matplotlib Axes; they need matplotlib, which the extra ``plot`` installs."""
+"""Plots, as matplotlib Axes; they require matplotlib, which the extra ``plot`` installs."""
 
 from fastoptim.plot.history import history
 from fastoptim.plot.landscape import landscape

@@ -1,4 +1,4 @@
-"""Where to draw."""
+"""The axes to draw on."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def new_axes(ax: Any) -> Any:
 
 
 def new_figure(**options: Any) -> Any:
-    """Return a new figure, not one of pyplot's: the user's own figures are left alone."""
+    """Return a new figure that pyplot does not manage, so figures of the user do not change."""
     return require("matplotlib.figure", "a picture").Figure(layout="constrained", **options)

@@ -1,4 +1,4 @@
-"""What a training was like."""
+"""Losses, rates and norms of a training."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def history(values: History | Mapping[str, npt.ArrayLike], *names: str, ax: Any 
     values : History, or mapping from names to sequences of numbers
         One value per step from 0 on; a History knows its steps.
     *names : str
-        What to draw; everything where there are none.
+        The names to draw; all if there are none.
     ax : matplotlib Axes, optional
-        Where to draw; a new figure where None.
+        The axes to draw on; a new figure if None.
 
     Returns
     -------
     matplotlib.axes.Axes
-        With one line per name. The scale is logarithmic where every value is above zero, so that
-        losses, rates and norms fit in one picture.
+        With one line per name. The scale is logarithmic if all values are positive, so that losses,
+        rates and norms fit in one plot.
 
     Raises
     ------
     KeyError
-        There is nothing under a name.
+        A name has no values.
     TypeError
         ``values`` is not a mapping.
     ValueError
@@ -56,7 +56,7 @@ def history(values: History | Mapping[str, npt.ArrayLike], *names: str, ax: Any 
         curves[name] = (values.steps(name) if isinstance(values, History) else range(len(y)), y)
     ax = new_axes(ax)
     for name, (x, y) in curves.items():
-        # A single value is a point.
+        # Draw a single value as a point.
         ax.plot(x, y, label=name, marker="o" if len(y) == 1 else None)
     everything = np.concatenate([np.empty(0), *(y for _, y in curves.values())])
     if (everything > 0).any() and not (everything <= 0).any():

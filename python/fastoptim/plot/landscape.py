@@ -11,36 +11,36 @@ from fastoptim._extras import require
 from fastoptim.landscape import Line, Plane
 from fastoptim.plot.axes import new_axes
 
-# Losses that span more than this are drawn over their logarithms.
+# Losses with a larger ratio than this are drawn on a logarithmic scale.
 _WIDE = 30.0
 _LEVELS = 24
 
 
 def landscape(result: Line | Plane, paths: Any = None, *, ax: Any = None) -> Any:
-    """Draw the loss along a line, or its contours over a plane with trajectories over them.
+    """Draw the loss along a line, or its contours over a plane with trajectories.
 
     Parameters
     ----------
     result : Line or Plane
-        Of ``fo.landscape.line`` or ``fo.landscape.plane``. Values that are not finite are left out.
+        The result of ``fo.landscape.line`` or ``fo.landscape.plane``. Values that are not finite
+        are omitted.
     paths : array of shape (n, 2), or mapping from names to such arrays, optional
-        Alphas and betas of the points of a trajectory, as ``fo.landscape.coordinates`` gives them,
-        from the open circle to the star. For a plane only.
+        The alphas and betas of the points of a trajectory, as ``fo.landscape.coordinates`` returns
+        them. A circle marks the start, and a star the end. Only for a plane.
     ax : matplotlib Axes, optional
-        Where to draw; a new figure where None.
+        The axes to draw on; a new figure if None.
 
     Returns
     -------
     matplotlib.axes.Axes
-        With a scale of the losses beside it for a plane: logarithmic where they span much.
+        With a color bar of the losses for a plane, logarithmic if their range is large.
 
     Raises
     ------
     TypeError
         ``result`` is neither.
     ValueError
-        A path is not of that shape, or ``result`` is a line and there are paths, or has no finite
-        value.
+        A path has another shape, ``result`` is a line and there are paths, or no value is finite.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def _contours(ax: Any, plane: Plane) -> None:
         raise ValueError(f"result must be at least 2 by 2 points, got {plane.values.shape}")
     values = np.ma.masked_invalid(plane.values.T)
     low, high = float(values.min()), float(values.max())
-    if low == high:  # Contours need two levels.
+    if low == high:  # Contours require two levels.
         low, high = low - 0.5, high + 0.5
     wide = low > 0 and high / low > _WIDE
     levels = np.geomspace(low, high, _LEVELS) if wide else np.linspace(low, high, _LEVELS)

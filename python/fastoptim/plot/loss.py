@@ -1,4 +1,4 @@
-"""Losses over what is predicted."""
+"""Losses as functions of the prediction."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fastoptim.plot.axes import new_axes, new_figure
 
 
 def losses() -> Any:
-    """Draw the shapes of losses: of errors, their gradients, and of margins.
+    """Draw losses as functions of errors and margins, with their gradients.
 
-    Three panels: MSE, MAE and Huber's loss with two deltas over the error x - y; their gradients;
-    and the hinge beside cross-entropy over the margin y f, by how much the right one of two classes
-    is ahead, with their gradients dashed.
+    Three panels: MSE, MAE and the Huber loss with two deltas over the error x - y; their gradients;
+    and the hinge loss and cross-entropy over the margin y f, the difference of the scores of two
+    classes, with dashed gradients.
 
     Returns
     -------
@@ -61,15 +61,14 @@ def losses() -> Any:
 
 
 def focal(*, ax: Any = None) -> Any:
-    """Draw the focal loss over the probability of the right class, for gamma 0, 1, 2 and 5.
+    """Draw the focal loss over the probability of the true class, for gamma 0, 1, 2 and 5.
 
-    At 0 it is cross-entropy. The larger gamma is, the less do examples count that are right
-    already.
+    With gamma 0 it is cross-entropy. A larger gamma reduces the weight of well-classified examples.
 
     Parameters
     ----------
     ax : matplotlib Axes, optional
-        Where to draw; a new figure where None.
+        The axes to draw on; a new figure if None.
 
     Returns
     -------

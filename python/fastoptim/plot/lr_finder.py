@@ -1,4 +1,4 @@
-"""Losses over rates."""
+"""The losses of a learning rate range test."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from fastoptim.tools.lr_finder import LRFinderResult
 
 
 def lr_finder(result: LRFinderResult, *, ax: Any = None) -> Any:
-    """Draw the losses of a sweep over the rates, smoothed too, with the suggestion.
+    """Draw the losses and smoothed losses of a sweep over the rates, with the suggestion.
 
     Parameters
     ----------
     result : LRFinderResult
-        Of ``fo.LRFinder(...).run()``.
+        The result of ``fo.LRFinder(...).run()``.
     ax : matplotlib Axes, optional
-        Where to draw; a new figure where None.
+        The axes to draw on; a new figure if None.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The rates are on a logarithmic axis. What the explosion at the end adds is cut off.
+        The rates are on a logarithmic axis. The divergence at the end is cut off.
 
     Raises
     ------
     TypeError
-        ``result`` is none.
+        ``result`` is not an LRFinderResult.
 
     Examples
     --------

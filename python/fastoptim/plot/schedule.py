@@ -1,4 +1,4 @@
-"""Rates over steps."""
+"""Schedules over the steps."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ def schedule(
     *,
     ax: Any = None,
 ) -> Any:
-    """Draw a schedule, or several, over the steps.
+    """Draw one or more schedules over the steps.
 
     Parameters
     ----------
     f : Schedule, function, scheduler, or a mapping from names to them
-        A scheduler is drawn from where it is, by a copy: neither it nor its optimizer moves.
+        A scheduler is drawn from its current position, with a copy: it and its optimizer do not
+        change.
     steps : int or array of int
-        How many steps, or which; a scheduler takes a number.
+        The number of steps, or the steps themselves; for a scheduler only a number.
     metrics : sequence of float, optional
-        What a ``ReduceLROnPlateau`` is given, one per step.
+        The metrics for a ``ReduceLROnPlateau``, one per step.
     ax : matplotlib Axes, optional
-        Where to draw; a new figure where None.
+        The axes to draw on; a new figure if None.
 
     Returns
     -------
