@@ -1,1 +1,1 @@
-"""Tools around training: checks, searches, records."""
+"""Tools for training: gradient checks, learning rate search, history, minibatches."""

@@ -1,4 +1,4 @@
-"""Gradients by differences, and the check of gradients against them."""
+"""Numerical gradients, and the check of gradients against them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from fastoptim.tools.progress import progress
 
 __all__ = ["GradCheck", "check_grad", "numerical_gradient"]
 
-# Roundings that the value of a function may carry, as a multiple of float64's.
+# The rounding error of the value of a function, as a multiple of the epsilon of float64.
 _ROUNDINGS = 16 * 2.0**-53
-# Estimates of an error are taken this much larger: some are small by chance.
+# Error estimates are multiplied by this, since some are small by chance.
 _SAFETY = 4.0
 
 
 class _Probe:
-    """A function of ``x`` at points that differ from ``x`` in one element.
+    """A function of ``x``, evaluated at points that differ from ``x`` in one element.
 
-    The function gets float64 arrays. ``x`` itself is moved too, for functions that read it from
-    elsewhere, and only to points that its own dtype has: both see the same ones.
+    The function receives float64 arrays. ``x`` itself is changed too, for functions that read it
+    from elsewhere. Points are representable in the dtype of ``x``, so that both are equal.
     """
 
     def __init__(self, fn: Callable[[Any], float], x: Arrays, eps: float) -> None:
@@ -36,17 +36,17 @@ class _Probe:
         self.own = list(real_arrays("x", x).values())
         for name, array in zip(self.names, self.own, strict=True):
             if not array.flags.writeable:
-                raise ValueError(f"x[{name!r}] is read-only, but moves to where fn is evaluated")
+                raise ValueError(f"x[{name!r}] is read-only, but must be changed to evaluate fn")
         if all(array.dtype == np.float64 for array in self.own):
             self.argument = x
         else:
             self.argument = in_form(x, [array.astype(np.float64) for array in self.own])
         self.given = list(real_arrays("x", self.argument).values())
-        # Each element, by its array and its place there.
+        # Each element, as the index of its array and its index there.
         self.places = [(i, k) for i, array in enumerate(self.own) for k in range(array.size)]
 
     def restored(self, action: Callable[[], T]) -> T:
-        """Return what ``action`` does, and bring ``x`` back in any case, to the byte."""
+        """Return the result of ``action``, and always restore ``x``, bit for bit."""
         saved = [array.copy() for array in self.own]
 
         def restore() -> None:
@@ -56,13 +56,13 @@ class _Probe:
         return restored(action, restore)
 
     def slope(self, place: tuple[int, int], h: float) -> tuple[float, float]:
-        """Give the central difference by one element, and what rounding may have added to it."""
+        """Return the central difference for one element, and its rounding error."""
         i, k = place
         own, given = self.own[i].flat, self.given[i].flat
         start, start_given = own[k], given[k]
         kind, middle = self.own[i].dtype.type, float(start)
         h = max(h, float(np.spacing(abs(start))))
-        # A step that the dtype has, so that both sides are equally far away.
+        # A step that is exact in the dtype, so that both points have the same distance.
         h = float(kind(middle + h)) - middle
         values, points = [], []
         try:
@@ -79,16 +79,17 @@ class _Probe:
         return (values[0] - values[1]) / width, noise
 
     def slopes(self, quiet: bool) -> NDArray[np.float64]:
-        """Give the difference by every element."""
+        """Return the difference for every element."""
         places = progress(self.places, len(self.places), "numerical gradient", quiet=quiet)
         return np.array([self.slope(place, self.eps)[0] for place in places], np.float64)
 
     def best_slope(self, place: tuple[int, int]) -> tuple[float, float]:
-        """Give the difference of the width that errs least by its own account, and that error.
+        """Return the difference with the smallest estimated error, and this error.
 
-        Wide differences err by the curvature, narrow ones by rounding. How much shows in the change
-        from one width to the next, relative to the slope: far from where a function varies all
-        slopes, and so their changes, are small. Only a slope that no width shows is near zero.
+        Wide differences have a truncation error, and narrow ones a rounding error. The change from
+        one width to the next, relative to the slope, estimates the error: far from the region in
+        which a function varies, all slopes and their changes are small. A slope is considered zero
+        only if it is zero for all widths.
         """
         element = abs(self.own[place[0]].flat[place[1]])
         scale = float(element)
@@ -99,7 +100,7 @@ class _Probe:
             try:
                 with np.errstate(all="ignore"):
                     slope, noise = self.slope(place, width)
-            except (ArithmeticError, ValueError):  # Outside of where the function is defined.
+            except (ArithmeticError, ValueError):  # Outside the domain of the function.
                 slope, noise = math.nan, math.inf
             error = _SAFETY * abs(slope - before) + noise
             shown = error < 0.1 * abs(slope)
@@ -111,7 +112,7 @@ class _Probe:
         return best
 
     def index(self, place: tuple[int, int]) -> Any:
-        """Name one element as the user would."""
+        """Return the index of an element in the structure of ``x``."""
         i, k = place
         inside = tuple(int(j) for j in np.unravel_index(k, self.own[i].shape))
         if isinstance(self.argument, np.ndarray):
@@ -127,23 +128,23 @@ def numerical_gradient(
     .. math::
         g_i = \frac{f(x + \epsilon e_i) - f(x - \epsilon e_i)}{2 \epsilon}
 
-    For checking a gradient; training by it would take two evaluations per parameter and step.
+    For checking gradients; it needs two evaluations per parameter.
 
     Parameters
     ----------
     fn : function
-        Takes what has the form of ``x``, in float64, and returns a number; its data should be
-        float64 too. It may also read ``x`` from elsewhere, as a network that holds it does: ``x``
-        itself moves with what it is given.
+        Takes an argument in the form of ``x``, in float64, and returns a number; its data should be
+        float64 too. It may also read ``x`` from elsewhere, as a network does that holds it: ``x``
+        changes together with the argument.
     x : FlatBuffer, array, or sequence or mapping of arrays
-        Where to take the gradient; of a floating dtype and writable. It is restored to the byte,
-        also when ``fn`` raises.
+        The point of the gradient; of a floating dtype and writable. It is restored bit for bit,
+        also if ``fn`` raises an error.
     eps : float, default 1e-5
-        Half the width of the differences, finite and > 0: near the third root of float64's
-        precision, where the errors by curvature and by rounding balance. Where the dtype of ``x``
-        has no such step, the next one.
+        Half the width of the differences, finite and > 0. The default is near the cube root of the
+        epsilon of float64, where truncation and rounding errors are about equal. Rounded to the
+        next step that the dtype of ``x`` can represent.
     quiet : bool, default False
-        Shows no progress bar. There is one only where standard error is looked at.
+        Shows no progress bar; otherwise there is one if standard error is a terminal or notebook.
 
     Returns
     -------
@@ -178,18 +179,18 @@ def numerical_gradient(
 
 @dataclass(frozen=True)
 class GradCheck:
-    """The verdict on a gradient: true where it is right.
+    """The result of a gradient check: true if the gradient is right.
 
     Attributes
     ----------
     relative_error : float
-        The largest of ``|a - n| / max(|a|, |n|)`` over the elements, less what the error of the
-        difference ``n`` itself may explain.
+        The largest of ``|a - n| / max(|a|, |n|)`` over the elements, minus the estimated error of
+        the difference ``n``.
     worst_index : tuple or None
-        Where that is: the index of an array, or (name, index) for a FlatBuffer or mapping and
-        (position, index) for a sequence. None where there are no elements.
+        The element with this error: an index for an array, (name, index) for a FlatBuffer or
+        mapping, and (position, index) for a sequence. None if there are no elements.
     analytic, numerical : float
-        The two derivatives there.
+        The two derivatives of this element.
     tol : float
         The largest relative error of a gradient that is right.
     """
@@ -216,30 +217,32 @@ def check_grad(
     """Check a gradient, element by element, against central differences of its function.
 
     Elements that agree with differences of width ``eps`` to ``tol`` are right. For the others the
-    width is varied, and the difference with the least error by its own account decides: gradients
-    near zero among large ones, tiny and huge arguments and functions are told apart too. A function
-    that computes in float32 carries its rounding into the differences: ``eps=1e-2, tol=1e-2`` then.
+    width is varied, and the difference with the smallest estimated error is used, so that gradients
+    near zero among large ones, and very small or large arguments and functions, are also checked
+    correctly. For a function that computes in float32, use ``eps=1e-2, tol=1e-2``, because the
+    differences contain its rounding error.
 
     Parameters
     ----------
     fn : function
-        Takes what has the form of ``x``, in float64, and returns a number.
+        Takes an argument in the form of ``x``, in float64, and returns a number.
     grad : FlatBuffer, array, sequence or mapping of arrays, or function
-        The gradient to check at ``x``, or a function that takes what ``fn`` takes and returns it.
+        The gradient to check at ``x``, or a function that takes the argument of ``fn`` and returns
+        it.
     x : FlatBuffer, array, or sequence or mapping of arrays
-        Where to check; restored to the byte, also when a function raises. Stay away from kinks,
-        where no difference gives a derivative.
+        The point of the check; restored bit for bit, also if a function raises an error. It must
+        not be near kinks, where differences do not approximate a derivative.
     eps : float, default 1e-5
         Half the width of the differences, finite and > 0.
     tol : float, default 1e-6
         The largest relative error of a gradient that is right, >= 0.
     quiet : bool, default False
-        Shows no progress bar. There is one only where standard error is looked at.
+        Shows no progress bar; otherwise there is one if standard error is a terminal or notebook.
 
     Returns
     -------
     GradCheck
-        ``bool()`` of it is the verdict; it also tells where the gradient is worst.
+        True if the gradient is right; also has the element with the largest error.
 
     Raises
     ------
@@ -279,7 +282,7 @@ def _verdict(probe: _Probe, analytic: Array, numerical: Array, tol: float) -> Gr
     )
     worst = GradCheck(0.0, None, math.nan, math.nan, tol)
     for position in np.argsort(-errors, kind="stable"):
-        # None of those that follow is worse by more than a hundredth.
+        # No later element has an error larger by more than 1%.
         if worst.worst_index is not None and errors[position] <= 1.01 * worst.relative_error:
             break
         place = probe.places[position]
@@ -298,5 +301,5 @@ def _relative(a: float, n: float, uncertain: float = 0.0) -> float:
     if not (math.isfinite(a) and math.isfinite(n)):
         return math.inf
     largest = max(abs(a), abs(n))
-    # Halves, so that the difference of the largest numbers is finite.
+    # Halved, so that the difference of the largest numbers is finite.
     return max(0.0, 2 * (abs(a / 2 - n / 2) - uncertain / 2) / largest)

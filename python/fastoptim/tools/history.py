@@ -1,4 +1,4 @@
-"""What a training was like: loss, rate and gradient norms, step by step."""
+"""A record of the loss, rates and gradient norms of a training."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["History"]
 
 
 class History(Mapping[str, NDArray[np.float64]]):
-    """Records loss, rate, gradient norms and whatever else, and draws itself.
+    """Records loss, rate, gradient norms and other values of each step, and plots them.
 
-    A mapping from names to float64 arrays of the values so far. What is not recorded at every step,
-    as a test loss, has fewer values; `steps` tells which ones.
+    A mapping from names to float64 arrays of the values so far. Values that are not recorded at
+    every step, such as a test loss, have shorter arrays; `steps` returns their steps.
 
     Examples
     --------
@@ -53,22 +53,22 @@ class History(Mapping[str, NDArray[np.float64]]):
         grads: Gradients | None = None,
         **values: float,
     ) -> None:
-        """Record one step, all of it or, after an error, nothing.
+        """Record the values of one step; after an error nothing is recorded.
 
         Parameters
         ----------
         loss : float, optional
-            Under ``"loss"``.
+            The loss, recorded as ``"loss"``.
         optimizer : object with ``param_groups``, optional
-            Its rate, under ``"lr"``; of several groups, ``"lr/0"``, ``"lr/1"``, ... A rate that is
-            a function of the step is that of the next step: record before ``step``, or
-            consistently after it.
+            Its rate is recorded as ``"lr"``; with several groups as ``"lr/0"``, ``"lr/1"``, ... A
+            rate that is a function of the step is evaluated for the next step: call `record` before
+            ``step``, or always after it.
         grads : FlatBuffer, array, sequence or mapping, optional
-            Their global 2-norm, under ``"grad_norm"``, and that of each under ``"grad_norm/NAME"``
-            where they have names, or ``"grad_norm/0"``, ...: one pass over the gradients, of any
-            dtype that ``step`` takes. None among them counts as zero.
+            Their global 2-norm is recorded as ``"grad_norm"``, and that of each array as
+            ``"grad_norm/NAME"`` if they have names, or ``"grad_norm/0"``, ..., in one pass over the
+            gradients. They have any dtype that ``step`` accepts; None counts as zero.
         **values : float
-            Anything else, under its own name.
+            Other values, recorded under their names.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class History(Mapping[str, NDArray[np.float64]]):
         return np.array(self._steps[name], np.int64)
 
     def plot(self, *names: str, ax: Any = None) -> Any:
-        """Draw the values under these names, or all; see `fastoptim.plot.history`."""
+        """Plot the values of these names, or all; see `fastoptim.plot.history`."""
         from fastoptim.plot import history
 
         return history(self, *names, ax=ax)
@@ -132,6 +132,6 @@ def _norms(grads: Gradients) -> dict[str, float]:
     else:
         named = {str(index): grad for index, grad in enumerate(grads)}
     norms = {name: 0.0 if g is None else get_total_norm({name: g}) for name, g in named.items()}
-    # The squares of norms near the ends of the range of numbers have none; hypot minds that.
+    # Squares of very large or small norms overflow or underflow; hypot avoids this.
     total = math.hypot(*norms.values())
     return {"grad_norm": total} | {f"grad_norm/{name}": norm for name, norm in norms.items()}

@@ -1,4 +1,4 @@
-"""The linear score function. The products are NumPy's: its BLAS is the right engine for them."""
+"""The linear score function. The matrix products are those of NumPy, which uses a BLAS."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def linear_scores(W: Array, x: Array, b: Array | None = None) -> Array:
     Returns
     -------
     array of shape (C,) or (N, C)
-        New, of the same dtype: what the losses over classes take as logits.
+        A new array of the same dtype, the logits for the losses over classes.
 
     Raises
     ------
     TypeError
-        An array is none, or has another dtype.
+        An argument is not an array, or the dtypes differ.
     ValueError
-        The shapes do not fit.
+        The shapes do not match.
 
     Notes
     -----
-    The bias can be a column of ``W`` instead, against a constant 1 at the end of each x. A linear
-    classifier of CIFAR-10's 32 x 32 x 3 images into 10 classes then is a single 10 x 3073 matrix
-    in place of a 10 x 3072 one and 10 biases. With regularization the two differ: the bias that is
-    a column is shrunk too.
+    The bias can be a column of ``W`` instead, multiplied by a constant 1 at the end of each x. A
+    linear classifier for the 32 x 32 x 3 images and 10 classes of CIFAR-10 is then a single 10 x
+    3073 matrix instead of a 10 x 3072 matrix and 10 biases. The two differ with regularization,
+    which also shrinks a bias that is a column.
 
-    Unlike this package's own kernels, a BLAS may give other last bits on another machine or with
-    another number of threads.
+    Unlike the kernels of this package, a BLAS may return results with other last bits on another
+    machine or with another number of threads.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def linear_scores(W: Array, x: Array, b: Array | None = None) -> Array:
 
 
 def linear_scores_grad(dscores: Array, W: Array, x: Array) -> tuple[Array, Array, Array]:
-    r"""Compute the gradients of a loss by W, x and b from that by the scores.
+    r"""Compute the gradients of a loss for W, x and b from the gradient for the scores.
 
     .. math::
         \frac{\partial L}{\partial W} = \sum_n d_n x_n^T, \qquad
@@ -76,28 +76,28 @@ def linear_scores_grad(dscores: Array, W: Array, x: Array) -> tuple[Array, Array
     Parameters
     ----------
     dscores : array of shape (C,) or (N, C)
-        The gradient by the scores. It has the mean over the batch in it already where the loss
-        took one.
+        The gradient for the scores, which includes the factor of the mean over the batch if the
+        loss is a mean.
     W : array of shape (C, D)
         The weights.
     x : array of shape (D,) or (N, D)
-        What the scores were computed from.
+        The inputs of the scores.
 
     Returns
     -------
     dW : array of shape (C, D)
         C-contiguous, as optimizers require.
     dx : array of the shape of x
-        For what comes before.
+        The gradient for x.
     db : array of shape (C,)
-        For the bias, if there is one.
+        The gradient for the bias, if there is one.
 
     Raises
     ------
     TypeError
-        An array is none, or has another dtype.
+        An argument is not an array, or the dtypes differ.
     ValueError
-        The shapes do not fit.
+        The shapes do not match.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def _check(name: str, array: Array, W: Array, shape: tuple[int, ...]) -> None:
 
 
 def _check_floats(name: str, array: Array) -> None:
-    # Other subclasses give @ another meaning.
+    # Other subclasses may define @ differently.
     if type(array) not in (np.ndarray, np.memmap):
         raise TypeError(f"{name} must be a plain numpy.ndarray, got {type(array).__name__}")
     if array.dtype.type not in (np.float32, np.float64) or not array.dtype.isnative:

@@ -20,41 +20,40 @@ __all__ = ["LRFinder", "LRFinderResult"]
 
 Numbers = NDArray[np.float64]
 
-# The weight of a new loss in the running mean, and how many times the best mean is divergence:
-# those of torch-lr-finder. fastai weighs by 0.02 and stops at 4 times.
+# The weight of a new loss in the running mean, and the multiple of the best mean that counts as
+# divergence, as in torch-lr-finder. fastai uses a weight of 0.02 and a multiple of 4.
 _WEIGHT = 0.05
 _DIVERGED = 5.0
-# The parts of the sweep at its two ends that are cut off, as fastai does: there the means are of
-# few losses.
+# The fractions of the sweep that are discarded at its two ends, as in fastai, because the means
+# there contain few losses.
 _FIRST, _LAST = 0.1, 0.05
-# The part of the sweep over which the weights of the smoothed curve fall to 1/e. With 0.05 the
-# steepest fall was a decade too low more often, over losses of batches of 1 to 64.
+# The fraction of the sweep over which the weights of the smoothed curve decay to 1/e. With 0.05 the
+# steepest descent was a decade too low more often, for batches of 1 to 64.
 _REACH = 0.03
-# The least confidence for which a rate is suggested.
+# The smallest confidence with which a rate is suggested.
 _SURE = 0.95
 
 
 @dataclass(frozen=True)
 class LRFinderResult:
-    """What a sweep found; draw it with `fastoptim.plot.lr_finder`.
+    """The result of a sweep; draw it with `fastoptim.plot.lr_finder`.
 
     Attributes
     ----------
     lrs : array of float64
-        The rates tried, up to where the loss diverged.
+        The rates tried, until the loss diverged.
     losses : array of float64
-        The loss before the step at each rate, as the objective gave it.
+        The loss before the step at each rate.
     smoothed : array of float64
-        The losses averaged over their neighbours, with weights that fall exponentially to both
-        sides.
+        Averages of neighbouring losses, with weights that decay exponentially on both sides.
     suggestion : float or None
-        The rate at which the smoothed loss falls most steeply over the logarithm of the rate, in
-        the lower half of its way down to its lowest point. None where it never falls, or not by
-        more than the noise of the losses may have done: larger batches or more rates tell then.
+        The rate with the steepest descent of the smoothed loss over the logarithm of the rate, in
+        the lower half of the descent to the minimum. None if the loss does not decrease, or not by
+        more than its noise explains; use larger batches or more rates then.
     confidence : float
-        How sure it is that the loss falls at all, from 0 to 1: 1 less the chance that losses of
-        the same noise around a level that stays would go as low anywhere. From 0.95 there is a
-        suggestion.
+        The confidence that the loss decreases, from 0 to 1: 1 minus the probability that losses
+        with the same noise around a constant level would be as low. A rate is suggested from 0.95
+        on.
     """
 
     lrs: Numbers
@@ -71,20 +70,19 @@ def _optimizer(name: str, value: Any) -> Optimizer | SAM:
 
 
 class LRFinder(CheckedAttributes):
-    """Tries rates from small to large for one step each, to find the one to train with.
+    """Tries rates from small to large for one step each, to find a rate for training.
 
-    Much too small rates leave the loss as it is, much too large ones make it explode. In between it
-    falls; where it falls fastest is a good rate to start from, or the highest one of a schedule.
-    The result is for this optimizer, batch size and starting point.
+    The loss hardly changes at very small rates, and diverges at very large ones. The rate of the
+    steepest descent between them is a good initial rate, or the highest rate of a schedule. The
+    result is valid for this optimizer, batch size and starting point.
 
     Parameters
     ----------
     opt : Optimizer or SAM
-        All of its groups get the same rate, in place of schedules too.
+        The optimizer; all groups use the same rate, which also replaces schedules.
     objective : function
-        ``objective(params) -> (loss, grads)``, on a new batch at each call where there are batches.
-        ``params`` has the form that the optimizer was given: for groups, a dict over all names, or
-        a list where there are none.
+        ``objective(params) -> (loss, grads)``, on a new batch at each call. ``params`` has the form
+        given to the optimizer: with groups, a dict over all names, or a list if there are no names.
 
     Raises
     ------
@@ -120,22 +118,23 @@ class LRFinder(CheckedAttributes):
         *,
         quiet: bool = False,
     ) -> LRFinderResult:
-        """Sweep the rate exponentially, one step at each, until the loss diverges.
+        """Increase the rate exponentially, with one step at each, until the loss diverges.
 
-        The sweep ends early where the exponential average of the losses has risen to 5 times its
-        best (for losses below zero, by 4 times its size), or a loss is not finite. The average
-        counts from a tenth of the rates on, so that one lucky batch does not count as the best.
-        Afterwards everything is as before, to the byte, also when the objective raises: parameters,
-        state, groups, counts.
+        The sweep ends early if the exponential average of the losses exceeds 5 times its minimum
+        (for negative losses, by 4 times its absolute value), or if a loss is not finite. The
+        minimum is taken after a tenth of the rates, so that a single low loss does not count.
+        Afterwards parameters, state, groups and counts are restored bit for bit, also if the
+        objective raises an error.
 
         Parameters
         ----------
         start_lr, end_lr : float
-            The first rate and the last: ``0 < start_lr < end_lr``.
+            The first and the last rate, ``0 < start_lr < end_lr``.
         num_iter : int, default 100
-            How many rates, at least 2.
+            The number of rates, at least 2.
         quiet : bool, default False
-            Shows no progress bar. There is one only where standard error is looked at.
+            Shows no progress bar; otherwise there is one if standard error is a terminal or
+            notebook.
 
         Returns
         -------
@@ -145,7 +144,7 @@ class LRFinder(CheckedAttributes):
         Raises
         ------
         TypeError
-            The objective returns no pair of loss and gradients.
+            The objective does not return a pair of loss and gradients.
         ValueError
             An argument or a hyperparameter is out of range, or the first loss is not finite.
         """
@@ -160,9 +159,9 @@ class LRFinder(CheckedAttributes):
         return _result(lrs[: len(losses)], np.array(losses), num_iter)
 
     def _sweep(self, lrs: Iterable[np.float64], first: int) -> list[float]:
-        """Step at one rate after the other until the loss diverges, and give the losses.
+        """Make a step at each rate until the loss diverges, and return the losses.
 
-        The mean of the losses counts from the ``first`` on.
+        The minimum of the mean is taken from step ``first`` on.
         """
         losses: list[float] = []
         mean, best = 0.0, math.inf
@@ -183,7 +182,7 @@ class LRFinder(CheckedAttributes):
         return losses
 
     def _step(self, lr: float) -> float:
-        """Make a step at a rate, and give the loss before it."""
+        """Make a step at a rate, and return the loss before it."""
         base = _base(self.opt)
         for group in base.param_groups:
             group["lr"] = lr
@@ -204,12 +203,12 @@ def _base(opt: Optimizer | SAM) -> Optimizer:
 
 
 def _restoring(opt: Optimizer) -> Callable[[], None]:
-    """Return the function that brings an optimizer and its parameters back to where they are."""
+    """Return a function that restores the current optimizer and parameters."""
     arrays = [array for group in opt.param_groups for array in group["params"]]
     saved = [array.copy() for array in arrays]
     groups = [dict(group) for group in opt.param_groups]
     engine, steps, averaged = opt._engine, opt._engine.steps, opt._engine.averaged
-    engine.expected(opt.param_groups, steps)  # Groups that could not be restored are refused now.
+    engine.expected(opt.param_groups, steps)  # Refuse groups that cannot be restored.
     states = [
         (entry[0], [value for _, value in entry[1]], dict(entry[2]))
         if entry is not None
@@ -229,19 +228,19 @@ def _restoring(opt: Optimizer) -> Callable[[], None]:
 
 
 def _result(lrs: Numbers, losses: Numbers, num_iter: int) -> LRFinderResult:
-    """Find where the losses fall, and how sure it is that they do."""
+    """Find the steepest descent of the losses, and the confidence that they decrease."""
     weights = _weights(len(losses), reach=max(1.0, _REACH * num_iter))
     smoothed: Numbers = weights @ losses
     lowest = int(smoothed.argmin())
     if lowest == 0:
         return LRFinderResult(lrs, losses, smoothed, None, 0.0)
-    # Where it starts is the mean of at most a third, in which the rates are still too small.
+    # The initial level is the mean of at most the first third, where rates are too small.
     early = max(1, min(lowest, len(losses) // 3))
     start = float(losses[:early].mean())
     confidence = _confidence(losses, smoothed, weights, lowest, early, start)
     if confidence < _SURE:
         return LRFinderResult(lrs, losses, smoothed, None, confidence)
-    # The lower half of the way down: noise at the level of the start seldom comes that far.
+    # The lower half of the descent, which noise around the initial level seldom reaches.
     half = (start + float(smoothed[lowest])) / 2
     above = np.flatnonzero(smoothed[:lowest] >= half)
     begin = max(int(above[-1]) if len(above) else 0, round(_FIRST * num_iter))
@@ -253,11 +252,11 @@ def _result(lrs: Numbers, losses: Numbers, num_iter: int) -> LRFinderResult:
 
 
 def _weights(n: int, reach: float) -> Numbers:
-    """Give the weights of ``n`` losses in each of their averages.
+    """Return the weights of ``n`` losses in each of their averages.
 
-    They fall exponentially to both sides, and each average is divided by the sum of its weights,
-    which corrects the bias at the ends. An average over the past only lags behind the losses, by
-    decades of rates where it is long enough for noise.
+    They decay exponentially on both sides, and each average is divided by the sum of its weights,
+    which corrects the bias at the ends. A one-sided average that is long enough to suppress noise
+    would lag behind the losses by decades of rates.
     """
     steps = np.arange(n)
     weights = np.exp(-np.abs(steps[:, None] - steps) / reach)
@@ -268,17 +267,17 @@ def _weights(n: int, reach: float) -> Numbers:
 def _confidence(
     losses: Numbers, smoothed: Numbers, weights: Numbers, lowest: int, early: int, start: float
 ) -> float:
-    """Compare the fall from the start to the lowest point with the noise of the losses."""
+    """Compare the descent from the initial level to the minimum with the noise of the losses."""
     before = slice(lowest + 1)
     squares = float(((losses - smoothed)[before] ** 2).sum())
-    # A loss takes part in its own average, which makes what is left of it smaller.
+    # A loss is included in its own average, which makes the residual smaller.
     noise = math.sqrt(squares / float((1 - weights.diagonal()[before]).sum()))
-    # Losses that are all the same differ by the rounding of their averages.
+    # Averages of equal losses differ by rounding.
     noise = max(noise, 8 * float(np.finfo(float).eps) * float(np.abs(losses[before]).max()))
     share = float((weights[lowest] ** 2).sum())
     error = noise * math.sqrt(share + 1 / early)
     if error == 0:
         return 0.0
     chance = 0.5 * math.erfc((start - float(smoothed[lowest])) / error / math.sqrt(2))
-    # Any of the averages might have been the lowest: Bonferroni's bound.
+    # The Bonferroni correction, since the minimum is taken over all averages.
     return max(0.0, 1 - len(losses) * chance)

@@ -14,7 +14,7 @@ __all__ = ["Minibatches", "minibatches"]
 
 
 class Minibatches(Iterator[NDArray[np.int64]]):
-    """One pass over shuffled indices, batch by batch; `len` is the number of batches of a pass."""
+    """One pass over shuffled indices in batches; `len` is the number of batches."""
 
     def __init__(self, order: NDArray[np.int64], batch_size: int, drop_last: bool) -> None:
         self._order = order
@@ -37,19 +37,19 @@ class Minibatches(Iterator[NDArray[np.int64]]):
 def minibatches(
     n: SupportsIndex, batch_size: SupportsIndex, seed: SupportsIndex = 0, drop_last: bool = False
 ) -> Minibatches:
-    """Shuffle the indices ``0 .. n - 1`` and give them in batches, each index once.
+    """Shuffle the indices ``0 .. n - 1`` and return them in batches, each index once.
 
     Parameters
     ----------
     n : int
         The number of samples, >= 0.
     batch_size : int
-        Indices per batch, >= 1; the last batch has what is left.
+        Indices per batch, >= 1; the last batch has the remaining ones.
     seed : int, default 0
-        The same seed gives the same order on every machine; the number of the epoch gives each its
-        own. >= 0.
+        The same seed gives the same order on every machine; use the number of the epoch for a
+        different order in each. >= 0.
     drop_last : bool, default False
-        Leaves out a last batch that is not full, so that all have one shape.
+        Omits a last batch that is not full, so that all have the same shape.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def minibatches(
     count = integer("n", n, least=0)
     size = integer("batch_size", batch_size, least=1)
     whole = flag("drop_last", drop_last)
-    # Raw bits, sorted: NumPy promises to keep these streams, and not how it shuffles.
+    # Sorted raw bits: NumPy guarantees the stream of raw bits, but not the algorithm of shuffle.
     keys = np.random.PCG64(integer("seed", seed, least=0)).random_raw(count)
     order = np.argsort(np.atleast_1d(keys), kind="stable").astype(np.int64, copy=False)
     return Minibatches(order, size, whole)

@@ -1,4 +1,4 @@
-"""What users' functions return, checked."""
+"""Checks of the results of users' functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def loss_and_grads(name: str, found: Any) -> tuple[float, Any]:
     Raises
     ------
     TypeError
-        They are not a pair, or the loss is not a number.
+        The result is not a pair, or the loss is not a number.
     """
     if not isinstance(found, tuple) or len(found) != 2:
         raise TypeError(f"{name} must return (loss, gradients), got {type(found).__name__}")

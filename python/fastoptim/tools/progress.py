@@ -1,4 +1,4 @@
-"""Progress bars where a person looks and tqdm is installed."""
+"""Progress bars, if standard error is interactive and tqdm is installed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fastoptim._extras import find
 Item = TypeVar("Item")
 
 DELAY = 0.5
-"""Seconds before a bar appears: what is done sooner needs none."""
+"""The seconds before a bar appears; shorter work shows none."""
 
 
 def watched() -> bool:
-    """Whether a person looks at standard error: it is a terminal, or the output of a notebook."""
+    """Return whether standard error is a terminal or the output of a notebook."""
     stream: Any = sys.stderr
     if stream is None or stream.closed:
         return False
@@ -24,13 +24,13 @@ def watched() -> bool:
 
 
 def bar(items: Iterable[Item], what: str, **options: Any) -> Any:
-    """Return the items with tqdm's bar around them, or None where nobody looks or tqdm lacks."""
+    """Return the items in a bar of tqdm, or None without tqdm or an interactive standard error."""
     tqdm = find("tqdm.auto") if watched() else None
     return None if tqdm is None else tqdm.tqdm(items, desc=what, **options)
 
 
 def progress(items: Iterable[Item], total: int, what: str, *, quiet: bool) -> Iterable[Item]:
-    """Pass the items on, with a bar for a person who waits, or with none."""
+    """Return the items, with a progress bar unless quiet or not interactive."""
     shown = (
         None if flag("quiet", quiet) else bar(items, what, total=total, delay=DELAY, leave=False)
     )
