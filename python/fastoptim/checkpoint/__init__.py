@@ -1,13 +1,13 @@
 """Checkpoint files: named arrays and text in the safetensors format, with checksums.
 
-The reader and the writer of the format are the package's own, not those of the ``safetensors``
-package: NumPy is the only hard dependency; a writer must stream into a temporary file that it
-syncs before it takes the place of the last checkpoint, and show progress; and a reader must find
-every damaged byte, for which the format itself has no means. Any program that reads safetensors
-reads these files: the checksums are entries of the format's metadata.
+The reader and the writer are implemented here instead of using the ``safetensors`` package, because
+NumPy is the only required dependency, a writer must stream into a temporary file, sync it before it
+replaces the last checkpoint and show progress, and a reader must detect every damaged byte, which
+the format itself does not support. Any program that reads safetensors can read these files: the
+checksums are entries of the metadata.
 
-A file that another program wrote has no checksums. It is read after the same validation of its
-header, with ``Reader.version`` None.
+A file written by another program has no checksums. Its header is validated in the same way, and
+``Reader.version`` is None.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How each kind of object is kept in a file: decided here for all but the optimizers.
+"""Adapters that define the representation of objects in a file, except optimizers.
 
-An adapter says what memory of an object is read, describes the object as JSON and named arrays,
-and plans how an object takes over what was described. A plan checks everything and changes nothing.
+An adapter returns the memory that is read, describes the object as JSON and named arrays, and plans
+how to load such a description. A plan checks everything and changes nothing.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ T = TypeVar("T")
 
 
 class Adapter(Generic[T]):
-    """An object under a name; the base of all adapters."""
+    """The base class of the adapters: an object and its name."""
 
     optimizer: Any = None
-    """The `Optimizer` that it is or wraps, whose state in the core `describe` needs, or None."""
+    """The `Optimizer` that the object is or wraps, if `describe` needs its state in the core."""
 
     def __init__(self, name: str, thing: T) -> None:
         self.name = name
@@ -44,30 +44,30 @@ class Adapter(Generic[T]):
 
     @property
     def kind(self) -> str:
-        """What kind of object it is, as files name it."""
+        """The kind of the object, as stored in files."""
         return type(self.thing).__name__
 
     def check_ready(self) -> None:
-        """Refuse an object that cannot be saved or loaded now, with a RuntimeError."""
+        """Raise a RuntimeError if the object cannot be saved or loaded at present."""
 
     def check_target(self) -> None:
-        """Refuse an object that can never be loaded into, with a TypeError."""
+        """Raise a TypeError if the object cannot be loaded into."""
 
     def memory(self) -> list[Array]:
-        """Return the arrays that must not change while it is saved."""
+        """Return the arrays that must not change during a save."""
         return list(self.describe(None)[1].values())
 
     def describe(self, moment: Moment | None) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Return what JSON can have of it, and its arrays under the names of their tensors."""
+        """Return the part that is stored as JSON, and the arrays by the names of their tensors."""
         raise NotImplementedError
 
     def plan(self, saved: Saved) -> Plan:
-        """Check all that was saved against it, and say how to load it."""
+        """Check the saved data against the object, and return the plan of the load."""
         raise NotImplementedError
 
 
 class ArrayAdapter(Adapter[Array]):
-    """An array is a tensor under its own name."""
+    """An array, stored as a tensor with its name."""
 
     kind = "array"
 
@@ -89,7 +89,7 @@ class ArrayAdapter(Adapter[Array]):
 
 
 class BufferAdapter(Adapter[FlatBuffer]):
-    """A buffer is its named arrays; their order does not matter."""
+    """A buffer, stored as its named arrays; their order does not matter."""
 
     def describe(self, moment: Moment | None) -> tuple[dict[str, Any], dict[str, Array]]:
         return {"names": list(self.thing)}, {f"{self.name}.{k}": v for k, v in self.thing.items()}
@@ -103,7 +103,7 @@ class BufferAdapter(Adapter[FlatBuffer]):
 
 
 class ValueAdapter(Adapter[Any]):
-    """Plain values; a dict or a list takes over what was saved, in the arrays that it has."""
+    """Plain values; loading updates a dict or a list, and writes to its arrays in place."""
 
     kind = "value"
 
@@ -111,8 +111,8 @@ class ValueAdapter(Adapter[Any]):
         if not isinstance(self.thing, dict | list):
             encode(self.thing, self.name, {})
             raise TypeError(
-                f"{self.name} is of type {type(self.thing).__name__}, which cannot be written "
-                "into: take it from what fastoptim.load returns"
+                f"{self.name} is of type {type(self.thing).__name__}, which cannot be loaded "
+                "in place: use the value that fastoptim.load returns"
             )
 
     def describe(self, moment: Moment | None) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -135,12 +135,12 @@ class ValueAdapter(Adapter[Any]):
             return [(thing.__setitem__, slice(None), value)]
 
         if type(decode(saved.data["value"], str)) is not type(thing):
-            raise CheckpointError(f"it is no {type(thing).__name__}")
+            raise CheckpointError(f"it is not a {type(thing).__name__}")
         return Plan(fills, [name for name in names if name not in fills], calls)
 
 
 class StateAdapter(Adapter[Any]):
-    """What has a small ``state_dict`` of plain values: schedulers and scalers."""
+    """Objects with a ``state_dict`` of plain values: schedulers and scalers."""
 
     def describe(self, moment: Moment | None) -> tuple[dict[str, Any], dict[str, Array]]:
         return {"state": encode(self.thing.state_dict(), self.name, {})}, {}
@@ -152,11 +152,11 @@ class StateAdapter(Adapter[Any]):
 
 
 class ScalerAdapter(StateAdapter):
-    """A scaler between two updates, as it is pickled."""
+    """A scaler, which can be saved only after an update, as it can be pickled."""
 
     def check_ready(self) -> None:
         if self.thing._progress:
-            raise RuntimeError(f"{self.name} can be saved and loaded after update, not before")
+            raise RuntimeError(f"{self.name} can be saved and loaded only after update")
 
 
 class EMAAdapter(Adapter[EMA]):
@@ -182,7 +182,7 @@ class EMAAdapter(Adapter[EMA]):
 
 
 class AccumulatorAdapter(Adapter[GradAccumulator]):
-    """The mean so far, its weight, and which parameters have had a gradient."""
+    """The mean so far, its weight, and whether each parameter had a gradient."""
 
     def describe(self, moment: Moment | None) -> tuple[dict[str, Any], dict[str, Array]]:
         thing = self.thing
@@ -229,13 +229,13 @@ class HistoryAdapter(Adapter[History]):
 
 
 class SearchAdapter(Adapter[_Search]):
-    """Where a search is; its parameters are saved under a name of their own."""
+    """The state of a search; its parameters are saved separately."""
 
     _numbers: ClassVar[tuple[str, ...]] = ("scale", "seed", "steps", "best")
 
     def check_ready(self) -> None:
         if self.thing._trying:
-            raise RuntimeError(f"{self.name} is in a step, with a draw that may be taken back")
+            raise RuntimeError(f"{self.name} is in a step, with a draw that may be rejected")
 
     def memory(self) -> list[Array]:
         return self.thing._arrays
@@ -255,7 +255,7 @@ class SearchAdapter(Adapter[_Search]):
 
 
 def check_names(mine: Any, theirs: Any) -> None:
-    """Refuse names that are not those of the object."""
+    """Raise an error if the names differ."""
     if set(mine) != set(theirs):
         missing = [name for name in mine if name not in set(theirs)]
         extra = [name for name in theirs if name not in set(mine)]
@@ -264,12 +264,12 @@ def check_names(mine: Any, theirs: Any) -> None:
 
 @singledispatch
 def _adapter_class(thing: Any) -> type[Adapter[Any]]:
-    # Plain values, and what has no place in a file and is refused when it is described.
+    # Plain values, and unsupported objects, which `describe` refuses.
     return ValueAdapter
 
 
 def register(adapter: type[Adapter[Any]], *kinds: type) -> None:
-    """Let objects of these classes, and of classes made from them, have this adapter."""
+    """Register an adapter for objects of these classes and their subclasses."""
     for kind in kinds:
         _adapter_class.register(kind, lambda _: adapter)
 

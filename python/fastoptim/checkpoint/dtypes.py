@@ -1,4 +1,4 @@
-"""The dtypes of the format: their codes, and NumPy's names of them."""
+"""The dtypes of the format: their codes and NumPy dtypes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _NUMPY = {
 _CODES = {dtype: code for code, dtype in _NUMPY.items()}
 
 ITEMSIZE = {"BF16": 2, **{code: dtype.itemsize for code, dtype in _NUMPY.items()}}
-"""Bytes of one element, for every code that is read and written."""
+"""Bytes per element, for every supported code."""
 
 
 def numpy_dtype(code: str) -> np.dtype[Any]:
-    """Return NumPy's dtype for a code of the format; that of BF16 is of ml_dtypes."""
+    """Return NumPy's dtype for a code of the format; for BF16 that of ml_dtypes."""
     if code == "BF16":
         bfloat16: np.dtype[Any] = np.dtype(_extras.bfloat16())
         return bfloat16
@@ -43,11 +43,13 @@ def code_of(dtype: np.dtype[Any]) -> str:
     Raises
     ------
     TypeError
-        The format has none: objects, strings, dates, structures, big-endian numbers.
+        The format does not support it: objects, strings, dates, structures, big-endian numbers.
     """
     code = "BF16" if dtype.name == "bfloat16" else _CODES.get(dtype)
     if code is None:
-        raise TypeError(f"dtype {dtype.str} has no place in a checkpoint, use one of {_names()}")
+        raise TypeError(
+            f"dtype {dtype.str} is not supported in a checkpoint, use one of {_names()}"
+        )
     return code
 
 

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole or not at all, and files that are safe to open."""
+"""Atomic replacement of files, and opening of regular files only."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def opened(path: str | os.PathLike[str]) -> FileIO:
     Raises
     ------
     CheckpointError
-        It is a directory or a device; a pipe would wait for ever.
+        It is not a regular file; opening a pipe would block.
     OSError
-        The system refuses.
+        The operating system raises an error.
     """
     _check_regular(path, Path(path).stat())
     return Path(path).open("rb", buffering=0)
@@ -31,25 +31,25 @@ def opened(path: str | os.PathLike[str]) -> FileIO:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[FileIO]:
-    """Give a temporary file that takes the place of ``path`` if the block ends well.
+    """Return a temporary file that replaces ``path`` if the block succeeds.
 
-    Whoever opens ``path`` finds the old file or the new one, whole, also after a crash: the
+    ``path`` is always either the complete old file or the complete new one, also after a crash: the
     temporary file is in the same directory and is synced before it is renamed. The mode of an
-    existing file is kept, and a symbolic link stays one: its target is replaced. Any exception
-    removes the temporary file; a process that is killed leaves ``.fastoptim-*.tmp`` behind.
+    existing file is preserved, and for a symbolic link the target is replaced. Any exception
+    removes the temporary file; a killed process leaves ``.fastoptim-*.tmp`` behind.
 
     Raises
     ------
     CheckpointError
         ``path`` is a directory or a device.
     OSError
-        The system refuses; its file name is ``path``.
+        The operating system raises an error, with ``path`` as the file name.
     """
     target = Path(os.path.realpath(path))
     temporary = target.parent / f".fastoptim-{secrets.token_hex(8)}.tmp"
     try:
         mode = _mode_of_existing(path, target)
-        # The umask applies to the mode of a new file; nobody else reads what a private one gets.
+        # The umask applies to a new file; the content for a private file must not be readable.
         permissions = 0o666 if mode is None else 0o600
         with open(temporary, "xb", buffering=0, opener=partial(os.open, mode=permissions)) as file:
             if mode is not None:
@@ -62,7 +62,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[FileIO]:
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError) and error.errno is not None:
-            # The system names the temporary file, or none where a write fails.
+            # The error has the name of the temporary file, or no name if a write failed.
             raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
 
@@ -73,7 +73,7 @@ def _mode_of_existing(path: str | os.PathLike[str], target: Path) -> int | None:
     except FileNotFoundError:
         return None
     _check_regular(path, status)
-    # A rename needs no permission to write the file; who made it read-only meant to keep it.
+    # A rename does not need write permission for the file, but a read-only file must be kept.
     if not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return stat.S_IMODE(status.st_mode) & 0o777
@@ -81,12 +81,12 @@ def _mode_of_existing(path: str | os.PathLike[str], target: Path) -> int | None:
 
 def _check_regular(path: str | os.PathLike[str], status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        what = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        what = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise CheckpointError(f"{os.fspath(path)} is {what}")
 
 
 def _sync_directory(directory: Path) -> None:
-    if os.name == "nt":  # There a directory cannot be opened, and a rename is synced with the file.
+    if os.name == "nt":  # Directories cannot be opened, and a rename is synced with the file.
         return
     descriptor = os.open(directory, os.O_RDONLY)
     try:

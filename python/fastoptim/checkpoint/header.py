@@ -1,19 +1,19 @@
-"""The header of a file: what it says of each tensor, and the checksums.
+"""The header of a file: an entry for each tensor, and the checksums.
 
 A safetensors file is the length of its header (8 bytes, little-endian), the header (JSON), and
-the bytes of the tensors without holes. In the header ``__metadata__`` maps strings to strings;
-these are ours:
+the bytes of the tensors without gaps. In the header ``__metadata__`` maps strings to strings. This
+package adds:
 
 ``fastoptim.header``
-    The CRC-32 of everything before the data, taken with zeros in place of these eight digits.
-    It comes first in the file, at a fixed place, in every version of the format.
+    The CRC-32 of everything before the data, computed with zeros in place of these eight digits. It
+    is at a fixed position at the start of the file in every version of the format.
 ``fastoptim.format``
-    The version of what follows.
+    The version of the following entries.
 ``fastoptim.crc32``
     The CRC-32 of each tensor's bytes, in the order of the tensors in the header.
 
-CRC-32 finds every flipped bit and every damaged run of up to 32 bits, and misses one in 2^32 of
-all other faults. It is no protection against somebody who wants to deceive.
+CRC-32 detects every flipped bit and every damaged run of up to 32 bits, and misses one in 2^32 of
+all other errors. It does not protect against intentional changes.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from fastoptim.checkpoint.pieces import crc32
 
 VERSION = 1
 LIMIT = 100_000_000
-"""Bytes of the longest header: that of the format's reference implementation."""
+"""The largest size of a header in bytes, as in the reference implementation of the format."""
 ALIGNMENT = 64
-"""The data starts on a cache line, so that a mapped file can be used in place."""
+"""The data is aligned to a cache line, so that a mapped file can be used in place."""
 OURS = "fastoptim."
-"""What the names of our own metadata start with."""
+"""The prefix of the names of this package's metadata."""
 
 START = b'{"__metadata__":{"fastoptim.header":"'
-"""What follows the length; the digits of the header's checksum are next."""
+"""The text after the length; the digits of the checksum of the header follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the header says of one tensor.
+    """The entry of one tensor in the header.
 
-    ``start`` and ``stop`` count from the first tensor; a file by others has no checksum.
+    ``start`` and ``stop`` are relative to the first tensor; files of other programs have no
+    checksum.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A header that was found valid; a file by others has no version."""
+    """A valid header; files of other programs have no version."""
 
     entries: tuple[Entry, ...]
     metadata: Mapping[str, str]
@@ -66,7 +67,7 @@ class Header:
 
 
 def encode(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
-    """Return all bytes before the data: as many for any checksums, or none yet.
+    """Return all bytes before the data; the size does not depend on the checksums.
 
     Raises
     ------
@@ -99,7 +100,7 @@ def encode(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
 
 
 def signed(whole: bytes) -> bytes:
-    """Return all bytes before the data with the header's checksum at its place."""
+    """Return all bytes before the data, with the checksum of the header inserted."""
     before, after = whole[: 8 + len(START)], whole[8 + len(START) + 8 :]
     checksum = crc32(before + b"0" * 8 + after)
     return before + f"{checksum:08x}".encode() + after

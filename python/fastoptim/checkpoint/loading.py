@@ -1,4 +1,4 @@
-"""Loading objects from a file."""
+"""Load objects from a file."""
 
 from __future__ import annotations
 
@@ -21,48 +21,48 @@ from fastoptim.errors import CheckpointError
 
 
 def load(path: str | os.PathLike[str], /, **named: Any) -> dict[str, Any]:
-    """Load objects from a file of `save`: all that were asked for, or none.
+    """Load objects from a file written by `save`: all given objects, or none.
 
     Parameters
     ----------
     path : str or path
-        The file. Arrays and buffers are also read from a safetensors file of another program,
-        under its names; only `save` writes checksums.
+        The file. Arrays and buffers can also be loaded from safetensors files of other programs, by
+        their names there; only `save` writes checksums.
     **named
-        The objects to write into, under the names that they were saved under: of the same class,
-        with parameters of the same names, shapes and dtypes. A dict or a list takes over what was
-        saved; the arrays in it are written in place.
+        The objects to load into, under the names that were given to `save`. They have the same
+        class, and parameters with the same names, shapes and dtypes. A dict or a list is updated;
+        arrays in it are written in place.
 
     Returns
     -------
     dict
-        With objects given, the plain values that were not asked for and have no arrays, by name.
-        Without, all plain values and arrays of the file, those of a buffer as a dict. Its arrays
-        are read-only.
+        If objects are given, the other plain values without arrays, by name. Otherwise all plain
+        values and arrays of the file, with a dict of arrays for a buffer. These arrays are
+        read-only.
 
     Raises
     ------
     TypeError
-        An object of a kind that is not saved, or one that cannot be written into, as a number.
+        The type of an object is not supported, or it cannot be loaded in place, such as a number.
     ValueError
         An array is read-only or not contiguous, or two objects share memory.
     CheckpointError
-        The file is damaged, a name is not there, or it does not fit the object given.
+        The file is damaged, a name is missing, or the saved object does not match the given one.
     OSError
-        The system refuses.
+        The operating system raises an error.
     RuntimeError
-        Another thread is in a step of one of the objects, an average is swapped in, or `SAM` is
-        between its two steps.
+        Another thread is in a step of an object, an average is swapped in, or `SAM` is between its
+        two steps.
 
-    Nothing has changed then.
+    After an error nothing has changed.
 
     Notes
     -----
-    The file is read twice: once to find damage, with nothing kept, and once straight into the
-    objects, whose checksums are compared again. That takes no memory for a second copy. What the
-    first reading has found whole can only fail in the second if the disk fails just then, or if
-    another program writes into the file meanwhile, which `save` never does: it replaces files. The
-    error then says that objects are damaged.
+    The file is read twice: first to detect damage, without storing the data, and then directly into
+    the objects, with another comparison of the checksums. This needs no memory for a second copy.
+    The second reading can fail only if the disk fails between the two, or if another program writes
+    to the file, which `save` never does, since it replaces files. The error then says that objects
+    are damaged.
     """
     adapters = adapted(named)
     for adapter in adapters:
@@ -89,7 +89,7 @@ def load(path: str | os.PathLike[str], /, **named: Any) -> dict[str, Any]:
 
 
 def _records(reader: Reader, path: str) -> dict[str, Saved]:
-    """Return what the file has, by the names given to `save`."""
+    """Return the contents of the file, by the names given to `save`."""
     entries: dict[str, dict[str, Any]] = {}
     for name, entry in reader.entries.items():
         entries.setdefault(name.partition(".")[0], {})[name] = entry
@@ -105,7 +105,7 @@ def _records(reader: Reader, path: str) -> dict[str, Saved]:
 
 @contextmanager
 def _faults_of(path: str, name: str) -> Iterator[None]:
-    """Say which file and which object, whatever is wrong with what the file has."""
+    """Add the names of the file and the object to any error in the contents of the file."""
     try:
         yield
     except CheckpointError as error:
@@ -115,7 +115,7 @@ def _faults_of(path: str, name: str) -> Iterator[None]:
 
 
 def _everything(reader: Reader, records: Mapping[str, Saved]) -> dict[str, Any]:
-    """Return the values, arrays and buffers of a file."""
+    """Return all values, arrays and buffers of a file."""
     known = {n: s for n, s in records.items() if s.kind in (None, "value", "array", "FlatBuffer")}
     arrays = reader.read([name for saved in known.values() for name in saved.entries])
     for array in arrays.values():
@@ -135,7 +135,7 @@ def _everything(reader: Reader, records: Mapping[str, Saved]) -> dict[str, Any]:
 
 
 def _check_memory(adapters: Sequence[Adapter[Any]], plans: Sequence[Plan]) -> None:
-    """Refuse memory that cannot be written, or would be written twice."""
+    """Refuse memory that is read-only, or would be written twice."""
     optimizers: dict[int, str] = {}
     places = []
     for adapter, plan in zip(adapters, plans, strict=True):
@@ -154,7 +154,7 @@ def _check_memory(adapters: Sequence[Adapter[Any]], plans: Sequence[Plan]) -> No
 
 
 def _carry_out(reader: Reader, plans: Sequence[Plan]) -> None:
-    """Find all damage first; then write into all objects in one call into the core."""
+    """Verify all data, then load all objects in one call into the core."""
     engines = [plan.engine for plan in plans if plan.engine is not None]
     reads = [name for plan in plans for name in plan.reads]
     tensors = [name for engine in engines for names in engine.tensors for name in names.values()]

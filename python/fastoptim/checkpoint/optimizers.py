@@ -1,4 +1,4 @@
-"""How optimizers are kept in a file: their state and hyperparameters, but not their parameters."""
+"""The adapters of optimizers, which store state and hyperparameters, but not the parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastoptim.optim.sam import SAM
 
 
 class OptimizerAdapter(Adapter[Optimizer]):
-    """State arrays are tensors under the names of the state and of the parameter."""
+    """An optimizer; state arrays are tensors named after the state and the parameter."""
 
     def __init__(self, name: str, thing: Optimizer) -> None:
         super().__init__(name, thing)
@@ -48,7 +48,7 @@ class OptimizerAdapter(Adapter[Optimizer]):
             "averaged": averaged,
             "int8_codes": INT8_CODES if opt._storage.state_dtype == "int8" else None,
         }
-        # The names of parameters may be any text, so they are no keys of the encoded objects.
+        # Names of parameters may be any text, so they cannot be keys of the encoded objects.
         entries_by_name = [[name, encode(entry, self.name, {})] for name, entry in state.items()]
         return {**encode(data, self.name, {}), "state": entries_by_name}, arrays
 
@@ -62,7 +62,7 @@ class OptimizerAdapter(Adapter[Optimizer]):
         opt = self.optimizer
         self._check_fixed(saved)
         if opt._storage.state_dtype == "bfloat16":
-            numpy_dtype("BF16")  # Where it is missing, nothing has been written yet.
+            numpy_dtype("BF16")  # Raises an error without ml_dtypes, before anything is written.
         state = {name: decode(entry, str) for name, entry in saved.data["state"]}
         groups = decode(saved.data["param_groups"], str)
         names = [name for group in groups for name in group["param_names"]]
@@ -86,7 +86,7 @@ class OptimizerAdapter(Adapter[Optimizer]):
         return Plan(calls=lambda _: opt._taking(new), engine=engine)
 
     def _check_fixed(self, saved: Saved) -> None:
-        """Refuse what another optimizer has from its constructor on."""
+        """Refuse a state whose constructor arguments or parameters differ."""
         theirs, mine = saved.data["params"], self._layout()
         check_names(self.optimizer._names, [name for name, _, _ in theirs])
         by_name = {name: layout for name, *layout in mine}
@@ -101,13 +101,13 @@ class OptimizerAdapter(Adapter[Optimizer]):
         low = own["state_dtype"] in ("bfloat16", "int8") or any(
             array.dtype.itemsize == 2 for array in self.memory()
         )
-        # Nothing is rounded in full precision, whatever the seed.
+        # The seed has no effect in full precision, as nothing is rounded.
         for key in ("state_dtype", "rounding", "seed") if low else ("state_dtype",):
             if storage[key] != own[key]:
-                raise CheckpointError(f"its {key} was {storage[key]!r}, here {own[key]!r}")
+                raise CheckpointError(f"its {key} was {storage[key]!r}, expected {own[key]!r}")
 
     def _entry(self, saved: Saved, name: str, entry: Any) -> dict[str, Any]:
-        """Return the state of one parameter, with arrays that only have a dtype and shape."""
+        """Return the state of one parameter, with arrays that have only a dtype and shape."""
         arrays = {}
         for slot in entry["arrays"]:
             tensor = saved.tensor(f"{self.name}.{slot}.{name}")
@@ -117,7 +117,7 @@ class OptimizerAdapter(Adapter[Optimizer]):
 
 
 class SAMAdapter(OptimizerAdapter):
-    """What is around the base optimizer, and the base under the same names."""
+    """SAM; the tensors have the same names as those of the base optimizer alone."""
 
     def __init__(self, name: str, thing: SAM) -> None:
         super().__init__(name, thing.base)

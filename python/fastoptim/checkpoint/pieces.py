@@ -1,4 +1,4 @@
-"""Large arrays in pieces that a cache holds from their checksum to their copy."""
+"""Division of large arrays into pieces that fit in a cache for checksum and copy."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fastoptim import _core
 from fastoptim.tools.progress import progress
 
 PIECE = 2**20
-"""Bytes: from 256 KiB to 4 MiB the time is the same."""
+"""The size in bytes; the time is the same from 256 KiB to 4 MiB."""
 _BAR_FROM = 64
-"""Pieces: fewer take no time in which a bar could be read."""
+"""The number of pieces from which a progress bar is shown; fewer are fast."""
 
 
 def crc32(data: bytes | memoryview | NDArray[np.uint8], value: int = 0) -> int:
-    """Return what ``zlib.crc32`` returns, which takes most of the time of a save."""
+    """Return the CRC-32, like ``zlib.crc32``, which would take most of the time of a save."""
     return _core.crc32(np.frombuffer(data, np.uint8), value)
 
 
@@ -28,7 +28,7 @@ def as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def pieces(array: NDArray[Any]) -> Iterator[memoryview]:
-    """Cut the elements of an array, in C order; only what is not contiguous is copied, by piece."""
+    """Divide an array, in C order; pieces are copied only if it is not contiguous."""
     if array.flags.c_contiguous:
         raw = as_bytes(array).data
         for start in range(0, raw.nbytes, PIECE):
@@ -40,7 +40,7 @@ def pieces(array: NDArray[Any]) -> Iterator[memoryview]:
 
 
 def watched(work: Iterable[None], sizes: Iterable[int], what: str, *, quiet: bool) -> None:
-    """Do the work, which goes on by a piece at a time, with a bar where there is much of it."""
+    """Do the work piece by piece, with a progress bar if there are many pieces."""
     count = sum(-(-size // PIECE) for size in sizes)
     for _ in progress(work, count, what, quiet=quiet or count < _BAR_FROM):
         pass

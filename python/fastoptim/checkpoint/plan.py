@@ -1,4 +1,4 @@
-"""What a load is going to do, found before any of it is done."""
+"""The plan of a load, complete before anything is written."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def no_calls(_: Mapping[str, Array]) -> list[Call]:
 
 @dataclass
 class EnginePlan:
-    """The state that an optimizer is going to have, with arrays that only have a dtype and shape.
+    """The state to load into an optimizer, with arrays that have only a dtype and shape.
 
-    ``tensors`` has the name in the file of each array, by parameter and name.
+    ``tensors`` has the name of each array in the file, by parameter and name.
     """
 
     engine: _core.Engine
@@ -38,11 +38,11 @@ class EnginePlan:
     tensors: list[dict[str, str]]
 
     def reserve(self, before: list[int]) -> None:
-        """Allocate the arrays; ``before`` is empty and gets what `_core.release` needs."""
+        """Allocate the arrays; ``before`` is filled with the argument of `_core.release`."""
         _core.reserve(self.engine, self.groups, self.state, self.steps, before)
 
     def fills(self) -> dict[str, Array]:
-        """Return the arrays, which were reserved, by the names of their tensors."""
+        """Return the reserved arrays by the names of their tensors."""
         return {
             tensors[slot]: view
             for index, tensors in enumerate(self.tensors)
@@ -51,25 +51,25 @@ class EnginePlan:
         }
 
     def part(self) -> tuple[_core.Engine, list[tuple[int, list[float], list[str]]], int, bool]:
-        """Return it as `_core.load` takes it."""
+        """Return the plan as an argument of `_core.load`."""
         state = [(step, numbers, list(arrays)) for step, numbers, arrays in self.state]
         return self.engine, state, self.steps, self.averaged
 
 
 @dataclass
 class Plan:
-    """What loading one object writes.
+    """The writes of loading one object.
 
     Attributes
     ----------
     fills : dict of str to ndarray
-        The arrays of the object to be written in place, by the names of their tensors.
+        The arrays of the object to write in place, by the names of their tensors.
     reads : list of str
-        Tensors to be read into new arrays.
+        The tensors to read into new arrays.
     calls : function
-        Takes the new arrays and returns the calls that are made at the end.
+        Takes the new arrays, and returns the calls to make at the end.
     engine : EnginePlan, optional
-        What an optimizer is going to have beside that.
+        The state to load into an optimizer.
     """
 
     fills: dict[str, Array] = field(default_factory=dict)
@@ -80,28 +80,28 @@ class Plan:
 
 @dataclass(frozen=True)
 class Saved:
-    """What the file has under one name."""
+    """The contents of the file under one name."""
 
     name: str
     kind: str | None
-    """None in a file by another program."""
+    """None in a file of another program."""
     data: Mapping[str, Any]
     entries: Mapping[str, Entry]
 
     def check_kind(self, *kinds: str) -> None:
-        """Refuse what was another kind of object."""
+        """Raise an error if another kind of object was saved."""
         if self.kind not in (None, *kinds):
             raise CheckpointError(f"it is of kind {self.kind}, expected {kinds[0]}")
 
     def tensor(self, name: str) -> Entry:
-        """Return what the file says of a tensor."""
+        """Return the header entry of a tensor."""
         try:
             return self.entries[name]
         except KeyError:
             raise CheckpointError(f"there is no tensor {name!r}") from None
 
     def fitting(self, name: str, array: Array) -> Array:
-        """Return an array, refused where the tensor has another dtype or shape."""
+        """Return the array if the tensor has the same dtype and shape."""
         entry = self.tensor(name)
         if (entry.dtype, entry.shape) != (code_of(array.dtype), array.shape):
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Reading a checkpoint file."""
+"""The reader of checkpoint files."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _OTHERS = {
     b"PK\x03\x04": f"a zip archive of numpy.savez, or of torch.save with {_PICKLE}",
     b"\x93NUMPY": "an array of numpy.save",
 }
-"""What other files start with."""
+"""The first bytes of other file formats."""
 
 
 class Reader:
-    """An open checkpoint file whose header is valid in full.
+    """An open checkpoint file with a valid header.
 
-    Tensors are read when asked for, each byte once, and checked by their checksums.
+    Tensors are read on demand, each byte once, and their checksums are verified.
 
     Parameters
     ----------
@@ -44,18 +44,18 @@ class Reader:
     path : str
         The file.
     entries : mapping of str to Entry
-        What the file says of each tensor, by name.
+        The entry of each tensor, by name.
     metadata : mapping of str to str
-        The text given to `write`.
+        The metadata given to `write`.
     version : int or None
-        The version of the format; None for a file by another program, which has no checksums.
+        The version of the format; None for a file of another program, which has no checksums.
 
     Raises
     ------
     CheckpointError
         The file is damaged, of another format, of a newer version, or a directory.
     OSError
-        The system refuses.
+        The operating system raises an error.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -74,12 +74,12 @@ class Reader:
         self.version = header.version
 
     def read(self, names: Iterable[str], *, quiet: bool = False) -> dict[str, NDArray[Any]]:
-        """Return new arrays of the tensors named; BF16 needs ml_dtypes.
+        """Read tensors by name into new arrays; BF16 requires ml_dtypes.
 
         Raises
         ------
         CheckpointError
-            A name is not there, or the data are damaged.
+            A name is missing, or the data are damaged.
         """
         arrays = {}
         for name in names:
@@ -89,22 +89,22 @@ class Reader:
         return arrays
 
     def fill(self, arrays: Mapping[str, NDArray[Any]], *, quiet: bool = False) -> None:
-        """Read tensors into memory that is there.
+        """Read tensors into existing arrays.
 
         Parameters
         ----------
         arrays : mapping of str to ndarray
-            Writeable contiguous arrays of as many bytes as the tensors; dtypes and shapes are not
-            looked at. What they hold after an error is damaged: let nobody see them before.
+            Writeable contiguous arrays with the same number of bytes as the tensors; dtypes and
+            shapes are not checked. After an error their contents are invalid.
         quiet : bool, default False
-            Show no progress of a large file.
+            Do not show a progress bar for large files.
 
         Raises
         ------
         ValueError
             An array is of another size, not contiguous or read-only.
         CheckpointError
-            A name is not there, or the data are damaged.
+            A name is missing, or the data are damaged.
         """
         plan = []
         for name, array in arrays.items():
@@ -120,12 +120,12 @@ class Reader:
             watched(self._filled(plan), sizes, f"load {self.path}", quiet=quiet)
 
     def verify(self, names: Iterable[str], *, quiet: bool = False) -> None:
-        """Read tensors to find damage, and keep nothing.
+        """Read tensors to detect damage, without storing the data.
 
         Raises
         ------
         CheckpointError
-            A name is not there, or the data are damaged.
+            A name is missing, or the data are damaged.
         """
         entries = sorted(map(self._entry, names), key=lambda entry: entry.start)
         with _faults_of(self.path):
@@ -133,9 +133,9 @@ class Reader:
             watched(self._verified(entries), sizes, f"check {self.path}", quiet=quiet)
 
     def filling(self, arrays: Mapping[str, NDArray[Any]]) -> list[Call]:
-        """Return calls that read tensors which were verified into memory, as `fill` does.
+        """Return calls that read verified tensors into memory, as `fill` does.
 
-        They compare the checksums that `verify` has found, and are to be made in one call into the
+        They compare the checksums that `verify` has computed, and must be made in one call into the
         core. They raise OSError.
 
         Raises

@@ -1,4 +1,4 @@
-"""Saving objects to a file."""
+"""Save objects to a file."""
 
 from __future__ import annotations
 
@@ -16,44 +16,45 @@ from fastoptim.checkpoint.plan import Array
 from fastoptim.checkpoint.writer import Tensor, write
 
 PATIENCE = 0.5
-"""Seconds in which another thread may end a step that cannot be saved in its middle."""
+"""The seconds to wait for a step of another thread to end."""
 
 
 def save(path: str | os.PathLike[str], /, **named: Any) -> None:
-    """Save objects to one file, which has all of them or what it had before.
+    """Save objects to one file, which is replaced completely or not at all.
 
-    The file is in the safetensors format with names that tell what is what (``model.w``,
-    ``optimizer.exp_avg.w``); see the guide on checkpoints. It takes the place of ``path`` when it
-    is whole and on the disk.
+    The file is in the safetensors format, with descriptive names (``model.w``,
+    ``optimizer.exp_avg.w``); see the guide on checkpoints. It replaces ``path`` when it is complete
+    and synced to the disk.
 
     Parameters
     ----------
     path : str or path
         The file.
     **named
-        What to save, each under a name without dots: buffers, arrays, optimizers, schedulers,
-        scalers, averages, accumulators, histories, searches, and numbers, text, None and lists,
-        tuples and dicts of all these and of arrays. An optimizer is saved without its parameters:
-        save them under a name of their own.
+        The objects to save, with names without dots: buffers, arrays, optimizers, schedulers,
+        scalers, averages, accumulators, histories, searches, and numbers, text, None, and lists,
+        tuples and dicts of these and of arrays. An optimizer is saved without its parameters: save
+        them separately.
 
     Raises
     ------
     TypeError
-        An object of another kind, or an array whose dtype has no place in a file.
+        The type of an object or the dtype of an array is not supported.
     ValueError
-        A name has a dot or is empty, or text is no Unicode.
+        A name has a dot or is empty, or text is not valid Unicode.
     CheckpointError
         ``path`` is a directory or a device.
     OSError
-        The system refuses: no such directory, no permission, a full disk.
+        The operating system raises an error, such as a missing directory or a full disk.
     RuntimeError
-        An average is swapped in, `SAM` is between its two steps or a scaler before its update.
+        An average is swapped in, `SAM` is between its two steps, or a scaler was not updated after
+        a step.
 
     Notes
     -----
-    All objects are saved as they are at one moment. A step that another thread is making is waited
-    for. A step that begins while the file is written raises RuntimeError, as for any two calls in
-    the same memory; nothing is copied to avoid that.
+    All objects are saved in a consistent state. `save` waits for a step of another thread to end. A
+    step that begins while the file is written raises RuntimeError, as for any two calls that use
+    the same memory, because nothing is copied.
 
     Examples
     --------
@@ -72,7 +73,7 @@ def save(path: str | os.PathLike[str], /, **named: Any) -> None:
     """
     adapters = adapted(named)
     for adapter in adapters:
-        adapter.memory()  # Everything has a place in a file, or nothing is waited for.
+        adapter.memory()  # Raises an error for unsupported objects before waiting.
     hold = _core.Hold()
 
     def action() -> None:
@@ -91,7 +92,7 @@ def adapted(named: dict[str, Any]) -> list[Adapter[Any]]:
 
 
 def ranges_of(arrays: Sequence[Array]) -> list[tuple[int, int]]:
-    """Return the addresses between which the elements of arrays are."""
+    """Return the address ranges of arrays."""
     return [_bounds(array) for array in arrays if array.size]
 
 
@@ -105,7 +106,7 @@ def _bounds(array: Array) -> tuple[int, int]:
 def _moment(
     adapters: Sequence[Adapter[Any]], hold: _core.Hold
 ) -> tuple[dict[str, str], dict[str, Array]]:
-    """Keep all memory as it is, and describe all objects as they are at one moment."""
+    """Lock the memory of all objects, and describe them in a consistent state."""
     optimizers = [a.optimizer for a in adapters if a.optimizer is not None]
     engines = [(opt._engine, opt.param_groups) for opt in optimizers]
     deadline = time.monotonic() + PATIENCE
@@ -130,7 +131,7 @@ def _moment(
 def _described(
     adapters: Sequence[Adapter[Any]], moments: dict[int, Any]
 ) -> tuple[dict[str, str], dict[str, Array]]:
-    """Describe all objects; read again what Python changes meanwhile."""
+    """Describe all objects; repeat if Python code changes them in the meantime."""
     before = None
     while True:
         texts: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The checks of a header: everything is true of the file before any of it is used."""
+"""Validation of a header against the file, before any of it is used."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from fastoptim.checkpoint.header import OURS, START, VERSION, Entry, Header, sig
 
 
 def decode(whole: bytes, data_size: int) -> Header:
-    """Validate all bytes before the data, of a file with so many bytes of data.
+    """Validate all bytes before the data, for a file with ``data_size`` bytes of data.
 
     Raises
     ------
     ValueError
-        What is wrong with them.
+        They are invalid.
     """
-    # The names of our entries are at three places: a flipped bit cannot hide them all, and so
-    # cannot make a file of ours one without checksums.
+    # This package's entries have three names, so a flipped bit cannot hide all of them and make the
+    # file look like one without checksums.
     ours = f'"{OURS}'.encode() in whole
     if ours:
         _check_sum(whole)
@@ -49,14 +49,14 @@ def _check_sum(whole: bytes) -> None:
 def _parsed(text: bytes) -> dict[str, Any]:
     try:
         header = json.loads(text.decode(), object_pairs_hook=_without_duplicates)
-        # Half of a surrogate pair is valid JSON and no text.
+        # A lone surrogate is valid JSON, but not valid text.
         json.dumps(header, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("its header is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"its header is not valid JSON: {error}") from None
     if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")  # noqa: TRY004
+        raise ValueError("its header is not a JSON object")  # noqa: TRY004
     return header
 
 
@@ -64,7 +64,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique: dict[str, Any] = {}
     for name, value in pairs:
         if name in unique:
-            raise ValueError(f"the name {name!r:.200} stands twice")
+            raise ValueError(f"the name {name!r:.200} appears twice")
         unique[name] = value
     return unique
 
@@ -109,7 +109,7 @@ def _are_sizes(values: Any) -> bool:
 
 def _fits(shape: list[int], dtype: str) -> bool:
     try:
-        # NumPy's own limits of dimensions and sizes, without the memory.
+        # Checks NumPy's limits of dimensions and sizes without allocating memory.
         np.ndarray(shape, f"V{ITEMSIZE[dtype]}", buffer=bytes(8), strides=[0] * len(shape))
     except (ValueError, OverflowError):
         return False

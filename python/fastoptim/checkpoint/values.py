@@ -1,11 +1,11 @@
 """Plain values in a checkpoint: as JSON, with their arrays as tensors of the file.
 
-JSON has what it has a form for: null, booleans, integers of any size, finite numbers, text, lists,
-and dicts by text. All else is an object with one key that starts with a dollar sign::
+JSON represents null, booleans, integers of any size, finite numbers, text, lists, and dicts with
+text keys. Other values are objects with one key that starts with a dollar sign::
 
     {"$float": "nan"}             infinite or NaN
     {"$tuple": [1, 2]}
-    {"$dict": [[0, "a"]]}         keys that are no text, or start with a dollar sign
+    {"$dict": [[0, "a"]]}         keys that are not text, or start with a dollar sign
     {"$array": "rng.state.key"}   the tensor of this name
 """
 
@@ -22,14 +22,14 @@ Array = NDArray[Any]
 
 
 def encode(value: Any, name: str, arrays: dict[str, Array]) -> Any:
-    """Return what JSON has for a value, and put its arrays under names that start with ``name``.
+    """Encode a value as JSON, and add its arrays with names that start with ``name``.
 
-    Numbers of NumPy become those of Python. A subclass becomes its plain type.
+    NumPy scalars are converted to Python numbers, and subclasses to their base types.
 
     Raises
     ------
     TypeError
-        The value, or one inside it, is none of the kinds that are kept.
+        The type of the value, or of one inside it, is not supported.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -56,13 +56,13 @@ def encode(value: Any, name: str, arrays: dict[str, Array]) -> Any:
             return dict(pairs)
         return {"$dict": [[encode(key, name, arrays), item] for key, item in pairs]}
     raise TypeError(
-        f"{name} is of type {type(value).__name__}, which has no place in a checkpoint: save "
+        f"{name} is of type {type(value).__name__}, which a checkpoint does not support: save "
         "numbers, text, lists, dicts and arrays, and the objects of fastoptim"
     )
 
 
 def decode(data: Any, array: Callable[[str], Any]) -> Any:
-    """Return the value that JSON stands for, with ``array(name)`` for each of its arrays."""
+    """Decode a value from JSON, with ``array(name)`` for each of its arrays."""
     if isinstance(data, list):
         return [decode(item, array) for item in data]
     if not isinstance(data, dict):
@@ -81,7 +81,7 @@ def decode(data: Any, array: Callable[[str], Any]) -> Any:
 
 
 def plain_array(name: str, array: Array) -> Array:
-    """Return an array, refused where it is more than its elements."""
+    """Return the array; refuse subclasses with more than elements, such as masked arrays."""
     if type(array) not in (np.ndarray, np.memmap):
         raise TypeError(f"{name} must be a plain array, got {type(array).__name__}")
     return array

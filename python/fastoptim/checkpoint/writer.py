@@ -1,4 +1,4 @@
-"""Writing a checkpoint file."""
+"""The writer of checkpoint files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastoptim.checkpoint.header import OURS, Entry, encode
 from fastoptim.checkpoint.pieces import crc32, pieces, watched
 
 _WRITEBACK = 8 * 2**20
-"""Bytes after which the disk is told to start: 256 MiB took 15% less time than with one sync."""
+"""Bytes after which writeback is started: 256 MiB took 15% less time than with one sync."""
 _NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
@@ -31,10 +31,10 @@ class Tensor:
     name : str
         Any text but ``"__metadata__"``.
     array : ndarray
-        What is written in C order. It must not change until the file is written.
+        The data, written in C order. It must not change until the file is written.
     dtype : str, optional
-        The format's code, where the array only holds the bytes: ``"BF16"`` for ``uint16``.
-        Default: that of the array's dtype.
+        The code of the format if the array only stores the bytes, as ``uint16`` for ``"BF16"``.
+        Default: the code of the array's dtype.
     """
 
     name: str
@@ -49,31 +49,31 @@ def write(
     *,
     quiet: bool = False,
 ) -> None:
-    """Write tensors and text to a file, which holds all of it or what it held before.
+    """Write tensors and text to a file, which is replaced completely or not at all.
 
-    Tensors of larger elements come first, so that each is aligned for its dtype.
+    Tensors with larger elements are written first, so that each is aligned for its dtype.
 
     Parameters
     ----------
     path : str or path
-        A new file, or one to be replaced; its mode is kept, and links to it are followed.
+        The file. If it exists, it is replaced; its mode is preserved, and links are followed.
     tensors : sequence of Tensor
-        What to write; each is read once, without a copy.
+        The tensors; each is read once, without a copy.
     metadata : mapping of str to str, optional
         Text by name; names must not start with ``fastoptim.``.
     quiet : bool, default False
-        Show no progress of a large file.
+        Do not show a progress bar for large files.
 
     Raises
     ------
     TypeError
-        A dtype that the format does not have, or metadata that are not strings.
+        A dtype is not supported by the format, or metadata are not strings.
     ValueError
-        A name that stands twice, is reserved, or is no Unicode text.
+        A name appears twice, is reserved, or is not valid Unicode.
     CheckpointError
         ``path`` is a directory or a device.
     OSError
-        The system refuses: no such directory, no permission, a full disk.
+        The operating system raises an error, such as a missing directory or a full disk.
     """
     for key, text in metadata.items():
         if not isinstance(key, str) or not isinstance(text, str):
@@ -84,7 +84,7 @@ def write(
     entries = _entries(order)
     blank = encode(entries, metadata)
     with replacing(path) as file:
-        # The header has the checksums, which are known at the end: it is written last.
+        # The header is written last, since it contains the checksums.
         file.seek(len(blank))
         sizes = (entry.nbytes for entry in entries)
         watched(_write_data(file, order, entries), sizes, f"save {os.fspath(path)}", quiet=quiet)
@@ -101,7 +101,7 @@ def _entries(tensors: Sequence[Tensor]) -> list[Entry]:
             raise TypeError(f"names must be strings, got {name!r}")
         if name in entries or name == "__metadata__":
             raise ValueError(
-                f"the name {name!r} {'stands twice' if name in entries else 'is reserved'}"
+                f"the name {name!r} {'appears twice' if name in entries else 'is reserved'}"
             )
         try:
             dtype = tensor.dtype or code_of(array.dtype)
@@ -117,7 +117,7 @@ def _entries(tensors: Sequence[Tensor]) -> list[Entry]:
 
 
 def _write_data(file: FileIO, tensors: Sequence[Tensor], entries: list[Entry]) -> Iterator[None]:
-    """Write the tensors, and put their checksums into the entries."""
+    """Write the tensors, and set the checksums of their entries."""
     started = written = file.tell()
     for index, tensor in enumerate(tensors):
         checksum = 0
@@ -138,8 +138,8 @@ def _write_all(file: FileIO, data: memoryview) -> None:
 
 
 def _start_writeback(file: FileIO, start: int, stop: int) -> None:
-    # Linux starts to write what is not on the disk yet, and does not wait: checksums and copies of
-    # the next pieces go on meanwhile. Elsewhere nothing is lost without it.
+    # On Linux this starts writeback without waiting, so that it overlaps with checksums and copies
+    # of the next pieces. Other systems work without it.
     if hasattr(os, "posix_fadvise"):
         with suppress(OSError):  # It is a hint.
             os.posix_fadvise(file.fileno(), start, stop - start, os.POSIX_FADV_DONTNEED)

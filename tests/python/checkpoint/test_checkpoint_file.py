@@ -177,11 +177,11 @@ def test_bytes_of_bfloat16_need_no_package(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "metadata", "error", "match"),
     [
-        ([Tensor("a", np.array([None]))], {}, TypeError, "'a'.*no place in a checkpoint"),
+        ([Tensor("a", np.array([None]))], {}, TypeError, "'a'.*not supported in a checkpoint"),
         ([Tensor("a", np.array(["x"]))], {}, TypeError, "no place"),
         ([Tensor("a", np.ones(2, ">f4"))], {}, TypeError, "no place"),
         ([Tensor("a", np.ones(2, "f4"), "F64")], {}, TypeError, "4 bytes, not those of F64"),
-        ([Tensor("a", np.ones(2)), Tensor("a", np.ones(2))], {}, ValueError, "'a' stands twice"),
+        ([Tensor("a", np.ones(2)), Tensor("a", np.ones(2))], {}, ValueError, "'a' appears twice"),
         ([Tensor("__metadata__", np.ones(2))], {}, ValueError, "reserved"),
         ([Tensor("\ud800", np.ones(2))], {}, ValueError, "Unicode"),
         ([Tensor(1, np.ones(2))], {}, TypeError, "names must be strings"),  # type: ignore[arg-type]
@@ -371,8 +371,8 @@ HOSTILE = {
     "a long number": (forged(b'{"a":' + b"9" * 5000 + b"}"), "not valid JSON"),
     "deep": (forged(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "nested too deeply"),
     "deep objects": (forged(b'{"a":' * 100_000 + b"1" + b"}" * 100_000), "nested too deeply"),
-    "duplicate name": (forged(b'{"a":1,"a":1}'), "'a' stands twice"),
-    "duplicate metadata": (forged(b'{"__metadata__":{"k":"","k":""}}'), "'k' stands twice"),
+    "duplicate name": (forged(b'{"a":1,"a":1}'), "'a' appears twice"),
+    "duplicate metadata": (forged(b'{"__metadata__":{"k":"","k":""}}'), "'k' appears twice"),
     "metadata list": (forged({"__metadata__": []}), "metadata"),
     "metadata number": (forged({"__metadata__": {"k": 1}}), "metadata"),
     "entry list": (forged({"a": []}), "not described"),
@@ -500,7 +500,11 @@ def test_other_files_are_named(tmp_path: Path, save: Callable[[Any], None], matc
 def test_only_regular_files_are_read_and_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/dev/null")
-    for name, what in {".": "a directory", "pipe": "no regular file", "link": "no regular"}.items():
+    for name, what in {
+        ".": "a directory",
+        "pipe": "not a regular file",
+        "link": "not a regular",
+    }.items():
         path = tmp_path / name
         with pytest.raises(CheckpointError, match=f"{path} is {what}"):
             Reader(path)

@@ -332,7 +332,10 @@ def test_what_does_not_fit_is_refused_and_nothing_has_changed(tmp_path: Path) ->
         ("has no .'zz'", {"zz": buffer()}),
         ("opt: it is of kind AdamW, expected Adam", {"opt": fo.Adam(m)}),
         ("opt: it is of kind AdamW, expected SAM of AdamW", {"opt": fo.SAM(fo.AdamW(m))}),
-        ("opt: its state_dtype was None, here 'int8'", {"opt": fo.AdamW(m, state_dtype="int8")}),
+        (
+            "opt: its state_dtype was None, expected 'int8'",
+            {"opt": fo.AdamW(m, state_dtype="int8")},
+        ),
         ("opt: missing names", {"opt": fo.AdamW(two)}),
         ("opt: param_groups have", {"opt": fo.AdamW(named)}),
         ("opt: parameter 'w' was float32 of shape", {"opt": fo.AdamW(buffer(0, "f8"))}),
@@ -344,7 +347,7 @@ def test_what_does_not_fit_is_refused_and_nothing_has_changed(tmp_path: Path) ->
         ("s: it is of kind SequentialLR", {"s": plateau(0)}),
         ("ema: missing names", {"ema": fo.EMA(m["w"])}),
         ("a: 'a' is F64", {"a": np.ones(4)}),
-        ("v: it is no dict", {"v": {}}),
+        ("v: it is not a dict", {"v": {}}),
         ("v: missing names", {"v": [np.ones(3)]}),
     ]
     for match, things in wrong:
@@ -363,7 +366,7 @@ def test_targets_that_cannot_be_written_are_named(tmp_path: Path) -> None:
         ({"a": np.ones((2, 4))[:, ::2]}, ValueError, "a must be C-contiguous and writeable"),
         ({"m": params, "w": params["w"]}, ValueError, r"share memory"),
         ({"opt": opt, "same": opt}, ValueError, "opt and same are the same optimizer"),
-        ({"n": 0}, TypeError, "n is of type int, which cannot be written into"),
+        ({"n": 0}, TypeError, "n is of type int, which cannot be loaded in place"),
         ({"a": np.array(["a"])}, TypeError, "a: dtype"),
         ({"a": object()}, TypeError, "a is of type object"),
     ]
@@ -598,7 +601,9 @@ def test_low_precision_asks_for_the_same_rounding_and_seed(tmp_path: Path) -> No
     fo.save(tmp_path / "f", full=fo.AdamW(params, seed=1), low=fo.AdamW(params, state_dtype="int8"))
     fo.load(tmp_path / "f", full=fo.AdamW(params, seed=2))
     refused(
-        tmp_path / "f", "its seed was 0, here 2", low=fo.AdamW(params, state_dtype="int8", seed=2)
+        tmp_path / "f",
+        "its seed was 0, expected 2",
+        low=fo.AdamW(params, state_dtype="int8", seed=2),
     )
     nearest = fo.AdamW(params, state_dtype="int8", rounding="nearest")
     refused(tmp_path / "f", "its rounding was 'stochastic'", low=nearest)
