@@ -1,4 +1,4 @@
-"""What commands read from their options, and how they refuse."""
+"""Parsing and checks of the options of commands."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fastoptim._extras import has, missing
 
 
 def natural(text: str) -> int:
-    """Read a whole number of at least 0."""
+    """Parse an integer >= 0."""
     return _whole(text, least=0)
 
 
 def positive(text: str) -> int:
-    """Read a whole number of at least 1."""
+    """Parse an integer >= 1."""
     return _whole(text, least=1)
 
 
@@ -30,9 +30,9 @@ def _whole(text: str, *, least: int) -> int:
 
 
 def obstacle(output: Path | None, *modules: str) -> str | None:
-    """Say what keeps a command from running, if anything: no directory, or a missing package."""
+    """Return why a command cannot run, a missing directory or package, or None."""
     if output is not None and not output.absolute().parent.is_dir():
-        return f"--output: there is no directory {output.parent}"
+        return f"--output: the directory {output.parent} does not exist"
     if output is not None and output.is_dir():
         return f"--output: {output} is a directory"
     needed = (*modules, *(() if output is None else ("matplotlib",)))
@@ -41,6 +41,6 @@ def obstacle(output: Path | None, *modules: str) -> str | None:
 
 
 def refuse(command: str, reason: str) -> int:
-    """Say on standard error why a command cannot run, and give its exit status."""
+    """Print to standard error why a command cannot run, and return its exit status."""
     print(f"python -m fastoptim {command}: {reason}", file=sys.stderr)
     return 2

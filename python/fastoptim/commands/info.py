@@ -1,4 +1,4 @@
-"""What is installed and in force."""
+"""Versions and settings."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import fastoptim as fo
 from fastoptim import _core
 from fastoptim.commands.machine import caches, processor
 
-ABOUT = "print the version, the processor, the threads in use, and the packages around"
+ABOUT = "print the versions, the processor, the threads, and optional packages"
 
-# Packages that fastoptim works with, or is compared with.
+# Packages that fastoptim uses, or is compared with.
 COMPANIONS = (
     "numpy",
     "ml_dtypes",
@@ -29,11 +29,11 @@ COMPANIONS = (
 
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:
-    """Describe no options."""
+    """Add no options."""
 
 
 def run(_options: argparse.Namespace) -> int:
-    """Print one line for each."""
+    """Print one line per setting."""
     rows = {
         "fastoptim": fo.__version__,
         "instruction set": f"{_core.tier()} (this machine has {', '.join(_core.tiers())})",

@@ -1,4 +1,4 @@
-"""What the system says of its processor."""
+"""Information about the processor and its load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 def processor() -> str:
-    """Return the name of the processor, or its architecture where the system has no name."""
+    """Return the name of the processor, or its architecture if the name is unknown."""
     if CPUINFO.exists():
         for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
@@ -23,7 +23,7 @@ def processor() -> str:
 
 
 def caches() -> str:
-    """Return the sizes of the first processor's data caches, as far as the system tells."""
+    """Return the sizes of the data caches of the first processor, if they are known."""
     found = []
     for index in sorted(CACHES.glob("index*")):
         try:
@@ -46,7 +46,7 @@ def caches() -> str:
 
 
 def load() -> float | None:
-    """Return how many processors were busy on average in the last minute, if the system counts."""
+    """Return the average load of the last minute, or None if it is unknown."""
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):
@@ -54,19 +54,19 @@ def load() -> float | None:
 
 
 def is_busy(threads: int) -> bool:
-    """Whether so many threads more than the load have too few processors."""
+    """Return whether there are too few processors for the load and this many threads."""
     return (load() or 0.0) + threads > (os.cpu_count() or 1) + 0.5
 
 
 def disturbance(threads: int) -> str:
-    """Say what times of so many threads suffer from, if anything."""
+    """Return a warning if other work disturbs measurements with this many threads."""
     if not is_busy(threads):
         return ""
-    return "the machine is BUSY with other work, so expect longer times and other ratios"
+    return "the machine is BUSY with other work: times are longer, and ratios may differ"
 
 
 def _readable(size: str) -> str:
-    """Write what the kernel writes as 48K or 32768K in KiB or MiB."""
+    """Convert a size of the kernel, such as 48K or 32768K, to KiB or MiB."""
     if not size.endswith("K") or not size[:-1].isdecimal():
         return size
     kilobytes = int(size[:-1])

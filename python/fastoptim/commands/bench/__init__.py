@@ -1,4 +1,4 @@
-"""How fast this machine is with fastoptim."""
+"""The speed of fastoptim on this machine."""
 
 from __future__ import annotations
 
@@ -9,34 +9,36 @@ from pathlib import Path
 import fastoptim as fo
 from fastoptim.commands.arguments import obstacle, positive, refuse
 
-ABOUT = "time a step and a loss beside NumPy, and PyTorch and optax where they are installed"
-DESCRIPTION = f"""{ABOUT[0].upper()}{ABOUT[1:]}: the median time, the times between which
-the middle half of the rounds is, the ratio to the time of fastoptim (above 1, fastoptim is faster),
-the speed in GB/s of what must be moved, and the share of what a plain pass over the same memory
-reaches on the same threads, the stream ceiling. The answers of all are compared first; exits with
-1 where one differs."""
+ABOUT = "time a step and a loss, and compare them with NumPy and, if installed, PyTorch and optax"
+DESCRIPTION = f"""{ABOUT[0].upper()}{ABOUT[1:]}: the median time, the interquartile
+range, the ratio to the time of fastoptim (above 1, fastoptim is faster),
+the throughput in GB/s of the required memory traffic, and its ratio to that of a plain pass over
+the same memory with the same threads, the stream ceiling. All results are compared first; exits
+with 1 if one differs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the options."""
+    """Add the options."""
     parser.description = DESCRIPTION
     parser.add_argument(
         "--threads",
         type=positive,
         default=fo.get_num_threads(),
-        help="for every contestant but NumPy, which has one (default: %(default)s)",
+        help="threads of each package but NumPy, which has one (default: %(default)s)",
     )
     parser.add_argument(
-        "--rounds", type=positive, default=15, help="timings of each contestant (default: 15)"
+        "--rounds", type=positive, default=15, help="measurements per package (default: 15)"
     )
     parser.add_argument(
-        "--full", action="store_true", help="sizes beyond the caches too, up to 16 Mi parameters"
+        "--full",
+        action="store_true",
+        help="also sizes larger than the caches, up to 16 Mi parameters",
     )
-    parser.add_argument("--output", type=Path, metavar="PNG", help="where to draw the times")
+    parser.add_argument("--output", type=Path, metavar="PNG", help="file for a plot of the times")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run it, unless something that it needs is missing."""
+    """Run the command, unless a requirement is missing."""
     reason = obstacle(options.output)
     if reason is None:
         try:

@@ -1,6 +1,6 @@
-"""A short comparison on the user's machine: steps and a loss beside NumPy, PyTorch and optax.
+"""A short comparison of steps and a loss with NumPy, PyTorch and optax.
 
-The scripts in ``benches/python`` of the sources cover everything; they share the measuring.
+The scripts in ``benches/python`` of the sources cover all kernels, with the same harness.
 """
 
 from __future__ import annotations
@@ -40,32 +40,32 @@ from fastoptim.commands.bench.harness import (
 from fastoptim.plot.axes import new_figure
 
 CEILING = "stream ceiling"
-# Below so many bytes the call takes longer than the memory.
+# Below this number of bytes, the overhead of the call dominates.
 LEAST_MOVED = 1 << 20
 
 
 @dataclass
 class Work:
-    """Something to be done, by contestants: fastoptim first, and a ceiling last if there is one."""
+    """One case and its contestants: fastoptim first, and a ceiling last if there is one."""
 
     name: str
-    # The bytes that must be moved: each array that is read or written, once each way.
+    # The required memory traffic in bytes: each array once per read and once per write.
     moved: int
     contestants: Mapping[str, Contestant]
 
 
 @dataclass
 class Row:
-    """What was measured of one contestant, in medians."""
+    """The measurements of one contestant, as medians."""
 
     work: str
     contestant: str
     seconds: float
-    # Between which times the middle half of the rounds is.
+    # The interquartile range of the times.
     spread: str
-    # Its time over that of fastoptim.
+    # The ratio of its time to that of fastoptim.
     ratio: float
-    # Bytes per second, and that over what the ceiling reaches where there is one.
+    # Bytes per second, and the ratio to the ceiling if there is one.
     speed: float
     share: float | None
 
@@ -83,7 +83,7 @@ def adamw(size: int) -> Work:
 
 
 def cross_entropy(rows: int, classes: int) -> Work:
-    """Prepare a loss with its gradient into another array: fetched to be written, so 12 bytes."""
+    """Prepare a loss with its gradient in another array: 12 bytes, since writing also reads."""
     (x,) = arrays(1, rows * classes)
     x = x.reshape(rows, classes)
     target = np.random.default_rng(2).integers(0, classes, rows)
@@ -100,7 +100,7 @@ def cross_entropy(rows: int, classes: int) -> Work:
 
 
 def ceiling(size: int, written: int) -> dict[str, Contestant]:
-    """Give a pass that reads and writes so many arrays and reads one more."""
+    """Return a pass that reads and writes these arrays, and reads one more."""
     if (8 * written + 4) * size < LEAST_MOVED:
         return {}
     held = [np.zeros(size, np.float32) for _ in range(written)]
@@ -108,7 +108,7 @@ def ceiling(size: int, written: int) -> dict[str, Contestant]:
 
 
 def works(*, full: bool) -> Iterator[Callable[[], Work]]:
-    """Give the works, in cache and beyond; each is prepared when its turn comes."""
+    """Return the cases, in cache and beyond; each is prepared just before it runs."""
     for size in (1 << 10, 1 << 16, 1 << 20, *((1 << 24,) if full else ())):
         yield partial(adamw, size)
     for rows, classes in ((128, 10), (1024, 1000), *(((8192, 1000),) if full else ())):
@@ -116,11 +116,11 @@ def works(*, full: bool) -> Iterator[Callable[[], Work]]:
 
 
 def measured(work: Work, rounds: int) -> list[Row]:
-    """Compare the answers of all contestants, then time them in turns."""
+    """Compare the results of all contestants, then measure them alternately."""
     check(work.name, work.contestants, tolerance=1e-4)
     times = measure([contestant.run for contestant in work.contestants.values()], rounds)
     medians = [float(np.median(taken)) for taken in times]
-    # The ceiling moves as much as the work.
+    # The ceiling has the same memory traffic as the work.
     ceiling = medians[-1] if CEILING in work.contestants else None
     return [
         Row(
@@ -137,7 +137,7 @@ def measured(work: Work, rounds: int) -> list[Row]:
 
 
 def table(rows: list[Row]) -> Iterator[str]:
-    """Write the measurements of one work as lines."""
+    """Format the measurements of one case as lines."""
     yield (
         f"\n{rows[0].work:30}{'median':>10}{'middle half':>22}{'ratio':>9}{'GB/s':>8}"
         f"{'of ceiling':>12}"
@@ -151,7 +151,7 @@ def table(rows: list[Row]) -> Iterator[str]:
 
 
 def draw(rows: list[Row], path: Path, kind: str = "png") -> None:
-    """Draw the times as bars, one panel per work, into a file of a kind."""
+    """Plot the times as bars, one panel per case, to a file of this format."""
     names = list(dict.fromkeys(row.work for row in rows))
     columns = (len(names) + 1) // 2
     figure = new_figure(figsize=(4 * columns, 5.5))
@@ -173,12 +173,12 @@ def draw(rows: list[Row], path: Path, kind: str = "png") -> None:
 
 
 def run(threads: int, rounds: int, output: Path | None, *, full: bool) -> None:
-    """Measure everything, print the tables, and draw them if there is an ``output``.
+    """Measure all cases, print the tables, and plot them if ``output`` is given.
 
     Raises
     ------
     AssertionError
-        A contestant gives another answer than fastoptim.
+        The result of a contestant differs from that of fastoptim.
     """
     limit_threads(threads)
     print_machine(threads)

@@ -1,4 +1,4 @@
-"""The same work as fastoptim, NumPy, PyTorch and optax do it.
+"""The same work in fastoptim, NumPy, PyTorch and optax.
 
 NumPy works in place and on one thread. PyTorch's default and fused steps are the ones that
 ``torch.optim.AdamW(...)`` and ``torch.optim.AdamW(..., fused=True)`` take on a CPU.

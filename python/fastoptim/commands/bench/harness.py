@@ -1,8 +1,8 @@
-"""Fair comparisons: in turns, in one process, on the same threads, with the answers checked.
+"""Fair comparisons: alternating, in one process, with the same threads and checked results.
 
-Contestants, fastoptim first, do the same work on equal inputs. Their answers are compared before
-anything is timed. Then they are timed in turns, so that all of them meet the same machine; a ratio
-is the median of the ratios of the single rounds.
+Contestants, fastoptim first, do the same work on equal inputs. Their results are compared before
+any measurement. Then they are measured alternately, under equal conditions; a ratio is the median
+of the ratios of the rounds.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Array = npt.NDArray[np.float32]
 HAS_TORCH = has("torch")
 HAS_OPTAX = has("optax")
 
-# A measurement repeats the work until it takes about this long: far above the clock's resolution.
+# A measurement repeats the work for about this long, far above the resolution of the clock.
 MEASUREMENT = 1e-3
-# The times that each contestant works before its answer is compared.
+# The number of runs of each contestant before its result is compared.
 CHECKED = 3
 
 
@@ -40,12 +40,12 @@ class Contestant:
     """One way to do the work of a case."""
 
     run: Callable[[], object]
-    # None for other work, as a ceiling is.
+    # None for other work, such as a ceiling.
     answer: Callable[[], Iterable[npt.ArrayLike]] | None
 
 
 def limit_threads(threads: int) -> None:
-    """Give every contestant as many threads; XLA takes one for each processor that it may use."""
+    """Set the threads of every contestant; XLA uses one per available processor."""
     fo.set_num_threads(threads)
     if hasattr(os, "sched_setaffinity"):
         processors = sorted(os.sched_getaffinity(0))[:threads]
@@ -55,7 +55,7 @@ def limit_threads(threads: int) -> None:
 
 
 def print_machine(threads: int) -> None:
-    """Print what the times depend on."""
+    """Print the conditions of the measurements."""
     print(f"processor   {processor()}")
     print(f"caches      {caches()}")
     print(f"threads     {threads} of {os.cpu_count()} processors")
@@ -78,7 +78,7 @@ def print_machine(threads: int) -> None:
 
 
 def check(name: str, contestants: Mapping[str, Contestant], tolerance: float) -> None:
-    """Let all do the same work and compare their answers with the first one's."""
+    """Run all contestants, and compare their results with the first."""
     first, *others = contestants
     for contestant in contestants.values():
         for _ in range(CHECKED):
@@ -104,7 +104,7 @@ def check(name: str, contestants: Mapping[str, Contestant], tolerance: float) ->
 def measure(
     runs: list[Callable[[], object]], rounds: int, *, cold: bool = False
 ) -> npt.NDArray[np.float64]:
-    """Give the seconds of one run of each, round by round; cold, of single calls 5 ms apart."""
+    """Return the seconds per run of each in each round; if cold, of single calls 5 ms apart."""
     repeats = [1 if cold else repeats_of(run) for run in runs]
     times = np.empty((len(runs), rounds))
     for turn in range(rounds):
@@ -116,7 +116,7 @@ def measure(
 
 
 def repeats_of(run: Callable[[], object]) -> int:
-    """Find how often to run for one measurement."""
+    """Return the number of runs in one measurement."""
     repeats = 1
     while (taken := seconds(run, repeats)) < MEASUREMENT / 2:
         repeats *= 2
@@ -124,7 +124,7 @@ def repeats_of(run: Callable[[], object]) -> int:
 
 
 def seconds(run: Callable[[], object], repeats: int) -> float:
-    """Time so many runs."""
+    """Measure the time of these runs."""
     start = time.perf_counter()
     for _ in range(repeats):
         run()
@@ -132,7 +132,7 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
 
 
 def duration(value: float) -> str:
-    """Write seconds in a readable unit."""
+    """Format seconds with a readable unit."""
     for unit, factor in (("us", 1e6), ("ms", 1e3)):
         if value * factor < 1000:
             return f"{value * factor:.3g} {unit}"
@@ -140,19 +140,19 @@ def duration(value: float) -> str:
 
 
 def spread(times: npt.NDArray[np.float64]) -> str:
-    """Write between which times the middle half of the rounds is."""
+    """Format the interquartile range of the times."""
     low, high = np.percentile(times, [25, 75])
     return f"{duration(low)} to {duration(high)}"
 
 
 def arrays(count: int, size: int, seed: int = 0) -> list[Array]:
-    """Give so many arrays of normal random numbers."""
+    """Return arrays of normal random numbers."""
     rng = np.random.default_rng(seed)
     return [rng.standard_normal(size, dtype=np.float32) for _ in range(count)]
 
 
 def torch_parameters(params: list[Array], grads: list[Array]) -> list[Any]:
-    """Give PyTorch's parameters with their gradients, as copies."""
+    """Return copies as PyTorch parameters with gradients."""
     torch = require("torch", "this contestant")
     parameters = [torch.nn.Parameter(torch.tensor(p)) for p in params]
     for parameter, g in zip(parameters, grads, strict=True):
@@ -161,5 +161,5 @@ def torch_parameters(params: list[Array], grads: list[Array]) -> list[Any]:
 
 
 def torch_answer(parameters: list[Any]) -> list[Array]:
-    """Give the values of PyTorch's parameters."""
+    """Return the values of PyTorch parameters."""
     return [parameter.detach().numpy() for parameter in parameters]

@@ -7,29 +7,35 @@ from pathlib import Path
 
 from fastoptim.commands.arguments import natural, obstacle, positive, refuse
 
-ABOUT = "train a network on handwritten digits, and time the step and the loss beside NumPy"
+ABOUT = "train a network on handwritten digits, and compare its speed with NumPy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the options."""
+    """Add the options."""
     parser.add_argument(
-        "--epochs", type=positive, default=60, help="passes over the digits (default: %(default)s)"
+        "--epochs",
+        type=positive,
+        default=60,
+        help="passes over the training data (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=natural, default=0, help="of the split and the start (default: %(default)s)"
+        "--seed",
+        type=natural,
+        default=0,
+        help="random seed of split and weights (default: %(default)s)",
     )
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("demo.png"),
         metavar="PNG",
-        help="where to draw the curves (default: %(default)s)",
+        help="file for the plot of the curves (default: %(default)s)",
     )
-    parser.add_argument("--no-plot", action="store_true", help="draw no curves")
+    parser.add_argument("--no-plot", action="store_true", help="do not plot the curves")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run it, unless something that it needs is missing."""
+    """Run the command, unless a requirement is missing."""
     output = None if options.no_plot else options.output
     reason = obstacle(output, "sklearn", "threadpoolctl")
     if reason is not None:

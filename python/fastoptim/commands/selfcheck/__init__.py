@@ -1,4 +1,4 @@
-"""Whether this machine gives the bits that all machines give."""
+"""Comparison of the results on this machine with the published bits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastoptim.tools.progress import bar
 
 ABOUT = "compare the bits of every optimizer and loss on this machine with the published ones"
 DESCRIPTION = f"""{ABOUT[0].upper()}{ABOUT[1:]}, for each instruction set and several numbers of
-threads. Prints the verdict and what differs. Exits with 0 where all are the same, and with 1 where
+threads. Prints the verdict and the differences. Exits with 0 if all are the same, and with 1 if
 one differs or a run fails."""
 
 THREADS = (1, 2, 7)
@@ -26,13 +26,13 @@ Hashes = Mapping[str, str]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the option."""
+    """Add the options."""
     parser.description = DESCRIPTION
     parser.add_argument("--verbose", action="store_true", help="print every hash")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the verdict, and then what differs or, where that is asked for, everything."""
+    """Print the verdict, and the differences or, if requested, all hashes."""
     published: Hashes = json.loads(hashing.PUBLISHED.read_text(encoding="utf-8"))
     found: dict[str, Hashes] = {}
     tiers = _core.tiers()
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def verdict(count: int, wrong: int, tiers: Sequence[str]) -> str:
-    """Write the outcome in two lines."""
+    """Return the verdict as two lines."""
     threads = ", ".join(map(str, THREADS))
     where = (
         f"(fastoptim {fo.__version__} on {platform.machine()}, {platform.system()}; "
@@ -68,7 +68,7 @@ def verdict(count: int, wrong: int, tiers: Sequence[str]) -> str:
 
 
 def hashes_of(tier: str) -> subprocess.CompletedProcess[str]:
-    """Run everything in another process, with an instruction set forced."""
+    """Compute all hashes in another process with this instruction set."""
     command = [sys.executable, "-m", "fastoptim.commands.selfcheck.hashes", *map(str, THREADS)]
     return subprocess.run(
         command,
@@ -82,7 +82,7 @@ def hashes_of(tier: str) -> subprocess.CompletedProcess[str]:
 def report(
     names: Sequence[str], count: int, published: Hashes, found: Mapping[str, Hashes]
 ) -> None:
-    """Print the published hashes of these names, each with what differs from it, and the counts."""
+    """Print the published hashes of these names, the hashes that differ, and the counts."""
     width = max(map(len, names))
     wrong: dict[str, int] = dict.fromkeys(found, 0)
     for name in names:

@@ -1,8 +1,8 @@
-"""Fixed runs of every optimizer and loss, as hashes of the bits that come out.
+"""Fixed runs of every optimizer and loss, and hashes of their results.
 
 ``python -m fastoptim.commands.selfcheck.hashes`` prints the hashes on this machine; with numbers of
 threads as arguments, those for each number. The published hashes are in ``selfcheck.json``. Inputs
-are made from integers, so that they depend on no library.
+are computed from integers, so they do not depend on any library.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ PUBLISHED = Path(__file__).with_name("selfcheck.json")
 Array: TypeAlias = NDArray[Any]
 Kind: TypeAlias = Callable[[tuple[int, ...], int, str], Array]
 
-# Enough for the work to be shared between threads, in sizes that no block divides.
+# Large enough to use several threads, and not a multiple of any block size.
 SHAPES = {"w": (211, 337), "b": (1009,)}
 ROWS, CLASSES = 701, 101
 
-# Arguments that select other rules; all other optimizers run with their defaults only.
+# Arguments that select other rules; other optimizers run only with their defaults.
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "SGD": [{}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01, "maximize": True}],
     "RMSprop": [{}, {"momentum": 0.9, "centered": True}],
@@ -40,7 +40,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
 
 
 def integers(size: int, seed: int) -> NDArray[np.uint64]:
-    """Give integers of 64 random bits: SplitMix64 (Steele et al., 2014) of 0, 1, 2, ..."""
+    """Return integers of 64 random bits: SplitMix64 (Steele et al., 2014) of 0, 1, 2, ..."""
     with np.errstate(over="ignore"):
         z = np.arange(1, size + 1, dtype=np.uint64) + np.uint64(seed << 32)
         z *= np.uint64(0x9E3779B97F4A7C15)
@@ -50,43 +50,43 @@ def integers(size: int, seed: int) -> NDArray[np.uint64]:
 
 
 def unit(shape: tuple[int, ...], seed: int, dtype: str) -> Array:
-    """Give numbers in [0, 1) that float32 has."""
-    # Few enough bits for what is made of them to have an exact float32 too.
+    """Return numbers in [0, 1) that float32 represents exactly."""
+    # Few bits, so that values derived from them are exact in float32, too.
     bits = integers(math.prod(shape), seed) >> np.uint64(42)
     return (bits.astype(np.float64) / 2**22).astype(dtype).reshape(shape)
 
 
 def real(shape: tuple[int, ...], seed: int, dtype: str) -> Array:
-    """Give numbers in [-4, 4) that float32 has."""
+    """Return numbers in [-4, 4) that float32 represents exactly."""
     return unit(shape, seed, dtype) * 8 - 4
 
 
 def above(shape: tuple[int, ...], seed: int, dtype: str) -> Array:
-    """Give numbers in [1, 3)."""
+    """Return numbers in [1, 3)."""
     return unit(shape, seed, dtype) * 2 + 1
 
 
 def bits(shape: tuple[int, ...], seed: int, dtype: str) -> Array:
-    """Give zeros and ones."""
+    """Return zeros and ones."""
     return (unit(shape, seed, dtype) < 0.5).astype(dtype)
 
 
 def signs(shape: tuple[int, ...], seed: int, dtype: str) -> Array:
-    """Give -1 and 1."""
+    """Return -1 and 1."""
     return bits(shape, seed, dtype) * 2 - 1
 
 
 def labels(shape: tuple[int, ...], seed: int, _dtype: str) -> Array:
-    """Give one class for each row."""
+    """Return one class for each row."""
     return (integers(shape[0], seed) % np.uint64(CLASSES)).astype(np.int64)
 
 
 def per_row(kind: Kind) -> Kind:
-    """Give one number for each row."""
+    """Return one number for each row."""
     return lambda shape, seed, dtype: kind(shape[:1], seed, dtype)
 
 
-# The arguments of each loss and what its inputs are; the first word is the class.
+# The arguments of each loss and the kinds of its inputs; the first word is the class.
 LOSSES: dict[str, tuple[dict[str, Any], tuple[Kind, ...]]] = {
     "MSELoss": ({}, (real, real)),
     "L1Loss": ({}, (real, real)),
@@ -117,7 +117,7 @@ LOSSES: dict[str, tuple[dict[str, Any], tuple[Kind, ...]]] = {
 
 def optimizer(cls: Any, arguments: dict[str, Any], dtype: str) -> Iterator[Any]:
     """Make three steps: plain, clipped by norm and clipped by value."""
-    # Muon takes matrices only, and its products take their time.
+    # Muon supports only matrices, and its products are slow.
     params = fo.FlatBuffer({"w": (67, 131)} if cls is fo.Muon else SHAPES, dtype)
     params.flat[:] = real(params.flat.shape, 1, dtype)
     opt = cls(params, **arguments)
@@ -138,7 +138,7 @@ def sharpness_aware(dtype: str) -> Iterator[Any]:
 
 
 def search(cls: Any, dtype: str) -> Iterator[Any]:
-    """Make three draws, of which the last two are kept."""
+    """Make three draws, of which the last two are accepted."""
     params = fo.FlatBuffer(SHAPES, dtype)
     values = iter((3.0, 4.0, 2.0, 1.0))
     opt = cls(params, scale=0.1, seed=5)
@@ -148,7 +148,7 @@ def search(cls: Any, dtype: str) -> Iterator[Any]:
 
 
 def loss(cls: Any, arguments: dict[str, Any], kinds: Sequence[Kind], dtype: str) -> Iterator[Any]:
-    """Take the value and the gradient, over all and element by element."""
+    """Compute the value and the gradient, reduced and element by element."""
     inputs = [kind((ROWS, CLASSES), seed, dtype) for seed, kind in enumerate(kinds, start=1)]
     for reduction in ("mean", "none"):
         value, gradient = cls(**arguments, reduction=reduction).value_and_grad(*inputs)
@@ -157,13 +157,13 @@ def loss(cls: Any, arguments: dict[str, Any], kinds: Sequence[Kind], dtype: str)
 
 
 def norms(dtype: str) -> Iterator[Any]:
-    """Take the norms that need no power function of the system."""
+    """Compute the norms that do not need the power function of the system."""
     x = real((ROWS * CLASSES,), 1, dtype)
     yield from (fo.get_total_norm(x, norm_type) for norm_type in (1.0, 2.0, math.inf))
 
 
 def runs() -> Iterator[tuple[str, Callable[[str], Iterable[Any]]]]:
-    """Give every run under its name, to be called with a dtype."""
+    """Return every run by name, as a function of a dtype."""
     for name in fo.optim.__all__:
         cls = getattr(fo.optim, name)
         if issubclass(cls, fo.optim.Optimizer) and cls is not fo.optim.Optimizer:
@@ -181,7 +181,7 @@ def runs() -> Iterator[tuple[str, Callable[[str], Iterable[Any]]]]:
 
 
 def hashes() -> dict[str, str]:
-    """Run everything and hash what comes out, in the byte order of most machines."""
+    """Compute the hashes of all results in little-endian byte order."""
     found = {}
     for name, run in runs():
         for dtype in ("float32", "float64"):
