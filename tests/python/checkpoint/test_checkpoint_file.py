@@ -138,7 +138,7 @@ def test_a_file_of_ours_that_another_program_rewrote_is_refused(tmp_path: Path) 
         Reader(tmp_path / "g")
 
 
-def test_nothing_is_a_file_too(tmp_path: Path) -> None:
+def test_a_file_without_tensors(tmp_path: Path) -> None:
     write(tmp_path / "f", [])
     assert loaded(tmp_path / "f") == {}
 
@@ -189,7 +189,7 @@ def test_bytes_of_bfloat16_need_no_package(tmp_path: Path) -> None:
         ([], {"fastoptim.x": "1"}, ValueError, "must not start"),
     ],
 )
-def test_what_cannot_be_written_is_refused_before_the_file_is_touched(
+def test_invalid_tensors_are_refused_before_the_file_is_changed(
     tmp_path: Path, tensors: Any, metadata: Any, error: type[Exception], match: str
 ) -> None:
     with pytest.raises(error, match=match):
@@ -197,7 +197,7 @@ def test_what_cannot_be_written_is_refused_before_the_file_is_touched(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_header_that_nobody_would_read_is_refused(
+def test_a_header_that_is_too_long_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(header_module, "LIMIT", 1000)
@@ -213,7 +213,7 @@ def test_only_memory_that_fits_is_filled(tmp_path: Path, made: Any) -> None:
         reader.fill({"a": made})
 
 
-def test_a_name_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_name_is_in_the_message(tmp_path: Path) -> None:
     small(tmp_path / "f")
     with Reader(tmp_path / "f") as reader, pytest.raises(CheckpointError, match=r"f has no 'x'"):
         reader.read(["x"])

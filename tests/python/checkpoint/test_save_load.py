@@ -182,7 +182,7 @@ def test_numbers_of_numpy_come_back_as_those_of_python(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PCG64", "MT19937", "Philox", "SFC64"])
-def test_generators_go_on(tmp_path: Path, kind: str) -> None:
+def test_generators_continue(tmp_path: Path, kind: str) -> None:
     rng = np.random.Generator(getattr(np.random, kind)(7))
     rng.random(5)
     fo.save(tmp_path / "f", rng=rng.bit_generator.state)
@@ -206,7 +206,7 @@ def test_a_load_alone_gives_values_and_read_only_arrays(tmp_path: Path) -> None:
         assert not array.flags.writeable
 
 
-def test_a_list_or_dict_keeps_its_arrays_and_takes_over_the_rest(tmp_path: Path) -> None:
+def test_a_list_or_dict_keeps_its_arrays_and_is_updated(tmp_path: Path) -> None:
     fo.save(tmp_path / "f", params=[np.ones(2), 1, "a"], more={"w": np.ones(3), "n": [1]})
     w, v = np.zeros(2), np.zeros(3)
     params: list[Any] = [w]
@@ -216,7 +216,7 @@ def test_a_list_or_dict_keeps_its_arrays_and_takes_over_the_rest(tmp_path: Path)
     assert (more["w"] is v, more["n"], list(more), v.tolist()) == (True, [1], ["w", "n"], [1] * 3)
 
 
-def test_names_in_the_file_tell_what_is_what(tmp_path: Path) -> None:
+def test_names_in_the_file_are_descriptive(tmp_path: Path) -> None:
     safetensors = pytest.importorskip("safetensors", reason="safetensors is not installed")
     params, opt = trained()
     fo.save(tmp_path / "f", model=params, optimizer=opt, ema=fo.EMA(params), epoch=3)
@@ -266,7 +266,7 @@ def test_other_orders_of_names_are_matched_by_name(tmp_path: Path) -> None:
         (np.random.default_rng(0), "x is of type Generator"),
     ],
 )
-def test_what_has_no_place_is_a_type_error_before_the_file_is_touched(
+def test_unsupported_objects_are_refused_before_the_file_is_changed(
     tmp_path: Path, thing: Any, match: str
 ) -> None:
     with pytest.raises(TypeError, match=match):
@@ -282,7 +282,7 @@ def test_names_have_no_dots(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_in_the_middle_of_something_is_refused(
+def test_objects_within_an_operation_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saving, "PATIENCE", 0.0)
@@ -321,7 +321,7 @@ def refused(path: Path, match: str, **named: Any) -> None:
     assert {name: picture(thing) for name, thing in named.items()} == before
 
 
-def test_what_does_not_fit_is_refused_and_nothing_has_changed(tmp_path: Path) -> None:
+def test_objects_that_do_not_match_are_refused_unchanged(tmp_path: Path) -> None:
     params, opt = trained()
     path = tmp_path / "f"
     fo.save(path, m=params, opt=opt, s=scheduler(1), ema=fo.EMA(params), a=np.ones(3), v=[1])
@@ -377,7 +377,7 @@ def test_targets_that_cannot_be_written_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["flip", "cut"])
-def test_no_damage_is_loaded_and_nothing_has_changed(tmp_path: Path, kind: str) -> None:
+def test_damaged_files_are_refused_and_nothing_changes(tmp_path: Path, kind: str) -> None:
     params, opt = trained()
     fo.save(tmp_path / "f", model=params, optimizer=opt, epoch=3)
     whole = (tmp_path / "f").read_bytes()
@@ -522,7 +522,7 @@ def test_a_save_makes_no_copy(tmp_path: Path) -> None:
     assert peak < 2**19
 
 
-def test_a_save_beside_a_thread_that_steps_is_of_one_moment(tmp_path: Path) -> None:
+def test_a_save_during_steps_of_another_thread_is_consistent(tmp_path: Path) -> None:
     """Steps add 1 everywhere: whatever was saved of one moment has one count in all places."""
     params = fo.FlatBuffer({"w": (300_000,), "b": (7,)})
     opt = fo.SGD(params, lr=1.0, momentum=0.0, maximize=True)
@@ -632,7 +632,7 @@ def test_hyperparameters_that_are_functions_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["kind", "value", "state"])
-def test_a_file_that_makes_no_sense_is_refused(tmp_path: Path, damage: str) -> None:
+def test_a_forged_file_is_refused(tmp_path: Path, damage: str) -> None:
     """Checksums are no protection against a file that was made to look right."""
     data: dict[str, Any] = {"kind": "AdamW", "state": [["w", 1]], "value": {"$tuple": 3}}
     del data[damage]

@@ -26,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_info_says_what_is_in_force() -> None:
+def test_info_prints_the_settings() -> None:
     done = run("info")
     assert (done.returncode, done.stderr) == (0, "")
     rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
@@ -86,7 +86,7 @@ def test_the_demo_repeats_itself_and_draws_nothing_unless_asked(tmp_path: Path) 
         (["demo", "--output", "no/such/directory/curves.png"], "--output"),
     ],
 )
-def test_what_it_does_not_know_exits_with_2(arguments: list[str], reason: str) -> None:
+def test_invalid_arguments_exit_with_2(arguments: list[str], reason: str) -> None:
     done = run(*arguments)
     assert done.returncode == 2
     assert reason in done.stderr
@@ -109,14 +109,14 @@ def test_version() -> None:
     assert run("--version").stdout.strip() == f"fastoptim {fo.__version__}"
 
 
-def test_nothing_asked_prints_the_help() -> None:
+def test_no_command_prints_the_help() -> None:
     bare, asked = run(), run("--help")
     assert (bare.returncode, bare.stderr, bare.stdout) == (0, "", asked.stdout)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="the system has no SIGPIPE")
 @pytest.mark.parametrize("arguments", [["info"], ["--help"], ["selfcheck", "--help"]])
-def test_a_reader_may_leave(arguments: list[str]) -> None:
+def test_a_reader_may_close_the_pipe(arguments: list[str]) -> None:
     """As `head` does: here before the first line."""
     end, pipe = os.pipe()
     os.close(end)
@@ -208,7 +208,7 @@ def test_the_bench_compares_and_draws(tmp_path: Path) -> None:
     assert picture.exists() is ("--output" in arguments)
 
 
-def test_the_bench_tells_another_answer_and_exits_with_1(
+def test_the_bench_reports_different_results_and_exits_with_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def work(answer: float) -> cases.Work:
@@ -252,7 +252,7 @@ def test_the_picture_says_which_way_is_better(tmp_path: Path) -> None:
     assert "time relative to fastoptim (lower is better)" in (tmp_path / "bars.svg").read_text()
 
 
-def test_what_the_system_says_of_its_processor_is_read(
+def test_the_information_about_the_processor_is_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: Fast CPU\n")
@@ -280,7 +280,7 @@ def test_what_the_system_says_of_its_processor_is_read(
 
 
 @pytest.mark.parametrize("command", ["bench", "demo"])
-def test_what_is_missing_is_named(
+def test_missing_packages_are_named(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def find_spec(name: str, *rest: Any) -> Any:

@@ -60,7 +60,7 @@ def test_every_optimizer_and_loss_is_run_and_published() -> None:
     )
 
 
-def test_a_hash_tells_one_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hash_detects_one_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.ones(1000)
     monkeypatch.setattr(hashes, "runs", lambda: iter([("ones", lambda _: iter([2.0, x]))]))
     before = hashes.hashes()

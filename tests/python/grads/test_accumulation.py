@@ -79,7 +79,7 @@ def test_the_mean_is_that_of_exact_arithmetic(batches: list[tuple[list[float], f
     np.testing.assert_allclose(accumulator.grads["0"], exact, rtol=1e-12, atol=1e-11)
 
 
-def test_accumulates_as_torch_does_without_a_gradient() -> None:
+def test_gradients_of_none_count_as_in_torch() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     always, late, never = (torch.ones(2, requires_grad=True, dtype=torch.float64) for _ in "123")
     accumulator = fo.GradAccumulator({"always": np.ones(2), "late": np.ones(2), "never": W})
@@ -127,7 +127,7 @@ FORMS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_comes_out_is_what_a_step_takes(form: str) -> None:
+def test_the_mean_is_accepted_by_a_step(form: str) -> None:
     rng = np.random.default_rng(0)
     start = {"w": rng.standard_normal((4, 3)), "b": rng.standard_normal((1, 2))}
     named = form in ("buffer", "mapping", "groups")

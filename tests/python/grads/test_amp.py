@@ -140,7 +140,7 @@ def test_a_skipped_step_changes_nothing(optimizer: Any, bad: float, unscaled: bo
     assert scaler.get_scale() == 8.0
 
 
-def test_gradients_that_were_mended_do_not_step() -> None:
+def test_nonfinite_gradients_that_were_replaced_are_skipped() -> None:
     w, opt = pair()
     scaler = fo.amp.GradScaler(init_scale=16.0)
     g = np.array([1.0, math.nan])
@@ -152,7 +152,7 @@ def test_gradients_that_were_mended_do_not_step() -> None:
     assert scaler.get_scale() == 8.0
 
 
-def test_gradients_that_were_spoiled_do_not_step() -> None:
+def test_gradients_that_became_nonfinite_are_skipped() -> None:
     w, opt = pair()
     scaler = fo.amp.GradScaler(init_scale=16.0)
     g = np.ones(2)
@@ -208,7 +208,7 @@ def test_scale_of_a_number_is_a_float(x: Any) -> None:
     assert (type(scaled), scaled) == (float, 8.0)
 
 
-def test_what_scale_refuses() -> None:
+def test_scale_refuses_other_types() -> None:
     scaler = fo.amp.GradScaler()
     for bad in "1", None, [1.0], np.ones(2, "i4"), np.ones(2, "c8"):
         with pytest.raises(TypeError, match="x must be"):
@@ -225,7 +225,7 @@ def test_the_scale_stays_a_normal_number() -> None:
         assert scaler.state_dict()["_growth_tracker"] == 0
 
 
-def test_an_interval_made_shorter_ends_the_row() -> None:
+def test_a_shorter_interval_grows_the_scale_at_once() -> None:
     w, opt = pair()
     scaler = fo.amp.GradScaler(init_scale=4.0, growth_interval=10)
     for _ in range(5):
@@ -283,7 +283,7 @@ def test_copies(copied: Any) -> None:
     assert copied(scaler).state_dict() == scaler.state_dict()
 
 
-def test_disabled_it_is_not_there() -> None:
+def test_a_disabled_scaler_does_nothing() -> None:
     (w, opt), (v, plain) = pair(), pair()
     scaler = fo.amp.GradScaler(enabled=False)
     g = np.array([1.0, 4.0])
@@ -361,7 +361,7 @@ def test_the_step_unscales_gradients_of_16_bits_without_rounding(dtype: Any, own
     assert w.astype("f8").tolist() == [-1.0, 2.0]
 
 
-def test_options_that_are_the_scalers() -> None:
+def test_options_that_the_scaler_sets_are_refused() -> None:
     w, opt = pair()
     scaler = fo.amp.GradScaler()
     for option in {"loss_scale": 2.0}, {"nonfinite": "raise"}, {"max_norm": "1"}:
@@ -372,7 +372,7 @@ def test_options_that_are_the_scalers() -> None:
 
 
 @pytest.mark.parametrize("opt", [None, "sgd", fo.RandomSearch(np.ones(2))])
-def test_what_is_no_optimizer(opt: Any) -> None:
+def test_other_objects_than_optimizers_are_refused(opt: Any) -> None:
     scaler = fo.amp.GradScaler()
     for call in scaler.step, scaler.unscale_:
         with pytest.raises(TypeError, match="opt must be an optimizer"):
@@ -484,7 +484,7 @@ def test_sam_in_float16_follows_an_oracle_in_float64() -> None:
 
 
 @pytest.mark.parametrize("when", ["first_step", "first unscale_", "second", "second unscale_"])
-def test_a_skipped_step_of_sam_brings_the_parameters_back(when: str) -> None:
+def test_a_skipped_step_of_sam_restores_the_parameters(when: str) -> None:
     w = np.array([1.0, -2.0])
     sam, scaler = fo.SAM(fo.SGD(w, lr=0.1)), fo.amp.GradScaler(1024.0)
     good, bad = scaler.scale(np.ones(2)), np.array([1.0, math.inf])

@@ -90,7 +90,7 @@ def test_the_objective_gets_a_copy_in_the_same_form(form: str) -> None:
     assert [array.tobytes() for array in arrays(params)] == before
 
 
-def test_workers_are_at_work_at_once_and_an_error_stops_them() -> None:
+def test_workers_run_concurrently_and_an_error_stops_them() -> None:
     meet = threading.Barrier(3, timeout=20)
 
     def objective(w: Any) -> float:
@@ -224,7 +224,7 @@ def test_the_sharpness_of_a_flat_loss_is_zero() -> None:
     assert LANDSCAPE.sharpness(lambda p: (3.0, [None, None]), [np.ones(3), np.ones(1)]) == 0.0
 
 
-def test_values_that_are_not_finite_stay() -> None:
+def test_nonfinite_values_are_returned() -> None:
     found = LANDSCAPE.line(
         lambda w: [1.0, np.nan, np.inf][int(w[0])], np.zeros(1), np.ones(1), range(3)
     )

@@ -110,7 +110,7 @@ def test_sequences_and_chains_continue_to_the_bit(names: Any, done: int) -> None
 
 
 @pytest.mark.parametrize("milestones", [[0], [1]])
-def test_a_sequence_may_pass_over_a_warm_up_of_nothing(milestones: list[int]) -> None:
+def test_a_sequence_skips_a_warm_up_of_length_zero(milestones: list[int]) -> None:
     reference, theirs, ours = pytorch()
     names = [("LinearLR", (0.1, 1.0, 4)), ("ExponentialLR", (0.9,))]
     their = reference.SequentialLR(theirs, parts(reference, theirs, names), milestones)
@@ -136,7 +136,7 @@ def test_a_chain_may_be_a_part_of_a_sequence() -> None:
             scheduler.step()
 
 
-def test_compositions_inside_compositions_are_what_they_are_alone() -> None:
+def test_nested_compositions_behave_as_alone() -> None:
     # PyTorch's cannot begin anew at a milestone.
     def chain(opt: Any) -> Any:
         decays = [lr_scheduler.ExponentialLR(opt, 0.9), lr_scheduler.StepLR(opt, 3, 0.5)]
@@ -207,7 +207,7 @@ def test_a_state_of_pytorch_loads(chained: bool) -> None:
 
 
 @pytest.mark.parametrize("chained", [False, True])
-def test_a_bad_state_is_refused_whole(chained: bool) -> None:
+def test_a_bad_state_changes_nothing(chained: bool) -> None:
     opt = mine()
     found = parts(lr_scheduler, opt, PARTS[0])
     scheduler: Any = (
@@ -278,7 +278,7 @@ def test_parts_and_milestones_may_come_from_iterators() -> None:
         iterators.step()
 
 
-def test_compositions_of_what_does_not_fit() -> None:
+def test_invalid_compositions_are_refused() -> None:
     opt = mine()
     first, second = lr_scheduler.ExponentialLR(opt, 0.9), lr_scheduler.StepLR(opt, 3)
     other = lr_scheduler.StepLR(mine(), 3)

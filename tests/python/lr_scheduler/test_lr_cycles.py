@@ -183,7 +183,7 @@ def test_resuming_by_last_epoch_against_pytorch(name: str) -> None:
         our.step()
 
 
-def test_a_momentum_may_be_large_but_no_beta() -> None:
+def test_a_momentum_may_exceed_one_but_not_a_beta() -> None:
     large: dict[str, Any] = {"base_momentum": 1, "max_momentum": 5, "step_size_up": 4}
     reference, theirs, ours = pytorch()
     their = reference.CyclicLR(theirs, 1, 5, **large)
@@ -199,7 +199,7 @@ def test_a_momentum_may_be_large_but_no_beta() -> None:
 
 
 @pytest.mark.parametrize("read", [tuple, list, iter, np.array])
-def test_what_is_given_for_each_group_may_be_any_sequence(read: Any) -> None:
+def test_arguments_for_each_group_may_be_any_sequence(read: Any) -> None:
     for scheduler in (
         lr_scheduler.CyclicLR(
             mine(), read([0.1, 0.2]), read([0.5, 0.6]), base_momentum=read([0.7, 0.8])
@@ -215,7 +215,7 @@ def test_what_is_given_for_each_group_may_be_any_sequence(read: Any) -> None:
         assert state["base_momentum"] == scheduler.base_momentum == [0.7, 0.8]
 
 
-def test_a_change_inside_an_argument_counts() -> None:
+def test_a_change_inside_an_argument_takes_effect() -> None:
     opt = mine()
     scheduler = lr_scheduler.CyclicLR(opt, 0.1, [0.5, 0.6], step_size_up=1)
     scheduler.max_lr[1] = 0.9
@@ -260,7 +260,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "arguments", "named"), REFUSED)
-def test_what_can_never_work_is_refused(name: str, arguments: dict[str, Any], named: str) -> None:
+def test_invalid_arguments_are_refused(name: str, arguments: dict[str, Any], named: str) -> None:
     opt = mine()
     before = copy.deepcopy(written(opt))
     with pytest.raises(ValueError, match=named):
@@ -278,7 +278,7 @@ def test_a_scale_that_fails_leaves_the_groups_alone(scale_fn: Any, error: Any) -
 
 
 @pytest.mark.parametrize("name", ["CyclicLR", "OneCycleLR"])
-def test_what_is_a_function_of_the_step_already_is_refused(name: str) -> None:
+def test_a_hyperparameter_that_is_a_function_is_refused(name: str) -> None:
     arguments: dict[str, Any] = {"base_lr": 0.1} if name == "CyclicLR" else {"total_steps": 9}
     for key in ("lr", "momentum"):
         hyper: dict[str, Any] = {key: schedules.cosine(0.1, 10)}

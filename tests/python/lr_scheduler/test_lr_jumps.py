@@ -41,7 +41,7 @@ CLOSED = ARGUMENTS.keys() - {"MultiplicativeLR"}
 each = pytest.mark.parametrize("name", ARGUMENTS)
 
 
-def test_there_is_one_of_each() -> None:
+def test_every_scheduler_is_tested() -> None:
     known = ARGUMENTS.keys() | WITHOUT_EPOCHS | {"LRScheduler", "ReduceLROnPlateau"}
     assert known == set(lr_scheduler.__all__)
 
@@ -108,7 +108,7 @@ def test_a_step_to_an_epoch_gives_the_rate_of_as_many_steps_to_the_bit(name: str
 @pytest.mark.parametrize(
     ("epoch", "error"), [(-1, ValueError), ("3", TypeError), (np.nan, (TypeError, ValueError))]
 )
-def test_what_is_no_epoch_changes_nothing(name: str, epoch: Any, error: Any) -> None:
+def test_an_invalid_epoch_changes_nothing(name: str, epoch: Any, error: Any) -> None:
     opt = mine()
     scheduler = getattr(lr_scheduler, name)(opt, **copy.deepcopy(ARGUMENTS[name]))
     before = copy.deepcopy((written(opt), scheduler.state_dict()))

@@ -20,7 +20,7 @@ from schedulers import ARGUMENTS, COMPOSITIONS, made
 each = pytest.mark.parametrize("name", ARGUMENTS)
 
 
-def test_there_is_one_of_each() -> None:
+def test_every_scheduler_is_tested() -> None:
     assert ARGUMENTS.keys() | COMPOSITIONS | {"LRScheduler"} == set(lr_scheduler.__all__)
 
 
@@ -60,7 +60,7 @@ def test_copies_go_on_with_their_own_optimizer(make: Any, name: str) -> None:
 
 
 @each
-def test_a_scheduler_goes_with_its_last_reference(name: str) -> None:
+def test_a_scheduler_is_freed_with_its_last_reference(name: str) -> None:
     opt = mine()
     gc.disable()
     try:
@@ -78,7 +78,7 @@ NONSENSE: tuple[Any, ...] = ("x", math.nan, -1.5, None, [0.1], [math.nan] * 2, 1
 
 
 @each
-def test_nonsense_in_a_state_is_refused_whole(name: str) -> None:
+def test_an_invalid_state_changes_nothing(name: str) -> None:
     before = made(mine(), name).state_dict()
     states: list[Any] = [{**before, key: value} for key in before for value in NONSENSE]
     for state in [None, 3, [], {}, *states]:
@@ -95,7 +95,7 @@ def test_nonsense_in_a_state_is_refused_whole(name: str) -> None:
 
 
 @each
-def test_a_state_is_no_way_into_the_scheduler(name: str) -> None:
+def test_a_state_shares_no_lists_with_the_scheduler(name: str) -> None:
     scheduler = made(mine(), name)
     before = copy.deepcopy(scheduler.state_dict())
     for _ in range(2):

@@ -111,7 +111,7 @@ def test_a_group_added_later() -> None:
 
 
 @pytest.mark.parametrize("metric", ["1.0", None, [1.0], np.ones(2), 1j])
-def test_a_metric_that_is_no_number(metric: Any) -> None:
+def test_a_metric_that_is_not_a_number(metric: Any) -> None:
     scheduler = lr_scheduler.ReduceLROnPlateau(mine())
     before = scheduler.state_dict()
     with pytest.raises(TypeError, match="metrics"):
@@ -149,7 +149,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "arguments", "named"), REFUSED)
-def test_what_can_never_work_is_refused(name: str, arguments: dict[str, Any], named: str) -> None:
+def test_invalid_arguments_are_refused(name: str, arguments: dict[str, Any], named: str) -> None:
     opt = mine()
     before = copy.deepcopy(written(opt))
     with pytest.raises(ValueError, match=named):

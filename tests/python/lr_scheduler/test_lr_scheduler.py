@@ -201,7 +201,7 @@ def test_a_rate_set_after_the_curve_is_at_0_is_still_scaled_against_pytorch() ->
             scheduler.step()
 
 
-def test_a_function_replaced_later_counts() -> None:
+def test_a_replaced_function_takes_effect() -> None:
     groups = Groups(1.0)
     scheduler = lr_scheduler.LambdaLR(groups, halving)
     scheduler.lr_lambda = shrinking
@@ -422,7 +422,7 @@ def test_a_refused_argument_leaves_the_groups_alone(name: str, arguments: dict[s
     assert groups.param_groups == [{"lr": 0.1}]
 
 
-def test_what_cannot_be_scheduled_is_refused() -> None:
+def test_invalid_optimizers_and_rates_are_refused() -> None:
     with pytest.raises(TypeError, match="param_groups"):
         lr_scheduler.StepLR(object(), 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"lr of param_groups\[1\]"):
@@ -445,7 +445,7 @@ def test_milestones_may_be_any_sequence() -> None:
         assert json.loads(json.dumps(scheduler.state_dict()))["milestones"] == [2, 5]
 
 
-def test_a_change_inside_an_argument_counts() -> None:
+def test_a_change_inside_an_argument_takes_effect() -> None:
     groups = Groups(1.0)
     scheduler = lr_scheduler.MultiStepLR(groups, [2, 9], 0.5)
     scheduler.milestones[1] = 3
@@ -454,7 +454,7 @@ def test_a_change_inside_an_argument_counts() -> None:
     assert groups.lrs == [0.25]
 
 
-def test_a_rate_below_0_is_no_obstacle_to_a_restore() -> None:
+def test_a_state_with_a_negative_rate_can_be_loaded() -> None:
     # Below eta_min a cosine going up takes a rate further down, in PyTorch too.
     reference, theirs, ours = pytorch()
     made = [
@@ -520,7 +520,7 @@ def test_a_failed_step_changes_nothing() -> None:
         {"T_max": 3},
     ],
 )
-def test_a_bad_state_is_refused_whole(change: dict[str, Any]) -> None:
+def test_a_bad_state_changes_nothing(change: dict[str, Any]) -> None:
     groups = Groups(*LRS)
     scheduler = lr_scheduler.StepLR(groups, 3)
     before = scheduler.state_dict()

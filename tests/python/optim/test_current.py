@@ -27,7 +27,7 @@ def test_functions_are_evaluated_at_the_steps_applied() -> None:
     assert fo.SAM(opt).current("lr", 1) == 0.25
 
 
-def test_a_scheduler_tells_the_rate_of_the_next_step() -> None:
+def test_the_rate_of_a_scheduler_is_that_of_the_next_step() -> None:
     w = np.ones(2)
     groups: Any = [{"params": [w]}, {"params": {"b": np.ones(1)}, "lr": 0.5}]
     opt = fo.SGD(groups, lr=1.0)
@@ -66,6 +66,6 @@ def test_the_estimate_of_prodigy() -> None:
         (("lr", "w"), TypeError, "group must be an integer"),
     ],
 )
-def test_nonsense_is_refused(arguments: Any, error: Any, match: str) -> None:
+def test_invalid_arguments_are_refused(arguments: Any, error: Any, match: str) -> None:
     with pytest.raises(error, match=match):
         fo.SGD(np.ones(2)).current(*arguments)

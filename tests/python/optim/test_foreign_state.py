@@ -78,7 +78,7 @@ def test_a_state_of_adam_leaves_adamw_decoupled(ours: bool) -> None:
 
 
 @pytest.mark.parametrize("cls", OPTIMIZERS)
-def test_where_there_are_moments_every_number_is_required(cls: Any) -> None:
+def test_a_state_with_moments_must_be_complete(cls: Any) -> None:
     arguments: dict[str, Any] = {"momentum": 0.9} if cls is fo.SGD else {}
     opt = trained(cls, **arguments)[1]
     state = opt.state_dict()
@@ -99,7 +99,7 @@ def test_where_there_are_moments_every_number_is_required(cls: Any) -> None:
 @pytest.mark.filterwarnings("ignore:Using decoupled")
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("name", ["Prodigy", "SGDScheduleFree", "AdamWScheduleFree"])
-def test_states_of_the_packages_go_on(name: str, mode: str) -> None:
+def test_training_continues_from_states_of_other_packages(name: str, mode: str) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     package = "prodigyopt" if name == "Prodigy" else "schedulefree"
     module = pytest.importorskip(package, reason=f"{package} is not installed")
@@ -136,7 +136,7 @@ def test_states_of_the_packages_go_on(name: str, mode: str) -> None:
         np.testing.assert_allclose(array, tensor.numpy(), rtol=1e-9)
 
 
-def test_a_prodigyopt_that_keeps_a_part_of_its_state_is_refused() -> None:
+def test_a_sliced_state_of_prodigyopt_is_refused() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     prodigyopt = pytest.importorskip("prodigyopt", reason="prodigyopt is not installed")
     tensors = [torch.tensor(array) for array in numbers(0).values()]

@@ -47,7 +47,7 @@ def gradient(name: str, p: Any) -> Any:
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("order", [["silent", "none", "l2", "both"], ["none", "both", "silent"]])
 @pytest.mark.parametrize("maximize", [False, True])
-def test_each_group_has_its_own(dtype: str, order: list[str], maximize: bool) -> None:
+def test_each_group_uses_its_own_regularizer(dtype: str, order: list[str], maximize: bool) -> None:
     params, sign = arrays(dtype), -1.0 if maximize else 1.0
     params = {name: params[name] for name in order}
     grads = {name: np.full_like(p, 12.0) for name, p in params.items()}
@@ -61,7 +61,7 @@ def test_each_group_has_its_own(dtype: str, order: list[str], maximize: bool) ->
         np.testing.assert_allclose(p, expected[name], rtol=1e-5 if dtype == "f4" else 2e-6)
 
 
-def test_without_one_in_the_step_groups_that_say_nothing_have_none() -> None:
+def test_groups_without_a_regularizer_have_no_penalty() -> None:
     params = arrays()
     expected = {name: p - gradient(name, p) for name, p in params.items()}
     expected["silent"] = params["silent"].copy()
@@ -70,7 +70,7 @@ def test_without_one_in_the_step_groups_that_say_nothing_have_none() -> None:
         np.testing.assert_allclose(p, expected[name], rtol=1e-15)
 
 
-def test_it_may_change_between_steps() -> None:
+def test_the_regularizer_may_change_between_steps() -> None:
     w = np.ones(2)
     opt = fo.SGD([{"params": [w], "regularizer": R.L2(0.25)}], lr=1.0)
     group, zeros = opt.param_groups[0], np.zeros(2)
@@ -91,7 +91,7 @@ def test_it_may_change_between_steps() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["L2", 0.1, fo.regularizers.L2, {"l1": 0.1}, lambda step: None])
-def test_what_is_no_regularizer(wrong: Any) -> None:
+def test_other_objects_than_regularizers_are_refused(wrong: Any) -> None:
     w = np.ones(2)
     match = r"regularizer must be one of fastoptim\.regularizers or None"
     with pytest.raises(TypeError, match=match):
@@ -119,7 +119,7 @@ class Mine(fo.regularizers.Regularizer):
         self._set(l1=self.scale, l2=0.0)
 
 
-def test_one_of_a_users_own() -> None:
+def test_regularizers_of_a_users_class() -> None:
     def make(regularizer: Any) -> Any:
         return fo.SGD([{"params": [np.ones(2)], "regularizer": regularizer}], lr=1.0)
 
@@ -164,7 +164,7 @@ COPIES: dict[str, Callable[[Any, Path], Any]] = {
 
 
 @pytest.mark.parametrize("way", COPIES)
-def test_copies_and_saved_states_have_it(way: str, tmp_path: Path) -> None:
+def test_copies_and_saved_states_have_the_regularizer(way: str, tmp_path: Path) -> None:
     params = arrays()
     opt = grouped(params, momentum=0.5)
     opt.param_groups[1]["regularizer"] = R.ElasticNet(0.1, 0.2, proximal=True)
@@ -186,7 +186,7 @@ def test_copies_and_saved_states_have_it(way: str, tmp_path: Path) -> None:
     assert snapshot(other.param_groups) == snapshot(opt.param_groups)
 
 
-def test_an_equal_one_stays_the_same_object() -> None:
+def test_loading_an_equal_regularizer_keeps_the_object() -> None:
     opt = grouped(arrays())
     own = opt.param_groups[2]["regularizer"]
     opt.load_state_dict(opt.state_dict())
@@ -197,7 +197,7 @@ def test_an_equal_one_stays_the_same_object() -> None:
     "wrong",
     ["L2", {}, {"class": "L3"}, {"class": "L1"}, {"class": "L2", "l2": -1.0}, {"class": ["L2"]}],
 )
-def test_states_that_describe_none(wrong: Any) -> None:
+def test_invalid_saved_regularizers_are_refused(wrong: Any) -> None:
     opt = grouped(arrays())
     state, before = opt.state_dict(), snapshot(opt)
     state["param_groups"][2]["regularizer"] = wrong
@@ -206,7 +206,7 @@ def test_states_that_describe_none(wrong: Any) -> None:
     assert snapshot(opt) == before
 
 
-def test_pytorch_takes_a_state_with_it() -> None:
+def test_pytorch_loads_a_state_with_a_regularizer() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     w = np.ones(3)
     opt = fo.Adam([{"params": [w], "regularizer": R.L2(0.5)}])
@@ -219,7 +219,7 @@ def test_pytorch_takes_a_state_with_it() -> None:
     assert back.param_groups[0]["regularizer"] == R.L2(0.5)
 
 
-def test_the_second_step_of_sam_has_it() -> None:
+def test_sam_applies_the_regularizer_in_its_second_step() -> None:
     found = []
     for regularizer in R.L2(0.25), None:
         w = np.array([2.0, -1.0])

@@ -48,7 +48,7 @@ def test_forms_of_params_and_grads_give_the_same_bits(cls: Any) -> None:
 
 
 @pytest.mark.parametrize("cls", OPTIMIZERS)
-def test_a_parameter_without_gradient_keeps_all(cls: Any) -> None:
+def test_a_parameter_without_gradient_does_not_change(cls: Any) -> None:
     a, b = np.ones((3, 1)), np.ones((3, 1))
     opt = cls([a, b], lr=0.1)
     opt.step([np.ones((3, 1)), None])

@@ -157,7 +157,7 @@ SMALL_UPDATES = [
 
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize(("make", "gradient", "path"), SMALL_UPDATES)
-def test_small_updates_are_kept_on_average(
+def test_small_updates_are_preserved_on_average(
     make: Any, gradient: float, path: Any, half: Any
 ) -> None:
     n = 1 << 16
@@ -175,7 +175,7 @@ def test_small_updates_are_kept_on_average(
             assert abs(mean - path[t]) < 5 * unit * math.sqrt(t / 4 / n)
 
 
-def test_small_changes_of_moments_are_kept_on_average() -> None:
+def test_small_changes_of_moments_are_preserved_on_average() -> None:
     n, exact = 4096, 1 - 0.999**2000
     means = {}
     for rounding in ROUNDINGS:
@@ -233,7 +233,7 @@ def test_a_buffer_is_a_list_of_arrays_to_the_bit(optimizer: Any, storage: Any) -
     assert len(results) == 1
 
 
-def test_equal_parameters_and_steps_have_noise_of_their_own() -> None:
+def test_equal_parameters_and_steps_are_rounded_differently() -> None:
     n = 1 << 14
     params = [np.ones(n, BF16), np.ones(n, BF16)]
     opt = fo.SGD(params, lr=1e-3)
@@ -266,7 +266,7 @@ def test_the_maximum_of_amsgrad_never_falls(dtype: Any, storage: Any, rounding: 
         before = now
 
 
-def test_what_is_kept(optimizer: Any) -> None:
+def test_dtypes_of_the_state(optimizer: Any) -> None:
     for dtype, storage, extra in itertools.product(FORMS, STORAGES, configurations(optimizer)):
         params = numbers(SHAPES, dtype)
         opt = optimizer(params, state_dtype=storage, **extra)
@@ -374,7 +374,7 @@ def test_scales_that_do_not_fit_are_refused(change: str) -> None:
 
 @pytest.mark.parametrize("dtype", FORMS)
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_8_bits_are_right_to_a_unit(dtype: Any, rounding: Any) -> None:
+def test_8_bit_moments_are_accurate_to_one_unit(dtype: Any, rounding: Any) -> None:
     """The moments of each step against those of float64 from what was kept before."""
     n, size = 1000, np.repeat([1e-12, 1.0, 0.0, 1e3], 250)
     opt = fo.AdamW(np.zeros(n, dtype), lr=1e-3, state_dtype="int8", rounding=rounding)
@@ -412,7 +412,7 @@ def dynamic_map(first: int) -> Any:
     return np.concatenate([[0.0], *[(x[1:] + x[:-1]) / 2 for x in edges], [1.0]])
 
 
-def test_8_bits_are_relatively_precise_where_the_map_of_the_paper_is_not() -> None:
+def test_8_bit_codes_have_smaller_relative_errors_than_the_dynamic_map() -> None:
     """The worst errors to the nearest code as the guide has them, by decades of the largest."""
 
     def nearest(codes: Any, x: Any) -> Any:
@@ -466,7 +466,7 @@ def test_small_gradients_of_a_block_move_parameters_as_in_float32(rounding: Any)
 
 
 @pytest.mark.parametrize("version", [None, 1, 3, "new", "2.5", [2]])
-def test_8_bits_of_another_map_are_refused_by_version(optimizer: Any, version: Any) -> None:
+def test_8_bit_codes_of_another_version_are_refused(optimizer: Any, version: Any) -> None:
     opt = optimizer(numbers(SHAPES, "f4"), state_dtype="int8", lr=0.01)
     opt.step(numbers(SHAPES, "f4", 1))
     before, saved = snapshot(opt), opt.state_dict()
@@ -549,7 +549,7 @@ def test_schedule_free_goes_to_the_average_and_back(cls: Any, half: Any) -> None
 
 @pytest.mark.parametrize("dtype", FORMS)
 @pytest.mark.parametrize("storage", STORAGES)
-def test_nan_goes_on(optimizer: Any, dtype: Any, storage: Any) -> None:
+def test_nan_propagates(optimizer: Any, dtype: Any, storage: Any) -> None:
     for extra, where, bad in itertools.product(
         configurations(optimizer), ["params", "grads"], [math.nan, math.inf]
     ):
@@ -586,7 +586,7 @@ def test_scalars_and_empty_arrays(optimizer: Any, dtype: Any, storage: Any) -> N
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("dtype", FORMS)
-def test_moments_that_decay_to_nothing(dtype: Any, storage: Any, rounding: Any) -> None:
+def test_moments_decay_to_zero(dtype: Any, storage: Any, rounding: Any) -> None:
     w = np.ones((2, 300), dtype)
     opt = fo.Adam(w, betas=(0.5, 0.9), state_dtype=storage, rounding=rounding)
     opt.step(np.ones((2, 300), dtype))
@@ -652,7 +652,7 @@ def test_sam_perturbs_on_average(half: Any) -> None:
     assert snapshot(w) == before
 
 
-def test_sam_takes_groups_that_came_later() -> None:
+def test_sam_accepts_groups_added_later() -> None:
     base = fo.SGD([np.ones(3, BF16)], lr=0.1)
     sam = fo.SAM(base, rho=0.1)
     sam.step(lambda: (0.0, [np.ones(3, BF16)]))

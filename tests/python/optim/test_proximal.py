@@ -125,7 +125,7 @@ def test_parameters_of_16_bits_have_exact_zeros(optimizer: Any, dtype: Any) -> N
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_where_it_has_no_meaning_it_is_refused(name: str) -> None:
+def test_unsupported_optimizers_refuse_proximal_terms(name: str) -> None:
     optimizer: Any = getattr(fo, name)
     w = np.ones(3)
     opt = optimizer([{"params": [w]}])
@@ -146,7 +146,7 @@ def test_where_it_has_no_meaning_it_is_refused(name: str) -> None:
     assert opt.step(w.copy()).applied
 
 
-def test_what_follows_the_step_sees_the_shrunk_parameters() -> None:
+def test_averages_and_copies_use_the_shrunk_parameters() -> None:
     w, idle = np.array([1.0, 0.25, -2.0], "f4"), np.array([0.25], "f4")
     opt, ema = fo.SGD([w, idle], lr=1.0, maximize=True), fo.EMA([w, idle], decay=0.0)
     copies = [np.ones(3, "f2"), np.ones(1, "f2")]
@@ -162,7 +162,7 @@ def test_what_follows_the_step_sees_the_shrunk_parameters() -> None:
     assert w.tolist() == [0.5, 0.0, -1.5]
 
 
-def test_it_is_no_part_of_the_gradient() -> None:
+def test_the_proximal_term_is_not_part_of_the_gradient() -> None:
     w, g = np.array([3.0, -4.0]), np.array([0.3, 0.4])
     regularizer = R.ElasticNet(1.0, 0.5, proximal=True)
     opt = fo.SGD(w, lr=0.1)
@@ -177,7 +177,7 @@ def test_it_is_no_part_of_the_gradient() -> None:
     assert g.tolist() == [0.3, 0.4]
 
 
-def test_nan_stays_and_infinity_too() -> None:
+def test_nan_and_infinity_propagate() -> None:
     w = np.array([np.nan, np.inf, -np.inf, -0.0])
     fo.SGD(w, lr=1.0).step(np.zeros(4), regularizer=R.L1(0.5, proximal=True))
     assert np.isnan(w[0])
@@ -194,7 +194,7 @@ def test_the_bits_are_the_same_for_any_number_of_threads() -> None:
     assert found[0].tobytes() == found[1].tobytes()
 
 
-def test_a_flag_that_is_none() -> None:
+def test_proximal_must_be_a_bool() -> None:
     for make in (lambda x: R.L1(0.1, proximal=x), lambda x: R.ElasticNet(0.1, 0.1, proximal=x)):
         with pytest.raises(TypeError, match="proximal must be a bool"):
             make(1)

@@ -51,7 +51,7 @@ def test_the_formula(base: str, adaptive: bool, maximize: bool) -> None:
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_weights_come_back_to_the_bit(flat: bool) -> None:
+def test_parameters_are_restored_bit_for_bit(flat: bool) -> None:
     params = fo.FlatBuffer({"a": (300,), "b": (7, 5)})
     params.flat[:] = np.random.default_rng(1).standard_normal(params.size)
     grads = params.zeros_like()
@@ -143,7 +143,7 @@ def test_a_step_is_skipped_for_the_gradients_of_either(first: bool, bad: float) 
     assert sam.second_step(good, nonfinite="raise").applied
 
 
-def test_a_norm_that_overflows_is_no_infinite_gradient() -> None:
+def test_an_overflowing_norm_is_not_an_infinite_gradient() -> None:
     w = np.array([1.0, -2.0])
     sam = fo.SAM(fo.SGD(w, lr=0.0))
     sam.first_step(np.full(2, 1e308))

@@ -38,7 +38,7 @@ def scheduled(name: str, value: Any) -> Any:
 
 
 @pytest.mark.parametrize(("cls", "name", "value"), numbers())
-def test_a_schedule_is_what_setting_it_at_each_step_is(cls: Any, name: str, value: Any) -> None:
+def test_a_schedule_equals_setting_the_value_at_each_step(cls: Any, name: str, value: Any) -> None:
     at = scheduled(name, value)
     w, v = np.ones((3, 2)), np.ones((3, 2))
     opt, by_hand = cls([w], **{name: at}), cls([v], **{name: at(0)})

@@ -14,7 +14,7 @@ SEARCHES = [fo.RandomSearch, fo.RandomLocalSearch]
 
 
 @pytest.mark.parametrize("cls", SEARCHES)
-def test_never_worse_and_where_the_best_was(cls: Any) -> None:
+def test_the_parameters_are_the_best_point_so_far(cls: Any) -> None:
     w = np.array([0.5, -0.25])
     search = cls({"w": w}, scale=0.3, seed=3)
     best = float(w @ w)
@@ -28,7 +28,7 @@ def test_never_worse_and_where_the_best_was(cls: Any) -> None:
 
 
 @pytest.mark.parametrize("cls", SEARCHES)
-def test_threads_change_nothing_and_seeds_do(cls: Any) -> None:
+def test_draws_depend_on_the_seed_and_not_on_threads(cls: Any) -> None:
     def run(seed: int, threads: int) -> Any:
         params = fo.FlatBuffer({"a": (150_000,), "b": (3, 5)})
         search = cls(params, scale=1.0, seed=seed)
@@ -43,7 +43,7 @@ def test_threads_change_nothing_and_seeds_do(cls: Any) -> None:
     assert not np.array_equal(run(8, 1), first)
 
 
-def test_arrays_have_numbers_of_their_own() -> None:
+def test_arrays_have_different_random_numbers() -> None:
     params = [np.zeros(1000), np.zeros(1000)]
     fo.RandomSearch(params, scale=1.0).step(lambda p: -float(np.abs(p[0]).sum()))
     assert abs(float(params[0] @ params[1]) / 1000) < 0.1

@@ -92,14 +92,14 @@ def test_a_copy_continues_to_the_bit(cls: Any, arguments: dict[str, Any], how: s
 
 
 @pytest.mark.parametrize("how", ["pickle", "deepcopy"])
-def test_a_copy_has_what_has_gone_wrong_too(optimizer: Any, how: str) -> None:
+def test_a_copy_preserves_nan(optimizer: Any, how: str) -> None:
     opt = made(optimizer, {"lr": 0.1})
     opt.step([np.full_like(w, np.nan) for w in arrays(opt)])
     assert snapshot(COPIES[how](opt)) == snapshot(opt)
 
 
 @pytest.mark.parametrize(("cls", "arguments"), VARIANTS)
-def test_a_load_goes_back(cls: Any, arguments: dict[str, Any]) -> None:
+def test_a_load_restores_the_saved_state(cls: Any, arguments: dict[str, Any]) -> None:
     opt = made(cls, arguments)
     train(opt, range(2))
     saved, weights = opt.state_dict(), copy.deepcopy(arrays(opt))
@@ -187,7 +187,7 @@ def test_forms_of_params_and_grads_give_the_same_bits(optimizer: Any, form: str)
 
 
 @pytest.mark.parametrize("shape", [(12,), (3, 4), ()])
-def test_one_array_alone(optimizer: Any, shape: tuple[int, ...]) -> None:
+def test_a_single_array(optimizer: Any, shape: tuple[int, ...]) -> None:
     if optimizer is fo.Muon and len(shape) != 2:
         pytest.skip("takes matrices alone")
     results = []
@@ -228,7 +228,7 @@ def test_groups_are_optimizers_of_their_own(cls: Any, arguments: dict[str, Any])
     assert [group["lr"] for group in opt.param_groups] == rates
 
 
-def test_a_parameter_without_gradient_keeps_all(optimizer: Any) -> None:
+def test_a_parameter_without_gradient_does_not_change(optimizer: Any) -> None:
     if optimizer is fo.Prodigy:
         pytest.skip("one estimate over all parameters")
     opt = made(optimizer, {"lr": 0.1})
@@ -245,7 +245,7 @@ def test_a_parameter_without_gradient_keeps_all(optimizer: Any) -> None:
         assert opt.state["w"]["step"] == count + 2 * (name != "w")
 
 
-def test_an_added_group_starts_anew(optimizer: Any) -> None:
+def test_an_added_group_starts_at_step_zero(optimizer: Any) -> None:
     opt = made(optimizer, {"lr": 0.1})
     train(opt, range(3))
     before = snapshot(opt.state)
@@ -571,6 +571,6 @@ class Life(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("model", [SGDModel(), AdamWModel()], ids=["SGD", "AdamW"])
-def test_any_life_is_that_of_the_model(model: Any) -> None:
+def test_any_sequence_of_calls_agrees_with_the_model(model: Any) -> None:
     machine = type("Life", (Life,), {"model": model})
     run_state_machine_as_test(machine, settings=settings(max_examples=200, stateful_step_count=20))

@@ -66,7 +66,7 @@ def test_options_are_separate_calls_to_the_bit(optimizer: Any, dtype: str, maxim
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
-def test_what_is_not_finite_goes_the_same_way(optimizer: Any, bad: float) -> None:
+def test_nonfinite_gradients_give_the_same_results(optimizer: Any, bad: float) -> None:
     options = itertools.product(REGULARIZERS[::3], [None, 0.7], [None, 1.0, math.inf])
     chosen = itertools.cycle(configurations(optimizer))
     for (penalty, bound, max_norm), extra in zip(options, chosen, strict=False):
@@ -190,7 +190,7 @@ def test_a_copy_rounds_once_and_to_even() -> None:
 
 
 @pytest.mark.parametrize("dtype", FORMS)
-def test_what_has_no_gradient_is_followed(optimizer: Any, dtype: Any) -> None:
+def test_parameters_without_gradient_are_averaged_and_copied(optimizer: Any, dtype: Any) -> None:
     shapes = [(3, 5), (130, 130)]
     params, other = numbers(shapes, dtype), numbers(shapes, arithmetic(dtype), 9)
     opt = optimizer(params)
@@ -211,7 +211,7 @@ def kept(opt: Any) -> Any:
     return {key: x for key, x in opt.state["1"].items() if key[0] != "d"}
 
 
-def test_what_schedule_free_has_never_stepped_is_followed() -> None:
+def test_schedule_free_parameters_without_steps_are_averaged() -> None:
     w, copy = np.array([[1.0, 2.0]]), np.zeros((1, 2), "f2")
     for cls in fo.ScheduleFreeSGD, fo.ScheduleFreeAdamW:
         average = fo.EMA([np.zeros((1, 2))], 0.5)
@@ -319,7 +319,7 @@ def test_finite_gradients_are_not_skipped(policy: Any) -> None:
 
 
 @pytest.mark.parametrize("how", [{}, {"clip_value": 1.0}, {"max_norm": 1.0}])
-def test_what_unscaling_makes_infinite_is_skipped(how: dict[str, float]) -> None:
+def test_gradients_that_overflow_when_unscaled_are_skipped(how: dict[str, float]) -> None:
     for dtype, scale in [("f4", 1e-30), ("f8", 1e-300)]:
         world = World(fo.SGD, dtype)
         world.grads[0][0, 0] = 1e10

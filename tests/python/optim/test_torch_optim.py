@@ -167,7 +167,7 @@ def test_a_rate_in_a_tensor_becomes_a_number() -> None:
     assert type(opt.param_groups[0]["lr"]) is float
 
 
-def test_int8_moments_are_no_tensors() -> None:
+def test_int8_moments_cannot_be_tensors() -> None:
     opt = fo.SGD([np.ones(3, "f4")], momentum=0.9, state_dtype="int8")
     with pytest.raises(ValueError, match="int8"):
         opt.state_dict(tensors=True)

@@ -108,13 +108,13 @@ def test_from_arrays_copies_and_keeps_the_dtype() -> None:
 
 
 @pytest.mark.parametrize("value", [np.ones((2, 3)), np.ones(3), [1.0, 2.0], [[1, 2], [3, 4]]])
-def test_arrays_in_the_place_of_shapes_are_told_where_they_belong(value: Any) -> None:
+def test_arrays_instead_of_shapes_are_refused_with_the_remedy(value: Any) -> None:
     with pytest.raises(TypeError, match=r"shape of 'w' must be .*FlatBuffer\.from_arrays"):
         fo.FlatBuffer({"w": value})
 
 
 @pytest.mark.parametrize("dtype", ["x", 3, None, [1], np.int8, "complex64", ">f4"])
-def test_another_dtype_is_refused_with_those_that_are_right(dtype: Any) -> None:
+def test_another_dtype_is_refused_with_the_supported_ones(dtype: Any) -> None:
     with pytest.raises(TypeError, match="dtype must be float32, float64, float16 or bfloat16"):
         fo.FlatBuffer({"w": 3}, dtype)
 
@@ -124,7 +124,7 @@ def test_a_ragged_list_is_refused_by_its_name() -> None:
         fo.FlatBuffer.from_arrays({"w": [[1.0], [1.0, 2.0]]})
 
 
-def test_zeros_like_has_the_layout_alone() -> None:
+def test_zeros_like_has_the_same_layout() -> None:
     buffer = filled("float64")
     other = buffer.zeros_like()
     assert (other.shapes, other.offsets, other.dtype) == (
@@ -167,7 +167,7 @@ def test_assign_takes_any_layout_and_real_dtype(w: Any, dtype: str) -> None:
         assert buffer["b"].tolist() == [1, 2, 3]
 
 
-def test_assign_takes_what_overlaps_the_buffer() -> None:
+def test_assign_accepts_arrays_that_overlap_the_buffer() -> None:
     buffer = fo.FlatBuffer({"a": 3, "b": 3, "c": 3}, "float64")
     buffer.flat[...] = np.arange(9)
     buffer.assign({"a": buffer["b"], "b": buffer["a"], "c": buffer.flat[5:8]})
@@ -178,7 +178,7 @@ def test_assign_takes_what_overlaps_the_buffer() -> None:
     assert buffer.flat.tolist() == [3, 0, 5, 3, 3, 3, 7, 6, 5]
 
 
-def test_assign_of_what_is_too_large_is_infinite() -> None:
+def test_assigned_values_that_are_too_large_become_infinite() -> None:
     buffer = filled()
     buffer.assign([np.full((3, 3), -1e300), [1e300, 1, np.nan]])
     assert np.array_equal(buffer["w"], np.full((3, 3), -np.inf))
@@ -215,7 +215,7 @@ def test_copies_with_an_optimizer(optimizer: Any, how: Any, form: Any) -> None:
     assert snapshot(buffer) == before
 
 
-def test_a_buffer_is_equal_to_itself_alone() -> None:
+def test_a_buffer_is_equal_only_to_itself() -> None:
     a, b = filled(), filled()
     assert a != b
     assert {a: 1, b: 2}[a] == 1

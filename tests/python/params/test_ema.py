@@ -122,7 +122,7 @@ def test_every_form_gives_the_same_bits(form: str) -> None:
     assert list(ema.shadow) == (list(numbers(0)) if named else [*"01234"])
 
 
-def test_names_beat_order() -> None:
+def test_arrays_are_matched_by_name_not_by_order() -> None:
     a, b = np.zeros(2), np.ones(2)
     ema = fo.EMA({"a": a, "b": b}, decay=0.0)
     ema.update({"b": b, "a": a})
@@ -131,7 +131,7 @@ def test_names_beat_order() -> None:
 
 
 @pytest.mark.parametrize("shape", [(12,), (3, 4), ()])
-def test_one_array_alone(shape: tuple[int, ...]) -> None:
+def test_a_single_array(shape: tuple[int, ...]) -> None:
     w = np.ones(shape)
     ema = fo.EMA(w, decay=0.5)
     w[...] = 3.0
@@ -140,7 +140,7 @@ def test_one_array_alone(shape: tuple[int, ...]) -> None:
     assert ema.shadow["0"].shape == shape
 
 
-def test_the_shadow_has_memory_of_its_own() -> None:
+def test_the_shadow_does_not_share_memory() -> None:
     params = fo.FlatBuffer.from_arrays(numbers(0))
     ema = fo.EMA(params)
     before = snapshot(ema.shadow)
@@ -169,7 +169,7 @@ def test_two_swaps_bring_everything_back_to_the_bit(form: str, dtype: str) -> No
     assert snapshot([dict(kept), found]) == before
 
 
-def test_a_swapped_average_is_neither_moved_nor_saved() -> None:
+def test_a_swapped_average_is_neither_updated_nor_saved() -> None:
     w = np.ones(3)
     ema = fo.EMA(w)
     saved = ema.state_dict()
@@ -193,7 +193,7 @@ def test_a_swapped_average_is_neither_moved_nor_saved() -> None:
 
 @pytest.mark.parametrize("dtype", ["f2", ml_dtypes.bfloat16, "f4", "f8"])
 @pytest.mark.parametrize("skip", [False, True])
-def test_a_step_moves_it_to_the_bits_of_update(optimizer: Any, dtype: Any, skip: bool) -> None:
+def test_a_step_updates_the_average_as_update_does(optimizer: Any, dtype: Any, skip: bool) -> None:
     rng = np.random.default_rng(0)
     start = [rng.standard_normal(shape) for shape in [(3, 4), (50, 7), (130, 131)]]
     pairs = []
@@ -242,7 +242,7 @@ def test_a_decay_of_zero_copies_in_a_step() -> None:
     assert ema.shadow["0"].tolist() == [1e-30, 1.0]
 
 
-def test_an_average_of_something_else_stops_the_step() -> None:
+def test_a_step_refuses_an_average_of_other_parameters() -> None:
     w = [np.ones((2, 3)), np.ones(3)]
     opt = fo.AdamW(w)
     averages = {
@@ -307,7 +307,7 @@ def test_parameters_of_16_bits(form: str, dtypes: list[Any]) -> None:
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 @pytest.mark.parametrize("form", ["buffer", "list"])
-def test_copies_go_on_alike_and_apart(copied: Any, form: str) -> None:
+def test_copies_continue_equally_and_independently(copied: Any, form: str) -> None:
     ema = fo.EMA(FORMS[form](numbers(0)), 0.9, warmup=True)
     ema.update(FORMS[form](numbers(1)))
     twin = copied(ema)
@@ -322,7 +322,7 @@ def test_copies_go_on_alike_and_apart(copied: Any, form: str) -> None:
     assert snapshot(twin.state_dict()) == snapshot(ema.state_dict())
 
 
-def test_a_saved_average_goes_on_to_the_bit() -> None:
+def test_a_saved_average_continues_bit_for_bit() -> None:
     ema = fo.EMA(numbers(0), 0.9, warmup=True)
     ema.update(numbers(1))
     saved = ema.state_dict()
@@ -475,7 +475,7 @@ def test_a_step_pairs_averages_by_name(flat: bool) -> None:
 
 
 @pytest.mark.parametrize("names", ["ac", "a", "abc", "01"])
-def test_an_average_of_other_names_stops_the_step(names: str) -> None:
+def test_a_step_refuses_an_average_with_other_names(names: str) -> None:
     params = {"a": np.ones(2), "b": np.ones(2)}
     opt, ema = fo.SGD(params), fo.EMA({name: np.zeros(2) for name in names})
     before = snapshot([opt.state_dict(), params, ema.state_dict()])

@@ -127,7 +127,7 @@ def test_a_parameter_without_gradient_is_left_out(form: Any) -> None:
     assert str(regularizer.add_grad(w, form([None, None]))) == str(regularizer.value([])) == "0.0"
 
 
-def test_what_is_not_finite_goes_on() -> None:
+def test_nonfinite_values_propagate() -> None:
     w = np.array([math.nan, -math.inf, 1.0])
     for regularizer, l1, l2 in REGULARIZERS[:3]:
         g = np.zeros(3)
@@ -140,7 +140,7 @@ def test_what_is_not_finite_goes_on() -> None:
     assert fo.regularizers.L2(1.0).value(np.array([1e30], "f4")) == pytest.approx(1e60)
 
 
-def test_they_are_values() -> None:
+def test_regularizers_are_immutable_values() -> None:
     r: Any = fo.regularizers
     assert repr(r.L1(1)) == "L1(lam=1.0)"
     assert repr(r.L2(lam=0.5)) == "L2(lam=0.5)"
@@ -226,6 +226,6 @@ def test_gradients_in_another_structure(params: Any, grads: Any, error: type[Exc
         ([{"params": [np.ones(2)], "param_names": [1]}], TypeError),
     ],
 )
-def test_parameters_that_are_none(params: Any, error: type[Exception]) -> None:
+def test_invalid_parameters_are_refused(params: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="param"):
         L2.value(params)

@@ -25,7 +25,7 @@ def two() -> list[Any]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_whatever_has_an_order_is_taken(form: str) -> None:
+def test_any_ordered_iterable_is_accepted(form: str) -> None:
     as_given, (w, b) = FORMS[form], two()
     opt = fo.SGD(as_given([w, b]), lr=1.0)
     assert [*opt.state] == ["0", "1"]
@@ -60,7 +60,7 @@ def test_whatever_has_an_order_is_taken(form: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [set(), {"a": 1}.keys(), frozenset([1]), "ab", b"ab", 3, None])
-def test_what_has_no_order_is_refused(wrong: Any) -> None:
+def test_unordered_arguments_are_refused(wrong: Any) -> None:
     w = np.ones(2)
     opt = fo.SGD(w)
     calls: dict[str, Any] = {
@@ -80,7 +80,7 @@ def test_what_has_no_order_is_refused(wrong: Any) -> None:
     assert w.tolist() == [1.0, 1.0]
 
 
-def test_gradients_without_end_are_refused() -> None:
+def test_infinite_iterators_of_gradients_are_refused() -> None:
     w = np.ones(2)
     endless = itertools.repeat(np.ones(2))
     with pytest.raises(ValueError, match="grads has 2 arrays for 1 parameters"):
@@ -89,7 +89,7 @@ def test_gradients_without_end_are_refused() -> None:
         fo.GradAccumulator([w]).add(endless, 1)
 
 
-def test_a_buffer_in_another_order_is_taken_by_name() -> None:
+def test_a_buffer_in_another_order_is_matched_by_name() -> None:
     params = fo.FlatBuffer({"a": (2,), "b": (2,)}, "f8")
     grads = fo.FlatBuffer.from_arrays({"b": np.full(2, 2.0), "a": np.full(2, 1.0)})
     fo.SGD(params, lr=1.0).step(grads)

@@ -51,7 +51,7 @@ def test_a_plateau_is_drawn_by_its_metrics() -> None:
 
 
 @pytest.mark.parametrize(("f", "steps"), [(0.1, 5), (fo.schedules.constant(1.0), -1)])
-def test_what_cannot_be_drawn(f: Any, steps: int) -> None:
+def test_invalid_schedules_are_refused(f: Any, steps: int) -> None:
     with pytest.raises((TypeError, ValueError)):
         fo.plot.schedule(f, steps)
 
@@ -166,7 +166,7 @@ def test_a_sweep_is_drawn_with_its_suggestion() -> None:
     assert len(fo.plot.lr_finder(flat).lines) == 2
 
 
-def test_a_history_draws_itself() -> None:
+def test_a_history_is_drawn() -> None:
     history = fo.History()
     for step in range(4):
         history.record(loss=2.0**-step, rate=0.1)
@@ -212,6 +212,6 @@ LINE = fo.landscape.Line(STEPS, np.ones(7))
         (lambda: fo.plot.history({"loss": [1.0]}, "lr"), KeyError, "lr"),
     ],
 )
-def test_what_cannot_be_drawn_either(call: Any, error: type[Exception], name: str) -> None:
+def test_invalid_results_are_refused(call: Any, error: type[Exception], name: str) -> None:
     with pytest.raises(error, match=name):
         call()

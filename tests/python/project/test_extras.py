@@ -85,7 +85,7 @@ assert w.tobytes() == before
     assert messages == [expected] * 3
 
 
-def test_a_load_that_lacks_a_package_changes_nothing(tmp_path: Path) -> None:
+def test_a_load_without_a_required_package_changes_nothing(tmp_path: Path) -> None:
     pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
     made = """
 w, path = np.full(3, {start}, "f4"), {path!r}

@@ -31,7 +31,7 @@ def test_only_public_names_are_shown(module: ModuleType) -> None:
     assert all(hasattr(module, name) for name in dir(module))
 
 
-def test_every_module_is_looked_at() -> None:
+def test_every_module_is_tested() -> None:
     names = {module.__name__.removeprefix("fastoptim.") for module in MODULES}
     assert names >= {"fastoptim", "amp", "losses", "optim", "presets", "regularizers", "schedules"}
 

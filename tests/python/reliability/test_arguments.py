@@ -91,7 +91,7 @@ def name_of(argument: Argument) -> str:
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_the_call_of_the_table_is_a_good_one(name: str) -> None:
+def test_the_call_in_the_table_succeeds(name: str) -> None:
     threads = fo.get_num_threads()
     call, given = GOOD[name]
     call(**given)
@@ -104,7 +104,7 @@ def test_every_function_with_such_an_argument_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("argument", NUMBERS, ids=name_of)
-def test_what_is_no_number_is_refused_by_name(argument: Argument) -> None:
+def test_other_values_than_numbers_are_refused_by_name(argument: Argument) -> None:
     call, given = GOOD[argument.function]
     name = argument.name
     if name in ("epochs", "steps_per_epoch"):  # In place of the number of steps.
@@ -127,7 +127,7 @@ def test_what_is_no_number_is_refused_by_name(argument: Argument) -> None:
 
 
 @pytest.mark.parametrize("argument", FLAGS, ids=name_of)
-def test_what_is_no_bool_is_refused_by_name(argument: Argument) -> None:
+def test_other_values_than_bools_are_refused_by_name(argument: Argument) -> None:
     call, given = GOOD[argument.function]
     bad: list[Any] = ["yes", None, 1, 0.0, [], np.True_]
     for value in bad:

@@ -36,7 +36,7 @@ ATTRIBUTES = attributes()
 
 
 @pytest.mark.parametrize(("cls", "attribute"), ATTRIBUTES)
-def test_what_the_constructor_refuses_cannot_be_set(cls: str, attribute: str) -> None:
+def test_values_that_the_constructor_refuses_cannot_be_set(cls: str, attribute: str) -> None:
     call, arguments = GOOD[cls]
     made = call(**arguments)
     before = repr(getattr(made, attribute))
@@ -55,13 +55,13 @@ def test_what_the_constructor_refuses_cannot_be_set(cls: str, attribute: str) ->
     assert refused > 3
 
 
-def test_every_class_with_attributes_is_looked_at() -> None:
+def test_every_class_with_attributes_is_tested() -> None:
     classes = {cls.removeprefix("fastoptim.") for cls, _ in ATTRIBUTES}
     assert classes >= {"EMA", "SAM", "RandomSearch", "regularizers.L1", "schedules.cosine"}
     assert sum(cls.startswith("lr_scheduler") for cls in classes) == 15
 
 
-def test_what_is_no_argument_with_a_default_is_checked_too() -> None:
+def test_other_attributes_are_checked_too() -> None:
     w = np.ones(2)
     opt = fo.SGD(w)
     scheduler = fo.lr_scheduler.StepLR(opt, 3)

@@ -308,7 +308,7 @@ def test_state_is_not_a_gradient() -> None:
         opt.step(opt.state["0"]["exp_avg"])
 
 
-def test_what_is_only_read_may_share_memory(optimizer: Any) -> None:
+def test_arrays_that_are_only_read_may_share_memory(optimizer: Any) -> None:
     g = locked()
     opt = optimizer([ones(), ones()])
     assert opt.step([g, g], max_norm=1.0, clip_value=1.0).applied
@@ -495,7 +495,7 @@ junk = st.sampled_from(JUNK)
 
 
 @given(grads=junk, options=st.dictionaries(st.sampled_from(["loss_scale", "max_norm"]), junk))
-def test_junk_never_panics(optimizer: Any, grads: Any, options: dict[str, Any]) -> None:
+def test_random_input_never_panics(optimizer: Any, grads: Any, options: dict[str, Any]) -> None:
     opt = stepped(optimizer)
     before = snapshot(opt)
     try:

@@ -74,7 +74,7 @@ def test_instruction_sets_change_no_bit(tier: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "tier", ["sse9", "AVX2 ", {"x86_64": "neon"}.get(platform.machine(), "avx2")]
 )
-def test_an_instruction_set_that_is_not_here(tier: str) -> None:
+def test_an_unsupported_instruction_set(tier: str) -> None:
     done = run("import fastoptim", FASTOPTIM_ISA=tier)
     assert done.returncode == 1
     message = done.stderr.splitlines()[-1]
@@ -308,7 +308,7 @@ def saved_state() -> Any:
 
 
 @pytest.mark.parametrize("use", USES)
-def test_an_optimizer_that_is_called_from_within_its_own_call_says_so(use: str) -> None:
+def test_a_call_from_within_a_call_of_the_same_optimizer_is_refused(use: str) -> None:
     w = np.zeros(3)
     opt = fo.ScheduleFreeSGD([w])
     opt.param_groups[0]["lr"] = lambda steps: USES[use](opt) and 1.0
@@ -324,7 +324,7 @@ def test_an_optimizer_that_is_called_from_within_its_own_call_says_so(use: str) 
     assert w.any()
 
 
-def test_another_thread_in_the_same_optimizer_is_told_so() -> None:
+def test_a_concurrent_call_of_the_same_optimizer_is_refused() -> None:
     w = np.zeros(3)
     inside, leave = threading.Event(), threading.Event()
 
@@ -391,7 +391,7 @@ def test_two_threads_in_one_buffer_lose_nothing(how: str) -> None:
         lambda w: fo.losses.MSELoss().grad(w.copy(), w.copy(), out=w),
     ],
 )
-def test_what_others_write_is_neither_read_nor_written(other: Any) -> None:
+def test_memory_that_another_call_writes_is_refused(other: Any) -> None:
     w, g = np.zeros(2_000_000, "f4"), np.ones(2_000_000, "f4")
     opt = fo.SGD([w], lr=1.0)
     for results in clashes(lambda: opt.step([g]), lambda: other(w)):
@@ -400,7 +400,7 @@ def test_what_others_write_is_neither_read_nor_written(other: Any) -> None:
         assert len(errors) < 2
 
 
-def test_saves_and_loads_beside_steps_are_of_one_moment() -> None:
+def test_saves_and_loads_concurrent_with_steps_are_consistent() -> None:
     def opt_and_grads(n: int) -> tuple[Any, Any]:
         return fo.SGD([np.zeros(n)], lr=1.0, momentum=0.5), [np.ones(n)]
 
@@ -428,7 +428,7 @@ def test_saves_and_loads_beside_steps_are_of_one_moment() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "two", "1.5", "99999"])
-def test_nonsense_in_the_variable_warns_and_gives_the_default(text: str) -> None:
+def test_an_invalid_variable_warns_and_the_default_is_used(text: str) -> None:
     script = "import fastoptim as fo; print(fo.get_num_threads())"
     done = run(script, FASTOPTIM_NUM_THREADS=text)
     assert done.returncode == 0
@@ -451,7 +451,7 @@ def four_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("four_threads")
-def test_the_number_of_a_block_is_the_calling_threads_alone() -> None:
+def test_num_threads_applies_only_to_the_calling_thread() -> None:
     with fo.num_threads(2):
         assert fo.get_num_threads() == 2
         with fo.num_threads(1):

@@ -202,7 +202,7 @@ def test_a_step_goes_on_with_the_threads_there_are(room: int) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="variables are text on Windows")
-def test_a_number_of_threads_that_is_not_text_is_nonsense() -> None:
+def test_a_number_of_threads_that_is_not_text_is_invalid() -> None:
     script = "import fastoptim as fo; print(fo.get_num_threads())"
     done = run(script, FASTOPTIM_NUM_THREADS=os.fsdecode(b"2\xff"))
     assert done.returncode == 0, done.stderr

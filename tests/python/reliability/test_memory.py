@@ -153,7 +153,7 @@ def _add_group(names: Any, arrays: Any, flat: bool, given: Any = list) -> None:
 
 @pytest.mark.parametrize("length", [0, 3, 2**63 - 1])
 @pytest.mark.parametrize("name", LIES)
-def test_the_length_of_a_sequence_is_only_what_it_says(name: str, length: int) -> None:
+def test_a_wrong_length_of_a_sequence_is_detected(name: str, length: int) -> None:
     lie(name, length)
 
 
@@ -263,7 +263,7 @@ print(opt.state["0"]["step"], (w == -1).all())
     assert done.stdout == "True\n" * 4 + "{'step': 0} False\n1 True\n"
 
 
-def test_only_one_buffer_is_taken_as_one() -> None:
+def test_only_the_arrays_of_one_buffer_are_treated_as_flat() -> None:
     buffer = fo.FlatBuffer({"a": (4,), "b": (2, 2), "c": (0,)})
     opt = fo.SGD(buffer)
     with pytest.raises(AttributeError):
@@ -333,7 +333,7 @@ def test_an_optimizer_that_holds_its_owner_is_collected(optimizer: Any) -> None:
     assert gone() is None
 
 
-def test_collections_during_a_step_take_nothing_away() -> None:
+def test_garbage_collection_during_a_step_frees_nothing_in_use() -> None:
     model = Model(lambda params, lr: fo.SGD(params, lr=lambda steps: gc.collect() * 0 + lr(steps)))
     for _ in range(3):
         model.opt.step([np.ones((2, 3))])

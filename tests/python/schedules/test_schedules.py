@@ -171,9 +171,7 @@ FROM_TO: list[Callable[[float, float, int], schedules.Schedule]] = [
     st.integers(1, 10**7),
     st.integers(0, 2 * 10**7),
 )
-def test_what_goes_from_one_end_to_the_other_meets_both(
-    make: Any, first: float, last: float, length: int, t: int
-) -> None:
+def test_both_ends_are_exact(make: Any, first: float, last: float, length: int, t: int) -> None:
     schedule = make(first, last, length)
     assert schedule(0) == first
     assert schedule(length) == schedule(length + t) == last
@@ -227,7 +225,7 @@ def test_values_by_hand(schedule: schedules.Schedule, values: dict[float, float]
 
 
 @given(st.integers(1, 1000), st.integers(1, 5), st.integers(0, 10**6))
-def test_restarts_find_their_turn(T_0: int, T_mult: int, t: int) -> None:
+def test_restarts_find_their_period(T_0: int, T_mult: int, t: int) -> None:
     start, length = 0, T_0
     while start + length <= t:
         start, length = start + length, length * T_mult
@@ -292,7 +290,7 @@ def bad_numbers() -> list[tuple[str, str, Any]]:
 
 
 @pytest.mark.parametrize(("name", "argument", "value"), bad_numbers())
-def test_what_can_never_work_is_refused(name: str, argument: str, value: Any) -> None:
+def test_invalid_arguments_are_refused(name: str, argument: str, value: Any) -> None:
     cls = getattr(schedules, name)
     start = "max_lr" if name == "one_cycle" else "base_lr"
     with pytest.raises(ValueError, match=argument):
@@ -301,7 +299,7 @@ def test_what_can_never_work_is_refused(name: str, argument: str, value: Any) ->
         cls(**{start: 0.1, **FEW[name], argument: 1j})
 
 
-def test_combinations_of_what_does_not_fit() -> None:
+def test_invalid_combinations_are_refused() -> None:
     one = schedules.constant(1.0)
     with pytest.raises(ValueError, match="boundaries"):
         schedules.join([one, one, one], [5, 5])
@@ -333,7 +331,7 @@ OWN: dict[str, schedules.Schedule] = {
 
 
 @pytest.mark.parametrize("schedule", OWN.values(), ids=OWN)
-def test_a_function_of_ones_own_is_a_schedule(schedule: schedules.Schedule) -> None:
+def test_a_users_function_is_a_schedule(schedule: schedules.Schedule) -> None:
     grid = np.linspace(0, 20, 42).reshape(2, 3, 7)
     expected = [schedule(t) for t in grid.ravel().tolist()]
     assert schedule(grid).ravel().tolist() == expected
@@ -346,7 +344,7 @@ def test_a_function_of_ones_own_is_a_schedule(schedule: schedules.Schedule) -> N
     assert "half_lives" in repr(schedule)
 
 
-def test_a_function_of_ones_own_has_the_values_of_the_same_schedule() -> None:
+def test_a_users_function_has_the_values_of_the_same_schedule() -> None:
     own, ours = (lambda t: 0.3 * 0.9**t), schedules.exponential(0.3, 0.9)
     steps = np.arange(30)
     for build in (
@@ -362,7 +360,7 @@ def test_a_function_of_ones_own_has_the_values_of_the_same_schedule() -> None:
         np.testing.assert_allclose(before - opt.params, rate, rtol=1e-14)
 
 
-def test_a_function_of_ones_own_is_called_where_it_holds_and_with_an_int() -> None:
+def test_a_users_function_is_called_only_for_its_steps_and_with_an_int() -> None:
     seen: list[Any] = []
     table = [0.1, 0.2, 0.3]
 

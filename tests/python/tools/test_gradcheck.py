@@ -32,7 +32,7 @@ def start(scale: float = 1.0) -> Any:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_it_is_the_gradient(name: str, order: Any) -> None:
+def test_the_gradient_is_accurate(name: str, order: Any) -> None:
     f, gradient = FUNCTIONS[name]
     x = np.array(start(), order=order)
     before = x.copy()
@@ -55,7 +55,7 @@ def test_eps_is_half_the_width() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_form_gives_its_own(dtype: str) -> None:
+def test_the_result_has_the_form_of_the_argument(dtype: str) -> None:
     w, b = np.arange(6, dtype=dtype).reshape(2, 3) + 1, np.array([-1.0, 4.0], dtype)
 
     def f(w: Any, b: Any) -> float:
@@ -171,7 +171,7 @@ def test_the_gradient_of_a_layer_and_a_loss() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_is_wrong(bad: float) -> None:
+def test_nonfinite_gradients_are_wrong(bad: float) -> None:
     x = np.ones(3)
     assert not fo.check_grad(lambda x: (x**2).sum(), np.array([2.0, bad, 2.0]), x)
     check = fo.check_grad(lambda x: x[0] * bad, np.ones(3), x)
@@ -211,7 +211,7 @@ def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], name: 
         fo.check_grad(**{**good, **arguments})
 
 
-def test_what_cannot_move() -> None:
+def test_read_only_and_other_names_are_refused() -> None:
     x = np.ones(3)
     x.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):

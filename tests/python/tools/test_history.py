@@ -36,7 +36,7 @@ def test_loss_rate_and_norms_of_a_training() -> None:
     assert history.steps("loss").tolist() == [0, 1, 2, 3, 4]
 
 
-def test_what_is_not_there_at_every_step() -> None:
+def test_values_that_are_not_recorded_at_every_step() -> None:
     history = fo.History()
     for step in range(10):
         history.record(loss=1 / (step + 1), accuracy=step / 10)
@@ -74,7 +74,7 @@ def test_norms_of_any_form(grads: Any, norms: dict[str, float]) -> None:
         np.testing.assert_allclose(history["grad_norm" + name], [norm], rtol=1e-7)
 
 
-def test_rates_of_groups_and_of_what_wraps_an_optimizer() -> None:
+def test_rates_of_groups_and_wrapped_optimizers() -> None:
     groups: list[dict[str, Any]] = [
         {"params": [np.ones(1)], "lr": 0.5},
         {"params": [np.ones(1)], "lr": lambda step: 1.0 + step},

@@ -116,7 +116,7 @@ GOOD = arrays((5,))
         ("b", np.zeros(1), ValueError),
     ],
 )
-def test_what_is_refused(name: str, bad: Any, error: type[Exception]) -> None:
+def test_invalid_arrays_are_refused(name: str, bad: Any, error: type[Exception]) -> None:
     W, x, b, d = GOOD
     given = {"W": W, "x": x, "b": b, "d": d, name: bad}
     message = {"W": "(W|x) ", "d": "dscores "}.get(name, f"{name} ")

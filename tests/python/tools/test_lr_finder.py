@@ -127,7 +127,7 @@ def regression(seed: int, batch: int) -> Any:
 
 
 @pytest.mark.parametrize(("batch", "least"), [(2, 3), (4, 18), (8, 20), (64, 20)])
-def test_what_is_suggested_on_small_batches_trains(batch: int, least: int) -> None:
+def test_suggestions_on_small_batches_train(batch: int, least: int) -> None:
     # SGD lowers the loss by more than half in 300 steps at rates of 5e-4 to 0.1 or more.
     suggested = []
     for seed in range(20):
@@ -156,7 +156,7 @@ def test_no_suggestion_where_there_is_only_noise() -> None:
         assert np.median([one.confidence for one in results]) < 0.9
 
 
-def test_losses_below_zero_are_no_divergence() -> None:
+def test_negative_losses_are_not_divergence() -> None:
     given = iter([-1.0, -2.0, -1.5, *[-3.0] * 20])
     result = fo.LRFinder(fo.SGD(np.ones(1)), lambda w: (next(given), w * 0)).run(num_iter=23)
     assert len(result.losses) == 23
@@ -190,7 +190,7 @@ def test_no_suggestion_where_the_loss_never_falls() -> None:
 @pytest.mark.parametrize("cls", OPTIMIZERS)
 @pytest.mark.parametrize("steps", [0, 3])
 @pytest.mark.parametrize("fail", [False, True])
-def test_everything_is_as_before_to_the_byte(cls: Any, steps: int, fail: bool) -> None:
+def test_everything_is_restored_bit_for_bit(cls: Any, steps: int, fail: bool) -> None:
     opt = cls(matrices(), lr=fo.schedules.exponential(0.01, 0.9))
     for _ in range(steps):
         opt.step(bowl(opt.params)[1])
@@ -254,7 +254,7 @@ def test_sam_and_momentum_that_was_switched_on_are_restored(fail_at: int | None)
     np.testing.assert_allclose(after["w"], w - 0.1 * 2 * (w + 0.05 * g["w"] / norm), rtol=1e-12)
 
 
-def test_what_could_not_be_restored_is_refused_first() -> None:
+def test_groups_that_cannot_be_restored_are_refused_first() -> None:
     opt = fo.AdamW(matrices())
     opt.param_groups[0]["eps"] = -1.0
     before = [array.copy() for array in opt.params.values()]
@@ -314,7 +314,7 @@ def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], name: 
         fo.LRFinder(fo.SGD(np.ones(1)), quadratic(1.0)).run(**arguments)
 
 
-def test_what_is_no_optimizer_or_objective() -> None:
+def test_invalid_optimizers_and_objectives_are_refused() -> None:
     with pytest.raises(TypeError, match="opt"):
         fo.LRFinder(np.ones(1), quadratic(1.0))  # type: ignore[arg-type]
     w = np.ones(2)

@@ -41,7 +41,7 @@ def test_the_seed_decides() -> None:
     assert len({tuple(row) for row in orders}) == 400
 
 
-def test_the_order_stays_what_it_was() -> None:
+def test_the_order_for_a_seed_is_fixed() -> None:
     (rows,) = fo.minibatches(10, 10)
     assert rows.tolist() == [3, 2, 1, 8, 6, 0, 7, 4, 5, 9]
 

@@ -60,7 +60,7 @@ def test_no_bar_in_a_file(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert written(lambda: call(False), io.StringIO(), monkeypatch) == ""
 
 
-def test_a_large_file_has_a_bar_where_a_person_looks(
+def test_a_large_file_has_a_bar_on_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tqdm", reason="tqdm is not installed")
@@ -74,7 +74,7 @@ def test_a_large_file_has_a_bar_where_a_person_looks(
     assert "%" in written(save, Terminal(), monkeypatch)
 
 
-def test_a_notebook_is_looked_at_and_a_closed_stream_is_not(
+def test_a_notebook_is_interactive_and_a_closed_stream_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cell = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
