@@ -1,4 +1,4 @@
-"""A good call of each public function that takes numbers, words or flags."""
+"""A valid call of each public function that takes numbers, strings or flags."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def reload(scheduler: Any, **options: Any) -> None:
     scheduler.load_state_dict(scheduler.state_dict(), **options)
 
 
-# A good call of each function that takes numbers: the call, and the numbers that it must be given.
+# A valid call of each function that takes numbers: the call, and its required numbers.
 GOOD: dict[str, tuple[Call, dict[str, Any]]] = {
     "fastoptim.EMA": (lambda **k: fo.EMA(w(), **k), {}),
     "fastoptim.GradAccumulator.add": (
@@ -170,7 +170,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 
 
 def add_families() -> None:
-    """Fill in the classes that are all called in one way."""
+    """Add the classes whose calls have the same form."""
     for cls in [*OPTIMIZERS, fo.RandomSearch, fo.RandomLocalSearch]:
         GOOD[f"fastoptim.{cls.__name__}"] = lambda cls=cls, **k: cls(w(), **k), {}
     for cls in OPTIMIZERS:

@@ -1,4 +1,4 @@
-"""What tests go over: every public optimizer, and every loss of two arrays of one shape."""
+"""Lists for parametrized tests: every public optimizer, and every loss of two equal shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arguments under which each optimizer is tested, and inputs for it."""
+"""The arguments with which each optimizer is tested, and its inputs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ FORMS = ["f4", "f8", "f2", BF16]
 
 
 class Configurations(NamedTuple):
-    """Arguments of one class beside its defaults."""
+    """Arguments of one class in addition to its defaults."""
 
-    # One for each rule or layout of the state: every test of all rules runs them.
+    # One for each rule or layout of the state; used by all tests of all rules.
     rules: list[dict[str, Any]] = []  # noqa: RUF012
-    # Other values, which take other paths through the formulas: those that are compared with a
-    # formula, or with another package, run them too.
+    # Other values, for other cases of the formulas; used in addition by comparisons with a formula
+    # or another package.
     values: list[dict[str, Any]] = []  # noqa: RUF012
 
 
-# In PyTorch's own table of cases (torch/testing/_internal/common_optimizers.py).
+# From PyTorch's table of cases (torch/testing/_internal/common_optimizers.py).
 DECAYS: list[dict[str, Any]] = [{"weight_decay": 0.1}, {"weight_decay": 0.1, "maximize": True}]
 DECOUPLED: dict[str, Any] = {"weight_decay": 0.1, "decoupled_weight_decay": True}
 ADAM: list[dict[str, Any]] = [
@@ -35,7 +35,7 @@ ADAM: list[dict[str, Any]] = [
     {"eps": 0.1},
 ]
 
-# Every optimizer. What PyTorch has is compared with it under the arguments that both take.
+# Every optimizer. Those of PyTorch are compared with it for arguments that both accept.
 CONFIGURATIONS: dict[str, Configurations] = {
     "SGD": Configurations(
         rules=[
@@ -234,12 +234,12 @@ def configurations(optimizer: Any) -> list[dict[str, Any]]:
 
 
 def all_configurations(name: str) -> list[dict[str, Any]]:
-    """The defaults, and everything that the table has for a class."""
+    """The defaults, and all arguments in the table for a class."""
     return [{}, *CONFIGURATIONS[name].rules, *CONFIGURATIONS[name].values]
 
 
 def numbers(shapes: Any, dtype: Any, seed: int = 0) -> list[Any]:
-    """Give numbers around 0 with some zeros and some large ones among them."""
+    """Return numbers around 0, including some zeros and some large numbers."""
     rng = np.random.default_rng(seed)
     arrays = [rng.standard_normal(shape) * rng.choice([0, 0.3, 1, 4], shape) for shape in shapes]
     # The sign of -0 is -0 here, but 0 in NumPy.

@@ -1,4 +1,4 @@
-"""Arguments that nobody should pass, and what becomes of good ones with some of them inside."""
+"""Invalid arguments, and valid arguments modified to contain them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Refuses:
-    """Raises whatever is asked of it."""
+    """Raises an error for any operation."""
 
     def refuse(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("refused")
@@ -21,7 +21,7 @@ class Refuses:
 
 
 class Lies:
-    """Is a number and a function, and says nonsense in both."""
+    """A number and a function that returns invalid values."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -33,7 +33,7 @@ class Lies:
 
 
 class Claims(Sequence[Any]):
-    """A sequence of three whose length is said to be another."""
+    """A sequence of three items that reports another length."""
 
     def __init__(self, length: int, item: Any) -> None:
         self.length, self.item = length, item
@@ -60,7 +60,7 @@ class Shrinks(Sequence[Any]):
 
 
 class Matrix(np.ndarray[Any, Any]):
-    """A subclass, whose elements may mean anything."""
+    """A subclass of ndarray."""
 
 
 def nested(depth: int) -> list[Any]:
@@ -131,7 +131,7 @@ def odd_arrays() -> Iterator[Any]:
 
 
 def values() -> list[Callable[[], Any]]:
-    """Functions that make one each."""
+    """Functions that each create an invalid value."""
     plain: list[Any] = [
         None,
         True,
@@ -201,7 +201,7 @@ VALUES = values()
 
 
 def spoiled(rng: random.Random, value: Any, depth: int = 3) -> Any:
-    """Another value in the place of one, or somewhere inside it."""
+    """Replace a value, or a value inside it, by an invalid one."""
     inside = depth > 0 and isinstance(value, (list, tuple, dict)) and len(value) > 0
     if not inside or rng.random() < 0.3:
         if isinstance(value, np.ndarray) and value.dtype.char in "fdl" and rng.random() < 0.5:
@@ -228,7 +228,7 @@ def spoiled(rng: random.Random, value: Any, depth: int = 3) -> Any:
 
 
 def spoiled_array(rng: random.Random, array: Any) -> Any:
-    """Nearly the same array."""
+    """Change one property of an array."""
     if rng.random() < 0.3:
         return array.astype(rng.choice(["f2", "f4", "f8", "i4", "i8", ">f8"]))
     if rng.random() < 0.3:
@@ -242,7 +242,7 @@ def spoiled_array(rng: random.Random, array: Any) -> Any:
 
 
 def spoiled_arguments(rng: random.Random, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Good arguments with one or two of them spoiled, or a number of them that is wrong."""
+    """Make one or two arguments invalid, or change their number."""
     given = list(arguments)
     if not given or rng.random() < 0.03:
         return (*given, rng.choice(VALUES)()) if rng.random() < 0.5 else tuple(given[:-1])

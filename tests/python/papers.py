@@ -1,7 +1,7 @@
-"""Every optimizer as its paper has it, in float64, one array at a time.
+"""Every optimizer as in its paper, in float64, for one array.
 
-A step takes the parameter, the gradient, a dict for the state, the count of the step (1 at the
-first) and the hyperparameters, and returns the new parameter. Nothing here knows of the kernels.
+A step takes the parameter, the gradient, a dict for the state, the step count (1 at the first) and
+the hyperparameters, and returns the new parameter. The code is independent of the kernels.
 """
 
 from __future__ import annotations

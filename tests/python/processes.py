@@ -1,4 +1,4 @@
-"""Scripts in processes of their own."""
+"""Scripts in separate processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in a fresh interpreter, which can import the modules of these tests."""
+    """Run a script in a new interpreter that can import the modules of these tests."""
     tests = Path(__file__).parent
     places = [tests, *(room for room in tests.iterdir() if room.is_dir())]
     paths = os.pathsep.join([*map(str, places), os.environ.get("PYTHONPATH", "")])

@@ -1,4 +1,4 @@
-"""Optimizers with two groups, for the tests of schedulers: PyTorch's and ours."""
+"""Optimizers with two groups, of PyTorch and of this package, for tests of schedulers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LRS = (0.1, 0.03)
 
 
 def pytorch(cls: str = "SGD", lrs: Any = LRS) -> tuple[Any, Any, Any]:
-    """Give PyTorch's schedulers and two of its optimizers, each with rates of its own."""
+    """Return PyTorch's schedulers and two of its optimizers with their own rates."""
     torch = pytest.importorskip("torch")
 
     def optimizer() -> Any:
@@ -27,13 +27,13 @@ def pytorch(cls: str = "SGD", lrs: Any = LRS) -> tuple[Any, Any, Any]:
 
 
 def in_tensors(dtype: str = "float64") -> list[Any]:
-    """Give the rates in tensors."""
+    """Return the rates in tensors."""
     torch = pytest.importorskip("torch")
     return [torch.tensor(lr, dtype=getattr(torch, dtype)) for lr in LRS]
 
 
 def mine() -> fo.SGD:
-    """Give one of our optimizers."""
+    """Return an optimizer of this package."""
     return fo.SGD([{"params": [np.zeros(2)], "lr": lr} for lr in LRS], momentum=0.9)
 
 
@@ -43,11 +43,11 @@ def same(theirs: Any, ours: Any, rtol: float = 1e-9) -> None:
         for key in ("lr", "initial_lr", "momentum", "betas"):
             if key in a:
                 assert hasattr(a[key], "fill_") == hasattr(b[key], "fill_")
-                # PyTorch's own recursion loses digits next to the bottom of a cosine.
+                # PyTorch's recursion loses digits near the minimum of a cosine.
                 x, y = np.asarray(a[key]), np.asarray(b[key])
                 np.testing.assert_allclose(y, x, rtol=rtol, atol=1e-3 * rtol)
 
 
 def written(opt: Any) -> list[dict[str, Any]]:
-    """Give all that a scheduler could have written."""
+    """Return everything that a scheduler may have written."""
     return [{**group, "params": None} for group in opt.param_groups]

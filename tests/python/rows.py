@@ -23,7 +23,7 @@ CASES: list[tuple[Any, dict[str, Any]]] = [
 
 
 def made(cls: Any, arguments: dict[str, Any], classes: int, dtype: Any, **more: Any) -> Any:
-    """The loss, with a weight per class where the case asks for it."""
+    """Construct the loss, with a weight per class if the case has one."""
     weight = (0.25 + np.arange(classes) % 5).astype(dtype)
     arguments = {key: weight if value == "each" else value for key, value in arguments.items()}
     return cls(**arguments, **more)

@@ -1,4 +1,4 @@
-"""One scheduler of each class."""
+"""A scheduler of each class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def halving(t: float) -> float:
 
 
 def made(opt: Any, name: str) -> Any:
-    """Make one of a class."""
+    """Construct a scheduler of a class."""
     return getattr(lr_scheduler, name)(opt, **ARGUMENTS[name])
 
 

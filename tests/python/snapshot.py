@@ -1,4 +1,4 @@
-"""A picture of everything that an object holds, to the byte: equal pictures, nothing changed."""
+"""Snapshots of all data of an object; equal snapshots mean that no byte has changed."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def snapshot(thing: Any) -> Any:
         return {key: snapshot(value) for key, value in thing.items()}
     if isinstance(thing, list | tuple):
         return [snapshot(item) for item in thing]
-    # NaN is not equal to itself, but to its name.
+    # NaN is not equal to itself, but its repr is.
     return repr(thing)

@@ -1,4 +1,4 @@
-"""Trainings that use everything at once, to be saved and resumed: one for each optimizer."""
+"""Trainings with all kinds of objects, to save and resume: one for each optimizer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schedulers import ARGUMENTS, made
 
 SHAPES = {"w": (130, 140), "b": (9, 300)}
 SCHEDULERS = [*ARGUMENTS, "SequentialLR", "ChainedScheduler"]
-# What is kept in fewer bits, by the number of the training.
+# The storage in low precision, by the number of the training.
 STORAGES: list[tuple[str, dict[str, Any]]] = [
     ("float32", {}),
     ("float32", {"state_dtype": "bfloat16"}),
@@ -28,7 +28,7 @@ KINDS = [*OPTIMIZERS, "SAM", fo.RandomSearch, fo.RandomLocalSearch]
 
 
 def scheduled(opt: Any, name: str) -> Any:
-    """Make a scheduler, or where this optimizer has no momentum for it to drive, another."""
+    """Construct a scheduler, or another one if it requires momentum that the optimizer lacks."""
     if name == "SequentialLR":
         parts = [made(opt, "LinearLR"), made(opt, "StepLR")]
         return lr_scheduler.SequentialLR(opt, parts, [3])
@@ -41,7 +41,7 @@ def scheduled(opt: Any, name: str) -> Any:
 
 
 class Training:
-    """One training, of a number that says what it is made of."""
+    """A training, whose number determines its objects."""
 
     def __init__(self, number: int) -> None:
         kind = KINDS[number]
@@ -102,7 +102,7 @@ class Training:
         self.rng.bit_generator.state = values["rng"]
 
     def digest(self) -> str:
-        """All that the training has come to."""
+        """Return a hash of the results of the training."""
         base = getattr(self.opt, "base", self.opt)
         found = hashlib.sha256(self.model.flat.tobytes() + self.ema.shadow.flat.tobytes())
         if self.scheduler is None:
@@ -122,7 +122,7 @@ STEPS = 6
 
 
 def resumed(directory: str) -> list[str]:
-    """Go on with all trainings from their files."""
+    """Resume all trainings from their files."""
     digests = []
     for number in range(len(KINDS)):
         training = Training(number)
@@ -134,5 +134,5 @@ def resumed(directory: str) -> list[str]:
 
 
 def first_half(number: int) -> int:
-    """Steps after which a training is saved."""
+    """Return the number of steps after which a training is saved."""
     return number % 5

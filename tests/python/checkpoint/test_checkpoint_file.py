@@ -1,4 +1,4 @@
-"""Checkpoint files: what is written is read, by others too, and nothing damaged is."""
+"""Checkpoint files: reading and writing, other programs, and damaged files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def values(dtype: str, shape: tuple[int, ...]) -> Any:
 
 
 def small(path: Path) -> dict[str, Any]:
-    """A file of a few hundred bytes with every kind of content."""
+    """Write a file of a few hundred bytes with every kind of content."""
     arrays = {
         "model.w": np.arange(6, dtype="f4").reshape(2, 3),
         "flag": np.array([True, False, True]),
@@ -68,7 +68,7 @@ def temporaries(directory: Path) -> list[str]:
 
 
 def run(script: str, *arguments: object) -> str:
-    """Run a script in a process of its own; what it prints."""
+    """Run a script in a separate process, and return its output."""
     before = "import os, sys\nimport numpy as np\nfrom fastoptim.checkpoint import *\n"
     done = subprocess.run(
         [sys.executable, "-c", before + textwrap.dedent(script), *map(str, arguments)],
@@ -88,7 +88,7 @@ def test_checksums_are_those_of_zlib(size: int, start: int, value: int) -> None:
     assert pieces_module.crc32(data.tobytes(), value) == zlib.crc32(data.tobytes(), value)
 
 
-# What is written is read.
+# Reading and writing.
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -219,7 +219,7 @@ def test_a_missing_name_is_in_the_message(tmp_path: Path) -> None:
         reader.read(["x"])
 
 
-# What it costs.
+# Memory and time.
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -312,7 +312,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @given(data=st.data())
 def test_any_damaged_run_of_bytes_is_found(whole: bytes, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(whole) - 4))
-    # A checksum of 32 bits finds any run of up to 32 bits.
+    # A 32-bit checksum detects any run of up to 32 bits.
     new = data.draw(
         st.binary(min_size=1, max_size=4).filter(lambda new: new != whole[start:][: len(new)])
     )
@@ -353,7 +353,7 @@ def tensor(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict
 
 
 def ours(metadata: dict[str, str], **tensors: Any) -> bytes:
-    """A header that carries the right checksum of itself."""
+    """Return a header with a valid checksum."""
     metadata = {"fastoptim.header": "0" * 8, **metadata}
     text = json.dumps({"__metadata__": metadata, **tensors}, separators=(",", ":")).encode()
     return signed(forged(text))

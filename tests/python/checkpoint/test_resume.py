@@ -1,4 +1,4 @@
-"""Training goes on to the bit: in another process, with other threads, on another tier."""
+"""Training continues bit for bit in another process, with other threads, on another tier."""
 
 from __future__ import annotations
 

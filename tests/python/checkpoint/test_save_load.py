@@ -1,4 +1,4 @@
-"""Saving and loading objects: what was saved comes back, and a load that fails changes nothing."""
+"""Saving and loading objects: loads restore them, and a failed load changes nothing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def trained(cls: Any = fo.AdamW, seed: int = 0, **arguments: Any) -> tuple[fo.Fl
 
 
 def picture(thing: Any) -> Any:
-    """All that an object holds, to the byte."""
+    """Return all data of an object."""
     if isinstance(thing, fo.SAM):
         return snapshot([thing.rho, thing.adaptive]), snapshot(thing.base)
     if isinstance(thing, fo.EMA | fo.GradAccumulator):
@@ -121,7 +121,7 @@ each = pytest.mark.parametrize("kind", OBJECTS)
 def test_every_object_comes_back_as_it_was(tmp_path: Path, kind: str) -> None:
     saved, other = OBJECTS[kind](3), OBJECTS[kind](1)
     for optimizer in (getattr(thing, "base", thing) for thing in (saved, other)):
-        if isinstance(optimizer, fo.optim.Optimizer):  # Their parameters are saved by themselves.
+        if isinstance(optimizer, fo.optim.Optimizer):  # Parameters are saved separately.
             optimizer.params.flat[...] = 0
     assert picture(other) != picture(saved)
     fo.save(tmp_path / "f", x=saved, extra=1)
@@ -250,7 +250,7 @@ def test_other_orders_of_names_are_matched_by_name(tmp_path: Path) -> None:
         np.testing.assert_array_equal(other[name], params[name])
 
 
-# What cannot be saved.
+# Objects that cannot be saved.
 
 
 @pytest.mark.parametrize(
@@ -309,11 +309,11 @@ def test_objects_within_an_operation_are_refused(
     fo.save(tmp_path / "f", search=searching)
 
 
-# What does not fit, and what is damaged.
+# Mismatches and damage.
 
 
 def refused(path: Path, match: str, **named: Any) -> None:
-    """A load fails, says why, and changes nothing."""
+    """Check that a load fails with this message and changes nothing."""
     before = {name: picture(thing) for name, thing in named.items()}
     with pytest.raises(fo.CheckpointError, match=match) as caught:
         fo.load(path, **named)
@@ -444,7 +444,7 @@ def test_a_load_into_an_optimizer_that_is_busy_changes_nothing(tmp_path: Path) -
     assert picture(params) == before
 
 
-# A file that is being closed when it comes.
+# A file that is closed during the interrupt.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("fresh", [True, False])
 def test_an_interrupt_while_objects_are_written_leaves_all_or_nothing(
@@ -465,7 +465,7 @@ def test_an_interrupt_while_objects_are_written_leaves_all_or_nothing(
         return [picture(thing) for thing in named.values()]
 
     def trace(frame: Any, event: str, _: Any) -> Any:
-        # From where the first of them is written on.
+        # From the first write on.
         if seen[0] or frame.f_code.co_name == "action":
             frame.f_trace_opcodes = True
             if event == "opcode":
@@ -523,7 +523,7 @@ def test_a_save_makes_no_copy(tmp_path: Path) -> None:
 
 
 def test_a_save_during_steps_of_another_thread_is_consistent(tmp_path: Path) -> None:
-    """Steps add 1 everywhere: whatever was saved of one moment has one count in all places."""
+    """Steps add 1 to every element, so a consistent save has the same value everywhere."""
     params = fo.FlatBuffer({"w": (300_000,), "b": (7,)})
     opt = fo.SGD(params, lr=1.0, momentum=0.0, maximize=True)
     average = fo.EMA(params, decay=0.0)
@@ -569,7 +569,7 @@ def test_a_save_waits_for_the_second_step_of_sam(tmp_path: Path) -> None:
 
     def work() -> None:
         while not stop.is_set():
-            with contextlib.suppress(RuntimeError):  # During a save no step can begin.
+            with contextlib.suppress(RuntimeError):  # No step can begin during a save.
                 sam.step(lambda: (0.0, params.zeros_like()))
             stop.wait(0.001)
 
@@ -633,7 +633,7 @@ def test_hyperparameters_that_are_functions_stay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["kind", "value", "state"])
 def test_a_forged_file_is_refused(tmp_path: Path, damage: str) -> None:
-    """Checksums are no protection against a file that was made to look right."""
+    """Checksums do not protect against a forged file."""
     data: dict[str, Any] = {"kind": "AdamW", "state": [["w", 1]], "value": {"$tuple": 3}}
     del data[damage]
     with pytest.MonkeyPatch.context() as patch:

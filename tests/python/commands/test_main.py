@@ -1,4 +1,4 @@
-"""The command line, run as users run it."""
+"""The command line, as users run it."""
 
 import importlib.metadata
 import importlib.util
@@ -117,7 +117,7 @@ def test_no_command_prints_the_help() -> None:
 @pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="the system has no SIGPIPE")
 @pytest.mark.parametrize("arguments", [["info"], ["--help"], ["selfcheck", "--help"]])
 def test_a_reader_may_close_the_pipe(arguments: list[str]) -> None:
-    """As `head` does: here before the first line."""
+    """As `head` does, but before the first line."""
     end, pipe = os.pipe()
     os.close(end)
     command = [sys.executable, "-W", "error", "-m", "fastoptim", *arguments]
@@ -128,7 +128,7 @@ def test_a_reader_may_close_the_pipe(arguments: list[str]) -> None:
     finally:
         os.close(pipe)
     assert done.stderr == ""
-    # The parser passes over what it cannot write.
+    # The parser ignores errors of writing.
     assert done.returncode in ({__main__.CLOSED_PIPE} | ({0} if "--help" in arguments else set()))
 
 

@@ -1,4 +1,4 @@
-"""The fixed runs: that they are of everything, and from inputs that no library decides."""
+"""The fixed runs cover all optimizers and losses, with inputs independent of libraries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_integers_are_those_of_the_paper() -> None:
         z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
         return z ^ z >> 31
 
-    # The first outputs of the reference implementation from a state of 0.
+    # The first outputs of the reference implementation with state 0.
     assert split_mix(1) == 0xE220A8397B1DCDAF
     for seed in (0, 1, 9):
         wanted = [split_mix(i + 1 + (seed << 32)) for i in range(50)]

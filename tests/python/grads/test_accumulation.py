@@ -1,4 +1,4 @@
-"""Accumulated gradients: the full batch's, in every form, and what must be refused."""
+"""Accumulated gradients: equal to the full batch, in every form, and invalid input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def digits(dtype: str) -> tuple[Any, Any]:
 
 
 def gradients(params: fo.FlatBuffer, x: Any, y: Any) -> fo.FlatBuffer:
-    """Those of the mean cross-entropy of a linear classifier, over these rows."""
+    """Return the gradients of the mean cross-entropy of a linear classifier for these rows."""
     scores = fo.linear_scores(params["w"], x, params["b"])
     dscores = fo.losses.CrossEntropyLoss().grad(scores, y)
     dw, _, db = fo.linear_scores_grad(dscores, params["w"], x)
@@ -51,7 +51,7 @@ def test_uneven_batches_give_the_gradient_of_the_full_batch(
         np.testing.assert_allclose(mean.flat, full.flat, rtol=0, atol=tolerance)
         fo.SGD(params, lr=0.5).step(mean)
         accumulator.reset()
-    # The last batch is short: a mean of means would not do.
+    # The last batch is smaller, so a mean of means would be wrong.
     if size == 1000:
         parts = [
             gradients(params, x[rows], y[rows]).flat for rows in (slice(1000), slice(1000, None))
@@ -168,12 +168,12 @@ def test_gradients_of_16_bits_have_a_mean_of_32(dtype: Any, flat: bool) -> None:
         exact = exact + k * g.astype("f8")
         accumulator.add({"w": g, "b": None}, k)
     mean = accumulator.grads
-    # Rounded once, at the end: half a unit in the last place, and what float32 has lost.
+    # Rounded once, at the end: half a unit in the last place, and the error of float32.
     atol = float(np.spacing(np.abs(mean["w"]).max().astype(dtype))) * 0.51
     assert mean["w"].dtype == dtype
     np.testing.assert_allclose(mean["w"].astype("f8"), exact / 5050, rtol=0, atol=atol)
     assert fo.SGD(params, lr=0.1).step(mean).applied
-    # And for parameters of 32 bits it is theirs.
+    # For 32-bit parameters the dtype is theirs.
     wide = fo.GradAccumulator(np.ones(40, "f4"))
     wide.add(np.ones(40, dtype), 1)
     assert wide.grads["0"].dtype == np.float32
@@ -251,10 +251,10 @@ def test_a_micro_batch_of_weight_0_adds_nothing() -> None:
     accumulator.add([W, None], 3)
     accumulator.add(nothing, 0.0)
     assert accumulator.weight == 3
-    # Nor does a parameter have a gradient by it.
+    # It does not count as a gradient of a parameter.
     assert accumulator.grads["1"] is None
     assert np.array_equal(accumulator.grads["0"], W)
-    # A batch all of whose targets are ignored: its mean is NaN, and weighs nothing.
+    # If all targets of a batch are ignored, the mean is NaN with weight 0.
     loss_fn = fo.losses.CrossEntropyLoss()
     logits, target = np.array([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0]]), np.array([1, -100, -100])
     whole, parts = loss_fn.grad(logits, target), fo.GradAccumulator(logits[0])

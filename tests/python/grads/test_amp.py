@@ -1,4 +1,4 @@
-"""Loss scaling: PyTorch's scaler live, the order of the calls, and what must be refused."""
+"""Loss scaling: comparison with PyTorch's scaler, the order of calls, and invalid input."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def pair(lr: float = 0.1) -> tuple[Any, Any]:
     return w, fo.SGD(w, lr=lr)
 
 
-# What one optimizer does in one iteration: whether its gradients are bad, and whether they are
-# unscaled first. None makes no step at all.
+# One iteration of an optimizer: whether its gradients are not finite, and whether they are unscaled
+# first. None makes no step.
 CALLS = st.none() | st.tuples(st.sampled_from([0.0, math.inf, -math.inf, math.nan]), st.booleans())
 
 
@@ -64,7 +64,7 @@ def test_agrees_with_torch(
             info = mine.step(opts[i], g)
             theirs.step(their_opts[i])
             assert info == fo.StepInfo(bad == 0.0, None)
-            # It multiplies and adds in one rounding.
+            # It uses fused multiply-add.
             np.testing.assert_allclose(arrays[i], tensors[i].detach().numpy(), rtol=1e-6)
         if calls == [None, None] and new_scale is None:
             with pytest.raises(RuntimeError, match="update"):
@@ -164,7 +164,7 @@ def test_gradients_that_became_nonfinite_are_skipped() -> None:
 
 
 def test_training_in_half_precision_needs_the_scaler() -> None:
-    """A loss far from the optimum's scale: gradients of float16 vanish unless they are scaled."""
+    """A loss of small scale: float16 gradients vanish unless they are scaled."""
     x, y = load_digits(return_X_y=True)
     x = (x / 16).astype("f4")
     loss = fo.losses.CrossEntropyLoss()
@@ -175,7 +175,7 @@ def test_training_in_half_precision_needs_the_scaler() -> None:
         skipped = 0
         for _ in range(60):
             scores = fo.linear_scores(params["w"], x, params["b"])
-            # The loss is small, as that of one task among many.
+            # The loss is small, as for one of many tasks.
             dscores = loss.grad(scores, y, loss_scale=1e-6 * scaler.get_scale())
             with np.errstate(all="ignore"):
                 half = dscores.astype("f2").astype("f4")
@@ -211,7 +211,7 @@ def test_scale_of_a_number_is_a_float(x: Any) -> None:
 def test_scale_refuses_other_types() -> None:
     scaler = fo.amp.GradScaler()
     for bad in "1", None, [1.0], np.ones(2, "i4"), np.ones(2, "c8"):
-        with pytest.raises(TypeError, match="x must be"):
+        with pytest.raises(TypeError, match="x must"):
             scaler.scale(bad)
 
 
@@ -259,7 +259,7 @@ def test_calls_out_of_order() -> None:
         with pytest.raises(RuntimeError):
             call()
     assert snapshot([g, opt, scaler.state_dict()]) == before
-    # Another optimizer has a turn of its own, and none is left over by an update.
+    # Optimizers are independent, and an update resets all of them.
     scaler.step(other, g)
     scaler.update()
     scaler.step(opt, g)
@@ -268,7 +268,7 @@ def test_calls_out_of_order() -> None:
         scaler.update()
     scaler.update(4.0)
     assert scaler.get_scale() == 4.0
-    # unscale_ alone is a check, too.
+    # unscale_ without step also checks the gradients.
     scaler.unscale_(opt, np.array([1.0, math.inf]))
     scaler.update()
     assert scaler.get_scale() == 2.0
@@ -347,7 +347,7 @@ def test_gradients_that_cannot_be_unscaled_in_place() -> None:
 @pytest.mark.parametrize("dtype", ["f2", ml_dtypes.bfloat16])
 @pytest.mark.parametrize("own", [False, True])
 def test_the_step_unscales_gradients_of_16_bits_without_rounding(dtype: Any, own: bool) -> None:
-    """A quotient below the smallest number of float16 is a step all the same."""
+    """A quotient below the smallest number of float16 still changes the parameters."""
     w = np.zeros(2, dtype if own else "f4")
     opt = fo.SGD(w, lr=2.0**30, rounding="nearest") if own else fo.SGD(w, lr=2.0**30)
     scaler = fo.amp.GradScaler(init_scale=2.0**30)
@@ -491,7 +491,7 @@ def test_a_skipped_step_of_sam_restores_the_parameters(when: str) -> None:
     first = (bad if when.startswith("first") else good).copy()
     if when == "first unscale_":
         scaler.unscale_(sam, first)
-        first[:] = 1.0  # Mended: no gradient of the loss.
+        first[:] = 1.0  # Replaced: not the gradient of the loss.
         sam.first_step(first)
     else:
         sam.first_step(first, loss_scale=scaler.get_scale())
@@ -519,7 +519,7 @@ def test_the_order_of_calls_with_sam() -> None:
         scaler.unscale_(sam, grads)
     assert grads.tolist() == [1.0, 1.0]
     sam.first_step(grads)
-    # Those of the second step are others.
+    # The gradients of the second step are different.
     grads = scaler.scale(np.ones(2))
     scaler.unscale_(sam, grads)
     with pytest.raises(RuntimeError, match="unscale_ was already called"):

@@ -1,4 +1,4 @@
-"""Norms and clipping: exact arithmetic, torch live, extremes, and the same inside a step."""
+"""Norms and clipping: exact arithmetic, comparison with torch, extremes, and clipping in a step."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_agrees_with_torch(p: float, dtype: str) -> None:
 
 
 def grid(dtype: Any) -> list[float]:
-    """Where a sum of squares overflows, underflows, or loses one of its terms."""
+    """Return numbers for which a sum of squares overflows, underflows, or loses a term."""
     limits = np.finfo(dtype)
     safmin, ulp = float(limits.tiny), float(limits.eps)
     return [0.0, float(limits.smallest_subnormal), 2 * safmin, ulp, 1.0, 1 / ulp, 1 / safmin]
@@ -175,7 +175,7 @@ def test_the_norm_of_a_step_without_gradients_is_zero(dtype: str, options: Any) 
 
 @pytest.mark.parametrize("max_norm", [1e-2, 1e-6])
 def test_a_factor_below_the_normal_numbers_of_float32(max_norm: float) -> None:
-    """Its few bits must not be all that the gradients keep."""
+    """The gradients must not be rounded to its few bits."""
     g = np.array([3e38, -3e38], "f4")
     w, expected = np.zeros(2, "f4"), np.array([-max_norm, max_norm]) / math.sqrt(2)
     fo.SGD(w, lr=1.0).step(g, max_norm=max_norm)

@@ -1,4 +1,4 @@
-"""Everything that takes gradients takes those in 16 bits: against NumPy in float64 and float32."""
+"""16-bit gradients in every function that takes gradients, compared with NumPy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import fastoptim as fo
 from snapshot import snapshot
 
 HALVES = [np.dtype("f2"), np.dtype(ml_dtypes.bfloat16)]
-# Around the tiles of 1024, the blocks of 4096 and the chunks of 16384 elements.
+# Near the sizes of tiles (1024), blocks (4096) and chunks (16384).
 SIZES = [1, 1023, 1025, 4099, 40_001]
 
 half_dtypes = pytest.mark.parametrize("half", HALVES, ids=str)
@@ -96,7 +96,7 @@ def test_dtypes_are_mixed(half: Any) -> None:
 
 @half_dtypes
 def test_clipping_is_that_of_the_step(half: Any) -> None:
-    """A step clips without the rounding that clipping in place ends with."""
+    """A step clips without the final rounding of clipping in place."""
     g = gradients(half)
     stepped, expected = (np.zeros(SIZES[-1], "f4") for _ in range(2))
     info = fo.SGD(stepped, lr=1.0).step(g[-1], max_norm=2.0)

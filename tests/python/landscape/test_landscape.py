@@ -1,4 +1,4 @@
-"""Landscapes of quadratics, whose values are known; directions; sharpness in closed form."""
+"""Landscapes of quadratics with known values; directions; sharpness in closed form."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_objective_gets_a_copy_in_the_same_form(form: str) -> None:
             assert (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape)
             assert not np.shares_memory(mine, theirs)
             total += float(mine.sum())
-            mine[...] = np.nan  # It is theirs to write.
+            mine[...] = np.nan  # The objective may write to its copy.
         return total
 
     direction = LANDSCAPE.random_direction(params, normalize=None)

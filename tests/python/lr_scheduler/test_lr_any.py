@@ -1,7 +1,7 @@
-"""Any schedulers, alone, chained by hand and composed, beside PyTorch's.
+"""Any schedulers, alone, chained by hand and composed, compared with PyTorch's.
 
-The grids of the other tests go through the arguments. Here hypothesis mixes them, and copies,
-restores and rates set from outside with them.
+The grids of the other tests cover the arguments. Here hypothesis combines them with copies,
+restored states and rates that are set by the user.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from fastoptim import lr_scheduler
 from rates import LRS, in_tensors, pytorch, same
 
-# PyTorch's schedulers want their optimizer to step too, which these tests have no need of.
+# PyTorch's schedulers warn if their optimizer does not step, which these tests do not need.
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step:UserWarning")
 
 
@@ -39,7 +39,7 @@ ARGUMENTS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "milestones": st.lists(st.integers(0, 20), max_size=4).map(sorted),
         "gamma": st.floats(0.1, 1.1),
     },
-    # With `total_iters` of 0 PyTorch's never ends.
+    # PyTorch's never ends with `total_iters` 0.
     "ConstantLR": {"factor": st.floats(0.1, 1.0), "total_iters": st.integers(1, 9)},
     "LinearLR": {
         "start_factor": st.floats(0.1, 1.0),
@@ -87,7 +87,7 @@ SEQUENCES = SEVERAL.flatmap(
         st.lists(st.integers(0, 25), min_size=len(parts) - 1, max_size=len(parts) - 1).map(sorted),
     )
 )
-# PyTorch begins a composition inside a sequence a step too early, or cannot begin it.
+# PyTorch begins a composition inside a sequence one step too early, or fails.
 CHAINS = st.tuples(
     st.just("ChainedScheduler"), st.lists(st.one_of(LEAVES, SEQUENCES), min_size=1, max_size=3)
 )
@@ -121,9 +121,9 @@ def pickled(program: Any, kept: Any) -> Any:
 
 
 def reloaded(program: Any, kept: Any) -> Any:
-    """Restore new ones from the states, through JSON."""
+    """Restore new schedulers from the states, through JSON."""
     optimizer, schedulers = kept
-    # Made on the first rates: one of now may be below 0, where nothing can begin.
+    # Constructed with the first rates, since a current rate may be negative, which is refused.
     _, other, _ = pytorch(lrs=[copy.deepcopy(g["initial_lr"]) for g in optimizer.param_groups])
     fresh = [build(lr_scheduler, other, part) for part in program]
     other.load_state_dict(optimizer.state_dict())
@@ -133,7 +133,7 @@ def reloaded(program: Any, kept: Any) -> Any:
 
 
 def set_to(optimizer: Any, rate: float) -> None:
-    """Set a rate from outside."""
+    """Set a rate as a user would."""
     group = optimizer.param_groups[1]
     if hasattr(group["lr"], "fill_"):
         group["lr"].fill_(rate)
@@ -146,7 +146,7 @@ EVENTS = st.dictionaries(
 )
 
 
-# Takes the rate that another scheduler has lowered below 0.
+# May begin with a rate that another scheduler has made negative.
 BELOW_0 = ("CosineAnnealingLR", {"T_max": 1, "eta_min": 0.05})
 
 
@@ -154,7 +154,7 @@ BELOW_0 = ("CosineAnnealingLR", {"T_max": 1, "eta_min": 0.05})
 @given(PROGRAMS, EVENTS, st.booleans())
 @example([("StepLR", {"step_size": 1, "gamma": 0.25}), BELOW_0], {2: reloaded}, False)
 def test_any_schedulers_against_pytorch(program: Any, events: Any, tensors: bool) -> None:
-    # PyTorch's two keep their momenta in the groups, where the second overwrites the first's.
+    # PyTorch's schedulers store their momenta in the groups, so the second overwrites the first.
     found = [name for part in program for name in names(part)]
     assume(sum(name in ("CyclicLR", "OneCycleLR") for name in found) <= 1)
     reference, theirs, optimizer = pytorch(lrs=in_tensors() if tensors else LRS)

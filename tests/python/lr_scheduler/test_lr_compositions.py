@@ -1,4 +1,4 @@
-"""Sequences and chains of schedulers, beside PyTorch's."""
+"""Sequences and chains of schedulers, compared with PyTorch's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import fastoptim as fo
 from fastoptim import lr_scheduler
 from rates import LRS, in_tensors, mine, pytorch, same, written
 
-# PyTorch's schedulers want their optimizer to step too, which these tests have no need of.
+# PyTorch's schedulers warn if their optimizer does not step, which these tests do not need.
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step:UserWarning")
 
 
@@ -22,7 +22,7 @@ def rising(cycle: float) -> float:
     return 1 / (1 + cycle)
 
 
-# What a sequence or a chain is made of, by the names in either library.
+# The parts of sequences and chains, by their names in both libraries.
 PARTS: list[list[tuple[str, tuple[Any, ...]]]] = [
     [("ConstantLR", (0.1, 5)), ("ExponentialLR", (0.9,))],
     [("LinearLR", (0.1, 1.0, 7)), ("CosineAnnealingLR", (30,))],
@@ -30,7 +30,7 @@ PARTS: list[list[tuple[str, tuple[Any, ...]]]] = [
     [("ExponentialLR", (0.9,)), ("LambdaLR", (rising,)), ("MultiplicativeLR", (rising,))],
     [("MultiStepLR", ([3, 6], 0.5)), ("CosineAnnealingWarmRestarts", (6,))],
 ]
-# One of each class: every pair of them follows one another, and acts on one another.
+# One of each class: every pair is tested as a sequence and as a chain.
 ONES: list[tuple[str, tuple[Any, ...]]] = [
     ("ConstantLR", (0.1, 3)),
     ("LinearLR", (0.1, 1.0, 4)),
@@ -45,7 +45,7 @@ ONES: list[tuple[str, tuple[Any, ...]]] = [
     ("CyclicLR", (0.01, 0.2, 3)),
     ("OneCycleLR", (0.3, 30)),
 ]
-# PyTorch's two keep their momenta in the groups, where the second overwrites the first's.
+# PyTorch's schedulers store their momenta in the groups, so the second overwrites the first.
 PAIRS = [
     list(pair)
     for pair in itertools.product(ONES, ONES)
@@ -137,7 +137,7 @@ def test_a_chain_may_be_a_part_of_a_sequence() -> None:
 
 
 def test_nested_compositions_behave_as_alone() -> None:
-    # PyTorch's cannot begin anew at a milestone.
+    # PyTorch's cannot restart at a milestone.
     def chain(opt: Any) -> Any:
         decays = [lr_scheduler.ExponentialLR(opt, 0.9), lr_scheduler.StepLR(opt, 3, 0.5)]
         return lr_scheduler.ChainedScheduler(decays)
@@ -224,7 +224,7 @@ def test_a_bad_state_changes_nothing(chained: bool) -> None:
         {"_last_lr": "ab"},
         {"_schedulers": 3},
         {"_schedulers": states[:1]},
-        # The first would load.
+        # The first part is valid.
         {"_schedulers": [{**states[0], "last_epoch": 9}, {**states[1], "gamma": -1.0}]},
         {"more": 1},
     ]
@@ -257,7 +257,7 @@ def test_a_part_that_cannot_begin_leaves_a_sequence_where_it_is() -> None:
     sequence = lr_scheduler.SequentialLR(opt, [lr_scheduler.StepLR(opt, 1), second], [2])
     sequence.step()
     before = copy.deepcopy((written(opt), sequence.state_dict()))
-    vars(second)["gamma"] = -1.0  # Set as an attribute it would be refused.
+    vars(second)["gamma"] = -1.0  # An attribute would be checked.
     with pytest.raises(ValueError, match="gamma"):
         sequence.step()
     second.gamma = 0.9

@@ -1,4 +1,4 @@
-"""The schedulers that drive the momentum too, beside PyTorch's."""
+"""The schedulers that also control the momentum, compared with PyTorch's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import fastoptim as fo
 from fastoptim import lr_scheduler, schedules
 from rates import in_tensors, mine, pytorch, same, written
 
-# PyTorch's schedulers want their optimizer to step too, which these tests have no need of.
+# PyTorch's schedulers warn if their optimizer does not step, which these tests do not need.
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step:UserWarning")
 
 
@@ -133,7 +133,7 @@ def test_one_cycle_of_any_shape_against_pytorch(
             their.step()
             our.step()
         same(theirs, ours)
-    except ZeroDivisionError:  # PyTorch's, where a phase has no length.
+    except ZeroDivisionError:  # PyTorch's error for a phase of length 0.
         for _ in range(total - our.last_epoch):
             our.step()
             assert all(math.isfinite(rate) and rate >= 0 for rate in our.get_last_lr())

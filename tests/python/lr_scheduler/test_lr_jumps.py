@@ -1,4 +1,4 @@
-"""Steps to a given epoch, beside PyTorch's, and states that set the rates."""
+"""Steps to a given epoch, compared with PyTorch's, and states that set the rates."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 WITHOUT_EPOCHS = {"ChainedScheduler", "SequentialLR"}
 OURS_ALONE = {"WarmupStableDecayLR"}
-# The closed form gives their values at any step.
+# Schedulers whose closed form gives their values at any step.
 CLOSED = ARGUMENTS.keys() - {"MultiplicativeLR"}
 each = pytest.mark.parametrize("name", ARGUMENTS)
 
@@ -47,7 +47,7 @@ def test_every_scheduler_is_tested() -> None:
 
 
 def called(scheduler: Any, *arguments: Any) -> list[warnings.WarningMessage]:
-    """Make a step, and give the warnings about its arguments."""
+    """Make a step, and return the warnings about its arguments."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         scheduler.step(*arguments)
@@ -81,7 +81,7 @@ def test_the_warning_is_pytorchs_own() -> None:
     from fastoptim.lr_scheduler._arguments import EPOCH_DEPRECATED
 
     theirs = torch.optim.lr_scheduler.EPOCH_DEPRECATION_WARNING
-    # Without the address of PyTorch's issues.
+    # Without the URL of PyTorch's issues.
     assert theirs.startswith(EPOCH_DEPRECATED)
     three: Any = np.int64(3)
     with pytest.warns(UserWarning, match="epoch parameter") as warned:
@@ -136,7 +136,7 @@ def test_a_plateau_takes_an_epoch_too() -> None:
 
 
 def moved(opt: Any, name: str, steps: int) -> Any:
-    """Make one of a class, and move it."""
+    """Construct a scheduler, and make some steps."""
     if name == "ReduceLROnPlateau":
         scheduler: Any = lr_scheduler.ReduceLROnPlateau(opt, patience=1)
     elif name == "SequentialLR":
@@ -192,7 +192,7 @@ def test_the_orders_of_a_restore(name: str, order: str) -> None:
     states = json.loads(json.dumps([trained.state_dict(), scheduler.state_dict()]))
     opt = mine()
     if order == "made after a load":
-        # The constructor acts on the rate that it finds; only `set_lr` brings it back.
+        # The constructor changes the current rate; only `set_lr` restores it.
         opt.load_state_dict(states[0])
         restored = moved(opt, name, 0)
         restored.load_state_dict(states[1], set_lr=True)

@@ -1,4 +1,4 @@
-"""Schedulers as objects: copies, states that are refused, and memory. One of each class."""
+"""Schedulers as objects: copies, invalid states, and memory, for each class."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def metric_of(scheduler: Any) -> tuple[float, ...]:
 
 
 def composed(opt: Any, name: str) -> Any:
-    """Make a sequence of one of a class and a chain."""
+    """Return a sequence of a scheduler of a class and a chain."""
     chain = lr_scheduler.ChainedScheduler([lr_scheduler.ConstantLR(opt)])
     return lr_scheduler.SequentialLR(opt, [made(opt, name), chain], [4])
 
@@ -73,7 +73,7 @@ def test_a_scheduler_is_freed_with_its_last_reference(name: str) -> None:
         gc.enable()
 
 
-# What replaces each entry of each state. Nothing of it may be loaded and fail later.
+# Values that replace each entry of each state. None may be loaded and fail later.
 NONSENSE: tuple[Any, ...] = ("x", math.nan, -1.5, None, [0.1], [math.nan] * 2, 1j, math.inf, {})
 
 
@@ -88,7 +88,7 @@ def test_an_invalid_state_changes_nothing(name: str) -> None:
         except fo.CheckpointError:
             assert tried.state_dict() == before
         else:
-            # What is taken over works.
+            # A state that was loaded works.
             tried.step(*metric_of(tried))
             assert all(0 <= rate < math.inf for rate in tried.get_last_lr())
             assert tried.state_dict() == json.loads(json.dumps(tried.state_dict()))

@@ -1,4 +1,4 @@
-"""The scheduler that watches a metric, beside PyTorch's."""
+"""The scheduler that depends on a metric, compared with PyTorch's."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_plateau_of_negative_metrics_and_its_state() -> None:
     resumed = lr_scheduler.ReduceLROnPlateau(other, patience=5, mode="max")
     for metric in (-1.0, -1.2, -1.25):
         scheduler.step(metric)
-    # -1.25 is not a tenth better than -1.2; PyTorch's bound of -1.2 * 0.9 would say it is.
+    # -1.25 is not better than -1.2 by a tenth, but PyTorch's bound of -1.2 * 0.9 accepts it.
     assert scheduler.get_last_lr() == pytest.approx([lr * 0.1 for lr in LRS])
     resumed.load_state_dict(json.loads(json.dumps(scheduler.state_dict())))
     other.load_state_dict(copy.deepcopy(opt.state_dict()))

@@ -1,4 +1,4 @@
-"""The schedulers: their closed forms, PyTorch beside them, resuming, and errors."""
+"""The schedulers: closed forms, comparison with PyTorch, resuming, and errors."""
 
 import copy
 import itertools
@@ -14,7 +14,7 @@ import fastoptim as fo
 from fastoptim import lr_scheduler, schedules
 from rates import LRS, in_tensors, pytorch, same
 
-# PyTorch's schedulers want their optimizer to step too, which these tests have no need of.
+# PyTorch's schedulers warn if their optimizer does not step, which these tests do not need.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Detected call of .lr_scheduler.step:UserWarning",
     "ignore:The epoch parameter in .scheduler.step:UserWarning",
@@ -39,7 +39,7 @@ def product_of(lr: float, lr_lambda: Any) -> Callable[[float], float]:
     return at
 
 
-# Constructor arguments of each class, over which every test of all classes runs.
+# Constructor arguments of each class, for every test of all classes.
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "StepLR": [
         {"step_size": size, "gamma": gamma} for size in (1, 3, 7) for gamma in (0.1, 0.97, 1.3)
@@ -72,7 +72,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     ],
     "PolynomialLR": [{}, {"total_iters": 13, "power": 2.0}, {"total_iters": 30, "power": 0.5}],
 }
-# The closed form of each class in the pure schedules.
+# The closed form of each class, as a pure schedule.
 CLOSED: dict[str, Callable[..., Callable[[float], float]]] = {
     "StepLR": schedules.step,
     "CosineAnnealingLR": schedules.cosine,
@@ -94,7 +94,7 @@ CASES = [(name, arguments) for name, grid in GRIDS.items() for arguments in grid
 
 
 def label(part: Any) -> str:
-    """Name a part of a case, functions by their names: their addresses differ between runs."""
+    """Return the name of a part of a case, without addresses of functions, which differ by run."""
     if isinstance(part, dict):
         return str([getattr(value, "__name__", value) for value in part.values()])
     return str(part)
@@ -108,7 +108,7 @@ each = pytest.mark.parametrize(
 
 
 class Groups:
-    """The least that a scheduler can drive."""
+    """A minimal object for a scheduler."""
 
     def __init__(self, *lrs: Any) -> None:
         self.param_groups: list[dict[str, Any]] = [{"lr": lr} for lr in lrs]
@@ -122,7 +122,7 @@ def build(optimizer: Any, name: str, arguments: dict[str, Any], **more: Any) -> 
     return getattr(lr_scheduler, name)(optimizer, **arguments, **more)
 
 
-# Those that set more than the rate, or are made of others, have tests of their own.
+# Schedulers that set more than the rate, and compositions, have their own tests.
 APART = {"CyclicLR", "OneCycleLR", "SequentialLR", "ChainedScheduler", "ReduceLROnPlateau"}
 OURS_ALONE = {"WarmupStableDecayLR"}
 PYTORCHS = [(name, arguments) for name, arguments in CASES if name not in OURS_ALONE]
@@ -195,7 +195,7 @@ def test_a_rate_set_after_the_curve_is_at_0_is_still_scaled_against_pytorch() ->
             for optimizer in (theirs, ours):
                 optimizer.param_groups[0]["lr"] = 1.0
         for a, b in zip(ours.param_groups, theirs.param_groups, strict=True):
-            # Below 1e-300 the last digits go, in PyTorch's product first.
+            # Below 1e-300 the last digits are lost, in PyTorch's product first.
             assert a["lr"] == pytest.approx(b["lr"], rel=1e-9, abs=1e-300)
         for scheduler in made:
             scheduler.step()
@@ -217,7 +217,7 @@ def test_the_rate_does_not_drift() -> None:
     assert groups.lrs == [schedules.cosine(0.1, 100, 1e-3)(50)]
 
 
-# What happens to the rates besides one scheduler. Each takes the groups and the step.
+# Changes of the rates by something else than the scheduler, given the groups and the step.
 def nothing(groups: list[dict[str, Any]], t: int) -> None:
     pass
 
@@ -292,7 +292,7 @@ def test_rates_in_tensors_against_pytorch(name: str, arguments: dict[str, Any]) 
     their_scheduler = getattr(reference, name)(theirs, **arguments)
     our_scheduler = build(ours, name, arguments)
     for _ in range(20):
-        same(theirs, ours, rtol=1e-4)  # float32, and the recursion is theirs.
+        same(theirs, ours, rtol=1e-4)  # float32, and PyTorch's recursion.
         their_scheduler.step()
         our_scheduler.step()
     assert all(
@@ -310,7 +310,7 @@ def test_a_rate_in_a_tensor_does_not_drift() -> None:
     assert groups.lrs[0] == torch.tensor(schedules.cosine(start, 100)(50))
 
 
-# In PyTorch the others fail.
+# The others fail in PyTorch.
 @pytest.mark.parametrize(
     "name",
     ["ConstantLR", "ExponentialLR", "LinearLR", "MultiStepLR", "PolynomialLR", "StepLR"],
@@ -455,7 +455,7 @@ def test_a_change_inside_an_argument_takes_effect() -> None:
 
 
 def test_a_state_with_a_negative_rate_can_be_loaded() -> None:
-    # Below eta_min a cosine going up takes a rate further down, in PyTorch too.
+    # Below eta_min, the increasing half of a cosine decreases a rate, in PyTorch, too.
     reference, theirs, ours = pytorch()
     made = [
         [library.PolynomialLR(optimizer, 6), library.CosineAnnealingLR(optimizer, 7.5, 0.001)]
@@ -488,7 +488,7 @@ def test_groups_may_share_a_tensor() -> None:
 def test_a_failed_step_changes_nothing() -> None:
     groups = Groups(*LRS)
     scheduler = lr_scheduler.StepLR(groups, 1)
-    vars(scheduler)["gamma"] = math.nan  # Set as an attribute it would be refused.
+    vars(scheduler)["gamma"] = math.nan  # An attribute would be checked.
     before = copy.deepcopy(groups.param_groups), scheduler.last_epoch, scheduler.get_last_lr()
     with pytest.raises(ValueError, match="gamma"):
         scheduler.step()

@@ -1,4 +1,4 @@
-"""`current`: a hyperparameter as the next step will have it, by its name."""
+"""`current`: the value of a hyperparameter in the next step, by name."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_estimate_of_prodigy() -> None:
     for _ in range(5):
         opt.step([np.ones(2), np.ones(1)])
     assert opt.current("d") == opt.current("d", 1) == opt.state["b"]["d"] > 1e-3
-    # A hyperparameter of this name is what Adafactor has.
+    # Adafactor has a hyperparameter of this name.
     assert fo.Adafactor(w, d=2.0).current("d") == 2.0
 
 

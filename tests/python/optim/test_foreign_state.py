@@ -1,4 +1,4 @@
-"""States that were saved by another class, by another package or in another order."""
+"""States saved by another class, by another package or in another order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A regularizer of each group, beside that of the step."""
+"""Regularizers of groups, and of the step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def arrays(dtype: str = "f8") -> dict[str, Any]:
 
 
 def grouped(params: dict[str, Any], order: Any = None, **options: Any) -> Any:
-    """Make groups of one array each; one of them says nothing of a regularizer."""
+    """Return groups of one array each, one of them without a regularizer."""
     groups = [
         {"params": {name: params[name]}, **({"regularizer": OWN[name]} if name in OWN else {})}
         for name in order or params
@@ -111,7 +111,7 @@ def test_other_objects_than_regularizers_are_refused(wrong: Any) -> None:
 
 @dataclass(frozen=True)
 class Mine(fo.regularizers.Regularizer):
-    """A user's own."""
+    """A regularizer of a user."""
 
     scale: float = 0.5
 
@@ -168,12 +168,12 @@ def test_copies_and_saved_states_have_the_regularizer(way: str, tmp_path: Path) 
     params = arrays()
     opt = grouped(params, momentum=0.5)
     opt.param_groups[1]["regularizer"] = R.ElasticNet(0.1, 0.2, proximal=True)
-    if way != "state_dict":  # JSON keeps no arrays, and there is none before a step.
+    if way != "state_dict":  # JSON does not store arrays, and there are none before a step.
         opt.step({name: np.ones_like(p) for name, p in params.items()})
     other = COPIES[way](opt, tmp_path)
     own = [group.get("regularizer", "silent") for group in opt.param_groups]
     found = [group.get("regularizer", "silent") for group in other.param_groups]
-    # A state that says nothing of it changes nothing.
+    # A state without an entry for it does not change it.
     silent = {"file": R.L2(3.0), "state_dict": R.ElasticNet(3.0, 4.0)}.get(way, "silent")
     assert found == [silent, *own[1:]]
     if silent != "silent":
@@ -229,5 +229,5 @@ def test_sam_applies_the_regularizer_in_its_second_step() -> None:
         sam.first_step(np.ones(2))
         sam.second_step(np.zeros(2), regularizer=R.L2(0.125))
         found.append(w.tolist())
-    # From where the parameters were before the first step.
+    # From the parameters before the first step.
     assert found == [[1.0, -0.5], [1.5, -0.75]]

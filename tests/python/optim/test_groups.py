@@ -1,4 +1,4 @@
-"""Groups: read in time that grows with their number, and refused where they were moved."""
+"""Groups: read in linear time, and refused if they were moved."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_groups_that_were_moved_are_refused(change: str, reader: str) -> None:
         READERS[reader](opt, saved)
     for group, value in zip(before, values, strict=True):
         np.testing.assert_array_equal(group["params"][0], value)
-    # Brought back in order, they are what they were.
+    # In the original order they are valid again.
     for group, items in zip(own, before, strict=True):
         group.update(items)
     groups[:] = own
@@ -75,7 +75,7 @@ def test_a_group_that_a_hyperparameter_moves_is_refused() -> None:
 
 
 def seconds(count: int) -> float:
-    """Return how long one step over so many groups takes at best."""
+    """Return the shortest time of one step with this number of groups."""
     opt, grads = grouped(count), [np.ones(2)] * count
     times = []
     for _ in range(15):
@@ -87,7 +87,7 @@ def seconds(count: int) -> float:
 
 @pytest.mark.alone
 def test_a_step_takes_time_in_proportion_to_its_groups() -> None:
-    # Four times as long; sixteen times if each group looked at all of the others.
+    # Four times as long; it would be sixteen times if each group were compared with all others.
     assert seconds(1000) < 9 * seconds(250)
 
 

@@ -1,4 +1,4 @@
-"""Every hyperparameter of every optimizer: what it refuses, when, and that nothing changes then."""
+"""Every hyperparameter of every optimizer: invalid values are refused and change nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def each(good: tuple[float, ...], *bad: float) -> list[tuple[float, ...]]:
     return [(*good[:i], x, *good[i + 1 :]) for i in range(len(good)) for x in bad]
 
 
-# Out of range, where that is more than NaN, the infinities and what is below 0.
+# Values out of range, in addition to NaN, infinities and negative numbers.
 OUT_OF_RANGE: dict[str, list[Any]] = {
     "Adafactor eps": [*each((1e-8, 1e-3), NAN, INF, -1.0), (None, NAN)],
     "Prodigy d0": [NAN, INF, -INF, -1.0, 0.0],
@@ -33,7 +33,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "momentum_form": ["sideways"],
     "ns_coefficients": each((3.0, -4.0, 2.0), NAN, INF),
     "ns_steps": [-1, 100, 0.5, NAN, INF],
-    # Powers: any finite number.
+    # Exponents: any finite number.
     "r": [NAN, INF, -INF],
     "rho": [NAN, INF, -0.1, 1.0],
     "step_sizes": each((1e-6, 50.0), NAN, INF, -1.0),

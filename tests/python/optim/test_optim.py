@@ -1,4 +1,4 @@
-"""Every optimizer: the forms of its arguments, and what one step may do."""
+"""Every optimizer: the forms of its arguments, and the options of a step."""
 
 from __future__ import annotations
 

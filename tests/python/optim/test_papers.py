@@ -1,4 +1,4 @@
-"""Every optimizer against its paper and, where they have it, against other libraries."""
+"""Every optimizer compared with its paper and, if available, with other libraries."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_optimizer_has_a_paper_and_configurations() -> None:
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_every_choice_of_a_rule_is_among_the_configurations(name: str) -> None:
-    """A flag that is turned, a word other than the default, a value where the default is None."""
+    """A flag that is not the default, another string, or a value if the default is None."""
     of_every_class = set(inspect.signature(fo.optim.Optimizer).parameters)
     choices = {
         key: parameter.default
@@ -47,7 +47,7 @@ def test_every_choice_of_a_rule_is_among_the_configurations(name: str) -> None:
 
 
 def gradient(step: int, p: Any) -> Any:
-    """A pull to 1 with noise, as training has it."""
+    """The gradient of a quadratic with minimum 1, with noise."""
     rng = np.random.default_rng(step)
     return np.asarray(p - 1 + rng.standard_normal(p.shape))
 
@@ -65,7 +65,7 @@ def test_a_hundred_steps_follow_the_paper(name: str, arguments: Any, shape: Any)
     hyper = dict(opt.param_groups[0])
     sign = -1 if hyper.pop("maximize") else 1
     state: dict[str, Any] = {}
-    # Prodigy's d comes from p0 - p, a millionth of p at first: there the rounding of p counts.
+    # Prodigy's d is computed from p0 - p, a millionth of p at first, so rounding of p matters.
     scale = 1000 if name == "Prodigy" else 1
     for t in range(1, STEPS + 1):
         g = gradient(t, p)
@@ -126,7 +126,7 @@ def test_a_layer_of_zeros_has_ratio_one(zero: str) -> None:
 
 
 def test_adafactor_does_not_overflow() -> None:
-    """Rows times columns would, from gradients of 1e9 on, where PyTorch stands still."""
+    """The product of rows and columns would overflow for gradients from 1e9, as in PyTorch."""
     g = np.arange(1, 13, dtype="f4").reshape(3, 4)
     expected, w = np.ones((3, 4), "f4"), np.ones((3, 4), "f4")
     fo.Adafactor(expected).step(g)
@@ -159,7 +159,8 @@ def test_schedule_free_goes_to_its_average_and_back(name: str) -> None:
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_look_ahead_is_the_shifted_form(nesterov: bool) -> None:
-    """Nesterov's own form, gradients taken at w + mu v, gives the stored iterates less mu v."""
+    """Nesterov's original form, with gradients at w + mu v, gives the stored iterates minus mu
+    v."""
     lr, mu = 0.1, 0.9
     w = np.array([3.0, -1.0])
     v = np.zeros(2)
@@ -173,9 +174,10 @@ def test_look_ahead_is_the_shifted_form(nesterov: bool) -> None:
 
 
 def beside(theirs_cls: Any, mine_cls: Any, groups: list[Any], given: Any, **arguments: Any) -> Any:
-    """Step a torch optimizer and ours, of as many groups as there are dicts of their arguments.
+    """Step an optimizer of torch and ours, with one group per dict of arguments.
 
-    `given` takes the step, the index of an array and its gradient, and returns what both get.
+    `given` takes the step, the index of an array and its gradient, and returns the gradient for
+    both.
     """
     torch = pytest.importorskip("torch", reason="torch is not installed")
     arrays = [np.random.default_rng(i).standard_normal((6, 4)) for i in range(2 * len(groups))]
@@ -232,7 +234,7 @@ def test_prodigyopt_agrees_on_the_bias_correction() -> None:
 
 @pytest.mark.parametrize("name", ["Adam", "Lion"])
 def test_caution_sees_the_sign_of_products_that_underflow(name: str) -> None:
-    """Both passes, or the step would be scaled by a mask that it does not have."""
+    """Both passes must use the same mask, or the scale of the step is wrong."""
     steps = []
     for scale in (1e-12, 1e-24):
         w, g = np.zeros(4, "f4"), np.array([1, -1, 2, -2], "f4") * np.float32(scale)
@@ -245,7 +247,7 @@ def test_caution_sees_the_sign_of_products_that_underflow(name: str) -> None:
 
 
 def test_prodigy_in_float32_is_no_worse_than_prodigyopt() -> None:
-    """Its rates are so small at first that a factor 1 - rate * decay would be 1."""
+    """The first rates are so small that a factor 1 - rate * decay would be rounded to 1."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     prodigyopt = pytest.importorskip("prodigyopt", reason="prodigyopt is not installed")
     arguments: dict[str, Any] = {"weight_decay": 0.1, "d0": 1e-6}

@@ -1,4 +1,4 @@
-"""Parameters and moments in fewer bits: what is kept, how it is rounded, what it costs."""
+"""Parameters and moments in low precision: storage, rounding and memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROUNDINGS: list[Any] = ["stochastic", "nearest"]
 SHAPES = [(3, 5), (1, 1030), (20, 300)]
 SIGNED = {"exp_avg", "exp_avg_fast", "exp_avg_slow", "momentum_buffer", "grad_avg"}
 SQUARES = {"exp_avg_sq", "max_exp_avg_sq", "square_avg", "acc_delta", "exp_inf"}
-# The second pass of these reads moments that the first has rounded.
+# The second pass of these reads moments that the first pass has rounded.
 TWO_PASSES = (fo.LAMB, fo.LARS, fo.Prodigy)
 OPTIONS: dict[str, Any] = {"regularizer": REGULARIZERS[3], "clip_value": 0.7, "max_norm": 5.0}
 
@@ -32,18 +32,19 @@ def arrays_of(entry: Any) -> dict[str, Any]:
 
 
 def origin(octaves: int) -> Any:
-    """Give the constant that is added to a share of the scale before its bits become a code."""
+    """Return the constant that is added to a fraction of the scale before its bits become a
+    code."""
     return np.uint32((127 - octaves << 23) + (1 << 20) + (9 << 20 >> octaves))
 
 
 def shares(octaves: int) -> Any:
-    """Give the share of the scale that each code stands for."""
+    """Return the fraction of the scale that each code represents."""
     codes = np.arange(8 * octaves, dtype="u4") << 20
     return ((codes + origin(octaves)).view("f4") - origin(octaves).view("f4")).astype("f8")
 
 
 def places(share: Any, octaves: int) -> Any:
-    """Give the codes of shares before they are rounded."""
+    """Return the codes of fractions before rounding."""
     constant = float(origin(octaves).view("f4"))
     mantissa, exponent = np.frexp(np.append(share, 0.0) + constant)
     place = 8 * (exponent + 2 * mantissa)
@@ -51,7 +52,7 @@ def places(share: Any, octaves: int) -> Any:
 
 
 def loaded(entry: Any, name: str) -> Any:
-    """Give the numbers of a state array, however they are kept, in float64."""
+    """Return the values of a state array in any storage, in float64."""
     array = entry[name]
     if f"{name}_scale" not in entry:
         return array.astype("f8")
@@ -111,9 +112,9 @@ def test_moments_to_the_nearest_are_rounded_after_every_step(
 @pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("dtype", FORMS)
 def test_every_storage_stays_near_float64(optimizer: Any, dtype: Any, storage: str) -> None:
-    """Stochastic rounding adds noise, and no step goes astray."""
+    """Stochastic rounding adds noise, but no step has a large error."""
     if optimizer is fo.Prodigy and dtype not in ("f4", "f8"):
-        pytest.skip("its first steps of 1e-6 are what it measures distances by")
+        pytest.skip("it estimates distances by its first steps of 1e-6")
     for extra in configurations(optimizer):
         low = [np.full((64, 64), 1.0).astype(dtype)]
         exact = [np.full((64, 64), 1.0)]
@@ -126,7 +127,7 @@ def test_every_storage_stays_near_float64(optimizer: Any, dtype: Any, storage: s
         moved, off = 1.0 - exact[0], low[0].astype("f8") - exact[0]
         bits = np.abs(exact[0]).max() * 2.0 ** {"f2": -10, "f4": -23, "f8": -52}.get(dtype, -7)
         assert np.abs(off.mean()) <= 0.02 * np.abs(moved).mean() + bits / 10, extra
-        # Prodigy's steps grow by a factor that it measures, and the noise of 8 bits with them.
+        # Prodigy's steps grow by an estimated factor, and so does the noise of 8 bits.
         share = 0.25 if optimizer is fo.Prodigy and storage == "int8" else 0.2
         assert np.sqrt(np.mean(off**2)) <= share * np.sqrt(np.mean(moved**2)) + 5 * bits, extra
 
@@ -170,7 +171,7 @@ def test_small_updates_are_preserved_on_average(
             if rounding == "nearest":
                 assert mean == 1
                 continue
-            # A sum of t roundings, of which each is wrong by less than a unit.
+            # A sum of t rounding errors, each smaller than a unit.
             unit = 2.0 ** (-11 if half == "f2" else -8)
             assert abs(mean - path[t]) < 5 * unit * math.sqrt(t / 4 / n)
 
@@ -260,7 +261,7 @@ def test_the_maximum_of_amsgrad_never_falls(dtype: Any, storage: Any, rounding: 
     for t in range(60):
         opt.step((rng.standard_normal(1000) * 1.02**t).astype(dtype))
         now = loaded(opt.state["0"], "max_exp_avg_sq")
-        # In 8 bits what is rounded up may be wrong by the rounding of the arithmetic.
+        # In 8 bits, values that are rounded up may have the rounding error of the arithmetic.
         slack = 1e-4 if storage == "int8" else 0.0
         assert (now >= before * (1 - slack)).all()
         before = now
@@ -303,12 +304,12 @@ def test_memory_of_adamw() -> None:
 @pytest.mark.parametrize("storage", STORAGES)
 def test_continuing_from_a_copy_to_the_bit(optimizer: Any, dtype: Any, storage: Any) -> None:
     for extra, rounding in itertools.product(configurations(optimizer), ROUNDINGS):
-        kept = {"state_dtype": storage, "rounding": rounding, "seed": 5, **extra}
+        stored = {"state_dtype": storage, "rounding": rounding, "seed": 5, **extra}
         params = numbers(SHAPES, dtype)
-        opt = optimizer(params, **kept)
+        opt = optimizer(params, **stored)
         opt.step(numbers(SHAPES, dtype, 1))
         again = [p.copy() for p in params]
-        new = optimizer(again, **kept)
+        new = optimizer(again, **stored)
         new.load_state_dict(pickle.loads(pickle.dumps(opt.state_dict())))
         copies = [new, copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))]
         for other in copies:
@@ -375,7 +376,7 @@ def test_scales_that_do_not_fit_are_refused(change: str) -> None:
 @pytest.mark.parametrize("dtype", FORMS)
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_8_bit_moments_are_accurate_to_one_unit(dtype: Any, rounding: Any) -> None:
-    """The moments of each step against those of float64 from what was kept before."""
+    """Compare the moments of each step with float64, computed from the previous stored moments."""
     n, size = 1000, np.repeat([1e-12, 1.0, 0.0, 1e3], 250)
     opt = fo.AdamW(np.zeros(n, dtype), lr=1e-3, state_dtype="int8", rounding=rounding)
     m, v = np.zeros((2, n))
@@ -404,16 +405,17 @@ def test_8_bit_moments_are_accurate_to_one_unit(dtype: Any, rounding: Any) -> No
 
 
 def dynamic_map(first: int) -> Any:
-    """Give the dynamic map of Dettmers et al. for shares from 0 to 1.
+    """Return the dynamic map of Dettmers et al. for fractions from 0 to 1.
 
-    Middles of ``first`` parts of 1e-7 to 1e-6, of twice as many of the next decade, and so on.
+    Midpoints of ``first`` parts of 1e-7 to 1e-6, of twice as many in the next decade, and so on.
     """
     edges = [np.linspace(0.1, 1, first * 2**i + 1) * 10.0 ** (i - 6) for i in range(7)]
     return np.concatenate([[0.0], *[(x[1:] + x[:-1]) / 2 for x in edges], [1.0]])
 
 
 def test_8_bit_codes_have_smaller_relative_errors_than_the_dynamic_map() -> None:
-    """The worst errors to the nearest code as the guide has them, by decades of the largest."""
+    """The largest errors of rounding to nearest, by decade below the largest value, as in the
+    guide."""
 
     def nearest(codes: Any, x: Any) -> Any:
         above = np.searchsorted(codes, x).clip(1, len(codes) - 1)
@@ -431,7 +433,8 @@ def test_8_bit_codes_have_smaller_relative_errors_than_the_dynamic_map() -> None
 
 
 def moved(grads: Any, first: Any, second: Any) -> Any:
-    """Give what 100 steps of Adam move by with moments to the nearest of two maps, in one block."""
+    """Return the change in 100 steps of Adam with moments rounded to nearest in two maps, in a
+    block."""
     w, m, v = np.zeros((3, grads.size))
     for t in range(1, 101):
         m, v = 0.9 * m + 0.1 * grads, 0.999 * v + 0.001 * grads**2
@@ -446,7 +449,7 @@ def test_small_gradients_of_a_block_move_parameters_as_in_float32(rounding: Any)
     grads = np.random.default_rng(0).uniform(0.5, 1, (5, 100, 256)).astype("f4")
     powers = 10.0 ** -np.arange(5)
     grads *= powers[:, None, None].astype("f4")
-    g = np.moveaxis(grads, 0, -1).reshape(-1).copy()  # all five in each block
+    g = np.moveaxis(grads, 0, -1).reshape(-1).copy()  # All five in each block.
     g[::256] = 1.0
     size = np.tile(powers, g.size // 5)
     size[::256] = 1.0
@@ -459,7 +462,7 @@ def test_small_gradients_of_a_block_move_parameters_as_in_float32(rounding: Any)
         means[storage] = np.array([w[size == x].mean(dtype="f8") for x in powers])
     bound = 0.01 if rounding == "stochastic" else 0.05
     np.testing.assert_allclose(means["int8"], means["float32"], rtol=bound)
-    # The map of the paper keeps second moments themselves: their 1e-8 is below its smallest code.
+    # The map of the paper stores second moments, not roots: 1e-8 is below its smallest code.
     theirs = moved(g[:256].astype("f8"), dynamic_map(1), dynamic_map(2))
     mean = [-theirs[size[:256] == x].mean() for x in powers]
     np.testing.assert_allclose(mean, [0.1, 0.1, 0.1, 0.1, 0.013], rtol=0.1)
@@ -487,14 +490,14 @@ def digits() -> Digits:
     return Digits.load(0)
 
 
-def trained_loss(digits: Digits, dtype: Any, **kept: Any) -> float:
-    """Train the network of the demonstration, and give its loss over all digits."""
+def trained_loss(digits: Digits, dtype: Any, **storage: Any) -> float:
+    """Train the network of the demonstration, and return its loss over all digits."""
     steps, rng = 400, np.random.default_rng(1)
     network = Perceptron((64, 64, 10), np.random.default_rng(0))
     params = fo.FlatBuffer(network.params.shapes, dtype)
     params.assign(network.params)
     grads, loss_fn = params.zeros_like(), fo.losses.CrossEntropyLoss()
-    opt = fo.AdamW(params, lr=fo.schedules.cosine(3e-3, steps), **kept)
+    opt = fo.AdamW(params, lr=fo.schedules.cosine(3e-3, steps), **storage)
     for _ in range(steps):
         network.params.assign(params)
         rows = rng.choice(len(digits.x), 48, replace=False)
@@ -506,8 +509,8 @@ def trained_loss(digits: Digits, dtype: Any, **kept: Any) -> float:
     return float(loss_fn(network.forward(digits.x)[-1], digits.y))
 
 
-# Not to the nearest: parameters in bfloat16, whose updates are below half a unit, and moments in
-# int8, where the second only rises.
+# Not with rounding to nearest for bfloat16 parameters, whose updates are below half a unit, and
+# int8 moments, where the second moment only increases.
 TRAINED: list[tuple[Any, Any, str]] = [
     ("float32", "bfloat16", "stochastic"),
     ("float32", "bfloat16", "nearest"),
@@ -555,16 +558,16 @@ def test_nan_propagates(optimizer: Any, dtype: Any, storage: Any) -> None:
     ):
         own = "f8" if dtype == "f8" else "f4"
         results = []
-        for form, kept in [(own, None), (dtype, storage)]:
+        for form, state_dtype in [(own, None), (dtype, storage)]:
             params = [np.full((3, 100), 0.5, form)]
-            opt = optimizer(params, state_dtype=kept, **extra)
+            opt = optimizer(params, state_dtype=state_dtype, **extra)
             for t in range(3):
                 grads = [np.full((3, 100), 0.25, form)]
                 if t == 1:
                     {"params": params, "grads": grads}[where][0][1, 7] = bad
                 opt.step(grads)
             results.append(np.isfinite(params[0].astype("f8")))
-        # Who shares a block of 8 bits with what is not finite may go with it.
+        # Values that share an 8-bit block with a nonfinite value may become nonfinite.
         assert not (results[1] & ~results[0]).any(), (extra, where, bad)
 
 

@@ -1,4 +1,4 @@
-"""Proximal regularizers: exact zeros, at the step and in the place that the papers say."""
+"""Proximal regularizers: exact zeros, and the same step and order as in the papers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shrunk(p: Any, threshold: Any) -> Any:
 
 
 def lasso() -> tuple[Any, Any]:
-    """Make a problem with 8 features of 50 that matter."""
+    """Return a problem with 8 relevant features of 50."""
     rng = np.random.default_rng(3)
     x = rng.standard_normal((80, 50))
     true = np.zeros(50)
@@ -47,7 +47,7 @@ def test_the_lasso_is_solved_to_exact_zeros(l2: float) -> None:
     for _ in range(300):
         opt.step(x.T @ (x @ w - y) / len(y), regularizer=regularizer)
         subgradient.step(x.T @ (x @ along - y) / len(y), regularizer=R.ElasticNet(lam, l2))
-        # ISTA: a gradient step on what is smooth, then the proximal operator.
+        # ISTA: a gradient step on the smooth part, then the proximal operator.
         model -= lr * (x.T @ (x @ model - y) / len(y) + 2 * l2 * model)
         model = shrunk(model, lr * lam)
         np.testing.assert_allclose(w, model, rtol=1e-10, atol=1e-13)
@@ -55,7 +55,7 @@ def test_the_lasso_is_solved_to_exact_zeros(l2: float) -> None:
     assert 30 < (w == 0).sum() < 50
     assert w[:8].all()
     assert (along != 0).all()
-    # Where the conditions of optimality hold: the slope of the smooth part is within lam.
+    # The optimality conditions: the gradient of the smooth part is at most lam.
     slope = x.T @ (x @ w - y) / len(y) + 2 * l2 * w
     np.testing.assert_allclose(slope[w != 0], -lam * np.sign(w[w != 0]), rtol=1e-8)
     assert np.abs(slope[w == 0]).max() <= lam
@@ -99,7 +99,7 @@ def test_a_step_is_the_plain_step_and_then_the_operator(
         info = opt.step(grads, regularizer=R.L1(LAM, proximal=True), max_norm=1e9)
         assert info == model.step(grads, max_norm=1e9)
         plain.flat[:] -= np.clip(plain.flat, -threshold, threshold)
-        if optimizer is fo.Prodigy:  # Its rate is rounded otherwise than here.
+        if optimizer is fo.Prodigy:  # Its rate is rounded differently.
             np.testing.assert_allclose(params.flat, plain.flat, rtol=1e-6, atol=1e-7)
             plain.flat[:] = params.flat
         assert params.flat.tobytes() == plain.flat.tobytes()
@@ -118,7 +118,7 @@ def test_parameters_of_16_bits_have_exact_zeros(optimizer: Any, dtype: Any) -> N
     found = w.astype("f8")
     kept = before * (1 - 0.125 * opt.param_groups[0]["weight_decay"])
     expected = shrunk(before if optimizer in (fo.SGD, fo.Adafactor) else kept, 0.25)
-    if optimizer is not fo.LAMB:  # Its decay is part of a step whose length it chooses.
+    if optimizer is not fo.LAMB:  # Its decay is part of a step with an adaptive length.
         np.testing.assert_allclose(found, expected, rtol=0.02, atol=1e-2)
     assert (found[np.abs(before) < 0.2] == 0).all()
     assert found[np.abs(before) > 0.5].all()
@@ -141,7 +141,7 @@ def test_unsupported_optimizers_refuse_proximal_terms(name: str) -> None:
     assert snapshot(opt) == before
     opt.param_groups[0]["regularizer"] = None
     assert opt.step(w.copy(), regularizer=proximal).applied
-    # Nothing is shrunk by 0.
+    # A coefficient of 0 shrinks nothing.
     opt.param_groups[0]["regularizer"] = R.ElasticNet(0.0, 0.1, proximal=True)
     assert opt.step(w.copy()).applied
 
@@ -154,9 +154,9 @@ def test_averages_and_copies_use_the_shrunk_parameters() -> None:
     regularizer = R.L1(0.5, proximal=True)
     opt.step([zeros, None], regularizer=regularizer, ema=ema, copy_to=copies)
     assert w.tolist() == ema.shadow["0"].tolist() == copies[0].tolist() == [0.5, 0.0, -1.5]
-    # A parameter without a gradient is left alone.
+    # A parameter without a gradient does not change.
     assert idle.tolist() == copies[1].tolist() == [0.25]
-    # A step that is skipped shrinks nothing.
+    # A skipped step shrinks nothing.
     zeros[0] = np.nan
     assert not opt.step([zeros, None], regularizer=regularizer, nonfinite="skip").applied
     assert w.tolist() == [0.5, 0.0, -1.5]

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimization: the formula, the way back, and errors on the way."""
+"""Sharpness-aware minimization: the formula, restored parameters, and errors."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_step_is_skipped_for_the_gradients_of_either(first: bool, bad: float) 
     assert not info.applied
     assert w.tolist() == [1.0, -2.0]
     assert sam.state["0"]["step"] == 0
-    # The next step is as any other.
+    # The next step is not affected.
     sam.first_step(good)
     assert sam.second_step(good, nonfinite="raise").applied
 

@@ -1,4 +1,4 @@
-"""Schedules in the place of hyperparameters: any number of any optimizer."""
+"""Schedules as hyperparameters: any number of any optimizer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import fastoptim as fo
 from cases import OPTIMIZERS
 from fastoptim import schedules
 
-# What is not a number that could change, and what is a count of other things.
+# Hyperparameters that are not numbers or cannot change, and counts.
 FIXED = {"params", "ns_steps", "warmup_steps", "seed"}
 
 
@@ -26,13 +26,13 @@ def numbers() -> list[tuple[Any, str, Any]]:
 
 
 def scheduled(name: str, value: Any) -> Any:
-    """Give a schedule up to ``value``, or a function that gives as many values."""
-    if name == "etas":  # The second is above 1 always.
+    """Return a schedule up to ``value``, or a function with as many values."""
+    if name == "etas":  # The second is always above 1.
         return lambda step: (schedules.linear(0.5, 0.5, 1.0, 4)(step), 1.2)
     if isinstance(value, tuple):
         parts = [None if part is None else scheduled("", part) for part in value]
         return lambda step: tuple(None if part is None else part(step) for part in parts)
-    if value < 0:  # No schedule is.
+    if value < 0:  # Schedules are not negative.
         return lambda step: -scheduled("", -value)(step)
     return schedules.linear(min(value, 3.0) or 0.01, 0.5, 1.0, 4)
 

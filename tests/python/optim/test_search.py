@@ -1,4 +1,4 @@
-"""Random search: reproducible, never worse, and safe against what it is given."""
+"""Random search: reproducible, never worse, and robust against invalid arguments."""
 
 from __future__ import annotations
 

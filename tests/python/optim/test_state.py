@@ -27,7 +27,7 @@ from snapshot import snapshot
 
 
 def variants(cls: Any) -> list[dict[str, Any]]:
-    """The default, then each flag switched on, with momentum where there is any."""
+    """The defaults, then each flag enabled, with momentum if the class has it."""
     arguments = inspect.signature(cls).parameters
     base = {"lr": 0.1, **({"momentum": 0.9} if "momentum" in arguments else {})}
     flags = [name for name, argument in arguments.items() if argument.default is False]
@@ -42,7 +42,7 @@ VARIANTS = [
 
 
 def made(cls: Any, arguments: dict[str, Any]) -> Any:
-    """An optimizer of two groups, four parameters and both dtypes."""
+    """Return an optimizer with two groups, four parameters and both dtypes."""
     rng = np.random.default_rng(0)
     first = {"w": rng.standard_normal((3, 4)), "b": rng.standard_normal((1, 4)).astype("f4")}
     second = {"v": rng.standard_normal((2, 2)).astype("f4"), "idle": np.ones((2, 1))}
@@ -54,7 +54,7 @@ def arrays(opt: Any) -> list[Any]:
 
 
 def train(opt: Any, steps: range) -> None:
-    """Take steps that depend on their number alone; the last parameter gets no gradient."""
+    """Make steps that depend only on their number; the last parameter has no gradient."""
     for t in steps:
         rng = np.random.default_rng(t)
         grads = [rng.standard_normal(w.shape).astype(w.dtype) for w in arrays(opt)]
@@ -105,7 +105,7 @@ def test_a_load_restores_the_saved_state(cls: Any, arguments: dict[str, Any]) ->
     saved, weights = opt.state_dict(), copy.deepcopy(arrays(opt))
     picture = snapshot([opt, saved])
     train(opt, range(2, 5))
-    # What was saved is a copy.
+    # The saved state is a copy.
     assert snapshot(saved) == picture[1]
     for w, old in zip(arrays(opt), weights, strict=True):
         w[...] = old
@@ -140,7 +140,7 @@ def test_layout_of_a_state_dict(optimizer: Any) -> None:
     assert [group["param_names"] for group in saved["param_groups"]] == [["w", "b"], ["v", "idle"]]
     assert [group["lr"] for group in saved["param_groups"]] == [0.1, 0.01]
     steps = {index: entry["step"] for index, entry in saved["state"].items()}
-    # Prodigy's estimate is there for all parameters.
+    # All parameters have Prodigy's estimate.
     assert steps == {0: 3, 1: 3, 2: 3, **({3: 0} if optimizer is fo.Prodigy else {})}
     for index, name in enumerate("wbv"):
         live = opt.state[name]
@@ -189,7 +189,7 @@ def test_forms_of_params_and_grads_give_the_same_bits(optimizer: Any, form: str)
 @pytest.mark.parametrize("shape", [(12,), (3, 4), ()])
 def test_a_single_array(optimizer: Any, shape: tuple[int, ...]) -> None:
     if optimizer is fo.Muon and len(shape) != 2:
-        pytest.skip("takes matrices alone")
+        pytest.skip("supports only matrices")
     results = []
     for wrap in (lambda x: x), (lambda x: [x]), (lambda x: {"0": x}):
         w, g = np.ones(shape), np.full(shape, 0.5)
@@ -346,7 +346,7 @@ def test_amsgrad_cannot_be_switched_on_later() -> None:
 
 ABSENT = object()
 
-# Where a state dict is made bad (the place itself, or all of it), and by what.
+# The places at which a state dict is made invalid, and the values.
 BAD_STATE: list[tuple[tuple[Any, ...], list[Any]]] = [
     ((), [None, 5, [], "text", {}]),
     (("state",), [ABSENT, None, 5, "text", [1]]),
@@ -377,7 +377,7 @@ def bad_values(slot: str, good: Any) -> list[Any]:
         *([ABSENT] if slot != "momentum_buffer" else []),
         *([-1 - abs(good)] if slot.endswith("_sq") else []),
     ]
-    # A column may be as long as its first part.
+    # A column may have the length of its first part.
     return [x for x in wrong if not (isinstance(x, np.ndarray) and np.array_equal(x, good))]
 
 
@@ -471,8 +471,8 @@ class AdamWModel:
         p -= h["lr"] * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + 1e-8)
 
 
-class Life(RuleBasedStateMachine):
-    """Any order of steps, changes, copies, saves and loads, beside the model."""
+class CallSequence(RuleBasedStateMachine):
+    """Any order of steps, changes, copies, saves and loads, compared with a model."""
 
     model: Any
 
@@ -492,7 +492,7 @@ class Life(RuleBasedStateMachine):
         self.hypers.append({name: self.opt.param_groups[-1][name] for name in self.model.hypers})
 
     def values(self) -> list[dict[str, Any]]:
-        """The hyperparameters, functions as their current values."""
+        """Return the hyperparameters, with the current values of functions."""
         return [
             {name: x(self.steps) if callable(x) else x for name, x in group.items()}
             for group in self.hypers
@@ -572,5 +572,5 @@ class Life(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("model", [SGDModel(), AdamWModel()], ids=["SGD", "AdamW"])
 def test_any_sequence_of_calls_agrees_with_the_model(model: Any) -> None:
-    machine = type("Life", (Life,), {"model": model})
+    machine = type("CallSequence", (CallSequence,), {"model": model})
     run_state_machine_as_test(machine, settings=settings(max_examples=200, stateful_step_count=20))

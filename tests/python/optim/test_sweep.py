@@ -1,4 +1,4 @@
-"""One sweep: a step with options does what separate calls do, in the documented order."""
+"""One sweep: a step with options equals separate calls, in the documented order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastoptim import _core
 from processes import run
 from snapshot import snapshot
 
-# Below, across and far above the blocks of 1024 and the chunks of 16384 that a sweep works in.
+# Smaller, slightly larger and much larger than the blocks of 1024 and chunks of 16384 elements.
 SHAPES = [(3, 5), (1, 1030), (0, 4), (150, 230)]
 SMALL = [(3, 5), (2, 2)]
 
@@ -30,7 +30,7 @@ def prepared(
     clip_value: float | None = None,
     max_norm: float | None = None,
 ) -> tuple[list[Any], float | None]:
-    """Do to the gradients in turn what a step does to them, and give their norm."""
+    """Apply the operations of a step to the gradients one by one, and return their norm."""
     found = []
     for p, g in zip(params, grads, strict=True):
         u = g * g.dtype.type((-1 if maximize else 1) / loss_scale)
@@ -44,7 +44,7 @@ def prepared(
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_options_are_separate_calls_to_the_bit(optimizer: Any, dtype: str, maximize: bool) -> None:
-    """Loss scales that are powers of two, so that nothing is rounded elsewhere."""
+    """Loss scales are powers of two, so that they are exact."""
     options = itertools.product([1.0, 8.0], REGULARIZERS, [None, 0.7], [None, 1.0, 1e9, math.inf])
     chosen = itertools.cycle(configurations(optimizer))
     for (scale, penalty, bound, max_norm), extra in zip(options, chosen, strict=False):
@@ -136,7 +136,7 @@ def arithmetic(dtype: Any) -> Any:
 
 
 def taken(opt: Any, params: list[Any]) -> list[Any]:
-    """Give what averages and copies take: of Schedule-Free the averaged iterate."""
+    """Return the values for averages and copies: for Schedule-Free the averaged iterate."""
     group, found = opt.param_groups[0], []
     for p, state in zip(params, opt.state.values(), strict=True):
         x = p.astype(arithmetic(p.dtype))
@@ -198,16 +198,16 @@ def test_parameters_without_gradient_are_averaged_and_copied(optimizer: Any, dty
     average, mirror = (fo.EMA(other, 0.5) for _ in range(2))
     for given in [None, None], [numbers(shapes, dtype, 2)[0], None]:
         copies: list[Any] = [np.zeros(shape, "f2") for shape in shapes]
-        before = snapshot([params[1], kept(opt)])
+        before = snapshot([params[1], second_state(opt)])
         assert opt.step(given, ema=average, copy_to=copies, zero_grad=True).applied
-        assert snapshot([params[1], kept(opt)]) == before
+        assert snapshot([params[1], second_state(opt)]) == before
         mirror.update(taken(opt, params))
         assert snapshot(average.shadow.flat) == snapshot(mirror.shadow.flat)
         assert snapshot(copies) == snapshot([x.astype("f2") for x in taken(opt, params)])
 
 
-def kept(opt: Any) -> Any:
-    """Give the state of the second parameter, but Prodigy's numbers, which all share."""
+def second_state(opt: Any) -> Any:
+    """Return the state of the second parameter, except Prodigy's shared scalars."""
     return {key: x for key, x in opt.state["1"].items() if key[0] != "d"}
 
 
@@ -221,7 +221,7 @@ def test_schedule_free_parameters_without_steps_are_averaged() -> None:
 
 
 class World:
-    """An optimizer with all that a step may touch."""
+    """An optimizer, and everything that a step may change."""
 
     def __init__(self, optimizer: Any, dtype: Any, shapes: Any = SMALL, **extra: Any) -> None:
         self.params = numbers(shapes, dtype)
@@ -235,7 +235,7 @@ class World:
         info: fo.StepInfo = self.opt.step(self.grads, **{**more, **options})
         return info
 
-    def picture(self) -> Any:
+    def snapshot_of(self) -> Any:
         average = [self.average.shadow.flat, self.average.updates]
         return snapshot([self.params, self.grads, self.opt, average, self.copies])
 
@@ -255,13 +255,13 @@ def test_a_skipped_step_changes_nothing(optimizer: Any, dtype: Any, bad: float) 
             world.step(zero_grad=False)
         for where, option in itertools.product(range(3), options):
             world.grads[where][-1, -1] = bad
-            before = world.picture()
+            before = world.snapshot_of()
             info = world.step(nonfinite="skip", **option)
             assert not info.applied
             assert (info.grad_norm is None) == ("max_norm" not in option)
             with pytest.raises(FloatingPointError, match=rf'grads\["{where}"\]'):
                 world.step(nonfinite="raise", **option)
-            assert world.picture() == before
+            assert world.snapshot_of() == before
             world.grads[where][-1, -1] = 0.25
         assert world.step(nonfinite="skip").applied
 
@@ -271,12 +271,12 @@ def test_a_skipped_step_does_not_switch_momentum_on() -> None:
         world = World(fo.SGD, dtype, state_dtype=storage)
         world.step(zero_grad=False)
         world.opt.param_groups[0]["momentum"] = 0.9
-        before = world.picture()
+        before = world.snapshot_of()
         good = world.grads[1][0, 0]
         world.grads[1][0, 0] = math.inf
         assert not world.step(nonfinite="skip").applied
         world.grads[1][0, 0] = good
-        assert world.picture() == before
+        assert world.snapshot_of() == before
         assert world.step(nonfinite="skip").applied
         assert "momentum_buffer" in world.opt.state["0"]
 
@@ -302,7 +302,7 @@ def test_raise_names_the_first_bad_parameter() -> None:
 
 @pytest.mark.parametrize("policy", ["skip", "raise"])
 def test_finite_gradients_are_not_skipped(policy: Any) -> None:
-    """Norms beyond float64, penalties of infinite parameters, sums beyond float32."""
+    """Norms too large for float64, penalties of infinite parameters, sums too large for float32."""
     w = np.zeros(3)
     info = fo.SGD(w, lr=1.0).step(np.full(3, 1.5e308), max_norm=1.0, nonfinite=policy)
     assert info == fo.StepInfo(True, math.inf)
@@ -323,9 +323,9 @@ def test_gradients_that_overflow_when_unscaled_are_skipped(how: dict[str, float]
     for dtype, scale in [("f4", 1e-30), ("f8", 1e-300)]:
         world = World(fo.SGD, dtype)
         world.grads[0][0, 0] = 1e10
-        before = world.picture()
+        before = world.snapshot_of()
         assert not world.step(loss_scale=scale, nonfinite="skip", **how).applied
-        assert world.picture() == before
+        assert world.snapshot_of() == before
         with pytest.raises(FloatingPointError, match='"0"'):
             world.step(loss_scale=scale, nonfinite="raise", **how)
 
@@ -336,7 +336,7 @@ def buffers(dtype: Any, arrays: list[Any]) -> Any:
 
 @pytest.mark.parametrize("dtype", FORMS)
 def test_forms_and_threads_give_the_same_bits(optimizer: Any, dtype: Any) -> None:
-    """A buffer, flat gradients, lists, mappings and groups; one, two and three threads."""
+    """Buffers, flat gradients, lists, mappings and groups; one, two and three threads."""
     shapes = [(1, 3), (40, 60), (1, 1), (130, 140)]
     start, grads = numbers(shapes, dtype), numbers(shapes, dtype, 1)
     names = [f"p{i}" for i in range(len(shapes))]
@@ -385,15 +385,15 @@ def test_instruction_sets_change_no_bit(tier: str) -> None:
 
 
 def fixed_run() -> str:
-    """Return a hash of what sweeps with all options make in every storage."""
+    """Return a hash of the results of sweeps with all options in every storage."""
     import hashlib
 
     from cases import OPTIMIZERS
 
     digest = hashlib.sha256()
     options: dict[str, Any] = {"regularizer": REGULARIZERS[3], "clip_value": 0.7, "max_norm": 2.0}
-    kept = itertools.product([None, "bfloat16", "int8"], ["stochastic", "nearest"])
-    for cls, dtype, (state, rounding) in itertools.product(OPTIMIZERS, FORMS, kept):
+    storages = itertools.product([None, "bfloat16", "int8"], ["stochastic", "nearest"])
+    for cls, dtype, (state, rounding) in itertools.product(OPTIMIZERS, FORMS, storages):
         shapes = [(1, 257), (3, 1025)]
         params = numbers(shapes, dtype)
         opt = cls(params, state_dtype=state, rounding=rounding, seed=3)
@@ -435,9 +435,9 @@ def test_options_of_sam_belong_to_its_second_step(optimizer: Any) -> None:
 
 
 def test_groups_step_as_optimizers_of_their_own(optimizer: Any) -> None:
-    """Groups of every dtype, in one pass and in two, some of them in many chunks."""
+    """Groups of every dtype, with one pass and with two, some of them in many chunks."""
     if optimizer is fo.Prodigy:
-        pytest.skip("its d is that of all groups together")
+        pytest.skip("its d is shared by all groups")
     shapes = [(200, 300), (4, 300), (2, 2)]
     groups, alone = [], []
     settings = itertools.product(FORMS, configurations(optimizer))
@@ -511,7 +511,7 @@ BAD: list[Bad] = [
 
 
 def over(world: World, arrays: list[Any]) -> fo.EMA:
-    """Give an average whose memory is that of some arrays."""
+    """Return an average that shares memory with arrays."""
     average = fo.EMA(world.params)
     average.shadow._views = tuple(arrays)
     return average
@@ -540,10 +540,10 @@ def test_bad_options_change_nothing(case: int) -> None:
         world = World(cls, "f8", **extra)
         world.step(zero_grad=False)
         chosen = options(world)
-        before = world.picture()
+        before = world.snapshot_of()
         with pytest.raises(error, match=words):
             world.step(**chosen)
-        assert world.picture() == before
+        assert world.snapshot_of() == before
 
 
 def test_gradients_that_are_to_be_zeroed_are_written() -> None:

@@ -1,4 +1,4 @@
-"""PyTorch's optimizers live: the configurations of its own tests, state, precision, checkpoints."""
+"""Comparison with PyTorch's optimizers: configurations, state, precision, checkpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from configurations import CONFIGURATIONS, all_configurations
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-# Arguments that both have: the table's values are those of PyTorch's own tests and others.
+# Arguments that both have; the table includes the values of PyTorch's tests.
 NAMES = [name for name in CONFIGURATIONS if hasattr(torch.optim, name)]
 
 
@@ -41,13 +41,13 @@ MATRICES = [(6, 5), (4, 7), (3, 3)]
 
 @pytest.fixture(autouse=True)
 def newton_schulz_in_the_type_of_the_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's Muon rounds to bfloat16 first: without that it can be compared exactly."""
+    """PyTorch's Muon rounds to bfloat16 first; without that the results can be compared exactly."""
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
 
 
 @pytest.fixture
 def float64_scalars() -> Iterator[None]:
-    """PyTorch keeps rates and counts in its default dtype."""
+    """PyTorch stores rates and counts in its default dtype."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -68,7 +68,7 @@ def gradients(step: int, name: str, dtype: str = "f8") -> list[Any]:
 
 
 def in_loops(name: str) -> Any:
-    """PyTorch's optimizer as its plain loop; Muon has nothing else."""
+    """Return PyTorch's optimizer with `foreach=False`; Muon does not have the option."""
     flags = {} if name == "Muon" else {"foreach": False}
     return partial(getattr(torch.optim, name), **flags)
 
@@ -173,7 +173,7 @@ def test_int8_moments_cannot_be_tensors() -> None:
         opt.state_dict(tensors=True)
 
 
-# Those that ask for state that was not there from the start are errors, in PyTorch too.
+# Hyperparameters that need additional state later are errors, in PyTorch, too.
 LATE = {"amsgrad", "centered"}
 LATER = [
     pytest.param(name, arguments, id=f"{name}-{index}")
@@ -202,7 +202,7 @@ def test_hyperparameters_that_change_on_the_way(name: str, arguments: Any) -> No
 @pytest.mark.parametrize(("name", "arguments"), CASES)
 def test_one_extreme_gradient(name: str, arguments: Any, factor: float) -> None:
     if name == "Rprop" and np.isnan(factor):
-        pytest.skip("PyTorch's Rprop drops a NaN; here it goes on")
+        pytest.skip("PyTorch's Rprop drops a NaN; here it propagates")
     arrays, mine, tensors, theirs = pair(name, arguments)
     for t in range(4):
         grads = gradients(t, name)
@@ -218,7 +218,7 @@ def test_one_extreme_gradient(name: str, arguments: Any, factor: float) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_arguments_are_those_of_torch(name: str) -> None:
-    """In this order, with these defaults, and ours after them."""
+    """In this order, with these defaults, followed by the additional arguments."""
     devices = {"foreach", "capturable", "differentiable", "fused"}
 
     def arguments(cls: type) -> dict[str, inspect.Parameter]:

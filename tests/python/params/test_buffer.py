@@ -1,4 +1,4 @@
-"""FlatBuffer: layout, copies in, copies of itself, bad input."""
+"""FlatBuffer: layout, assignment, copies, invalid input."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_copies(how: Any, dtype: str) -> None:
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_copies_with_an_optimizer(optimizer: Any, how: Any, form: Any) -> None:
     if optimizer is fo.Muon:
-        pytest.skip("takes matrices alone")
+        pytest.skip("supports only matrices")
     buffer = filled()
     opt = optimizer(form(buffer), lr=0.1)
     grads = buffer.zeros_like()

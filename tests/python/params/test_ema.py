@@ -1,4 +1,4 @@
-"""Averages of parameters: the formula, every form, swaps, saves, and what must be refused."""
+"""Averages of parameters: the formula, every form, swaps, saves, and invalid input."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_agrees_with_torch() -> None:
     theirs = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
     )
-    # Its first update copies.
+    # The first update of torch copies.
     theirs.update_parameters(model)
     params = [p.detach().numpy() for p in model.parameters()]
     mine = fo.EMA(params, decay=0.9)
@@ -111,7 +111,7 @@ def test_every_form_gives_the_same_bits(form: str) -> None:
     for t in range(1, 4):
         expected.update(numbers(t))
         ema.update(FORMS[form](numbers(t)))
-        # By order, whatever the names.
+        # By order, regardless of the names.
         ema.update(list(numbers(t).values()))
         expected.update(numbers(t))
     if form == "buffer":
@@ -207,7 +207,7 @@ def test_a_step_updates_the_average_as_update_does(optimizer: Any, dtype: Any, s
         if skip and t % 2:
             grads[1][0] = math.nan
         elif t == 3:
-            # A parameter without gradient has an average, too.
+            # A parameter without a gradient is averaged, too.
             grads[0] = None
         info = fused.step(grads, nonfinite="skip", ema=ema)
         assert info == after.step(grads, nonfinite="skip")
@@ -221,14 +221,14 @@ def test_a_step_updates_the_average_as_update_does(optimizer: Any, dtype: Any, s
         assert ema.updates == expected.updates == t + 1 - (skip * (t + 1) // 2)
     exact = snapshot(ema.shadow) == snapshot(expected.shadow)
     assert exact or free
-    # The averaged iterate is not rounded to the parameters' dtype before.
+    # The averaged iterate is not rounded to the dtype of the parameters first.
     atol = {2: 0.05, 4: 1e-5, 8: 1e-13}[params[0].itemsize]
     for mine, theirs in zip(ema.shadow.values(), expected.shadow.values(), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
 
 
 def test_a_parameter_without_gradient_is_averaged_once(optimizer: Any) -> None:
-    # The other is large enough for rules of two passes to make both.
+    # The other is large enough that rules with two passes make both.
     idle, large = np.ones((2, 3)), np.ones((1000, 300))
     opt, ema = optimizer([idle, large]), fo.EMA([3 * idle, large], decay=0.5)
     opt.step([None, large.copy()], ema=ema)
@@ -257,7 +257,7 @@ def test_a_step_refuses_an_average_of_other_parameters() -> None:
             with pytest.raises(error, match="ema"):
                 opt.step(w_like(w), ema=ema)
             assert (snapshot(opt), snapshot(ema.state_dict())) == (before, kept)
-    # Its own average is no parameter.
+    # The average itself is not a parameter.
     ema = fo.EMA(w)
     for own in fo.SGD(ema.shadow), fo.SGD(list(ema.shadow.views)):
         with pytest.raises(ValueError, match="share memory"):
@@ -295,7 +295,7 @@ def test_parameters_of_16_bits(form: str, dtypes: list[Any]) -> None:
     for w, s in zip(arrays, averages, strict=True):
         assert w.tobytes() == s.astype(w.dtype).tobytes()
     for own in params, copy.deepcopy(params):
-        # A copy made meanwhile has the same to give back.
+        # A copy made while swapped can restore the parameters, too.
         twin = copy.deepcopy(ema)
         if own is params:
             ema.swap(own)

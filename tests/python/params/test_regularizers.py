@@ -1,4 +1,4 @@
-"""Regularizers: the formula, every form of parameters, and what must be refused."""
+"""Regularizers: the formula, every form of parameters, and invalid input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters and gradients in whatever has an order, paired by name where there are names."""
+"""Parameters and gradients in any ordered iterable, matched by name if there are names."""
 
 from __future__ import annotations
 

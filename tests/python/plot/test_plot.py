@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, and that nothing is moved by drawing it."""
+"""Plots: the data that is drawn, and that drawing changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks run small, as tests: each compares the answers of all that it times."""
+"""Small runs of the benchmarks, which compare the results of all contestants."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Every example runs small, from a directory of its own."""
+"""Small runs of every example, in separate directories."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 pytest.importorskip("tqdm", reason="tqdm is not installed")
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-SHARED = {"images.py", "networks.py", "report.py"}  # What the examples import.
-# Matrices are small: threads of BLAS would only wait for each other beside other tests.
+SHARED = {"images.py", "networks.py", "report.py"}  # Modules that the examples import.
+# Matrices are small, so BLAS threads would only wait for each other during other tests.
 BLAS = ("MKL", "OMP", "OPENBLAS", "VECLIB")
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in BLAS}
 SMALL = {

@@ -1,4 +1,4 @@
-"""Optional packages: imported in one place, and named where they are missing."""
+"""Optional packages: imported in one module, and named if they are missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from processes import run
 PACKAGE = Path(fo.__file__).parent
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
-# The modules that are optional are as if not installed.
+# Hides the optional modules, as if they were not installed.
 HIDDEN = f"""
 import importlib.abc, sys
 import numpy as np
@@ -39,7 +39,7 @@ def refused(call):
 
 
 def imported(source: Path) -> set[str]:
-    """The packages that a file imports, wherever in it."""
+    """Return all packages that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""The layers of the examples: their sizes, and their backward passes against differences."""
+"""The layers of the examples: sizes, and backward passes compared with differences."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_pooling_gives_the_gradient_to_one_of_equal_pixels() -> None:
 
 
 def differences(value: Callable[[], float], array: networks.Array) -> networks.Array:
-    """Central differences over every element of ``array``, which ``value`` reads."""
+    """Return central differences for every element of ``array``, which ``value`` reads."""
     result = np.empty_like(array)
     for index in np.ndindex(array.shape):
         kept, eps = array[index], 1e-6
@@ -87,7 +87,7 @@ def test_gradients_are_those_of_differences(name: str) -> None:
     x = rng.normal(size=(3, *shape))
     y = rng.integers(0, 4, (3, *network.shapes[-1][:-1]))
     for array in network.params.values():
-        array += rng.normal(0, 0.1, array.shape)  # Biases, too, are not zero.
+        array += rng.normal(0, 0.1, array.shape)  # Including biases, which are zero otherwise.
 
     def value() -> float:
         return network.evaluate(x, y)[0]

@@ -1,4 +1,4 @@
-"""The source distribution, and what an index of packages says of it."""
+"""The source distribution and its metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tab after a module or an object shows its public names and nothing else; help explains them."""
+"""Tab completion shows only the public names of modules and objects, and `help` explains them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import fastoptim.checkpoint
 
 
 def public(module: ModuleType) -> Iterator[ModuleType]:
-    """A module and the public ones in it."""
+    """Yield a module and its public submodules."""
     yield module
     for name in module.__all__:
         if isinstance(inner := getattr(module, name), ModuleType):

@@ -1,4 +1,4 @@
-"""What a type checker says about calls of the package: good ones pass, wrong ones are errors."""
+"""Type checks of calls of the package: valid calls pass, and invalid ones are errors."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_wrong_calls_and_no_others_are_errors(tmp_path: Path) -> None:
     before = PREAMBLE + GOOD
     script = tmp_path / "calls.py"
     script.write_text(before + BAD)
-    # A cache of its own: that of another configuration would be thrown away, and made anew.
+    # A separate cache, since mypy discards a cache of another configuration.
     cache = ROOT / ".mypy_cache" / "calls"
     options = [f"--config-file={ROOT / 'pyproject.toml'}", f"--cache-dir={cache}"]
     checked = subprocess.run(

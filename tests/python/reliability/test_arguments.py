@@ -1,4 +1,4 @@
-"""Every number, word and flag that a public function takes: others are refused by name."""
+"""Every number, string and flag of a public function: invalid values are refused by name."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import pytest
 import fastoptim as fo
 from calls import GOOD, Call
 
-# Words that may be functions of the step.
+# Strings that may be functions of the step.
 HYPERPARAMETERS = {"momentum_form", "adjust_lr_fn"}
 
-# What only holds results, what cannot be called by itself, and what has tests of its own.
+# Classes that only hold results, base classes, and functions with their own tests.
 LEFT_OUT = (
     r"GradCheck|LRFinderResult|StepInfo|Preset|Storage|FlatBuffer|optim\.Optimizer|LRScheduler\b"
     r"|^fastoptim\.(losses|plot)\."
 )
-# What was measured: it may be NaN, and a bool.
+# Measured values, which may be NaN or a bool.
 MEASURED = {"loss", "value", "total_norm"}
 
 
@@ -42,7 +42,7 @@ def public(module: ModuleType) -> Iterator[tuple[str, Call]]:
 
 
 class Argument(NamedTuple):
-    """An argument of a public function, and the types that it may have beside a function."""
+    """An argument of a public function, and its types other than functions."""
 
     function: str
     name: str

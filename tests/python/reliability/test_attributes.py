@@ -1,4 +1,4 @@
-"""What a constructor refuses, the attribute of the same name refuses when it is set later."""
+"""An attribute refuses the same values as the constructor argument of the same name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BAD: list[Any] = ["x", None, -1, 2, True, math.nan, math.inf, 1j, [], [1.0, 2.0]
 
 
 def attributes() -> list[tuple[str, str]]:
-    """Every attribute of a public class under the name of an argument that has a default."""
+    """Every attribute of a public class that is named as an argument with a default."""
     cases = []
     for name, (call, arguments) in GOOD.items():
         thing: Any = fo
@@ -44,11 +44,11 @@ def test_values_that_the_constructor_refuses_cannot_be_set(cls: str, attribute: 
     for bad in BAD:
         try:
             call(**{**arguments, attribute: bad})
-        except KeyError:  # A good number of steps, but of an optimizer that has made none.
+        except KeyError:  # A valid number of steps, but the optimizer has made none.
             assert attribute == "last_epoch"
         except (TypeError, ValueError):
             refused += 1
-            # The last is that of what is immutable.
+            # The last is the error of immutable objects.
             with pytest.raises((TypeError, ValueError, AttributeError), match=attribute):
                 setattr(made, attribute, bad)
             assert repr(getattr(made, attribute)) == before

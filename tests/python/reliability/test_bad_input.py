@@ -1,4 +1,4 @@
-"""Bad input at every entry point that takes arrays: a clear error, and nothing has changed."""
+"""Invalid input to every function that takes arrays: a clear error, and nothing changes."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def step_by_name(cls: Any, bad: Any) -> Attempt:
 
 
 def stepped(cls: Any) -> Any:
-    """An optimizer of two parameters that has state."""
+    """Return an optimizer with two parameters and state."""
     opt = cls([ones(), ones()], lr=0.1)
     opt.step([ones(), ones()])
     return opt
 
 
-# What is read alone, what must match another array, and what is written.
+# Arguments that are only read, that must match another array, and that are written.
 CLIPS: dict[str, Callable[[Any, Any], object]] = {
     "get_total_norm": lambda good, bad: fo.get_total_norm([good, bad]),
     "clip_grad_norm_": lambda good, bad: fo.clip_grad_norm_({"a": good, "b": bad}, 1e-3),
@@ -204,7 +204,7 @@ def refuse(cls: Any, entry: str, case: str) -> None:
     bad = build()
     attempt = ENTRIES[entry](cls, bad)
     before = snapshot([attempt.watched, bad])
-    # A panic of the core is a BaseException, and would pass through here.
+    # A panic of the core is a BaseException, and is not caught here.
     with pytest.raises(error, match=r"grads|params|parameter|input|target|out|logits"):
         attempt.call()
     assert snapshot([attempt.watched, bad]) == before
@@ -334,7 +334,7 @@ def test_memory_maps(optimizer: Any, tmp_path: Path, mode: Any) -> None:
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
 def test_scalars_and_empty_arrays_work(optimizer: Any, shape: tuple[int, ...]) -> None:
     if optimizer is fo.Muon:
-        pytest.skip("takes matrices alone")
+        pytest.skip("supports only matrices")
     w, g = np.ones(shape), np.ones(shape)
     opt = optimizer([w, np.ones(2)], lr=0.1)
     assert opt.step([g, np.ones(2)], max_norm=1.0).applied

@@ -1,4 +1,4 @@
-"""Threads, forks and instruction sets: nothing is lost, and every bit is the same."""
+"""Threads, forks and instruction sets: no update is lost, and results are bitwise identical."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZES = [*range(258), *(2**k + d for k in range(9, 18) for d in (-3, -1, 0, 1, 3
 
 
 def fixed_run() -> str:
-    """Return a hash of what optimizers, losses, norms and penalties make of many sizes."""
+    """Return a hash of the results of optimizers, losses, norms and penalties for many sizes."""
     rng = np.random.default_rng(0)
     digest = hashlib.sha256()
     for dtype in "f4", "f8":
@@ -242,7 +242,7 @@ def test_a_child_that_is_forked_off_within_a_step_finishes_it() -> None:
 
 
 def together(*calls: Callable[[], object]) -> list[Any]:
-    """Start calls at once, each in a thread of its own; return their results or exceptions."""
+    """Start calls concurrently in separate threads; return their results or exceptions."""
     barrier = threading.Barrier(len(calls))
     results: list[Any] = [None] * len(calls)
 
@@ -277,7 +277,7 @@ def test_different_optimizers_at_once(optimizer: Any) -> None:
 
 
 class Calls(Sequence[Any]):
-    """Gradients that call a function when they are looked at."""
+    """Gradients that call a function when they are read."""
 
     def __init__(self, call: Callable[[], object]) -> None:
         self.call = call
@@ -349,7 +349,7 @@ def test_a_concurrent_call_of_the_same_optimizer_is_refused() -> None:
 
 
 def clashes(one: Callable[[], object], other: Callable[[], object]) -> Iterator[list[Any]]:
-    """Run two calls at once, until one of them was refused."""
+    """Run two calls concurrently, until one of them was refused."""
     for _ in range(200):
         results = together(one, other)
         yield results
@@ -407,7 +407,7 @@ def test_saves_and_loads_concurrent_with_steps_are_consistent() -> None:
     def buffer(entry: dict[str, Any]) -> set[float]:
         return set(np.unique(entry["momentum_buffer"]).tolist())
 
-    # What the buffer is after so many steps.
+    # The values of the buffer after each number of steps.
     small, one = opt_and_grads(1)
     small.step(one)
     after = {1: buffer(small.state["0"])}

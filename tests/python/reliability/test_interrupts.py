@@ -1,7 +1,7 @@
-"""Ctrl-C at any moment: every method that changes something is found done or not begun.
+"""Ctrl-C at any time: every method that changes something is complete or has no effect.
 
-CPython raises KeyboardInterrupt between two instructions. The first test raises it at each of them
-in turn, so that no moment is left out; the second one has the operating system raise it.
+CPython raises KeyboardInterrupt between two instructions. The first test raises it at every
+instruction; in the second one a signal of the operating system does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from schedulers import ARGUMENTS, COMPOSITIONS, made
 
 
 class World(NamedTuple):
-    """A call, and what it may change."""
+    """A call, and the objects that it may change."""
 
     call: Callable[[], Any]
     things: list[Any]
@@ -43,7 +43,7 @@ def buffer(*values: float) -> fo.FlatBuffer:
 
 
 def adam(**arguments: Any) -> fo.AdamW:
-    """An optimizer of two groups that has made a step."""
+    """Return an optimizer with two groups that has made a step."""
     groups: list[dict[str, Any]] = [
         {"params": [np.array([1.0, -2.0])]},
         {"params": [np.array([3.0])], "lr": 0.5},
@@ -143,7 +143,7 @@ def scaled_sam(*, infinite: bool, unscaled: bool = False) -> World:
 
 
 def squares(opt: Any, fail_at: int = 0) -> Callable[[], tuple[float, Any]]:
-    """A loss that raises at one of its calls, from 1."""
+    """Return a loss that raises an error at one of its calls, counted from 1."""
     calls = [0]
 
     def closure() -> tuple[float, Any]:
@@ -228,7 +228,7 @@ def next_batch() -> World:
 
 
 def composed(opt: Any, name: str, nested: bool = False) -> Any:
-    """One of a composition, perhaps with a part that is a composition itself."""
+    """Return a composition, optionally with a nested composition."""
     parts = [made(opt, "ConstantLR"), made(opt, "StepLR")]
     if nested:
         parts[1] = lr_scheduler.ChainedScheduler(parts[1:])
@@ -318,7 +318,7 @@ WORLDS: dict[str, Callable[[], World]] = {
 }
 each = pytest.mark.parametrize("name", WORLDS)
 
-# What changes nothing.
+# Methods that change nothing.
 READS = {
     "current",
     "get_backoff_factor",
@@ -336,7 +336,7 @@ READS = {
     "steps",
     "zeros_like",
 }
-# Mappings have them.
+# Methods of mappings.
 READS |= {name for name, _ in inspect.getmembers(Mapping, inspect.isfunction)}
 
 
@@ -365,12 +365,12 @@ def test_every_method_that_changes_something_is_interrupted(cls: Any) -> None:
             assert any(f"{base}.{name}" in known for base in bases), name
 
 
-# What holds nothing that counts: memory for copies, and what can be found again.
+# Attributes that are not part of the state: memory for copies, and caches.
 SCRATCH = {"_engine", "_place", "_saved", "optimizer"}
 
 
 def picture(thing: Any) -> Any:
-    """Everything that an object holds, private attributes too."""
+    """Return all data of an object, including private attributes."""
     if isinstance(thing, np.ndarray):
         return thing.dtype.str, thing.shape, thing.tobytes()
     if isinstance(thing, fo.FlatBuffer):
@@ -416,7 +416,7 @@ def at_each_instruction(see: Callable[[FrameType], None]) -> Iterator[None]:
         sys.settrace(before)
 
 
-# They change nothing: after them is the same moment as before.
+# Instructions that change nothing: the state before and after is the same.
 LOADS: tuple[str, ...] = (
     "LOAD_CONST",
     "LOAD_FAST",
@@ -429,9 +429,9 @@ LOADS += ("BUILD_", "COMPARE_", "COPY", "IS_OP", "KW_NAMES", "PRECALL", "PUSH_NU
 
 
 def done(make: Callable[[], World]) -> tuple[Any, list[int]]:
-    """A picture of what a call leaves, and the numbers of the instructions to interrupt it at.
+    """Return a snapshot after a call, and the numbers of the instructions to interrupt.
 
-    Those after mere loads are left out, and those of a loop from its third round on.
+    Instructions after loads are omitted, and those of a loop from its third iteration on.
     """
     world, rounds, numbers = make(), Counter[Any](), list[int]()
     last: dict[FrameType, str] = {}
@@ -478,13 +478,14 @@ def test_an_interrupt_at_any_instruction(name: str) -> None:
         now = picture(world.things)
         assert now in (before, after), f"instruction {number}"
         found.add(now == before)
-    # Where all is undone in the end, before and after are the same.
+    # If everything is restored at the end, the states before and after are the same.
     assert found == {True} or before != after
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers")
 @pytest.mark.skipif(
-    threading.current_thread() is not threading.main_thread(), reason="signals come to the main one"
+    threading.current_thread() is not threading.main_thread(),
+    reason="signals are handled in the main thread",
 )
 @each
 def test_a_signal_at_any_time(name: str) -> None:

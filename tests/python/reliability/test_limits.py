@@ -1,4 +1,4 @@
-"""Where the system gives little: small stacks, no more threads, variables that are not text."""
+"""Limits of the system: small stacks, no more threads, variables that are not text."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from snapshot import snapshot
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="as Linux does it")
 
-# One chunk and several, and enough for the pool.
+# One chunk, several chunks, and enough for the pool.
 SHAPES = [(3, 7), (96, 1030)]
 OPTIONS: dict[str, Any] = {"clip_value": 0.5, "max_norm": 1.0}
 
 
 def stepping(cls: Any, dtype: Any, **options: Any) -> Callable[[], Any]:
-    """Make a call of all that has to do with one optimizer."""
+    """Return a call of all functions of one optimizer."""
     rng = np.random.default_rng(0)
     params = [rng.standard_normal(shape).astype(dtype) for shape in SHAPES]
     grads = [rng.standard_normal(shape).astype(dtype) for shape in SHAPES]
@@ -51,7 +51,7 @@ def stepping(cls: Any, dtype: Any, **options: Any) -> Callable[[], Any]:
 
 
 def measuring(dtype: Any) -> Callable[[], Any]:
-    """Make a call of what stands beside optimizers and losses."""
+    """Return a call of functions other than optimizers and losses."""
     rng = np.random.default_rng(0)
     grads = [rng.standard_normal(shape).astype(dtype) for shape in SHAPES]
     labels = rng.integers(0, 5, len(grads[1]))
@@ -71,7 +71,7 @@ def measuring(dtype: Any) -> Callable[[], Any]:
 
 
 def losing(dtype: Any) -> Callable[[], Any]:
-    """Make a call of every loss."""
+    """Return a call of every loss."""
     calls: list[tuple[Any, tuple[Any, ...]]] = []
     for shape in (1, 1), (33, 10), (300, 100):
         rng = np.random.default_rng(0)
@@ -91,7 +91,7 @@ def losing(dtype: Any) -> Callable[[], Any]:
 
 
 def everything() -> dict[str, Callable[[], Any]]:
-    """Make calls of whatever has a kernel."""
+    """Return calls of everything with a kernel."""
     calls: dict[str, Callable[[], Any]] = {}
     for dtype in "f4", "f8":
         calls[f"losses {dtype}"] = losing(dtype)
@@ -112,7 +112,7 @@ def on_small_stacks() -> None:
         try:
             threading.stack_size(kib * 1024)
             break
-        except ValueError:  # Python wants more for itself
+        except ValueError:  # Python requires more.
             continue
     found = {}
     for name, call in calls.items():
@@ -143,7 +143,7 @@ def workers() -> int:
 
 
 def within_a_second(wanted: int) -> bool:
-    """Wait for a number of workers: a thread has its name only once it runs."""
+    """Wait for a number of workers; a thread has its name only when it runs."""
     for _ in range(1000):
         if workers() == wanted:
             return True
@@ -162,7 +162,7 @@ def a_thread_fits() -> bool:
 
 
 def with_few_threads(room: int) -> None:
-    """Step where the system starts no more than some threads, and then where it does again."""
+    """Step with a limit of the number of threads, and then without it."""
     import resource
 
     grads = np.random.default_rng(0).standard_normal(1 << 18).astype("f4")
@@ -185,7 +185,7 @@ def with_few_threads(room: int) -> None:
             alone.step(grads)
         together.step(grads)
         if t == 50:
-            # Others of the same user come and go, but nobody is the user that root becomes.
+            # The same user may have other processes, but the user that root changes to has none.
             assert within_a_second(room) if root else workers() <= 7, workers()
             resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
     assert within_a_second(7)

@@ -1,4 +1,4 @@
-"""Whose memory a call works on: it is alive to the call's end, and nobody takes it away."""
+"""The memory that a call uses lives until the call ends."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_gradients_that_another_thread_drops_during_a_step() -> None:
 
 
 class Liar(Sequence[Any]):
-    """Says that it has more or fewer items than it has."""
+    """A sequence that reports a wrong length."""
 
     def __init__(self, items: Sequence[Any], length: int) -> None:
         self.items = items
@@ -158,7 +158,7 @@ def test_a_wrong_length_of_a_sequence_is_detected(name: str, length: int) -> Non
 
 
 def test_a_length_beyond_all_memory() -> None:
-    # In a process of its own: an allocation that fails may end it.
+    # In a separate process, which a failed allocation may abort.
     done = run("import test_memory as t\nfor name in t.LIES: t.lie(name, 2**40)")
     assert done.returncode == 0, done.stderr
 
@@ -171,7 +171,7 @@ def lie(name: str, length: int) -> None:
 
 
 def owners(array: Any) -> list[Any]:
-    """An array and all that it is a view of."""
+    """Return an array and the owners of its memory."""
     chain = [array]
     while isinstance(chain[-1], np.ndarray):
         chain.append(chain[-1].base)

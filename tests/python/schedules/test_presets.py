@@ -1,4 +1,4 @@
-"""Presets: the numbers, and that each trains."""
+"""Presets: their values, and a training step of each."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fastoptim import optim, schedules
 
-# One call of each schedule. A new schedule without one fails the first test.
+# One call of each schedule. The first test fails for a schedule without one.
 EXAMPLES: dict[str, schedules.Schedule] = {
     "constant": schedules.constant(0.3),
     "cosine": schedules.cosine(0.3, T_max=37, eta_min=1e-3),
@@ -63,7 +63,7 @@ def test_an_array_has_the_bits_of_its_numbers(schedule: schedules.Schedule) -> N
 
 @pytest.mark.parametrize("gamma", np.linspace(0.5, 1.01, 200))
 def test_powers_have_the_bits_of_their_numbers(gamma: float) -> None:
-    # NumPy has short cuts for the exponents 1/2 and 2, in numbers only.
+    # NumPy has special cases for the exponents 1/2 and 2, but only for scalars.
     steps = np.arange(64) / 2
     for schedule in (
         schedules.exponential(0.3, gamma),
@@ -124,7 +124,7 @@ def test_cosine_against_its_definition() -> None:
 
 def test_cosine_keeps_its_precision_next_to_the_end() -> None:
     # At the distance x from the end the definition is 1 - cos(x), which is x^2 / 2 - x^4 / 24;
-    # computed as 1 + cos(pi - x) it has five digits left.
+    # computed as 1 + cos(pi - x), only five digits are correct.
     T_max = 1_000_000
     for left in (1, 2, 10, 100):
         x = math.pi * left / T_max
@@ -134,7 +134,7 @@ def test_cosine_keeps_its_precision_next_to_the_end() -> None:
         )
 
 
-# Long decays to 0, with what they are at so many steps before the end of 10 million.
+# Long decays to 0, with their values at a number of steps before the end at 10 million.
 LONG = 10_000_000
 TO_ZERO: list[tuple[schedules.Schedule, Callable[[float], float]]] = [
     (schedules.linear(1.0, 1.0, 0.0, LONG), lambda left: left / LONG),
@@ -179,7 +179,7 @@ def test_both_ends_are_exact(make: Any, first: float, last: float, length: int, 
     assert np.nextafter(bottom, -1) <= schedule(t) <= np.nextafter(top, np.inf)
 
 
-# What each schedule is at a few steps, by hand.
+# Values of each schedule at a few steps, computed by hand.
 VALUES: list[tuple[schedules.Schedule, dict[float, float]]] = [
     (schedules.multistep(1.0, [2, 4, 4], 0.5), {0: 1, 1.9: 1, 2: 0.5, 3: 0.5, 4: 0.125, 99: 0.125}),
     (schedules.multistep(1.0, [0]), {0: 0.1}),
@@ -245,7 +245,7 @@ def test_the_linear_scaling_rule() -> None:
             schedules.linear_scaling(**arguments)
 
 
-# One good call of each, and what must not replace each argument.
+# A valid call of each, and invalid values for each argument.
 FEW: dict[str, dict[str, Any]] = {
     "constant": {},
     "step": {"step_size": 3},
@@ -318,7 +318,7 @@ def test_invalid_combinations_are_refused() -> None:
 
 
 def half_lives(t: float) -> float:
-    # With a branch, which an array could not take.
+    # With a branch, which does not work for arrays.
     return 0.4 if t < 2 else 0.4 * 0.5 ** (t - 2)
 
 

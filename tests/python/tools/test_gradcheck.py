@@ -1,4 +1,4 @@
-"""Gradients by differences where they are known, and the verdict on claims."""
+"""Numerical gradients of known functions, and checks of right and wrong gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import fastoptim as fo
 
 WEIGHTS = np.linspace(0.5, 2.0, 6).reshape(2, 3)
 
-# The function and its gradient.
+# A function and its gradient.
 FUNCTIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "linear": (lambda x: (WEIGHTS * x).sum(), lambda x: WEIGHTS + 0 * x),
     "square": (lambda x: (WEIGHTS * x**2).sum(), lambda x: 2 * WEIGHTS * x),

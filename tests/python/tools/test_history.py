@@ -1,4 +1,4 @@
-"""History: what it records, against NumPy."""
+"""History: the recorded values compared with NumPy."""
 
 from __future__ import annotations
 

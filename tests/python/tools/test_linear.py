@@ -1,4 +1,4 @@
-"""The linear score function: einsum, numerical gradients, and what must be refused."""
+"""The linear score function: einsum, numerical gradients, and invalid input."""
 
 from __future__ import annotations
 

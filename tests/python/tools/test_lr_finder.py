@@ -1,4 +1,4 @@
-"""The range test: what it tries, when it stops, what it suggests, and that it leaves no trace."""
+"""The range test: its rates, when it stops, its suggestion, and restored state."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_suggestion_is_a_tenth_to_all_of_the_fastest_rate(curvature: float) 
 
 
 def swept(losses: Any, **arguments: Any) -> fo.LRFinderResult:
-    """Sweep over losses that are given, on which the steps have no influence."""
+    """Sweep over given losses, which do not depend on the steps."""
     given = iter(losses)
     finder = fo.LRFinder(fo.SGD(np.ones(1)), lambda w: (float(next(given)), w * 0))
     return finder.run(**{"num_iter": len(losses), "quiet": True, **arguments})
@@ -84,7 +84,7 @@ def test_a_lucky_batch_at_the_start_does_not_end_the_sweep() -> None:
     assert len(swept([1.0, 1.0, 1e-6, *[1.0] * 97]).losses) == 100
     rng = np.random.default_rng(3)
     for _ in range(20):
-        # As squared errors of single samples are.
+        # Distributed as squared errors of single samples.
         assert len(swept(rng.standard_normal(100) ** 2).losses) == 100
 
 
@@ -94,7 +94,7 @@ def test_the_smoothed_losses_are_exponential_averages_to_both_sides() -> None:
     for i, value in enumerate(result.smoothed):
         weights = np.exp(-np.abs(np.arange(50) - i) / 1.5)
         np.testing.assert_allclose(value, weights @ losses / weights.sum(), rtol=1e-12)
-    # The bias is corrected: what stays the same is what it is, at the ends too.
+    # The bias is corrected: the average of a constant is the constant, also at the ends.
     np.testing.assert_allclose(swept(np.full(30, 3.0)).smoothed, 3.0, rtol=1e-14)
 
 
@@ -113,7 +113,7 @@ def test_noise_does_not_move_the_suggestion_away_from_the_fall(spread: float) ->
 
 
 def regression(seed: int, batch: int) -> Any:
-    """A linear model on batches of samples with noise."""
+    """Return a linear model on batches of noisy samples."""
     rng = np.random.default_rng(seed)
     inputs = rng.standard_normal((500, 10))
     targets = inputs @ rng.standard_normal(10) + 0.5 * rng.standard_normal(500)
@@ -146,12 +146,12 @@ def test_no_suggestion_where_there_is_only_noise() -> None:
         lambda: rng.standard_normal(100) ** 2,
         lambda: rng.exponential(size=100),
         lambda: (rng.random(100) < 0.3).astype(float),
-        # It never falls, and explodes at the end.
+        # The loss never decreases, and diverges at the end.
         lambda: 5 + rng.standard_normal(100) + np.geomspace(1e-12, 1e6, 100),
     ):
         results = [swept(draw()) for _ in range(60)]
         assert all((one.suggestion is None) == (one.confidence < 0.95) for one in results)
-        # 1 in 20 where the noise is normal.
+        # 1 in 20 for normal noise.
         assert sum(one.suggestion is not None for one in results) <= 6
         assert np.median([one.confidence for one in results]) < 0.9
 

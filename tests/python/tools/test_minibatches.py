@@ -1,4 +1,4 @@
-"""Minibatches: every index once, the same for the same seed, without order."""
+"""Minibatches: every index once, shuffled, and reproducible by seed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_seed_decides() -> None:
 
     assert np.array_equal(order(3), order(3))
     orders = np.array([order(seed) for seed in range(400)])
-    # Each index has mean place 499.5 with a deviation of 289 / 20 over 400 orders.
+    # Each index has mean position 499.5 with a standard deviation of 289 / 20 over 400 orders.
     assert np.abs(np.argsort(orders).mean(axis=0) - 499.5).max() < 5 * 14.5
     assert len({tuple(row) for row in orders}) == 400
 

@@ -1,4 +1,4 @@
-"""Progress bars: for those who wait and look, and for nobody else."""
+"""Progress bars: only for long work and an interactive standard error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastoptim.tools import progress
 
 
 class Terminal(io.StringIO):
-    """What a person looks at."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -34,7 +34,7 @@ CALLS: dict[str, Any] = {
 
 
 def written(call: Any, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a call writes to standard error."""
+    """Return the output of a call to standard error."""
     monkeypatch.setattr(sys, "stderr", stream)
     call()
     return stream.getvalue()
