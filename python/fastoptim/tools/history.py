@@ -118,7 +118,7 @@ def _rates(optimizer: Any) -> dict[str, float]:
         raise TypeError(f"optimizer must have param_groups, got {type(optimizer).__name__}")
     rates = [group["lr"] for group in optimizer.param_groups]
     if any(callable(rate) for rate in rates):
-        rates = list(map(getattr(optimizer, "base", optimizer).current, rates))
+        rates = [optimizer.current("lr", index) for index in range(len(rates))]
     if len(rates) == 1:
         return {"lr": scalar("lr", rates[0])}
     return {f"lr/{index}": scalar("lr", rate) for index, rate in enumerate(rates)}
