@@ -166,7 +166,8 @@ def runs() -> Iterator[tuple[str, Callable[[str], Iterable[Any]]]]:
     """Return every run by name, as a function of a dtype."""
     for name in fo.optim.__all__:
         cls = getattr(fo.optim, name)
-        if issubclass(cls, fo.optim.Optimizer) and cls is not fo.optim.Optimizer:
+        is_optimizer = isinstance(cls, type) and issubclass(cls, fo.optim.Optimizer)
+        if is_optimizer and cls is not fo.optim.Optimizer:
             for arguments in ARGUMENTS.get(name, [{}]):
                 what = " ".join([name, *(f"{key}={value}" for key, value in arguments.items())])
                 yield what, partial(optimizer, cls, arguments)
