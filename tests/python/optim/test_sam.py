@@ -75,7 +75,7 @@ def test_errors_leave_everything_as_it_was() -> None:
         sam.first_step(np.ones(3))
     sam.first_step(np.ones(2))
     moved = w.copy()
-    with pytest.raises(RuntimeError, match="once"):
+    with pytest.raises(RuntimeError, match="called already"):
         sam.first_step(np.ones(2))
     with pytest.raises(TypeError, match="grads"):
         sam.second_step(np.ones(2, "f4"))
