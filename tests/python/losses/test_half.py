@@ -51,7 +51,9 @@ def grads(found: Any) -> tuple[Any, ...]:
 @halves
 @reductions
 @every
-def test_they_are_float32_rounded_at_the_end(cls: Any, reduction: Any, half: Any) -> None:
+def test_losses_are_computed_in_float32_and_rounded_once(
+    cls: Any, reduction: Any, half: Any
+) -> None:
     loss = cls(reduction=reduction)
     for rows, columns in (0, 3), (1, 1), (3, 5), (900, 12), (5, 5000):
         given = inputs(cls, rows, columns, half)
@@ -61,7 +63,7 @@ def test_they_are_float32_rounded_at_the_end(cls: Any, reduction: Any, half: Any
             assert value.dtype == half
             np.testing.assert_array_equal(value, expected.astype(half))
         else:
-            # To the bit: they are summed in the same order.
+            # Bitwise equal, since they are summed in the same order.
             assert isinstance(value, float)
             np.testing.assert_array_equal(value, expected)
         for found, slope in zip(grads(gradient), grads(slopes), strict=True):
@@ -111,7 +113,7 @@ def test_targets_and_weights_may_be_float32(half: Any) -> None:
 
 @halves
 def test_small_means_of_large_batches_are_those_of_float32(half: Any) -> None:
-    # In 16 bits a sum of so many values would be infinite, or stand still.
+    # In 16 bits a sum of this many values would be infinite, or stop changing.
     x, y = np.full(200_000, 3, half), np.zeros(200_000, half)
     value, gradient = losses.MSELoss(reduction="sum").value_and_grad(x, y)
     assert value == 9 * 200_000

@@ -36,7 +36,7 @@ def test_every_integer_type_is_a_class_index(loss: Any, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", INTEGERS)
 @pytest.mark.parametrize("loss", OF_PAIRS, ids=repr)
-def test_every_integer_type_tells_which_pairs_belong_together(loss: Any, dtype: str) -> None:
+def test_every_integer_type_is_a_target_of_pairs(loss: Any, dtype: str) -> None:
     target = np.minimum(Y, 1)
     other = X[::-1].copy()
     same(
@@ -74,12 +74,12 @@ def test_labels_beyond_int64_are_labels() -> None:
         ),
         (np.array([0, -1, 0, 0, 0, 0], "i1"), r"target\[1\] is -1,"),
         (np.array([0, 1, 1, 4, 0, 0], "u4"), r"target\[3\] is 4,"),
-        # As an int64 it would be -100, which is ignored.
+        # Converted to int64 it would be -100, which is ignored.
         (np.array([0, 2**64 - 100, 0, 0, 0, 0], "u8"), r"target\[1\] is 18446744073709551516"),
     ],
 )
 @pytest.mark.parametrize("loss", OF_CLASSES, ids=repr)
-def test_what_is_no_class_is_named(loss: Any, target: Any, message: str) -> None:
+def test_invalid_classes_are_named(loss: Any, target: Any, message: str) -> None:
     x = X.copy()
     with pytest.raises(IndexError, match=message):
         loss.value_and_grad(x, target, out=x)
@@ -95,7 +95,7 @@ def test_ignored_classes_of_every_type() -> None:
 
 
 @pytest.mark.parametrize("loss", OF_CLASSES, ids=repr)
-def test_flags_and_numbers_are_no_class_indices(loss: Any) -> None:
+def test_flags_and_numbers_are_not_class_indices(loss: Any) -> None:
     for target in np.ones(6, bool), np.ones(6, "f4"), np.ones(6, ">i8"), np.array(["0"] * 6):
         with pytest.raises(TypeError, match=r"target must be class indices .* got .*astype"):
             loss(X, target)

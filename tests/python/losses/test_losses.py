@@ -1,4 +1,4 @@
-"""The losses against NumPy in float64, PyTorch, and central differences."""
+"""The losses compared with NumPy in float64, PyTorch, and central differences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHAPES = [(1, 1), (3, 2), (33, 10), (4, 48), (4, 49), (5, 130), (2, 1500)]
 
 
 def cases(loss, shape, dtype, seed=0):
-    """Inputs and targets that the loss takes."""
+    """Return inputs and targets for the loss."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(shape).astype(dtype)
     yield x, rng.dirichlet(np.ones(shape[1]), shape[0]).astype(dtype)
@@ -30,7 +30,7 @@ def cases(loss, shape, dtype, seed=0):
 
 
 def reference(loss, x, target):
-    """The value of each item, its gradient, and what the mean divides by, in float64."""
+    """Return the value of each item, its gradient, and the divisor of the mean, in float64."""
     x = x.astype(np.float64)
     if isinstance(loss, MSELoss):
         d = x - target.astype(np.float64)
@@ -113,7 +113,7 @@ def test_cross_entropy_is_pytorchs(shape, weighted, smoothing, reduction):
     weight = rng.random(shape[1]) + 0.1 if weighted else None
     loss = CrossEntropyLoss(weight, ignore_index=3, label_smoothing=smoothing, reduction=reduction)
     for x, target in cases(loss, shape, np.float64):
-        # PyTorch refuses an index to ignore beside probabilities; here it has no effect on them.
+        # PyTorch refuses `ignore_index` with probabilities; here it has no effect.
         theirs = torch.nn.CrossEntropyLoss(
             None if weight is None else torch.tensor(weight),
             ignore_index=3 if target.ndim == 1 else -100,
@@ -223,7 +223,7 @@ def test_nothing_counts():
     value, gradient = CrossEntropyLoss().value_and_grad(np.ones((2, 3)), np.array([-100, -100]))
     assert np.isnan(value)
     assert not gradient.any()
-    # A class that weighs nothing, smoothed: what its row adds is divided by 0.
+    # A class of weight 0 with label smoothing: the contribution of its row is divided by 0.
     smoothed = CrossEntropyLoss(np.array([0.0, 1.0, 1.0]), label_smoothing=0.1)
     value, gradient = smoothed.value_and_grad(np.ones((1, 3)), np.array([0]))
     assert np.isnan(value)
@@ -238,7 +238,7 @@ def test_label_smoothing_conventions():
     x, target = np.zeros((1, 5)), np.array([2])
     gradient = CrossEntropyLoss(label_smoothing=0.1).grad(x, target)
     np.testing.assert_allclose(0.2 - gradient[0], [0.02, 0.02, 0.92, 0.02, 0.02])
-    # The other convention: 0.1 / 4 off the target.
+    # The other convention: 0.1 / 4 for other classes.
     gradient = CrossEntropyLoss(label_smoothing=0.1 * 5 / 4).grad(x, target)
     np.testing.assert_allclose(0.2 - gradient[0], [0.025, 0.025, 0.9, 0.025, 0.025])
 
@@ -361,7 +361,7 @@ def test_bad_options(error, arguments):
 
 
 @pytest.mark.parametrize("cls", subclasses(fo.losses, Loss), ids=lambda cls: cls.__name__)
-def test_what_is_set_later_is_checked_as_at_first(cls):
+def test_attributes_are_checked_as_in_the_constructor(cls):
     loss = cls()
     for name, value in vars(cls()).items():
         setattr(loss, name, value)

@@ -1,4 +1,4 @@
-"""Binary losses and log-cosh: tails, infinities, weights of classes, and what is refused."""
+"""Binary losses and log-cosh: tails, infinities, class weights, and invalid input."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def focal_slope(x: Any, y: Any, gamma: float) -> Any:
 
 
 def tails(loss_fn: Any, x: Any, y: float, value: Any, slope: Any, rtol: float) -> None:
-    """Compare in both types, wherever the exact result is a normal number of float32."""
+    """Compare in both types, if the exact result is a normal number of float32."""
     loss_fn.reduction = "none"
     for dtype, bound in (("f4", rtol), ("f8", 1e-12)):
         found = loss_fn.value_and_grad(x.astype(dtype), np.full(x.shape, y, dtype))
@@ -43,7 +43,7 @@ def tails(loss_fn: Any, x: Any, y: float, value: Any, slope: Any, rtol: float) -
             assert np.all(np.abs(got[~normal]) <= SMALLEST)
 
 
-# Multiples of 1/4 are the same numbers in both types.
+# Multiples of 1/4 are exact in both types.
 LOGITS = np.arange(-95, 95, 0.25)
 
 
@@ -166,7 +166,7 @@ def test_zero_dimensional_and_empty() -> None:
 @pytest.mark.parametrize("bad", [-0.1, 1.0000001, math.inf, -math.inf])
 @pytest.mark.parametrize("which", ["input", "target"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_what_is_no_probability_is_named(bad: float, which: str, weighted: bool) -> None:
+def test_invalid_probabilities_are_named(bad: float, which: str, weighted: bool) -> None:
     arrays = {name: np.full((100, 200), 0.5, "f4") for name in ("input", "target")}
     arrays[which][70, 7] = arrays[which][80, 9] = bad
     x, y = arrays.values()
@@ -178,7 +178,7 @@ def test_what_is_no_probability_is_named(bad: float, which: str, weighted: bool)
         BCELoss()(x, y)
 
 
-def test_nan_is_no_error() -> None:
+def test_nan_is_not_an_error() -> None:
     x, y = np.array([math.nan, 0.5]), np.array([0.5, math.nan])
     value, gradient = BCELoss(reduction="none").value_and_grad(x, y)
     assert np.isnan(value).all()

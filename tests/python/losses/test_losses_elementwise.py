@@ -1,4 +1,4 @@
-"""Every elementwise loss against PyTorch in float64, and its edges."""
+"""Every elementwise loss compared with PyTorch in float64, and edge cases."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fastoptim import losses
 from fastoptim.losses._base import BuiltinLoss
 
 SIGNS, COUNTS, CHANCES, NUMBERS, LABELS = "signs", "counts", "chances", "numbers", "labels"
-# Stands for an array of the input's shape.
+# A placeholder for an array of the shape of the input.
 WEIGHTS = "weights"
-# Our arguments (PyTorch's are the same where it has the class), and what the targets are.
+# The arguments, the same in PyTorch if it has the class, and the kind of targets.
 CASES: list[tuple[str, dict[str, Any], str]] = [
     ("MSELoss", {}, NUMBERS),
     ("L1Loss", {}, NUMBERS),
@@ -72,7 +72,7 @@ def inputs(name: str, arguments: Any, kind: str, n: int, dtype: str = "f8") -> t
 
 
 def given(arguments: dict[str, Any], x: Any) -> dict[str, Any]:
-    """Put arrays for the weights of the input."""
+    """Replace placeholders by arrays."""
     weights = np.random.default_rng(7).random(x.shape).astype(x.dtype)
     return {name: weights if value is WEIGHTS else value for name, value in arguments.items()}
 
@@ -99,7 +99,7 @@ def focal_of_torchvision(x: Any, y: Any, gamma: float = 2.0, alpha: float | None
     return loss if alpha is None else (alpha * y + (1 - alpha) * (1 - y)) * loss
 
 
-# What PyTorch has no class for.
+# Losses without a class in PyTorch.
 COMPOSED = {
     "HingeLoss": hinge_of_pytorch,
     "LogCoshLoss": log_cosh_of_pytorch,
@@ -177,7 +177,7 @@ def test_gradients_by_central_differences(name: str, arguments: Any, kind: str) 
     loss_fn = ours(name, arguments, x, reduction="none")
     h = 1e-6
     slope = (loss_fn(x + h, y) - loss_fn(x - h, y)) / (2 * h)
-    # A kink between the two points has no slope.
+    # There is no derivative at a kink between the two points.
     smooth = np.abs(loss_fn.grad(x + h, y) - loss_fn.grad(x - h, y)) < 1e-3
     assert smooth.mean() > 0.95
     np.testing.assert_allclose(loss_fn.grad(x, y)[smooth], slope[smooth], rtol=1e-6, atol=1e-7)
@@ -229,7 +229,7 @@ def test_edges() -> None:
     assert math.isnan(losses.KLDivLoss()(np.array([math.nan, -1.0]), y))
     log_y = np.array([-inf, 0.0])
     assert losses.KLDivLoss(log_target=True, reduction="sum")(x, log_y) == 1.0
-    # A confident right answer: the gradient is small, and right.
+    # A confident correct prediction: the gradient is small, and accurate.
     confident = losses.SoftMarginLoss(reduction="sum").grad(
         np.array([80.0], "f4"), np.ones(1, "f4")
     )

@@ -1,13 +1,14 @@
-"""Losses whose arguments another thread writes: an error or a value, nothing out of bounds."""
+"""Losses whose arguments another thread changes: an error or a value, but no access out of
+bounds."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-# Runs in an interpreter of its own, because a read out of bounds may end the process. One thread
-# writes good and bad elements into an argument while two others call the loss. A call may succeed
-# or raise what it raises for bad elements; a PanicException is neither.
+# Runs in a separate interpreter, because an access out of bounds may crash the process. One thread
+# writes valid and invalid elements to an argument while two others call the loss. A call must
+# succeed or raise the error for invalid elements, but not a PanicException.
 SCRIPT = """
 import sys, threading, time
 import numpy as np

@@ -1,4 +1,4 @@
-"""Losses of rows of scores against NumPy in float64, PyTorch, and their edges."""
+"""Losses of rows of scores compared with NumPy in float64 and PyTorch, and edge cases."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fastoptim.losses import CrossEntropyLoss, FocalLoss, MultiMarginLoss, NLLLo
 from fastoptim.losses._base import BuiltinLoss
 from rows import CASES, inputs, made
 
-# One row, few classes, many; ends of lanes and groups.
+# One row, few classes, many classes; remainders of lanes and groups.
 SHAPES = [(1, 1), (3, 2), (33, 10), (70, 31), (5, 63), (5, 64), (4, 65), (3, 1000)]
 each = pytest.mark.parametrize(("cls", "arguments"), CASES)
 reductions = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 
 
 def reference(loss: Any, x: Any, target: Any) -> tuple[Any, Any, float]:
-    """The value of each row, its gradient, and what the mean divides by, in float64."""
+    """Return the value of each row, its gradient, and the divisor of the mean, in float64."""
     x = x.astype(np.float64)
     rows, classes = np.arange(len(x)), x.shape[1]
     weight = np.ones(classes) if loss.weight is None else loss.weight.astype(np.float64)
@@ -173,7 +173,7 @@ def test_nan_is_never_dropped(cls: Any, arguments: Any, classes: int) -> None:
         x = np.zeros((2, classes))
         x[1, bad] = np.nan
         value, gradient = loss.value_and_grad(x, np.array([1, 1]))
-        # A likelihood reads its target alone.
+        # A likelihood only reads the score of its target.
         assert np.isnan(value) == (cls is not NLLLoss or bad == 1)
         assert np.isfinite(gradient[0]).all()
         assert np.isnan(gradient[1]).any() == (cls is not NLLLoss)
@@ -201,7 +201,7 @@ def test_nothing_counts(cls: Any, arguments: Any) -> None:
         np.testing.assert_array_equal(gradient, np.zeros((rows, 3)))
 
 
-def test_a_weight_of_zero_takes_infinity_away() -> None:
+def test_a_weight_of_zero_removes_infinity() -> None:
     x, weight = np.array([[-np.inf, 0.0], [0.0, -1.0]]), np.array([0.0, 1.0])
     value, gradient = NLLLoss(weight).value_and_grad(x, np.array([0, 1]))
     assert value == 1
@@ -211,7 +211,7 @@ def test_a_weight_of_zero_takes_infinity_away() -> None:
     assert np.isnan(NLLLoss(weight)(x, np.array([0, 1])))
 
 
-def test_an_alpha_that_is_set_later_counts() -> None:
+def test_an_alpha_that_is_set_later_takes_effect() -> None:
     x, target = inputs(FocalLoss, (7, 10))
     loss = FocalLoss()
     value = loss(x, target)
@@ -245,7 +245,7 @@ def test_focal_is_finite_and_accurate_in_the_tails(gamma: float, classes: int, d
     for lead in 0.0, 5.0, 12.0:
         x = np.zeros((1, classes), dtype)
         x[0, 0] = lead
-        # Seen from the other classes, whose probabilities have no rounding of 1 - p.
+        # Computed from the other classes, whose probabilities avoid the rounding of 1 - p.
         others = (classes - 1) * np.exp(-lead)
         rest, log = others / (1 + others), np.log1p(others)
         value, gradient = FocalLoss(gamma=gamma).value_and_grad(x, np.array([0]))
@@ -283,8 +283,8 @@ def test_bad_classes_are_named_before_any_write(cls: Any, arguments: Any) -> Non
 
 
 @pytest.mark.parametrize("loss", [CrossEntropyLoss(), CrossEntropyLoss(label_smoothing=0.1)])
-def test_shapes_of_no_elements_that_no_memory_bounds(loss: Any) -> None:
-    # No rows of many classes have a value, as no rows of few have.
+def test_too_many_rows_without_elements_are_refused(loss: Any) -> None:
+    # Zero rows of many classes have a value, like zero rows of few.
     x = np.empty((0, 2**40), np.float32)
     value, gradient = loss.value_and_grad(x, np.empty(0, np.int64))
     assert np.isnan(value)

@@ -1,4 +1,4 @@
-"""Losses of several gradients against NumPy in float64, PyTorch, and their edges."""
+"""Losses with several gradients compared with NumPy in float64 and PyTorch, and edge cases."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ reductions = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 
 
 def inputs(cls: Any, shape: tuple[int, int], dtype: Any = np.float64) -> list[Any]:
-    """Arguments of a call."""
+    """Return arguments of a call."""
     rng = np.random.default_rng(shape)
     x = [rng.standard_normal(shape).astype(dtype) for _ in range(3)]
     if cls is ContrastiveLoss:
@@ -57,14 +57,14 @@ def inputs(cls: Any, shape: tuple[int, int], dtype: Any = np.float64) -> list[An
 
 
 def gradients(cls: Any) -> tuple[int, ...]:
-    """Which arguments have gradients."""
+    """Return the indices of the arguments with gradients."""
     if cls is GaussianNLLLoss:
         return (0, 2)
     return (0, 1, 2) if cls is TripletMarginLoss else (0, 1)
 
 
 def reference(loss: Any, *inputs: Any) -> Any:
-    """The values by the formula, in float64."""
+    """Return the values by the formula, in float64."""
     a, b, c = (x.astype(np.float64) for x in inputs)
     if isinstance(loss, GaussianNLLLoss):
         v = np.maximum(c, loss.eps)
@@ -125,7 +125,7 @@ def test_gradients_by_central_differences(cls: Any, arguments: Any) -> None:
     loss = cls(**arguments, reduction="sum")
     x = inputs(cls, (6, 5))
     if cls is GaussianNLLLoss:
-        # Away from eps, which gradients do not see.
+        # Away from eps, which the gradients do not contain.
         x[2] += loss.eps
     h = 1e-6
     found = loss.grad(*x)
@@ -140,7 +140,7 @@ def test_gradients_by_central_differences(cls: Any, arguments: Any) -> None:
 
 
 def triplet_of_torch(torch: Any, arguments: Any, reduction: str) -> Any:
-    """PyTorch's, and FaceNet's form in its operations."""
+    """Return PyTorch's loss, or FaceNet's form in PyTorch operations."""
     arguments = {"margin": 1.0, **arguments}
     if not arguments.pop("squared", False):
         return torch.nn.TripletMarginLoss(**arguments, reduction=reduction)
@@ -223,7 +223,7 @@ def test_an_empty_batch(cls: Any, arguments: Any) -> None:
     assert cls(**arguments, reduction="sum")(*x) == 0
 
 
-def test_rows_that_no_memory_bounds_are_refused() -> None:
+def test_too_many_rows_without_elements_are_refused() -> None:
     x = np.empty((2**40, 0), np.float32)
     with pytest.raises(ValueError, match="1099511627776 rows of 0 elements are too many"):
         TripletMarginLoss()(x, x, x)
@@ -297,7 +297,7 @@ def test_swap_takes_the_shorter_way_and_shares_equal_ones() -> None:
     value, (by_a, by_p, by_n) = loss.value_and_grad(a, p, n)
     assert value == 5 + 3 - 1
     assert (by_a, by_p, by_n) == (-1, 2, -1)
-    # From (0, 3) and from (0, -3) to (4, 0) it is 5.
+    # The distance from (0, 3) and from (0, -3) to (4, 0) is 5.
     a, p, n = np.array([[0.0, 3.0]]), np.array([[0.0, -3.0]]), np.array([[4.0, 0.0]])
     value, found = loss.value_and_grad(a, p, n)
     assert value == 5 + 6 - 5
@@ -438,7 +438,7 @@ def test_names_in_messages() -> None:
         TripletMarginLoss()(A, A)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="'var'"):
         GaussianNLLLoss()(A, A)  # type: ignore[call-arg]
-    # What is only read may be the same.
+    # Arguments that are only read may be the same array.
     assert TripletMarginLoss(eps=0.0)(A, A, A) == 1
 
 

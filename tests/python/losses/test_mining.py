@@ -1,4 +1,4 @@
-"""The choice of triplets against its definitions."""
+"""The choice of triplets compared with its definitions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def by_definition(x: Any, labels: Any, kind: str, margin: float) -> list[Any]:
         if kind == "all":
             found += [(a, p, n) for p in positives for n in negatives]
         elif kind == "hard" and positives and len(negatives):
-            # The first of equals, as argmax and argmin have it.
+            # The first of equal values, as for argmax and argmin.
             p, n = positives[np.argmax(d[a, positives])], negatives[np.argmin(d[a, negatives])]
             found.append((a, p, n))
         elif kind == "semihard":
@@ -54,7 +54,7 @@ def test_mined_triplets_feed_the_loss() -> None:
     a, p, n = mine_triplets(x, labels, margin=0.5)
     loss = fo.losses.TripletMarginLoss(margin=0.5, eps=0.0, reduction="none")
     values = np.asarray(loss(x[a], x[p], x[n]))
-    # Semi-hard: the positive is nearer, by less than the margin.
+    # Semi-hard: the positive is closer, by less than the margin.
     assert len(values) > 50
     assert ((values > 0) & (values < 0.5)).all()
 

@@ -1,4 +1,4 @@
-"""A single row, classes on the second of several axes, and numbers that are broadcast."""
+"""A single row, classes on the second of several axes, and broadcast arguments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def seeded() -> None:
 
 
 def as_rows(x: Any) -> Any:
-    """Rows of what has its classes on the second axis."""
+    """Return an array with classes on the second axis as rows."""
     return np.ascontiguousarray(np.moveaxis(x, 1, -1)).reshape(-1, x.shape[1])
 
 
@@ -84,7 +84,7 @@ def test_probabilities_on_the_second_axis() -> None:
 
 
 def oracle(x: Any, target: Any) -> Any:
-    """Mean cross-entropy and its gradient over axis 1, in float64."""
+    """Return the mean cross-entropy and its gradient over axis 1, in float64."""
     shifted = x - x.max(1, keepdims=True)
     p = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
     hot = np.moveaxis(np.eye(x.shape[1])[target], -1, 1)
@@ -172,7 +172,7 @@ def test_a_single_pair_and_triplet() -> None:
 
 
 def sums(by_var: Any, shape: tuple[int, ...]) -> Any:
-    """The derivatives by elements, summed to a shape they were broadcast from."""
+    """Sum derivatives to the shape before broadcasting."""
     if shape == ():
         return by_var.sum()
     kept = by_var.sum(-1, keepdims=True) if shape != by_var.shape else by_var
@@ -296,7 +296,7 @@ def test_lists_are_weights_of_the_type_of_the_input(dtype: str) -> None:
             other, slopes = expected.value_and_grad(x, third)
             assert value == other
             np.testing.assert_array_equal(gradient, slopes)
-    # The loss keeps a copy, which cannot change unchecked.
+    # The loss has a copy, which cannot change without a check.
     mutable = list(WEIGHT)
     kept: Any = losses.CrossEntropyLoss(mutable)
     mutable[0] = 1e9
@@ -321,7 +321,7 @@ def test_threads_do_not_change_a_bit() -> None:
 
 
 @each
-def test_shapes_that_do_not_fit(loss: Any) -> None:
+def test_shapes_that_do_not_match(loss: Any) -> None:
     x = np.zeros((2, 4, 3))
     for target in np.zeros(2, int), np.zeros((2, 4), int), np.zeros((2, 3, 1), int), 0:
         with pytest.raises(ValueError, match=r"target must have shape \[2, 3\]"):

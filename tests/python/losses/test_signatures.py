@@ -1,4 +1,4 @@
-"""What editors and type checkers see of the losses."""
+"""The signatures and types of the losses, for editors and type checkers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fastoptim.losses._base import BuiltinLoss, ClassLoss
 ALL = subclasses(losses, BuiltinLoss)
 every = pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)
 
-# PyTorch's forward calls the vectors of CosineEmbeddingLoss input1 and input2, and the input of
-# PoissonNLLLoss log_input, whatever its argument of this name.
+# PyTorch's forward names the vectors of CosineEmbeddingLoss input1 and input2, and the input of
+# PoissonNLLLoss log_input, regardless of its argument of this name.
 OTHER_NAMES = {"CosineEmbeddingLoss", "PoissonNLLLoss"}
 NAMES = {
     "ContrastiveLoss": ["x1", "x2", "same"],
@@ -72,7 +72,7 @@ def test_the_names_of_pytorch() -> None:
 
 
 class Named(Loss):
-    """A loss of a user with names of his own."""
+    """A user's loss with other argument names."""
 
     def value_and_grad(
         self, scores: Any, *, out: Any = None, loss_scale: float = 1.0
@@ -88,7 +88,7 @@ def test_a_loss_of_a_user_may_have_names() -> None:
 
 
 def test_words_and_arrays_have_types() -> None:
-    # Each comment is an error of `make types` if the checker does not see the mistake.
+    # `make types` reports an unused comment if the checker does not find the mistake.
     x = np.ones(3)
     with pytest.raises(ValueError, match="reduction"):
         losses.MSELoss(reduction="average")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The pages: everything public is on its page, and what they link to is there."""
+"""The documentation: all public names are documented, links are valid, and the code runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_lines_have_at_most_100_columns(page: Path) -> None:
     assert not [line for line in lines if len(line) > 100]
 
 
-# The repository on the web, where the README links to files: an index of packages shows it too.
+# The web address of the repository, which the README uses, since package indexes show it, too.
 FILES = "https://github.com/fastoptim/fastoptim/blob/main/"
 
 
@@ -77,7 +77,7 @@ def test_the_code_on_the_page_of_steps_runs() -> None:
     exec("\n".join(blocks), names)
     assert len(blocks) == 5
     assert names["info"].applied
-    # One of its own, 3 of the scaler's and one on the whole batch.
+    # One step alone, 3 with the scaler, and one with the whole batch.
     assert names["opt"].state["w"]["step"] == names["ema"].updates == 5
 
 
@@ -91,7 +91,7 @@ def test_the_code_on_the_page_of_checkpoints_runs(
     assert names["epoch"] == names["training"].epoch == 12
     assert len(list((tmp_path / "best").iterdir())) == 3
     assert (names["model"] is names["opt"].params, names["average"].updates) == (False, 48)
-    # It goes on from the file.
+    # It resumes from the file.
     names["training"].run_epoch()
     again = names["Training"]()
     again.load(names["path"])
@@ -135,7 +135,7 @@ def test_the_code_on_the_page_of_schedules_resumes_as_it_says() -> None:
         for _ in range(9):
             assert names["opt"].param_groups[0]["lr"] == scheduler_at(names["scheduler"].last_epoch)
             names["scheduler"].step()
-    # Made after the load and without `set_lr`, the rate is wrong for good.
+    # If constructed after the load and without `set_lr`, the rate stays wrong.
     exec(late.replace(", set_lr=True", ""), names)
     assert names["opt"].param_groups[0]["lr"] < 0.5 * scheduler_at(7)
 

@@ -1,7 +1,7 @@
-"""Nothing that is passed to the core, to private entries too, makes it panic or ends the process.
+"""No argument of a function of the core, private ones included, causes a panic or a crash.
 
-Each entry is called with good arguments of which one or two are spoiled. What is left is then
-used as it is meant to be.
+Each function is called with valid arguments, one or two of which are replaced by invalid ones.
+Afterwards the objects are used normally.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Arguments = tuple[Any, ...]
 
 
 def entries() -> dict[str, Any]:
-    """Every function, class, method and attribute of the core, under its name."""
+    """Return every function, class, method and attribute of the core by name."""
     found: dict[str, Any] = {}
     for name, thing in vars(_core).items():
         if inspect.isclass(thing):
@@ -57,7 +57,7 @@ NOTE = [(WRITTEN.update, {"done": True})]
 
 
 class Held:
-    """An engine, and the groups and parameters of it."""
+    """An engine, with its groups and parameters."""
 
     def __init__(self, cls: Any = fo.AdamW, dtype: str = "f8", **storage: Any) -> None:
         self.params = [x(3, dtype=dtype), x(2, 3, dtype=dtype)]
@@ -82,7 +82,7 @@ class Held:
         return [(n, [value for _, value in numbers], dict(arrays)) for n, numbers, arrays in saved]
 
     def use(self) -> None:
-        """Call everything as it is meant to be."""
+        """Call all methods with valid arguments."""
         engine = self.engine
         for index in range(2):
             engine.state(index), engine.scalars(index), engine.parameter_step(index)
@@ -92,7 +92,7 @@ class Held:
             self.step()
             engine.restore([self.group], self.states(), 3, False)
             engine.average([self.group], True)
-        except Exception:  # Nonsense that was taken may still be refused now.
+        except Exception:  # Invalid values that were accepted may be refused now.
             return
 
 
@@ -102,7 +102,7 @@ ENGINES: list[Callable[[], Held]] = [
     lambda: Held(fo.ScheduleFreeSGD),
 ]
 
-# Good arguments of methods, and of functions, in several ways.
+# Valid arguments of methods and functions, in several forms.
 METHODS: dict[str, list[Callable[[Held], Arguments]]] = {
     "Engine.add_group": [
         lambda held: ({**held.group, "params": (MORE,)}, ["c"], [MORE], False, NOTE),
@@ -124,7 +124,7 @@ METHODS: dict[str, list[Callable[[Held], Arguments]]] = {
 
 
 def loaded() -> Arguments:
-    """An engine with state for a load, and a file."""
+    """Return an engine with state for a load, and a file."""
     held = Held()
     state = [(n, numbers, list(arrays)) for n, numbers, arrays in held.states()]
     file = io.BytesIO(bytes(24))
@@ -379,7 +379,7 @@ def test_every_entry_has_good_arguments() -> None:
 
 
 def refused(call: Callable[..., Any], *arguments: Any) -> None:
-    """Make a call that may raise anything but a panic."""
+    """Make a call that may raise any error except a panic."""
     try:
         call(*arguments)
     except BaseException as error:
@@ -388,7 +388,7 @@ def refused(call: Callable[..., Any], *arguments: Any) -> None:
 
 
 def attack(name: str, times: int) -> None:
-    """Call an entry with nonsense, and use what is left."""
+    """Call a function with invalid arguments, then use the objects."""
     rng = random.Random(name)
     entry, member = ENTRIES[name], name.split(".")[-1]
     for number in range(times):
@@ -410,7 +410,7 @@ def attack(name: str, times: int) -> None:
 
 
 def main() -> None:
-    """Attack the entries that are named."""
+    """Test the functions named on the command line."""
     faulthandler.enable()
     for name in sys.argv[1:]:
         attack(name, 300)
@@ -418,7 +418,7 @@ def main() -> None:
 
 
 @pytest.mark.parametrize("share", range(2))
-def test_nonsense_is_refused_and_leaves_what_works(share: int) -> None:
+def test_invalid_arguments_leave_usable_objects(share: int) -> None:
     names = sorted(ENTRIES)[share::2]
     script = "import test_hostile; test_hostile.main()"
     tests = Path(__file__).parents[1]
