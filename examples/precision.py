@@ -227,7 +227,7 @@ def tables(runs: Runs) -> None:
         size = found[0].bytes
         rows.append([name, *(f"{x:.2f}" for x in (*size, sum(size))), *knows(found)])
     heads = ["bytes per parameter", "weights", "gradients", "moments", "all"]
-    report.table("What is kept how", [*heads, "training loss", "test"], rows)
+    report.table("Storage", [*heads, "training loss", "test"], rows)
 
 
 def draw(runs: Runs) -> Figure:
@@ -262,7 +262,11 @@ def draw(runs: Runs) -> Figure:
     for name, setting in KEPT.items():
         found = runs[setting, LR]
         memory.semilogy(sum(found[0].bytes), mean(found, "loss"), "o", label=name)
-    memory.set(title="what is kept how", xlabel="bytes per parameter", ylabel="training loss")
+    memory.set(
+        title="storage of parameters and moments",
+        xlabel="bytes per parameter",
+        ylabel="training loss",
+    )
     memory.legend(fontsize="x-small")
     return figure
 

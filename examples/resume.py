@@ -159,7 +159,7 @@ def main() -> None:
         loss, accuracy = training.network.evaluate(training.data.x_test, training.data.y_test)
         rows.append([name, f"{training.history['loss'][-1]:.6f}", f"{loss:.6f}", f"{accuracy:.1%}"])
     report.table("Result", ["", "last batch", "test loss", "test"], rows)
-    print(f"\nthe same weights to the bit: {same}; a checkpoint has {size:,} bytes")
+    print(f"\nbitwise identical weights: {same}; a checkpoint has {size:,} bytes")
     if not same:
         raise SystemExit(1)
     report.picture(draw(whole, resumed, found), asked.output, "resume")

@@ -83,7 +83,7 @@ class OptimizerAdapter(Adapter[Optimizer]):
             for name, (_, _, arrays) in zip(opt._names, entries, strict=True)
         ]
         engine = EnginePlan(opt._engine, new, entries, steps, averaged, tensors)
-        return Plan(calls=lambda _: opt._taking(new), engine=engine)
+        return Plan(calls=lambda _: opt._group_updates(new), engine=engine)
 
     def _check_fixed(self, saved: Saved) -> None:
         """Refuse a state whose constructor arguments or parameters differ."""

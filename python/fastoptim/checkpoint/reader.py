@@ -184,7 +184,7 @@ class Reader:
             )
         length = int.from_bytes(start[:8], "little")
         if not 2 <= length <= min(size - 8, LIMIT):
-            raise ValueError(f"its header is said to have {length} bytes, the file has {size}")
+            raise ValueError(f"its header should have {length} bytes, but the file has {size}")
         self._data = 8 + length
         return start + self._bytes(length - 1), size - self._data
 

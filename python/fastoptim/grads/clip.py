@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fastoptim import _core
 from fastoptim._checks import flag, number
 from fastoptim.params.flat_buffer import FlatBuffer
-from fastoptim.params.structure import gone_through, is_ordered
+from fastoptim.params.structure import is_ordered, reiterable
 
 Gradients: TypeAlias = (
     FlatBuffer | NDArray[Any] | Iterable[NDArray[Any] | None] | Mapping[str, NDArray[Any] | None]
@@ -144,7 +144,7 @@ def clip_grad_norm_(
     max_norm = number("max_norm", max_norm)
     if math.isnan(max_norm) or max_norm <= 0:
         raise ValueError(f"max_norm must be > 0, got {max_norm}")
-    grads = gone_through(grads)
+    grads = reiterable(grads)
     norm = get_total_norm(grads, norm_type, error_if_nonfinite)
     if max_norm < math.inf:
         clip_grads_with_norm_(grads, max_norm, norm)

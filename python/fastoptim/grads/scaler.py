@@ -212,7 +212,7 @@ class GradScaler:
             if progress.found_inf and math.isfinite(get_total_norm(given, math.inf)):
                 # The user changed what unscale_ had found; it was not the gradient of the loss.
                 if isinstance(opt, SAM):
-                    opt._return()
+                    opt._restore()
                 info = StepInfo(False, None)
             else:
                 scale = 1.0 if "step" in progress.unscaled else self._scale

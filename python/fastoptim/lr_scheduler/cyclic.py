@@ -23,9 +23,9 @@ class CyclicLR(Cycle):
     .. math:: \eta_t = \text{base\_lr} + (\text{max\_lr} - \text{base\_lr})\, h(t)\, s(t)
 
     where :math:`h` rises from 0 to 1 and falls back, and :math:`s` is the factor of ``mode`` or
-    ``scale_fn``. It sets the rates, whatever they are; as in PyTorch, the first one is the group's
-    ``"initial_lr"`` if another scheduler has set it. The state does not contain ``scale_fn``:
-    construct the scheduler that loads it with the same function.
+    ``scale_fn``. It sets the rates regardless of their values; as in PyTorch, the first one is the
+    group's ``"initial_lr"`` if another scheduler has set it. The state does not contain
+    ``scale_fn``: construct the scheduler that loads it with the same function.
 
     Parameters
     ----------

@@ -34,12 +34,12 @@ from fastoptim.params.structure import (
     Params,
     by_name,
     chosen_names,
-    gone_through,
     is_groups,
     is_ordered,
     listed,
     named_arrays,
     pieces,
+    reiterable,
 )
 
 Nonfinite: TypeAlias = Literal["propagate", "skip", "raise"]
@@ -65,7 +65,7 @@ class StepInfo(NamedTuple):
 _APPLIED = StepInfo(True, None)
 
 # Keys of a group that are not hyperparameters.
-_BESIDE = ("param_names", "initial_lr", "regularizer")
+_OTHER_KEYS = ("param_names", "initial_lr", "regularizer")
 
 
 class Optimizer:
@@ -113,7 +113,7 @@ class Optimizer:
         self._buffers: list[FlatBuffer | None] = []
         self._single = isinstance(params, np.ndarray)
         self.param_groups = []
-        params = gone_through(params)
+        params = reiterable(params)
         if is_groups(params):
             for group in params:
                 self.add_param_group(group)
@@ -150,7 +150,7 @@ class Optimizer:
         for key, value in param_group.items():
             if key == "params":
                 continue
-            if key not in self._defaults and key not in _BESIDE:
+            if key not in self._defaults and key not in _OTHER_KEYS:
                 raise ValueError(f"unknown hyperparameter {key!r} of {type(self).__name__}")
             if key != "param_names":
                 group[key] = value
@@ -404,9 +404,9 @@ class Optimizer:
 
     def _load(self, state_dict: Mapping[str, Any], *, any_values: bool) -> None:
         groups, state, steps, averaged = self._checked(state_dict, any_values=any_values)
-        self._engine.restore(groups, state, steps, averaged, self._taking(groups))
+        self._engine.restore(groups, state, steps, averaged, self._group_updates(groups))
 
-    def _taking(self, groups: Sequence[dict[str, Any]]) -> list[Call]:
+    def _group_updates(self, groups: Sequence[dict[str, Any]]) -> list[Call]:
         """Return the calls that update the groups from those of a state."""
         return [(mine.update, new) for mine, new in zip(self.param_groups, groups, strict=True)]
 
@@ -535,8 +535,8 @@ class Optimizer:
         index = integer("group", group)
         if not 0 <= index < len(self.param_groups):
             raise IndexError(f"group must be from 0 to {len(self.param_groups) - 1}, got {group}")
-        beside = ("params", "param_names")
-        known = {k: v for k, v in self.param_groups[index].items() if k not in beside}
+        excluded = ("params", "param_names")
+        known = {k: v for k, v in self.param_groups[index].items() if k not in excluded}
         if name in known:
             value = known[name]
             return value(self._engine.steps) if callable(value) else value

@@ -146,7 +146,7 @@ class SAM(CheckedAttributes):
         RuntimeError
             ``first_step`` has not been called.
         """
-        self._refuse_in_place()
+        self._refuse_unperturbed()
         steps = self.base._engine.steps
         lost = not self._finite and options.get("nonfinite", "propagate") != "propagate"
         if lost and options["nonfinite"] == "raise":
@@ -196,13 +196,13 @@ class SAM(CheckedAttributes):
         if self._perturbed:
             raise RuntimeError("first_step was called already; call second_step next")
 
-    def _refuse_in_place(self) -> None:
+    def _refuse_unperturbed(self) -> None:
         if not self._perturbed:
             raise RuntimeError("second_step must be called after first_step")
 
-    def _return(self) -> None:
+    def _restore(self) -> None:
         """Restore the parameters without a step."""
-        self._refuse_in_place()
+        self._refuse_unperturbed()
         self._exchange(perturbed=False)
 
     def _exchange(self, *, perturbed: bool) -> None:

@@ -18,9 +18,9 @@ from fastoptim.params.structure import (
     Params,
     all_arrays,
     averaged,
-    gone_through,
     in_order,
     is_groups,
+    reiterable,
 )
 
 __all__ = ["EMA"]
@@ -265,7 +265,7 @@ class EMA(CheckedAttributes):
 
     def _in_order(self, params: Params) -> list[Array]:
         """Return the parameters in the order of the average."""
-        params = gone_through(params)
+        params = reiterable(params)
         given: Any = dict(zip(*all_arrays(params), strict=True)) if is_groups(params) else params
         ordered: list[Any] = in_order(self.shadow.names, given, self._buffer, "params")
         for name, array, dtype in zip(self.shadow, ordered, self._dtypes, strict=True):

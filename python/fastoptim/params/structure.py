@@ -39,7 +39,7 @@ def listed(called: str, given: Any, expected: int) -> list[Any]:
     return list(given) if isinstance(given, Sized) else list(islice(given, expected + 1))
 
 
-def gone_through(params: Any) -> Any:
+def reiterable(params: Any) -> Any:
     """Return an iterator, such as a generator, as a list, and other parameters unchanged."""
     return list(params) if is_ordered(params) and not isinstance(params, Sequence) else params
 
@@ -74,7 +74,7 @@ def named_arrays(
 
 def all_arrays(params: Params) -> tuple[list[str], list[Array]]:
     """Return the names and the arrays of parameters in any form."""
-    params = gone_through(params)
+    params = reiterable(params)
     if not is_groups(params):
         return named_arrays(params)
     names: list[str] = []

@@ -361,9 +361,9 @@ def ours(metadata: dict[str, str], **tensors: Any) -> bytes:
 
 V1 = {"fastoptim.format": "1"}
 HOSTILE = {
-    "huge length": ((2**63).to_bytes(8, "little") + b"{}", "said to have 9223372036854775808"),
-    "length beyond the file": ((1000).to_bytes(8, "little") + b"{}", "said to have 1000 bytes"),
-    "length 0": (bytes(8) + b"{}", "said to have 0"),
+    "huge length": ((2**63).to_bytes(8, "little") + b"{}", "should have 9223372036854775808"),
+    "length beyond the file": ((1000).to_bytes(8, "little") + b"{}", "should have 1000 bytes"),
+    "length 0": (bytes(8) + b"{}", "should have 0"),
     "no JSON": (forged(b"{..}"), "not valid JSON"),
     "two values": (forged(b"{}{}"), "not valid JSON"),
     "no UTF-8": (forged(b'{"\xff": 1}'), "not valid JSON"),
