@@ -64,6 +64,8 @@ GOOD: dict[str, tuple[Call, dict[str, Any]]] = {
     "fastoptim.History.record": (lambda **k: fo.History().record(**k), {}),
     "fastoptim.LRFinder.run": (lambda **k: fo.LRFinder(sgd(), loss_and_copy).run(**k), {}),
     "fastoptim.SAM": (lambda **k: fo.SAM(sgd(), **k), {}),
+    "fastoptim.SAM.current": (lambda **k: fo.SAM(sgd()).current("lr", **k), {}),
+    "fastoptim.SAM.first_step": (lambda **k: fo.SAM(sgd()).first_step(w(), **k), {}),
     "fastoptim.amp.GradScaler.set_backoff_factor": (
         lambda **k: scaler().set_backoff_factor(**k),
         {"new_factor": 0.5},
@@ -177,6 +179,7 @@ def add_families() -> None:
         name = f"fastoptim.{cls.__name__}"
         GOOD[f"{name}.state_dict"] = lambda cls=cls, **k: cls(w()).state_dict(**k), {}
         GOOD[f"{name}.step"] = lambda cls=cls, **k: cls(w()).step(w(), **k), {}
+        GOOD[f"{name}.current"] = lambda cls=cls, **k: cls(w()).current("lr", **k), {}
     for name, arguments in SCHEDULES.items():
         GOOD[f"fastoptim.schedules.{name}"] = getattr(fo.schedules, name), arguments
     for name, arguments in SCHEDULERS.items():

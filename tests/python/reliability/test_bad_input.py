@@ -110,8 +110,10 @@ FUNCTIONS = {
     name: functional(call) for name, call in (CLIPS | GRADS | PENALTIES | AVERAGES).items()
 }
 ENTRIES = PER_OPTIMIZER | FUNCTIONS
-# Averages of 16 bits are held in float32; gradients of float32 parameters may have 16 bits.
+# Averages of 16 bits are held in float32; gradients of float32 parameters may have 16 bits, and an
+# input of 16 bits may have a target of float32.
 HALVES = {"EMA", "GradAccumulator", "add", "value", "add_grad, grads", "unscale_", *CLIPS}
+HALVES |= {name for name in GRADS if name.endswith("input")}
 FULL = [name for name in FUNCTIONS if name not in HALVES]
 # Integers may be the classes of a target.
 REAL = [name for name in ENTRIES if not name.endswith("target")]
