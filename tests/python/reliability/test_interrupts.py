@@ -354,7 +354,7 @@ READS |= {name for name, _ in inspect.getmembers(Mapping, inspect.isfunction)}
         fo.LRFinder,
         fo.History,
         fo.FlatBuffer,
-        *(getattr(lr_scheduler, name) for name in [*ARGUMENTS, *COMPOSITIONS]),
+        *(getattr(lr_scheduler, name) for name in sorted([*ARGUMENTS, *COMPOSITIONS])),
     ],
 )
 def test_every_method_that_changes_something_is_interrupted(cls: Any) -> None:
