@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import ml_dtypes
 import numpy as np
 
 import fastoptim as fo
+from fastoptim.optim._storage import StateDtype
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
-
+# The dtypes of parameters, and the values of `state_dtype`.
 FORMS = ["f4", "f8", "f2", BF16]
+STORAGES = [None, *get_args(StateDtype)]
 
 
 class Configurations(NamedTuple):

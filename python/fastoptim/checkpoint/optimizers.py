@@ -98,7 +98,7 @@ class OptimizerAdapter(Adapter[Optimizer]):
                     f"expected {expected} of shape {tuple(dims)}"
                 )
         storage, own = saved.data["storage"], self.optimizer._storage._asdict()
-        low = own["state_dtype"] in ("bfloat16", "int8") or any(
+        low = own["state_dtype"] not in (None, "float32") or any(
             array.dtype.itemsize == 2 for array in self.memory()
         )
         # The seed has no effect in full precision, as nothing is rounded.

@@ -16,6 +16,7 @@ from fastoptim.errors import CheckpointError
 from fastoptim.grads.clip import get_total_norm
 from fastoptim.optim._base import Optimizer, StepInfo
 from fastoptim.optim.sam import SAM
+from fastoptim.params.flat_buffer import DTYPES
 from fastoptim.params.structure import Grads
 
 __all__ = ["GradScaler"]
@@ -121,7 +122,7 @@ class GradScaler:
             return x
         if not isinstance(x, np.ndarray):
             return number("x", x) * self._scale
-        if x.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
+        if x.dtype.name not in DTYPES:
             raise TypeError(f"x must have a floating dtype, got {x.dtype}")
         wide = np.float64 if x.dtype == np.float64 else np.float32
         with np.errstate(over="ignore"):

@@ -428,7 +428,8 @@ class Optimizer:
             entry_of(name, state.get(key, {}), theirs)
             for name, (key, theirs) in zip(self._names, keys, strict=True)
         ]
-        check_codes(state_dict.get("int8_codes"), entries)
+        if self._storage.state_dtype == "int8":
+            check_codes(state_dict.get("int8_codes"), entries)
         counts = [steps_of(name, entry, self._counted) for name, entry in entries]
         steps = count("steps", state_dict.get("steps", max(counts, default=0)))
         try:

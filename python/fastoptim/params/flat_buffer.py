@@ -15,7 +15,7 @@ from fastoptim import _core, _extras
 from fastoptim._checks import shown
 from fastoptim._core import aligned_zeros
 
-_DTYPES = ("float32", "float64", "float16", "bfloat16")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
 def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -25,7 +25,7 @@ def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
         found = None if dtype is None else np.dtype(dtype)
     except TypeError:
         found = None
-    if found is None or found.name not in _DTYPES or not found.isnative:
+    if found is None or found.name not in DTYPES or not found.isnative:
         raise TypeError(
             "dtype must be float32, float64, float16 or bfloat16 of native byte order, got "
             f"{shown(dtype) if found is None else found}"

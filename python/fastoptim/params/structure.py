@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastoptim import _core
-from fastoptim.params.flat_buffer import FlatBuffer
+from fastoptim.params.flat_buffer import DTYPES, FlatBuffer
 
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = FlatBuffer | Array | Sequence[Array] | Mapping[str, Array]
 # One iterable of a union, not a union of iterables: type checkers then infer lists of groups.
 Params: TypeAlias = FlatBuffer | Array | Mapping[str, Array] | Iterable[Array | Mapping[str, Any]]
 Grads: TypeAlias = FlatBuffer | Array | Iterable[Array | None] | Mapping[str, Array | None]
-
-_DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
 def is_ordered(given: Any) -> TypeGuard[Iterable[Any]]:
@@ -165,9 +163,9 @@ def real_arrays(called: str, params: Arrays) -> dict[str, Array]:
 
 
 def _check_real(called: str, name: str, array: Any) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype.name not in _DTYPES:
+    if not isinstance(array, np.ndarray) or array.dtype.name not in DTYPES:
         what = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        raise TypeError(f"{called}[{name!r}] must be an array of {', '.join(_DTYPES)}, got {what}")
+        raise TypeError(f"{called}[{name!r}] must be an array of {', '.join(DTYPES)}, got {what}")
 
 
 def in_form(params: Arrays, arrays: Sequence[Array]) -> Arrays:

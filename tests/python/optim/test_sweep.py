@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-from configurations import BF16, FORMS, REGULARIZERS, configurations, numbers, rounded
+from configurations import BF16, FORMS, REGULARIZERS, STORAGES, configurations, numbers, rounded
 from fastoptim import _core
 from processes import run
 from snapshot import snapshot
@@ -267,7 +267,7 @@ def test_a_skipped_step_changes_nothing(optimizer: Any, dtype: Any, bad: float) 
 
 
 def test_a_skipped_step_does_not_switch_momentum_on() -> None:
-    for dtype, storage in itertools.product(FORMS, [None, "float32", "bfloat16", "int8"]):
+    for dtype, storage in itertools.product(FORMS, STORAGES):
         world = World(fo.SGD, dtype, state_dtype=storage)
         world.step(zero_grad=False)
         world.opt.param_groups[0]["momentum"] = 0.9
