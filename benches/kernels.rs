@@ -4,6 +4,8 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fastoptim::exec::ceiling::{self, Access};
+use fastoptim::exec::pool;
 use fastoptim::loss::cross_entropy::CrossEntropy;
 use fastoptim::loss::mse::Mse;
 use fastoptim::loss::{Call, Input, Loss, Reduction, Target};
@@ -13,7 +15,6 @@ use fastoptim::optim::hyper::Value::{Flag, Number, Numbers, Word};
 use fastoptim::optim::{Kind, Method};
 use fastoptim::step::{self, GroupSegments, Local, Options, Segment, StepContext};
 use fastoptim::storage::view::StorageView;
-use fastoptim::sweep::stream::stream;
 
 /// Numbers of elements for L1, L2, the last-level cache, and four times a cache of 32 MiB.
 const SIZES: [usize; 4] = [1 << 10, 1 << 15, 1 << 20, 1 << 25];
@@ -86,13 +87,16 @@ fn optimizers(c: &mut Criterion) {
             });
         }
         for others in 0..4 {
-            let mut arrays = vec![vec![0.0_f32; n]; others + 1];
+            let mut arrays = vec![vec![0_u32; n]; others + 2];
             group.throughput(Throughput::Bytes((4 * n * (3 + 2 * others)) as u64));
             let name = format!("stream of {} reads and {} writes", others + 2, others + 1);
             group.bench_function(BenchmarkId::new(name, n), |b| {
-                b.iter(|| {
-                    let (p, others) = arrays.split_first_mut().expect("at least one array");
-                    stream(p, &g, others.iter_mut().map(Vec::as_mut_slice).collect());
+                b.iter_custom(|passes| {
+                    let (read, updated) = arrays.split_first_mut().expect("at least one array");
+                    let updated = updated.iter_mut().map(|words| Access::Update(words));
+                    let accesses = updated.chain([Access::Read(read)]).collect();
+                    let passes = u32::try_from(passes).expect("below 2^32");
+                    ceiling::pass(accesses, pool::count(), passes).expect("threads") * passes
                 });
             });
         }

@@ -1,6 +1,6 @@
 """Every optimizer, compared with PyTorch's default or optax, and with a stream as upper bound.
 
-The stream is a pass over as many arrays with one addition per element, by the same driver on the
+The stream is a pass over as many arrays with one addition per element, by plain loops on the
 same threads. Bytes are the memory traffic of the rule per float32 parameter.
 """
 

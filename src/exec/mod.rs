@@ -1,5 +1,6 @@
 //! Execution: instruction sets, threads and their scratch memory.
 
+pub mod ceiling;
 pub mod isa;
 pub mod pool;
 pub(crate) mod scratch;

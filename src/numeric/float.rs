@@ -84,20 +84,10 @@ pub trait Float:
         if x < -bound { -bound } else { x }
     }
 
-    /// Returns `self`, or 0 if it is subnormal.
+    /// Returns `self`, or 0 if its absolute value is below `least`; NaN stays NaN.
     #[inline(always)]
-    fn flush(self) -> Self {
-        self.flush_where(true)
-    }
-
-    /// Returns `self`, or 0 if it is subnormal and `idle` is true.
-    #[inline(always)]
-    fn flush_where(self, idle: bool) -> Self {
-        if idle & (self.abs() < Self::MIN_POSITIVE) {
-            Self::ZERO
-        } else {
-            self
-        }
+    fn flush(self, least: Self) -> Self {
+        if self.abs() < least { Self::ZERO } else { self }
     }
 
     /// Returns `self * x`, with 0 times infinity defined as 0. NaN remains NaN.

@@ -61,9 +61,9 @@ impl<T: Float> Rule<T, 2> for Step<T> {
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v, d]: [T; 2]) -> (T, [T; 2]) {
-        let v = (self.rho * v + self.rhoc * g * g).flush_where(g == T::ZERO);
+        let v = self.rho * v + self.rhoc * g * g;
         let u = (d + self.eps).sqrt() / (v + self.eps).sqrt() * g;
-        let d = (self.rho * d + self.rhoc * (u * u)).flush_where(u == T::ZERO);
+        let d = self.rho * d + self.rhoc * (u * u);
         (p - self.lr * u, [v, d])
     }
 }

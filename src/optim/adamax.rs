@@ -63,7 +63,7 @@ impl<T: Float> Rule<T, 2> for Step<T> {
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [m, u]: [T; 2]) -> (T, [T; 2]) {
-        let m = (self.b1 * m + self.b1c * g).flush();
+        let m = self.b1 * m + self.b1c * g;
         let u = (self.b2 * u).max_or_nan(g.abs() + self.eps);
         (p - self.lr * m / u, [m, u])
     }

@@ -102,7 +102,7 @@ impl<T: Float> Rule<T, 3> for Step<T> {
     #[inline(always)]
     fn update(&self, p: T, g: T, [m, n, v]: [T; 3]) -> (T, [T; 3]) {
         let [m, v] = self.moments.advance(g, [m, v]);
-        let n = (self.b3 * n + self.b3c * g).flush();
+        let n = self.b3 * n + self.b3c * g;
         let u = (self.of_m * m + self.of_n * n) / (v.sqrt() * self.root + self.eps);
         (p * self.keep - u, [m, n, v])
     }

@@ -156,7 +156,7 @@ impl<T: Float> TwoPassRule<T, 1> for Momentum<T> {
     #[inline(always)]
     fn second(&self, ratio: T, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
         let g = ratio * g;
-        let v = (self.mu * v + self.gc * g).flush();
+        let v = self.mu * v + self.gc * g;
         // The condition is the same for all elements, so the compiler moves it out of the loop.
         let u = if self.nesterov { g + self.mu * v } else { v };
         (p - self.lr * u, [v])

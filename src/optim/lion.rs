@@ -76,6 +76,6 @@ impl<T: Float> Directed<T, 1> for Step<T> {
     #[inline(always)]
     fn direction(&self, g: T, [m]: [T; 1]) -> (T, [T; 1]) {
         let u = self.lr * (self.b1 * m + self.b1c * g).sign();
-        (u, [(self.b2 * m + self.b2c * g).flush()])
+        (u, [self.b2 * m + self.b2c * g])
     }
 }

@@ -37,9 +37,8 @@ impl<T: Float> Moments<T> {
 
     #[inline(always)]
     pub(super) fn advance(&self, g: T, [m, v]: [T; 2]) -> [T; 2] {
-        let m = (self.b1 * m + self.b1c * g).flush();
-        // If m is not 0, a subnormal v is significant beside a tiny eps and is not flushed.
-        let v = (self.b2 * v + self.b2c * g * g).flush_where(m == T::ZERO);
+        let m = self.b1 * m + self.b1c * g;
+        let v = self.b2 * v + self.b2c * g * g;
         [m, v]
     }
 }

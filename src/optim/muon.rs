@@ -222,7 +222,7 @@ impl<T: Float> Kernel for Mix<'_, T> {
         let n = self.m.len();
         let g = &self.g[..n];
         for i in 0..n {
-            self.m[i] = (self.mu * self.m[i] + self.muc * g[i]).flush();
+            self.m[i] = (self.mu * self.m[i] + self.muc * g[i]).flush(T::MIN_POSITIVE);
         }
     }
 }

@@ -176,9 +176,9 @@ impl<T: Float> TwoPassRule<T, 4> for Step<T> {
         if self.lr == T::ZERO {
             return ([m, v, s, p0], [T::ZERO; 2]);
         }
-        let m = (self.b1 * m + self.b1c * g).flush();
-        let v = (self.b2 * v + self.b2c * g * g).flush_where(m == T::ZERO);
-        let s = (self.b3 * s + self.of_s * g).flush();
+        let m = self.b1 * m + self.b1c * g;
+        let v = self.b2 * v + self.b2c * g * g;
+        let s = (self.b3 * s + self.of_s * g).flush(T::MIN_POSITIVE);
         ([m, v, s, p0], [g * (p0 - p), s.abs()])
     }
 

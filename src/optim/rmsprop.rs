@@ -82,12 +82,12 @@ struct Scaled<T> {
 impl<T: Float> Scaled<T> {
     #[inline(always)]
     fn square(&self, g: T, v: T) -> T {
-        (self.a * v + self.ac * g * g).flush_where(g == T::ZERO)
+        self.a * v + self.ac * g * g
     }
 
     #[inline(always)]
     fn mean(&self, g: T, mean: T) -> T {
-        (self.a * mean + self.ac * g).flush()
+        self.a * mean + self.ac * g
     }
 
     /// Returns the gradient divided by its root mean square.
@@ -111,7 +111,7 @@ impl<T: Float> Scaled<T> {
 
     #[inline(always)]
     fn buffer(&self, u: T, b: T) -> T {
-        (self.mu * b + u).flush()
+        self.mu * b + u
     }
 }
 

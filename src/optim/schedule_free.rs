@@ -231,7 +231,7 @@ impl<T: Float> Rule<T, 2> for Adam<T> {
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [z, v]: [T; 2]) -> (T, [T; 2]) {
-        let v = (self.b2 * v + self.b2c * g * g).flush_where(g == T::ZERO);
+        let v = self.b2 * v + self.b2c * g * g;
         let u = g / (v.sqrt() * self.root + self.eps);
         let (p, z) = self.interpolate.update(p, u, z);
         (p, [z, v])

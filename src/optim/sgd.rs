@@ -110,7 +110,7 @@ impl<T: Float> Rule<T, 1> for Outside<T> {
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
-        let v = (self.mu * v + self.gc * g).flush();
+        let v = self.mu * v + self.gc * g;
         (p - self.lr * v, [v])
     }
 }
@@ -126,7 +126,7 @@ impl<T: Float> Rule<T, 1> for Nesterov<T> {
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
-        let v = (self.mu * v + g).flush();
+        let v = self.mu * v + g;
         (p - self.lr * (g + self.mu * v), [v])
     }
 }
@@ -142,7 +142,7 @@ impl<T: Float> Rule<T, 1> for Inside<T> {
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
-        let v = (self.mu * v - self.lr * g).flush();
+        let v = self.mu * v - self.lr * g;
         (p + v, [v])
     }
 }
@@ -158,7 +158,7 @@ impl<T: Float> Rule<T, 1> for NesterovInside<T> {
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
-        let v = (self.mu * v - self.lr * g).flush();
+        let v = self.mu * v - self.lr * g;
         (p + (self.mu * v - self.lr * g), [v])
     }
 }

@@ -11,6 +11,7 @@ use crate::numeric::float::Float;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::Rule;
 use crate::sweep::segment::{Segment, Slices, StepContext, rules};
+use crate::sweep::subnormal;
 use crate::sweep::task::Driver;
 use crate::sweep::tile::{Writes, for_each_tile};
 
@@ -106,12 +107,16 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
     unsafe fn part(&self, index: usize, (from, to): (usize, usize), tier: Tier) {
         let segment = &self.segments[index];
         let rule = self.rules[index];
-        let piece = |scale, slices: Slices<'_, T, S>| {
+        let flushes = subnormal::is_due(segment.context);
+        let piece = |scale, mut slices: Slices<'_, T, S>| {
             tier.run(Piece {
                 rule,
                 scale,
-                slices,
+                slices: slices.reborrow(),
             });
+            if flushes {
+                subnormal::flush(&R::STATE, &mut slices, tier);
+            }
         };
         let all = Writes {
             state: true,

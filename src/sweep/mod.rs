@@ -9,7 +9,7 @@ pub(crate) mod prologue;
 pub(crate) mod rule;
 pub mod segment;
 pub(crate) mod state;
-pub mod stream;
+pub(crate) mod subnormal;
 pub(crate) mod task;
 pub(crate) mod tensorwise;
 pub(crate) mod tile;

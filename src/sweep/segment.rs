@@ -260,6 +260,17 @@ pub(crate) struct Slices<'a, T, const S: usize> {
     pub(crate) state: [&'a mut [T]; S],
 }
 
+impl<T, const S: usize> Slices<'_, T, S> {
+    /// The same elements, for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> Slices<'_, T, S> {
+        Slices {
+            p: self.p,
+            g: self.g,
+            state: self.state.each_mut().map(|array| &mut **array),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

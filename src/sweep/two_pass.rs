@@ -14,6 +14,7 @@ use crate::reduce::{self, Partials, Squares, Sum};
 use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::TwoPassRule;
 use crate::sweep::segment::{MAX_SCALARS, Segment, Slices, StepContext, rules};
+use crate::sweep::subnormal;
 use crate::sweep::task::{Driver, Sums};
 use crate::sweep::tile::{Writes, for_each_tile};
 
@@ -117,14 +118,18 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
         let mut index = block;
         let mut scratch = Scratch::<T, 2>::new(BLOCK);
         let mut values = scratch.arrays();
-        let pass = |scale, slices: Slices<'_, T, S>| {
+        let flushes = R::FIRST_WRITES && subnormal::is_due(segment.context);
+        let pass = |scale, mut slices: Slices<'_, T, S>| {
             let n = slices.p.len();
             tier.run(First {
                 rule,
                 scale,
-                slices,
+                slices: slices.reborrow(),
                 values: values.each_mut().map(|array| &mut array[..n]),
             });
+            if flushes {
+                subnormal::flush(&R::STATE, &mut slices, tier);
+            }
             for k in 0..2 {
                 let sum = if R::SQUARED {
                     reduce::block(&values[k][..n], Squares { scale: 1.0 }, tier)
@@ -152,13 +157,17 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
             state: !R::FIRST_WRITES,
             parameter: true,
         };
-        let pass = |scale, slices: Slices<'_, T, S>| {
+        let flushes = !R::FIRST_WRITES && subnormal::is_due(segment.context);
+        let pass = |scale, mut slices: Slices<'_, T, S>| {
             tier.run(Second {
                 rule,
                 ratio,
                 scale,
-                slices,
+                slices: slices.reborrow(),
             });
+            if flushes {
+                subnormal::flush(&R::STATE, &mut slices, tier);
+            }
         };
         let range = (part.from, part.to);
         // SAFETY: `new` called `check_elementwise` on every segment and created the parts inside

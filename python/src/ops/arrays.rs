@@ -1,5 +1,7 @@
 //! Operations on whole arrays for SAM, EMA, random search and benchmarks.
 
+use fastoptim::exec::ceiling::{self, Access};
+use fastoptim::exec::pool;
 use fastoptim::ops;
 use fastoptim::ops::normal::{self, Draw};
 use fastoptim::ops::sam;
@@ -8,6 +10,7 @@ use fastoptim::sweep::segment::MAX_STATE;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::error::to_py;
 use crate::memory::inflight;
 use crate::memory::items::Items;
 use crate::memory::numpy::{Address, Array, Dtype, check_disjoint, floats, with_float};
@@ -219,7 +222,8 @@ fn add_normal(
     Ok(())
 }
 
-/// Adds `grad` to all float32 arrays in one pass: the upper bound on the speed of a step.
+/// Reads and writes all float32 arrays and reads `grad` in plain loops: the upper bound on the speed of
+/// a step. It changes the arrays.
 #[pyfunction]
 fn stream(
     py: Python<'_>,
@@ -227,22 +231,21 @@ fn stream(
     grad: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let pairs = moved_by(&arrays, &vec![grad.clone(); arrays.len()])?;
-    if !(1..=5).contains(&pairs.arrays.len()) || pairs.arrays[0].0.dtype != Dtype::F32 {
-        return Err(PyValueError::new_err(
-            "arrays must be 1 to 5 arrays of float32",
-        ));
+    if pairs.arrays.is_empty() || pairs.arrays[0].0.dtype != Dtype::F32 {
+        return Err(PyValueError::new_err("arrays must be arrays of float32"));
     }
     let _guard = pairs.enter()?;
-    // SAFETY: the arrays are checked, disjoint, held by this frame, and registered by the guard.
-    let mut arrays = pairs
+    // SAFETY: the arrays are checked, disjoint, held by this frame, and registered by the guard; a
+    // word has the size and the alignment of an f32.
+    let mut accesses: Vec<_> = pairs
         .arrays
         .iter()
-        .map(|(p, _)| unsafe { p.slice_mut::<f32>() });
-    let p = arrays.next().expect("at least one array");
-    let others = arrays.collect();
+        .map(|(p, _)| Access::Update(unsafe { p.slice_mut() }))
+        .collect();
     // SAFETY: as for the arrays, and the gradient is only read.
-    let g = unsafe { pairs.arrays[0].1.slice() };
-    py.detach(|| fastoptim::sweep::stream::stream(p, g, others));
+    accesses.push(Access::Read(unsafe { pairs.arrays[0].1.slice() }));
+    py.detach(|| ceiling::pass(accesses, pool::count(), 1))
+        .map_err(to_py)?;
     Ok(())
 }
 

@@ -1,0 +1,178 @@
+//! The upper bound on the speed of kernels beyond the caches: plain loops over the same memory.
+//!
+//! The loops share only one thing with the kernels, the compilation for a
+//! [tier](crate::exec::isa::Tier). They use neither segments nor chunks nor the thread pool. Each
+//! array is divided into one contiguous part per thread, and each thread passes over its parts
+//! together, a few cache lines of one array after the other, with one integer addition per 32 bits.
+
+use std::hint::black_box;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::error::{Error, Result};
+use crate::exec::isa::{self, Kernel};
+
+/// How one array is accessed, in words of 32 bits whatever they stand for.
+#[derive(Debug)]
+pub enum Access<'a> {
+    /// Read only.
+    Read(&'a [u32]),
+    /// Read and written in place.
+    Update(&'a mut [u32]),
+    /// Written only.
+    Write(&'a mut [u32]),
+}
+
+/// Words of the longest array that are passed over before the turn of the next array.
+const BLOCK: usize = 512;
+
+impl<'a> Access<'a> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Read(words) => words.len(),
+            Self::Update(words) | Self::Write(words) => words.len(),
+        }
+    }
+
+    /// The part before word `at` and the rest.
+    fn split(self, at: usize) -> [Self; 2] {
+        match self {
+            Self::Read(words) => {
+                let (a, b) = words.split_at(at);
+                [Self::Read(a), Self::Read(b)]
+            }
+            Self::Update(words) => {
+                let (a, b) = words.split_at_mut(at);
+                [Self::Update(a), Self::Update(b)]
+            }
+            Self::Write(words) => {
+                let (a, b) = words.split_at_mut(at);
+                [Self::Write(a), Self::Write(b)]
+            }
+        }
+    }
+}
+
+/// Passes so often over all of the arrays, each in one contiguous part per thread, and returns the
+/// time of one pass.
+///
+/// # Errors
+/// The system does not give so many threads.
+///
+/// # Panics
+/// `threads` or `passes` is 0.
+pub fn pass(arrays: Vec<Access<'_>>, threads: usize, passes: u32) -> Result<Duration> {
+    assert!(
+        threads > 0 && passes > 0,
+        "at least one thread and one pass"
+    );
+    let tier = isa::current();
+    let mut shares: Vec<Mutex<Vec<Access<'_>>>> = Vec::new();
+    let mut rest = arrays;
+    for left in (1..=threads).rev() {
+        // A multiple of a cache line, so that no line has two threads.
+        let at = |array: &Access<'_>| match left {
+            1 => array.len(),
+            _ => array.len() / left / 16 * 16,
+        };
+        let halves = rest.into_iter().map(|array| {
+            let at = at(&array);
+            array.split(at)
+        });
+        let (share, others) = halves.map(|[a, b]| (a, b)).unzip();
+        shares.push(Mutex::new(share));
+        rest = others;
+    }
+    static TEAM: Mutex<Option<ThreadPool>> = Mutex::new(None);
+    let mut team = TEAM.lock().unwrap_or_else(PoisonError::into_inner);
+    let team = match team.as_ref() {
+        Some(team) if team.current_num_threads() == threads => team,
+        _ => team.insert(
+            ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .map_err(|error| Error::Value(format!("threads: {error}")))?,
+        ),
+    };
+    let start = Instant::now();
+    team.broadcast(|context| {
+        let mut share = shares[context.index()]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..passes {
+            tier.run(Pass(&mut share));
+        }
+    });
+    Ok(start.elapsed() / passes)
+}
+
+/// One pass of one thread.
+struct Pass<'a, 'b>(&'a mut [Access<'b>]);
+
+impl Kernel for Pass<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let longest = self.0.iter().map(Access::len).max().unwrap_or(0);
+        let blocks = longest.div_ceil(BLOCK);
+        let mut found = [0_u32; 16];
+        for index in 0..blocks {
+            for array in self.0.iter_mut() {
+                // The arrays of fewer words are passed over in as many, smaller blocks.
+                let block = array.len().div_ceil(blocks).next_multiple_of(16);
+                let from = array.len().min(index * block);
+                let to = array.len().min(from + block);
+                match array {
+                    Access::Read(words) => read(&words[from..to], &mut found),
+                    Access::Update(words) => update(&mut words[from..to]),
+                    Access::Write(words) => words[from..to].fill(index as u32),
+                }
+            }
+        }
+        black_box(found);
+    }
+}
+
+#[inline(always)]
+fn read(words: &[u32], found: &mut [u32; 16]) {
+    let mut sums = *found;
+    for words in words.chunks_exact(16) {
+        for i in 0..16 {
+            sums[i] = sums[i].wrapping_add(words[i]);
+        }
+    }
+    *found = sums;
+}
+
+#[inline(always)]
+fn update(words: &mut [u32]) {
+    for i in 0..words.len() {
+        words[i] = words[i].wrapping_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_updated_once_per_pass_and_written_by_one_thread() {
+        let n = if cfg!(miri) { 1500 } else { 100_003 };
+        for threads in 1..=3 {
+            let (mut long, mut short) = (vec![1_u32; n], vec![1_u32; n / 3]);
+            let (read, mut written) = (vec![1_u32; n], vec![u32::MAX; n]);
+            let arrays = vec![
+                Access::Update(&mut long),
+                Access::Read(&read),
+                Access::Update(&mut short),
+                Access::Write(&mut written),
+            ];
+            pass(arrays, threads, 2).expect("threads");
+            assert!(long.iter().chain(&short).all(|&word| word == 3));
+            assert!(written.iter().all(|&word| word != u32::MAX));
+        }
+    }
+}
