@@ -132,13 +132,18 @@ fn tiers_and_threads_agree_in_low_precision() {
 /// Blocks of 256 elements share a scale, so a block must not be divided between two chunks.
 #[test]
 fn results_in_low_precision_do_not_depend_on_other_parameters() {
-    let parameters: Vec<_> = [300, 20_000, 7, 17_000].into_iter().enumerate().collect();
+    let lengths = if cfg!(miri) {
+        [300, 0, 7, 260]
+    } else {
+        [300, 20_000, 7, 17_000]
+    };
+    let parameters: Vec<_> = lengths.into_iter().enumerate().collect();
     // All parameters share the step size of Prodigy.
     for method in cases::methods() {
         if matches!(method, Method::Prodigy(_)) {
             continue;
         }
-        for options in &PREPARATIONS {
+        for options in PREPARATIONS.iter().skip(usize::from(cfg!(miri))) {
             let together = with_threads(2, || low_precision::run(&method, &parameters, options));
             for (&parameter, found) in parameters.iter().zip(together) {
                 let alone = low_precision::run(&method, &[parameter], options);

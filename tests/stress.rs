@@ -17,13 +17,17 @@ use fastoptim::step::Options;
 use fastoptim::storage::view::StorageView;
 
 /// The number of threads that call at the same time.
-const CALLERS: usize = 4;
+const CALLERS: usize = if cfg!(miri) { 2 } else { 4 };
 
 /// The lengths of two arrays, large enough for a step to use several threads.
-const LENGTHS: [usize; 2] = [1_030, 70_000];
+const LENGTHS: [usize; 2] = if cfg!(miri) {
+    [33, 600]
+} else {
+    [1_030, 70_000]
+};
 
 /// The number of times that a caller makes all calls.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = if cfg!(miri) { 1 } else { 3 };
 
 /// Returns one configuration of every optimizer.
 fn methods() -> Vec<Method> {
@@ -43,7 +47,7 @@ fn optimizer<T: Precision>(method: &Method, options: &Options) -> u64 {
 }
 
 fn loss() -> u64 {
-    let (rows, classes) = (3_000, 30);
+    let (rows, classes) = (if cfg!(miri) { 40 } else { 3_000 }, 30);
     let x = cases::numbers(rows * classes, 5);
     let target: Vec<i64> = (0..rows).map(|row| (row % classes) as i64).collect();
     let mut gradient = vec![0.0; x.len()];
@@ -63,7 +67,7 @@ fn loss() -> u64 {
 }
 
 fn norm() -> u64 {
-    let x = cases::numbers(300_000, 6);
+    let x = cases::numbers(if cfg!(miri) { 600 } else { 300_000 }, 6);
     hash(
         [1.0, 2.0, 3.0]
             .map(|p| total_norm(&[StorageView::read(&x).into()], p))

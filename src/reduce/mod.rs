@@ -370,6 +370,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "the blocks are smaller under Miri")]
     fn sums_have_the_recorded_bits() {
         // Whole blocks, a partial last block, and a partial last row of lanes.
         let x: Vec<f64> = (0..2 * BLOCK + 45)
