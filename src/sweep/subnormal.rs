@@ -140,6 +140,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it takes thousands of steps")]
     fn a_moment_without_gradients_goes_to_0_and_is_never_subnormal() {
         for b1 in [0.5, 0.9, 0.99] {
             let method = adam(b1);
