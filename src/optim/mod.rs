@@ -86,6 +86,31 @@ impl<T: Float> Visitor<T> for SumsGlobally {
     }
 }
 
+/// Determines whether a rule uses the shape of the array.
+struct WorksByShape;
+
+impl<T: Float> Visitor<T> for WorksByShape {
+    type Output = bool;
+
+    fn elementwise<const S: usize, R: Rule<T, S> + 'static>(
+        self,
+        _: impl Fn(StepContext) -> R,
+    ) -> bool {
+        false
+    }
+
+    fn two_pass<const S: usize, R: TwoPassRule<T, S> + 'static>(
+        self,
+        _: impl Fn(StepContext) -> R,
+    ) -> bool {
+        false
+    }
+
+    fn tensorwise<R: TensorRule<T> + 'static>(self, _: impl Fn(StepContext) -> R) -> bool {
+        true
+    }
+}
+
 /// Returns the shape of one state array.
 struct StateShape<'a>(&'a str, &'a [usize]);
 
@@ -240,8 +265,14 @@ macro_rules! optimizers {
                 )))
             }
 
+            /// Returns whether a step uses the shape of a parameter, and therefore needs its elements in
+            /// C order. All other steps give the same in any order, up to the rounding of sums.
+            pub fn works_by_shape(&self) -> bool {
+                match self { $(Self::$name(hyper) => hyper.visit::<f32, _>(WorksByShape),)* }
+            }
+
             /// Returns whether a step uses sums over all parameters of all groups.
-            pub(crate) fn sums_globally(&self) -> bool {
+            pub fn sums_globally(&self) -> bool {
                 match self { $(Self::$name(hyper) => hyper.visit::<f32, _>(SumsGlobally),)* }
             }
 

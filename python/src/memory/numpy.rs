@@ -354,6 +354,19 @@ pub(crate) struct Memory<'py> {
     pub(crate) writable: bool,
 }
 
+impl<'py> Memory<'py> {
+    /// Memory that may be written, for as long as `owner` is held.
+    pub(crate) fn of(owner: Bound<'py, PyAny>, data: Address, len: usize, dtype: Dtype) -> Self {
+        Self {
+            _array: owner,
+            data,
+            len,
+            dtype,
+            writable: true,
+        }
+    }
+}
+
 impl Memory<'_> {
     /// Returns the range of addresses of the array.
     pub(crate) fn range(&self) -> Range<usize> {

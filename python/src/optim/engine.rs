@@ -61,39 +61,7 @@ impl Engine {
         rounding: &str,
         seed: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
-        let kind = Kind::from_name(kind)
-            .ok_or_else(|| PyValueError::new_err(format!("unknown optimizer {kind:?}")))?;
-        let refuse = |name: &str, words: &str, got: &str| {
-            let message = format!("{name} must be {words}, got {got:?}");
-            Err(PyValueError::new_err(message))
-        };
-        let named = |name| Encoding::MOMENTS.into_iter().find(|it| it.name() == name);
-        let moments = state_dtype.and_then(named);
-        if let (None, Some(got)) = (moments, state_dtype) {
-            let words = Encoding::MOMENTS.map(|it| format!("'{}'", it.name()));
-            let words = format!("{} or None", words.join(", "));
-            return refuse("state_dtype", &words, got);
-        }
-        let stochastic = match rounding {
-            "stochastic" => true,
-            "nearest" => false,
-            got => return refuse("rounding", "'stochastic' or 'nearest'", got),
-        };
-        if seed.is_instance_of::<pyo3::types::PyBool>() {
-            return Err(PyTypeError::new_err("seed must be an integer, got a bool"));
-        }
-        let index = seed
-            .call_method0("__index__")
-            .map_err(|_| PyTypeError::new_err(format!("seed must be an integer, got {seed}")))?;
-        let seed = index.extract::<u64>().map_err(|_| {
-            PyValueError::new_err(format!("seed must be >= 0 and fit 64 bits, got {seed}"))
-        })?;
-        let storage = Storage {
-            moments,
-            stochastic,
-            seed,
-        };
-        let parameters = ParameterSet::new(Keys::new(py, kind), storage);
+        let parameters = parameter_set(py, kind, state_dtype, rounding, seed)?;
         Ok(Self(Exclusive::new(parameters)))
     }
 
@@ -288,6 +256,49 @@ impl Engine {
         drop(inner);
         drop((groups, parameters));
     }
+}
+
+/// No parameters yet, under one kind of optimizer that keeps its state as it is told.
+pub(super) fn parameter_set(
+    py: Python<'_>,
+    kind: &str,
+    state_dtype: Option<&str>,
+    rounding: &str,
+    seed: &Bound<'_, PyAny>,
+) -> PyResult<ParameterSet> {
+    let kind = Kind::from_name(kind)
+        .ok_or_else(|| PyValueError::new_err(format!("unknown optimizer {kind:?}")))?;
+    let refuse = |name: &str, words: &str, got: &str| {
+        let message = format!("{name} must be {words}, got {got:?}");
+        Err(PyValueError::new_err(message))
+    };
+    let named = |name| Encoding::MOMENTS.into_iter().find(|it| it.name() == name);
+    let moments = state_dtype.and_then(named);
+    if let (None, Some(got)) = (moments, state_dtype) {
+        let words = Encoding::MOMENTS.map(|it| format!("'{}'", it.name()));
+        let words = format!("{} or None", words.join(", "));
+        return refuse("state_dtype", &words, got);
+    }
+    let stochastic = match rounding {
+        "stochastic" => true,
+        "nearest" => false,
+        got => return refuse("rounding", "'stochastic' or 'nearest'", got),
+    };
+    if seed.is_instance_of::<pyo3::types::PyBool>() {
+        return Err(PyTypeError::new_err("seed must be an integer, got a bool"));
+    }
+    let index = seed
+        .call_method0("__index__")
+        .map_err(|_| PyTypeError::new_err(format!("seed must be an integer, got {seed}")))?;
+    let seed = index.extract::<u64>().map_err(|_| {
+        PyValueError::new_err(format!("seed must be >= 0 and fit 64 bits, got {seed}"))
+    })?;
+    let storage = Storage {
+        moments,
+        stochastic,
+        seed,
+    };
+    Ok(ParameterSet::new(Keys::new(py, kind), storage))
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

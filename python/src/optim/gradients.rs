@@ -19,7 +19,7 @@ pub(super) struct Gradients<'py> {
 }
 
 /// Returns the dtypes of gradients: that of the parameter, and 16-bit formats for float32.
-fn dtypes(parameter: Dtype) -> &'static [Dtype] {
+pub(super) fn dtypes(parameter: Dtype) -> &'static [Dtype] {
     match parameter {
         Dtype::F16 => &[Dtype::F16],
         Dtype::BF16 => &[Dtype::BF16],
@@ -121,7 +121,7 @@ impl ParameterSet {
     }
 
     /// Returns the error that names the arrays that share memory.
-    fn shared(
+    pub(super) fn shared(
         &self,
         written: &Range<usize>,
         read: &Range<usize>,

@@ -66,18 +66,34 @@ impl<'py> Outputs<'py> {
         })
     }
 
+    /// Creates the outputs from checked targets.
+    pub(super) fn of(
+        average: Option<(Vec<Memory<'py>>, f64)>,
+        copy: Option<Vec<Memory<'py>>>,
+        clear_gradients: bool,
+    ) -> Self {
+        Self {
+            average,
+            copy,
+            clear_gradients,
+        }
+    }
+
     /// Returns whether there are no outputs.
     pub(super) fn is_empty(&self) -> bool {
         self.average.is_none() && self.copy.is_none() && !self.clear_gradients
     }
 
-    /// Returns all memory that a step writes and reads, if written memory is not shared.
+    /// Returns all memory that a step writes and reads, if written memory is not shared. `others` are
+    /// the ranges that are written and read in addition, by their copies.
     pub(super) fn disjoint(
         &self,
         written: &[Range<usize>],
         gradients: &Gradients<'_>,
+        others: [&[Range<usize>]; 2],
     ) -> PyResult<[Ranges; 2]> {
         let mut writes: Vec<(&str, Range<usize>)> = Vec::new();
+        writes.extend(others[0].iter().map(|range| ("outputs", range.clone())));
         writes.extend(written.iter().map(|range| ("params", range.clone())));
         let averages = self.average.iter().flat_map(|(arrays, _)| arrays);
         writes.extend(averages.map(|memory| ("ema", memory.range())));
@@ -85,7 +101,8 @@ impl<'py> Outputs<'py> {
         writes.extend(copies.map(|memory| ("copy_to", memory.range())));
         let grads = gradients.arrays.iter().flatten();
         let grads = grads.map(|memory| ("grads", memory.range()));
-        let mut reads = Vec::new();
+        let others = others[1].iter().map(|range| ("grads", range.clone()));
+        let mut reads: Vec<(&str, Range<usize>)> = others.collect();
         if self.clear_gradients {
             writes.extend(grads);
         } else {

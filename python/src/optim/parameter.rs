@@ -8,7 +8,7 @@ use fastoptim::step::Progress;
 use fastoptim::storage::view::{Raw, StorageView};
 use fastoptim::storage::{Encoding, Noise, Rounding};
 use numpy::PyUntypedArray;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::memory::numpy::{Address, Dtype, Layout, numbers};
@@ -45,10 +45,10 @@ impl Storage {
     }
 }
 
-/// A piece of an allocation that is the memory of one array.
+/// The memory of one array: a piece of an allocation of this library, or memory that a front end
+/// keeps alive.
 pub(crate) struct Piece {
-    slab: Py<Slab>,
-    offset: usize,
+    slab: Option<(Py<Slab>, usize)>,
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
     pub(crate) data: Address,
@@ -64,23 +64,34 @@ impl Piece {
         shape: &[usize],
     ) -> Self {
         Self {
-            slab: slab.clone().unbind(),
-            offset,
+            slab: Some((slab.clone().unbind(), offset)),
+            ..Self::elsewhere(slab.get().at(offset), dtype, shape)
+        }
+    }
+
+    /// The array of this dtype and shape at an address that somebody else keeps alive.
+    pub(crate) fn elsewhere(data: Address, dtype: Dtype, shape: &[usize]) -> Self {
+        Self {
+            slab: None,
             dtype,
             shape: shape.to_vec(),
-            data: slab.get().at(offset),
+            data,
             len: shape.iter().product(),
         }
     }
 
     /// Returns a writable NumPy array, which holds a reference to the allocation.
     pub(crate) fn view<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyUntypedArray>> {
-        Slab::view(self.slab.bind(py), self.offset, self.dtype, &self.shape)
+        let (slab, offset) = self.slab.as_ref().ok_or_else(|| {
+            PyRuntimeError::new_err("the array has its memory from somewhere else")
+        })?;
+        Slab::view(slab.bind(py), *offset, self.dtype, &self.shape)
     }
 
-    /// Returns an identifier of the allocation.
+    /// Returns an identifier of the allocation, or 0 if it is not one of this library.
     pub(crate) fn allocation(&self) -> usize {
-        self.slab.as_ptr().addr()
+        let slab = self.slab.as_ref();
+        slab.map_or(0, |(slab, _)| slab.as_ptr().addr())
     }
 
     /// Returns the range of its addresses.
@@ -101,6 +112,12 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// Returns whether this is its name. Steps compare names several times for each parameter, and
+    /// mostly the same string.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        std::ptr::eq(self.spec.name, name) || self.spec.name == name
+    }
+
     /// Returns the range of its addresses.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
         let scales = self.scales.iter().map(Piece::range);
@@ -147,7 +164,7 @@ pub(crate) struct Parameter {
 
 impl Parameter {
     pub(crate) fn slot(&self, name: &str) -> Option<&Slot> {
-        self.slots.iter().find(|slot| slot.spec.name == name)
+        self.slots.iter().find(|slot| slot.is_named(name))
     }
 
     /// Checks that the array still has the layout that it had when it was added.

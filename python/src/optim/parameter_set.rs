@@ -95,6 +95,19 @@ impl ParameterSet {
             parameter.check(py)?;
         }
         let _guard = inflight::register(self.written(), Vec::new().into())?;
+        // SAFETY: `check` has just passed, and `self` holds the arrays; parameters and state share no
+        // memory, and `_guard` keeps other calls from theirs.
+        unsafe { self.blend(py, averaged) };
+        self.averaged = averaged;
+        Ok(())
+    }
+
+    /// Moves the parameters as `average` does.
+    ///
+    /// # Safety
+    /// The parameters that have been stepped, and their state, are alive and as their layouts have
+    /// them, and nobody else has the memory of any of them.
+    pub(super) unsafe fn blend(&self, py: Python<'_>, averaged: bool) {
         for parameter in &self.parameters {
             let Some((z, beta)) = self.averaging(parameter) else {
                 continue;
@@ -105,16 +118,13 @@ impl ParameterSet {
                 gradient_weight(beta)
             };
             with_float!(parameter.layout.dtype.arithmetic(), T => {
-                // SAFETY: `check` has just passed, and `self` holds the array. Parameters and state
-                // share no memory, and `_guard` excludes other calls.
+                // SAFETY: by this function's contract.
                 let (p, z) = unsafe {
                     (parameter.view::<T>(|| Rounding::Nearest), z.view(|| Rounding::Nearest))
                 };
                 py.detach(|| blend(p, z, weight));
             });
         }
-        self.averaged = averaged;
-        Ok(())
     }
 
     /// Visits the references for the garbage collector.

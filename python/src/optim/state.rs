@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use fastoptim::optim::StateSpec;
+use fastoptim::optim::{Method, StateSpec};
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
@@ -13,11 +13,11 @@ use pyo3::types::PyList;
 use super::parameter_set::ParameterSet;
 use crate::memory::inflight::{self, Ranges};
 use crate::memory::items::Items;
-use crate::memory::numpy::Dtype;
+use crate::memory::numpy::{Dtype, Layout};
 use crate::memory::slab::Slab;
 use crate::memory::view;
 use crate::optim::group::Group;
-use crate::optim::parameter::{Parameter, Piece, Slot};
+use crate::optim::parameter::{Parameter, Piece, Slot, Storage};
 
 /// A copy of the state of one parameter: its steps, its scalars and its arrays by name.
 pub(super) type Saved<'py> = (
@@ -248,25 +248,13 @@ impl ParameterSet {
     /// Returns the valid state of each parameter with other groups.
     pub(super) fn expect(&self, groups: &[Group]) -> Vec<Expected> {
         let expect = |parameter: &Parameter| {
-            let method = &groups[parameter.group].method;
-            let layout = &parameter.layout;
-            let specs = method.state(layout.shape.len());
-            let others = method.optional_state();
-            let others = others.iter().filter(|spec| !specs.contains(spec));
-            let all = specs.iter().map(|spec| (spec, !spec.late_start));
-            let mut arrays = Vec::new();
-            for (spec, needed) in all.chain(others.map(|spec| (spec, false))) {
-                let shape = method.state_shape(spec.name, &layout.shape);
-                let dtype = self.storage.of(spec, layout.dtype);
-                let scales = scales(dtype, &shape);
-                let name = spec.name.to_owned();
-                arrays.push((name, dtype.to_string(), shape, needed, spec.non_negative));
-                if let Some(scales) = scales {
-                    let (name, dtype) = (scale_name(spec.name), Dtype::F32.to_string());
-                    arrays.push((name, dtype, vec![scales], needed, true));
-                }
-            }
-            (method.scalars(), arrays)
+            let Layout { dtype, shape, .. } = &parameter.layout;
+            expected(
+                &self.storage,
+                &groups[parameter.group].method,
+                *dtype,
+                shape,
+            )
         };
         self.parameters.iter().map(expect).collect()
     }
@@ -364,4 +352,30 @@ fn scales(dtype: Dtype, shape: &[usize]) -> Option<usize> {
     let encoding = view::encoding(dtype);
     let count = encoding.scales(shape.iter().product());
     encoding.is_scaled().then_some(count)
+}
+
+/// What the state of a parameter of this dtype and shape may be under a method.
+pub(super) fn expected(
+    storage: &Storage,
+    method: &Method,
+    dtype: Dtype,
+    shape: &[usize],
+) -> Expected {
+    let specs = method.state(shape.len());
+    let others = method.optional_state();
+    let others = others.iter().filter(|spec| !specs.contains(spec));
+    let all = specs.iter().map(|spec| (spec, !spec.late_start));
+    let mut arrays = Vec::new();
+    for (spec, needed) in all.chain(others.map(|spec| (spec, false))) {
+        let shape = method.state_shape(spec.name, shape);
+        let dtype = storage.of(spec, dtype);
+        let scales = scales(dtype, &shape);
+        let name = spec.name.to_owned();
+        arrays.push((name, dtype.to_string(), shape, needed, spec.non_negative));
+        if let Some(scales) = scales {
+            let (name, dtype) = (scale_name(spec.name), Dtype::F32.to_string());
+            arrays.push((name, dtype, vec![scales], needed, true));
+        }
+    }
+    (method.scalars(), arrays)
 }

@@ -78,7 +78,7 @@ impl ParameterSet {
             for parameter in &self.parameters {
                 parameter.check(py)?;
             }
-            outputs.disjoint(&written, &gradients)?
+            outputs.disjoint(&written, &gradients, [&[], &[]])?
         };
         let guard = inflight::register(written, read)?;
         // After all other checks, so that only the allocation itself can still fail. No other code
@@ -93,13 +93,7 @@ impl ParameterSet {
         drop(guard);
         let outcome = result.map_err(|error| {
             self.rollback(&added);
-            match error {
-                Error::NotFinite(Some(index)) => PyFloatingPointError::new_err(format!(
-                    "grads[{:?}] has elements that are not finite",
-                    self.parameters[index].name
-                )),
-                error => to_py(error),
-            }
+            self.failure(error)
         })?;
         if outcome.applied {
             self.write_back(&gradients, &outcome);
@@ -109,8 +103,19 @@ impl ParameterSet {
         Ok((outcome.applied, outcome.norm))
     }
 
+    /// The error of a step of the core.
+    pub(super) fn failure(&self, error: Error) -> PyErr {
+        match error {
+            Error::NotFinite(Some(index)) => PyFloatingPointError::new_err(format!(
+                "grads[{:?}] has elements that are not finite",
+                self.parameters[index].name
+            )),
+            error => to_py(error),
+        }
+    }
+
     /// Counts a step that was applied.
-    fn write_back(&mut self, gradients: &Gradients<'_>, outcome: &StepOutcome) {
+    pub(super) fn write_back(&mut self, gradients: &Gradients<'_>, outcome: &StepOutcome) {
         for (index, gradient) in gradients.arrays.iter().enumerate() {
             let parameter = &self.parameters[index];
             let context = gradient.as_ref().map(|_| self.context(parameter));
@@ -120,7 +125,7 @@ impl ParameterSet {
             outcome.write_back(method, context, &mut parameter.progress);
             if context.is_some() {
                 for slot in &mut parameter.slots {
-                    slot.started |= specs.iter().any(|spec| spec.name == slot.spec.name);
+                    slot.started |= specs.iter().any(|spec| slot.is_named(spec.name));
                 }
             }
         }
@@ -134,7 +139,7 @@ impl ParameterSet {
     /// are outputs. `gradients` and `outputs` belong to these parameters. While the result exists,
     /// no other code accesses the memory of parameters, state, outputs and written gradients, or
     /// writes that of other gradients.
-    unsafe fn group_segments<'a>(
+    pub(super) unsafe fn group_segments<'a>(
         &'a self,
         gradients: &'a Gradients<'_>,
         outputs: &'a Outputs<'_>,
@@ -228,12 +233,16 @@ impl ParameterSet {
                 // accesses its memory.
                 segment = segment.with_epilogue(unsafe { outputs.epilogue(index, iterate) });
             }
+            if !gradients.flat {
+                segments.push(segment);
+                continue;
+            }
             let same = slots()
                 .map(|slot| slot.numbers.allocation())
                 .eq(slabs.iter().copied());
             slabs.clear();
             slabs.extend(slots().map(|slot| slot.numbers.allocation()));
-            segments.push(if gradients.flat && same && !segments.is_empty() {
+            segments.push(if same && !segments.is_empty() {
                 // SAFETY: gradients are flat only if `add_group` found the parameters to be pieces
                 // of one buffer. Then the gradients are pieces of one array, and the condition
                 // above found the state arrays to be pieces of the same slabs as those before. The
