@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 __all__ = [
     "Engine",
     "Hold",
+    "TensorEngine",
     "__version__",
     "add_normal",
     "add_penalty",
@@ -17,6 +18,7 @@ __all__ = [
     "compute_loss",
     "crc32",
     "exchange",
+    "exchange_tensors",
     "get_num_threads",
     "is_thread_count",
     "lerp",
@@ -24,6 +26,7 @@ __all__ = [
     "loss_arguments",
     "mine_triplets",
     "penalty",
+    "perturb_tensors",
     "read_into",
     "release",
     "reserve",
@@ -33,6 +36,7 @@ __all__ = [
     "set_num_threads",
     "set_own_threads",
     "stream",
+    "tensor_norm",
     "tier",
     "tiers",
     "total_norm",
@@ -96,6 +100,51 @@ class Engine:
     def zero_grad(self, grads: Any) -> None: ...
 
 @final
+class TensorEngine:
+    @property
+    def state(self) -> Any: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def averaged(self) -> bool: ...
+    def __new__(
+        cls,
+        kind: str,
+        state_dtype: str | None,
+        rounding: str,
+        seed: int,
+        defaults: dict[str, Any],
+        counted: bool,
+        support: Any,
+    ) -> TensorEngine: ...
+    def set_state(self, state: Any) -> None: ...
+    def set_steps(self, steps: int) -> None: ...
+    def set_averaged(self, averaged: bool) -> None: ...
+    def check_groups(self, groups: list[dict[str, Any]]) -> None: ...
+    def forget(self) -> None: ...
+    def step(
+        self,
+        groups: list[dict[str, Any]],
+        loss_scale: float,
+        max_norm: float | None,
+        clip_value: float | None,
+        nonfinite: str,
+        regularizer: tuple[float, float] | None,
+        average: tuple[Sequence[Any], float] | None,
+        copy: Sequence[Any] | None,
+        zero_grad: bool,
+        then: Sequence[_Call] | None = None,
+    ) -> tuple[bool, float | None] | None: ...
+    def average(
+        self, groups: list[dict[str, Any]], averaged: bool, then: Sequence[_Call]
+    ) -> None: ...
+    def expected(
+        self, groups: list[dict[str, Any]], parameters: Sequence[tuple[int, str, Sequence[int]]]
+    ) -> list[tuple[list[tuple[str, float]], list[tuple[str, str, list[int], bool, bool]]]]: ...
+    def decode(self, codes: Any, scales: Any, out: Any) -> None: ...
+    def encode(self, numbers: Any, codes: Any, scales: Any) -> None: ...
+
+@final
 class Hold:
     def enter(
         self,
@@ -139,6 +188,21 @@ def sam_perturb(
     noise: tuple[int, int] | None = None,
     then: Sequence[_Call] | None = None,
 ) -> None: ...
+def exchange_tensors(
+    support: Any, tensors: Sequence[Any], others: Sequence[Any], then: Sequence[_Call]
+) -> None: ...
+def perturb_tensors(
+    support: Any,
+    params: Sequence[Any],
+    grads: Sequence[Any],
+    factors: Sequence[float],
+    adaptive: bool,
+    noise: tuple[int, int] | None,
+    then: Sequence[_Call],
+) -> None: ...
+def tensor_norm(
+    support: Any, params: Sequence[Any], grads: Sequence[Any], adaptive: bool
+) -> float: ...
 def attempt(action: Callable[[], _T], settle: Callable[[], object]) -> _T: ...
 def call_all(calls: Sequence[_Call]) -> None: ...
 def clamp(grads: list[NDArray[Any] | None], names: list[str] | None, clip_value: float) -> None: ...

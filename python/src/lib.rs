@@ -39,6 +39,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     loss::register(module)?;
     optim::engine::register(module)?;
     optim::hold::register(module)?;
+    optim::tensors::engine::register(module)?;
     optim::load::register(module)?;
     ops::checksum::register(module)?;
     ops::arrays::register(module)?;

@@ -12,3 +12,4 @@ mod parameter_set;
 mod regularizer;
 mod state;
 mod step;
+pub(crate) mod tensors;

@@ -1,0 +1,198 @@
+//! Everything that is asked of a tensor of PyTorch before a kernel may touch its memory.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyType};
+
+use crate::memory::dlpack::{ElementType, Exchange};
+use crate::memory::numpy::{Address, Dtype};
+use crate::memory::strided;
+
+/// What a tensor says of itself, until code of Python runs.
+pub(crate) struct Seen<'a> {
+    pub(crate) data: *mut u8,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: &'a [i64],
+    pub(crate) strides: &'a [i64],
+}
+
+impl Seen<'_> {
+    pub(crate) fn form(&self) -> Form {
+        Form {
+            data: Address(self.data),
+            dtype: self.dtype,
+            shape: self.shape.iter().map(|&n| n as usize).collect(),
+            strides: self.strides.to_vec(),
+        }
+    }
+}
+
+/// What a tensor was when it was checked, to see cheaply whether it still is.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub(crate) data: Address,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) strides: Vec<i64>,
+}
+
+impl Form {
+    pub(crate) fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether a tensor is what this was made of.
+    pub(crate) fn is(&self, seen: &Seen<'_>) -> bool {
+        self.data == Address(seen.data)
+            && self.dtype == seen.dtype
+            && self.strides.iter().eq(seen.strides)
+            && self
+                .shape
+                .iter()
+                .map(|&n| n as i64)
+                .eq(seen.shape.iter().copied())
+    }
+
+    /// Whether its elements lie without gaps, at an address that is theirs.
+    pub(crate) fn is_dense(&self) -> bool {
+        strided::is_dense(&self.shape, &self.strides)
+            && self.data.0.addr().is_multiple_of(self.dtype.size())
+    }
+}
+
+/// PyTorch's own objects, by which tensors are recognized and made.
+pub(crate) struct Torch {
+    exchange: Option<Exchange>,
+    classes: Vec<Py<PyType>>,
+    /// A function in C that counts a change of a tensor, or of those of a list.
+    increment_version: Py<PyAny>,
+    takes_lists: bool,
+    /// Functions of `fastoptim.torch.optim._tensors`.
+    pub(crate) support: Py<PyAny>,
+}
+
+/// Numbers that a tensor is described by where its class describes none.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    shape: Vec<i64>,
+    strides: Vec<i64>,
+}
+
+impl Torch {
+    /// What a module of functions has: `classes`, and `exchange`, perhaps None.
+    pub(crate) fn new(support: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let classes: Vec<Bound<'_, PyType>> = support.getattr("CLASSES")?.extract()?;
+        Ok(Self {
+            exchange: Exchange::new(&support.getattr("EXCHANGE")?),
+            classes: classes.into_iter().map(Bound::unbind).collect(),
+            increment_version: support.getattr("INCREMENT_VERSION")?.unbind(),
+            takes_lists: support.getattr("TAKES_LISTS")?.is_truthy()?,
+            support: support.clone().unbind(),
+        })
+    }
+
+    /// Whether an object is a tensor of a class that computes on its memory as it lies.
+    pub(crate) fn is_known(&self, object: &Bound<'_, PyAny>) -> bool {
+        let class = object.get_type_ptr();
+        self.classes
+            .iter()
+            .any(|known| known.as_ptr() == class.cast())
+    }
+
+    /// What a tensor says of itself, if it is dense numbers of a dtype that kernels know, in the
+    /// memory of the processor. `None` has no reason: ask `refusal` for it.
+    pub(crate) fn see<'a>(
+        &self,
+        tensor: &'a Bound<'_, PyAny>,
+        scratch: &'a mut Scratch,
+    ) -> Option<Seen<'a>> {
+        if !self.is_known(tensor) {
+            return None;
+        }
+        let seen = match self.exchange {
+            // SAFETY: of a class of PyTorch that computes as tensors do, which inherits it.
+            Some(exchange) => {
+                let found = unsafe { exchange.describe(tensor) }.ok()?;
+                let dtype = dtype_of(found.dtype)?;
+                found.on_cpu.then_some(Seen {
+                    data: found.data,
+                    dtype,
+                    shape: found.shape,
+                    strides: found.strides,
+                })?
+            }
+            None => self.ask(tensor, scratch).ok()??,
+        };
+        let absent = seen.data.is_null() && !seen.shape.contains(&0);
+        (seen.shape.len() == seen.strides.len() && !absent).then_some(seen)
+    }
+
+    /// As `see`, by the methods of the tensor.
+    fn ask<'a>(
+        &self,
+        tensor: &Bound<'_, PyAny>,
+        scratch: &'a mut Scratch,
+    ) -> PyResult<Option<Seen<'a>>> {
+        let py = tensor.py();
+        let found = self.support.bind(py).call_method1("described", (tensor,))?;
+        if found.is_none() {
+            return Ok(None);
+        }
+        let (data, dtype, shape, strides): (usize, String, Vec<i64>, Vec<i64>) = found.extract()?;
+        (scratch.shape, scratch.strides) = (shape, strides);
+        let known = [
+            Dtype::F32,
+            Dtype::F64,
+            Dtype::F16,
+            Dtype::BF16,
+            Dtype::I8,
+            Dtype::U8,
+        ];
+        let dtype = known.into_iter().find(|known| known.to_string() == dtype);
+        Ok(dtype.map(|dtype| Seen {
+            data: std::ptr::with_exposed_provenance_mut(data),
+            dtype,
+            shape: &scratch.shape,
+            strides: &scratch.strides,
+        }))
+    }
+
+    /// Raises the version of tensors that were written, by which autograd notices that it has saved
+    /// one of them. No code of Python runs.
+    pub(crate) fn changed(&self, py: Python<'_>, tensors: &[&Bound<'_, PyAny>]) -> PyResult<()> {
+        let increment = self.increment_version.bind(py);
+        if tensors.is_empty() {
+            return Ok(());
+        }
+        if self.takes_lists {
+            increment.call1((PyList::new(py, tensors)?,))?;
+            return Ok(());
+        }
+        for tensor in tensors {
+            increment.call1((tensor,))?;
+        }
+        Ok(())
+    }
+
+    /// The error of an object that `see` refuses.
+    pub(crate) fn refusal(&self, name: &str, object: &Bound<'_, PyAny>) -> PyErr {
+        let py = object.py();
+        let support = self.support.bind(py);
+        match support.call_method1("refusal", (name, object)) {
+            Ok(error) => PyErr::from_value(error),
+            Err(error) => error,
+        }
+    }
+}
+
+/// What an element type of DLPack is here.
+fn dtype_of(found: ElementType) -> Option<Dtype> {
+    match (found.code, found.bits, found.lanes) {
+        (2, 16, 1) => Some(Dtype::F16),
+        (2, 32, 1) => Some(Dtype::F32),
+        (2, 64, 1) => Some(Dtype::F64),
+        (4, 16, 1) => Some(Dtype::BF16),
+        (0, 8, 1) => Some(Dtype::I8),
+        (1, 8, 1) => Some(Dtype::U8),
+        _ => None,
+    }
+}

@@ -1,0 +1,217 @@
+//! The gradients of a step, and what it writes besides the parameters and their state.
+
+use std::ops::Range;
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+use super::TensorSet;
+use super::plan::{lies, stage};
+use crate::memory::inflight::Ranges;
+use crate::memory::numpy::{Dtype, Memory};
+use crate::memory::strided::Staged;
+use crate::memory::tensor::Form;
+use crate::optim::gradients::{Gradients, dtypes};
+use crate::optim::outputs::Outputs;
+
+/// The copies of a step, and the memory that they stand for.
+#[derive(Default)]
+pub(super) struct Copies {
+    pub(super) staged: Vec<Staged>,
+    pub(super) read: Vec<Range<usize>>,
+    pub(super) written: Vec<Range<usize>>,
+}
+
+/// What a tensor of a step is for.
+#[derive(Clone, Copy)]
+struct Use {
+    read: bool,
+    written: bool,
+}
+
+impl TensorSet {
+    /// The gradients, each checked against its parameter and held by what is returned.
+    pub(super) fn gradients<'py>(
+        &mut self,
+        grads: &[Option<Bound<'py, PyAny>>],
+        written: bool,
+        copies: &mut Copies,
+    ) -> PyResult<Gradients<'py>> {
+        let mut arrays = Vec::with_capacity(grads.len());
+        for (index, grad) in grads.iter().enumerate() {
+            let Some(grad) = grad else {
+                arrays.push(None);
+                continue;
+            };
+            let dtype = self.set.parameters[index].layout.dtype;
+            let usage = Use {
+                read: true,
+                written,
+            };
+            arrays.push(Some(self.memory(
+                index,
+                "grads",
+                grad,
+                dtypes(dtype),
+                usage,
+                copies,
+            )?));
+        }
+        Ok(Gradients {
+            arrays,
+            flat: false,
+        })
+    }
+
+    /// The targets of the moving average and of the copy.
+    pub(super) fn outputs<'py>(
+        &mut self,
+        average: Option<&(Vec<Bound<'py, PyAny>>, f64)>,
+        copy: Option<&[Bound<'py, PyAny>]>,
+        zero_grad: bool,
+        copies: &mut Copies,
+    ) -> PyResult<Outputs<'py>> {
+        let mut all = |what: &str, tensors: &[Bound<'py, PyAny>], read, half| {
+            let count = self.plans.len();
+            if tensors.len() != count {
+                return Err(PyValueError::new_err(format!(
+                    "{what} has {} tensors for {count} parameters",
+                    tensors.len()
+                )));
+            }
+            let mut found = Vec::with_capacity(count);
+            for (index, tensor) in tensors.iter().enumerate() {
+                let arithmetic = [self.set.parameters[index].layout.dtype.arithmetic()];
+                let dtypes = if half {
+                    &[Dtype::BF16, Dtype::F16][..]
+                } else {
+                    &arithmetic
+                };
+                let usage = Use {
+                    read,
+                    written: true,
+                };
+                found.push(self.memory(index, what, tensor, dtypes, usage, copies)?);
+            }
+            Ok(found)
+        };
+        let average = match average {
+            Some((tensors, weight)) => Some((all("ema", tensors, true, false)?, *weight)),
+            None => None,
+        };
+        let copy = copy
+            .map(|tensors| all("copy_to", tensors, false, true))
+            .transpose()?;
+        Ok(Outputs::of(average, copy, zero_grad))
+    }
+
+    /// The memory of a tensor that has the shape of a parameter, in the order of the parameter.
+    fn memory<'py>(
+        &mut self,
+        index: usize,
+        what: &str,
+        tensor: &Bound<'py, PyAny>,
+        dtypes: &[Dtype],
+        usage: Use,
+        copies: &mut Copies,
+    ) -> PyResult<Memory<'py>> {
+        let label = |set: &Self| format!("{what}[{:?}]", set.set.parameters[index].name);
+        let Some(seen) = self.torch.see(tensor, &mut self.scratch) else {
+            return Err(self.torch.refusal(&label(self), tensor));
+        };
+        let layout = &self.set.parameters[index].layout;
+        let plan = &self.plans[index];
+        let single = layout.len == 1;
+        let same = plan.order.iter().eq(seen.strides)
+            && seen.data.addr().is_multiple_of(seen.dtype.size());
+        let fits = dtypes.contains(&seen.dtype)
+            && layout.shape.len() == seen.shape.len()
+            && layout
+                .shape
+                .iter()
+                .zip(seen.shape)
+                .all(|(&own, &dim)| own as i64 == dim);
+        if fits && same && !single {
+            let (data, dtype) = (crate::memory::numpy::Address(seen.data), seen.dtype);
+            return Ok(Memory::of(tensor.clone(), data, layout.len, dtype));
+        }
+        let form = seen.form();
+        if !dtypes.contains(&form.dtype) {
+            return Err(PyTypeError::new_err(format!(
+                "{} must be {} as its parameter is, got {}",
+                label(self),
+                dtypes[0],
+                form.dtype
+            )));
+        }
+        if form.shape != layout.shape {
+            return Err(PyValueError::new_err(format!(
+                "{} must have the shape {:?} of its parameter, got {:?}",
+                label(self),
+                layout.shape,
+                form.shape
+            )));
+        }
+        if tensor.call_method0("is_neg")?.is_truthy()? {
+            return Err(PyValueError::new_err(format!(
+                "{} stands for the negative of its memory; its resolve_neg() does not",
+                label(self)
+            )));
+        }
+        Ok(self.lay(index, tensor, &form, usage, copies))
+    }
+
+    /// The memory of a tensor where it lies, or of a copy of it.
+    fn lay<'py>(
+        &self,
+        index: usize,
+        tensor: &Bound<'py, PyAny>,
+        form: &Form,
+        usage: Use,
+        copies: &mut Copies,
+    ) -> Memory<'py> {
+        let order = &self.plans[index].order;
+        let mut data = form.data;
+        if !lies(form, &form.shape, order) {
+            let mut copy = stage(form, order);
+            (copy.read, copy.written) = (usage.read, usage.written);
+            data = copy.copy();
+            let ranges = if usage.written {
+                &mut copies.written
+            } else {
+                &mut copies.read
+            };
+            ranges.extend(copy.ranges());
+            copies.staged.push(copy);
+        }
+        Memory::of(tensor.clone(), data, form.len(), form.dtype)
+    }
+
+    /// All memory that a step writes and reads, if none of it is shared.
+    pub(super) fn disjoint(
+        &mut self,
+        gradients: &Gradients<'_>,
+        outputs: &Outputs<'_>,
+        copies: &mut Copies,
+    ) -> PyResult<[Ranges; 2]> {
+        let written = self.set.written();
+        if !outputs.is_empty() || !copies.staged.is_empty() {
+            return outputs.disjoint(&written, gradients, [&copies.written, &copies.read]);
+        }
+        let mut read = Vec::with_capacity(gradients.arrays.len());
+        for (index, memory) in gradients.arrays.iter().enumerate() {
+            let Some(memory) = memory else { continue };
+            let range = memory.range();
+            // Where it was in the last step and what is written are where they were then.
+            if self.plans[index].gradient != range {
+                let next = written.partition_point(|other| other.end <= range.start);
+                if next < written.len() && written[next].start < range.end && !range.is_empty() {
+                    return Err(self.set.shared(&written[next], &range, gradients));
+                }
+                self.plans[index].gradient = range.clone();
+            }
+            read.push(range);
+        }
+        Ok([written, read.into()])
+    }
+}

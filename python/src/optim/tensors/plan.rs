@@ -1,0 +1,296 @@
+//! What is known of one parameter and of its state from one step to the next.
+
+use std::ops::Range;
+use std::ptr;
+
+use fastoptim::optim::StateSpec;
+use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::TensorSet;
+use crate::error::to_py;
+use crate::memory::numpy::Layout;
+use crate::memory::strided::{self, Staged};
+use crate::memory::tensor::Form;
+
+/// What was checked of a parameter and of its state.
+#[derive(Default)]
+pub(super) struct Plan {
+    /// The parameter, if it was checked.
+    pub(super) form: Option<Form>,
+    /// The strides that a step works in: the parameter's own, unless it works by shape or they leave
+    /// gaps.
+    pub(super) order: Vec<i64>,
+    /// Whether a step works on the parameter where it lies.
+    pub(super) in_place: bool,
+    /// The state arrays that the hyperparameters asked for.
+    pub(super) specs: &'static [StateSpec],
+    /// What its state holds, in the order of the dictionary.
+    pub(super) items: Vec<Item>,
+    /// Whether the state was checked, and whether it has all that a step needs.
+    pub(super) checked: bool,
+    pub(super) complete: bool,
+    /// Whether nobody but the optimizer had the state when it was last looked at.
+    pub(super) alone: bool,
+    /// Where the last gradient was, which shares no memory with what the step then wrote.
+    pub(super) gradient: Range<usize>,
+}
+
+/// One entry of the state of a parameter.
+pub(super) struct Item {
+    pub(super) key: Py<PyAny>,
+    pub(super) place: Place,
+    /// The tensor, held while the plan counts on it.
+    pub(super) value: Option<Py<PyAny>>,
+    /// What it was when it was checked; none of what a step does not use.
+    pub(super) form: Option<Form>,
+    /// Whether a step works on it where it lies.
+    pub(super) in_place: bool,
+}
+
+/// What an entry is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Step,
+    /// One of the numbers beside the step.
+    Scalar(usize),
+    /// The numbers of a state array, by the index of its slot.
+    Numbers(usize),
+    /// Their scales.
+    Scales(usize),
+    Other,
+}
+
+impl TensorSet {
+    /// Checks a parameter: `true` where it is what it was. Code of Python may run where it is not.
+    pub(super) fn check_parameter(
+        &mut self,
+        index: usize,
+        object: &Bound<'_, PyAny>,
+    ) -> PyResult<bool> {
+        let Some(seen) = self.torch.see(object, &mut self.scratch) else {
+            return Err(self.torch.refusal(&self.label(index), object));
+        };
+        if self.plans[index]
+            .form
+            .as_ref()
+            .is_some_and(|form| form.is(&seen))
+        {
+            return Ok(true);
+        }
+        let form = seen.form();
+        if !form.dtype.is_float() {
+            return Err(self.torch.refusal(&self.label(index), object));
+        }
+        let (label, py) = (self.label(index), object.py());
+        self.torch
+            .support
+            .bind(py)
+            .call_method1("check_written", (label, object))?;
+        let parameter = &mut self.set.parameters[index];
+        let method = &self.set.groups[parameter.group].method;
+        method.check_shape(&form.shape).map_err(to_py)?;
+        let plan = &mut self.plans[index];
+        let by_shape = method.works_by_shape();
+        let order = strided::c_order(&form.shape);
+        let dense = strided::is_dense(&form.shape, &form.strides);
+        plan.order = if dense && !by_shape {
+            form.strides.clone()
+        } else {
+            order
+        };
+        plan.in_place = dense && lies(&form, &form.shape, &plan.order);
+        plan.checked = false;
+        parameter.layout = Layout {
+            dtype: form.dtype,
+            shape: form.shape.clone(),
+            len: form.len(),
+            data: form.data,
+        };
+        plan.form = Some(form);
+        self.moved = true;
+        Ok(false)
+    }
+
+    /// Whether the plan of a parameter's state is one for what a step wants of it.
+    pub(super) fn is_planned(&self, index: usize, wanted: bool) -> bool {
+        let plan = &self.plans[index];
+        let specs = self.set.specs(&self.set.parameters[index]);
+        plan.checked && (plan.complete || !wanted) && ptr::eq(plan.specs, specs)
+    }
+
+    /// Whether the state of a parameter is what was planned, entry by entry; what is used of it is
+    /// held by the plan. No code of Python runs.
+    pub(super) fn is_current(&mut self, index: usize, state: Option<&Bound<'_, PyDict>>) -> bool {
+        let plan = &mut self.plans[index];
+        let Some(state) = state else {
+            plan.alone = plan.items.is_empty();
+            return plan.alone;
+        };
+        // The dictionary of the whole state has it, and `state` here.
+        plan.alone = references(state.as_ptr()) == 2;
+        let mut items = plan.items.iter_mut();
+        let (mut position, py) = (0, state.py());
+        let (mut key, mut value) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: a dictionary, and the interpreter is attached; borrowed references come out.
+        while unsafe {
+            ffi::PyDict_Next(
+                state.as_ptr(),
+                &raw mut position,
+                &raw mut key,
+                &raw mut value,
+            ) != 0
+        } {
+            let Some(item) = items.next().filter(|item| item.key.as_ptr() == key) else {
+                return false;
+            };
+            let Some(form) = &item.form else {
+                continue;
+            };
+            // SAFETY: borrowed from the dictionary, which nobody changes before it is held.
+            let value = unsafe { Bound::from_borrowed_ptr(py, value) };
+            let seen = self.torch.see(&value, &mut self.scratch);
+            if !seen.is_some_and(|seen| form.is(&seen)) {
+                return false;
+            }
+            if !item.value.as_ref().is_some_and(|held| held.is(&value)) {
+                item.value = Some(value.clone().unbind());
+            }
+            // The dictionary has it, the plan, and `value`.
+            plan.alone &= references(value.as_ptr()) == 3;
+        }
+        items.next().is_none()
+    }
+
+    /// Lets go of the state, and returns what was held. It is looked at again in the next step.
+    pub(super) fn release(&mut self) -> Vec<Py<PyAny>> {
+        self.trusted = false;
+        let items = self.plans.iter_mut().flat_map(|plan| &mut plan.items);
+        items.filter_map(|item| item.value.take()).collect()
+    }
+
+    /// Copies of what a step does not work on where it lies, of the parameters that it is about.
+    pub(super) fn stage(&mut self) -> Vec<Staged> {
+        let mut staged = Vec::new();
+        for (index, plan) in self.plans.iter().enumerate() {
+            if !self.active[index] {
+                continue;
+            }
+            let parameter = &mut self.set.parameters[index];
+            if let (Some(form), false) = (&plan.form, plan.in_place) {
+                let mut copy = stage(form, &plan.order);
+                parameter.layout.data = copy.copy();
+                staged.push(copy);
+            }
+            for item in &plan.items {
+                if let (Place::Numbers(slot), Some(form), false) =
+                    (item.place, &item.form, item.in_place)
+                {
+                    let slot = &mut parameter.slots[slot].numbers;
+                    let mut copy = stage(form, &order_of(plan, &slot.shape));
+                    slot.data = copy.copy();
+                    staged.push(copy);
+                }
+            }
+        }
+        staged
+    }
+
+    /// All memory that a step writes in any case, sorted, if no place of it is written twice.
+    pub(super) fn sort_written(&mut self) -> PyResult<()> {
+        if !self.moved {
+            return Ok(());
+        }
+        let mut ranges = Vec::with_capacity(self.plans.len() * 3);
+        for index in 0..self.plans.len() {
+            self.ranges(index, |range| ranges.push((range, index)));
+        }
+        ranges.retain(|(range, _)| !range.is_empty());
+        ranges.sort_by_key(|(range, _)| range.start);
+        for pair in ranges.windows(2) {
+            if pair[1].0.start < pair[0].0.end {
+                let name = |index: usize| &self.set.parameters[index].name;
+                let (a, b) = (name(pair[0].1), name(pair[1].1));
+                return Err(PyValueError::new_err(if pair[0].1 == pair[1].1 {
+                    format!(
+                        "params[{a:?}] or its state has elements that share memory with one another"
+                    )
+                } else {
+                    format!("params[{a:?}] and params[{b:?}], or their state, share memory")
+                }));
+            }
+        }
+        let mut ranges: Vec<Range<usize>> = ranges.into_iter().map(|(range, _)| range).collect();
+        ranges.dedup_by(|next, last| {
+            let touch = last.end == next.start;
+            if touch {
+                last.end = next.end;
+            }
+            touch
+        });
+        self.set.written = std::sync::OnceLock::from(crate::memory::inflight::Ranges::from(ranges));
+        for plan in &mut self.plans {
+            plan.gradient = 0..0;
+        }
+        self.moved = false;
+        Ok(())
+    }
+
+    /// The memory of a parameter that the step is about, and of its state.
+    fn ranges(&self, index: usize, mut add: impl FnMut(Range<usize>)) {
+        if !self.active[index] {
+            return;
+        }
+        let plan = &self.plans[index];
+        let mut memory = |form: &Form, in_place: bool| {
+            if in_place {
+                let start = form.data.0.addr();
+                add(start..start + form.len() * form.dtype.size());
+            } else {
+                let staged = stage(form, &form.strides);
+                staged.ranges().into_iter().for_each(&mut add);
+            }
+        };
+        if let Some(form) = &plan.form {
+            memory(form, plan.in_place);
+        }
+        for item in &plan.items {
+            if let (Place::Numbers(_) | Place::Scales(_), Some(form)) = (item.place, &item.form) {
+                memory(form, item.in_place);
+            }
+        }
+    }
+}
+
+/// How many references there are to an object.
+pub(super) fn references(object: *mut ffi::PyObject) -> ffi::Py_ssize_t {
+    // SAFETY: the callers have one of them, and the interpreter is attached.
+    unsafe { ffi::Py_REFCNT(object) }
+}
+
+/// The order in which a step works on a state array of this shape.
+pub(super) fn order_of(plan: &Plan, shape: &[usize]) -> Vec<i64> {
+    match &plan.form {
+        Some(form) if form.shape == shape => plan.order.clone(),
+        _ => strided::c_order(shape),
+    }
+}
+
+/// Whether an array may be worked on where it lies, in an order that is dense.
+pub(super) fn lies(form: &Form, shape: &[usize], order: &[i64]) -> bool {
+    strided::agree(shape, &form.strides, order)
+        && form.data.0.addr().is_multiple_of(form.dtype.size())
+}
+
+/// A copy of an array in another order.
+pub(super) fn stage(form: &Form, order: &[i64]) -> Staged {
+    Staged::new(
+        form.data,
+        form.dtype.size(),
+        &form.shape,
+        &form.strides,
+        order,
+    )
+}
