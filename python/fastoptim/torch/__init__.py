@@ -1,0 +1,73 @@
+"""Drop-in parts for PyTorch on CPUs: change the import, get the speed.
+
+Everything here takes and gives tensors of PyTorch, without copies. The package needs the extra
+``torch``; ``import fastoptim`` alone does not import it.
+
+Examples
+--------
+>>> import torch
+>>> import fastoptim.torch
+>>> model = torch.nn.Linear(3, 1)
+>>> opt = fastoptim.torch.AdamW(model.parameters(), lr=1e-3)
+>>> model(torch.ones(2, 3)).sum().backward()
+>>> opt.step(max_norm=1.0)
+>>> opt.last_info.applied
+True
+"""
+
+try:
+    import torch as _torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "fastoptim.torch needs PyTorch 2.4 or later: pip install 'fastoptim[torch]'"
+    ) from error
+
+from fastoptim.torch.optim import (
+    ASGD,
+    LAMB,
+    LARS,
+    SAM,
+    SGD,
+    Adadelta,
+    Adafactor,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    AdEMAMix,
+    Lion,
+    Muon,
+    NAdam,
+    Optimizer,
+    Prodigy,
+    RAdam,
+    RMSprop,
+    Rprop,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
+)
+
+__all__ = [
+    "ASGD",
+    "LAMB",
+    "LARS",
+    "SAM",
+    "SGD",
+    "AdEMAMix",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lion",
+    "Muon",
+    "NAdam",
+    "Optimizer",
+    "Prodigy",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
+]

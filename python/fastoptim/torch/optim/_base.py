@@ -1,0 +1,326 @@
+"""What all optimizers over tensors share: groups, state, steps, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import torch
+
+from fastoptim import _core
+from fastoptim.optim import StepInfo, Storage
+from fastoptim.params.regularizers import Regularizer
+from fastoptim.torch.optim import _tensors
+from fastoptim.torch.optim._checkpoint import loaded_state, saved_groups, saved_state
+
+Params: TypeAlias = (
+    Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
+)
+
+_APPLIED = StepInfo(True, None)
+_SKIPPED = StepInfo(False, None)
+
+
+class Optimizer(torch.optim.Optimizer):
+    """The base of the optimizers over tensors; it cannot be used by itself.
+
+    It is a ``torch.optim.Optimizer``: groups, state, hooks and schedulers are PyTorch's.
+    Parameters and gradients are dense tensors of the processor in float32, float64, bfloat16 or
+    float16, of any strides; they are worked on where they lie.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        PyTorch's, with every hyperparameter, read anew at each step. Each may be a tensor of one
+        element, or a function of the number of steps applied so far.
+    state : dict
+        By parameter, tensors under PyTorch's names. It is what a step uses and changes: a tensor
+        put there takes the place of the one before. ``step`` is a float64 tensor, as are the other
+        numbers; arrays are float32 (float64 beside float64 parameters) unless ``state_dtype`` says
+        otherwise.
+    last_info : StepInfo or None
+        What the last step did.
+
+    Notes
+    -----
+    A step is one call into the core. While it runs, other threads can work, but not give its
+    tensors other memory: PyTorch does not hold what a tensor has lost.
+    """
+
+    _kind: ClassVar[str]
+    # Hyperparameters that make the class what it is: no saved state changes them.
+    _fixed: ClassVar[Mapping[str, Any]] = {}
+    # Whether PyTorch, too, counts the steps of a parameter with its state.
+    _counted: ClassVar[bool] = True
+    # PyTorch's GradScaler hands its scale and what it has found over to such optimizers.
+    _step_supports_amp_scaling = True
+
+    last_info: StepInfo | None
+
+    def __init__(self, params: Params, defaults: dict[str, Any], storage: Storage) -> None:
+        for key, value in defaults.items():
+            defaults[key] = tuple(value) if isinstance(value, list) else value
+        self._storage = storage
+        self._engine = self._new_engine(defaults)
+        self.last_info = None
+        # As in PyTorch, hyperparameters are refused before parameters.
+        _check_flags(defaults)
+        self._engine.check_groups([{**defaults, "params": []}])
+        super().__init__(params, defaults)
+
+    @property
+    def state(self) -> Any:
+        """The state of the parameters.
+
+        The engine has it, and looks at what is in it when somebody has asked for it.
+        """
+        return self._engine.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self._engine.set_state(state)
+
+    def _new_engine(self, defaults: dict[str, Any]) -> _core.TensorEngine:
+        return _core.TensorEngine(self._kind, *self._storage, defaults, self._counted, _tensors)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters with hyperparameters of its own, as PyTorch does.
+
+        Parameters
+        ----------
+        param_group : dict
+            ``"params"`` and any hyperparameters; other keys are kept.
+
+        Raises
+        ------
+        ValueError
+            A parameter is there already, or a hyperparameter is out of range.
+        """
+        count = len(self.param_groups)
+
+        def action() -> None:
+            super(Optimizer, self).add_param_group(param_group)
+            _check_flags(self.param_groups[-1])
+            self._check_group(self.param_groups[-1])
+            self._engine.check_groups(self.param_groups)
+
+        def settle() -> None:
+            del self.param_groups[count:]
+
+        _core.attempt(action, settle)
+
+    def _state_type(self, parameter: torch.Tensor) -> torch.dtype:
+        """Return the dtype of state that is kept as it is computed in."""
+        return torch.float64 if parameter.dtype == torch.float64 else torch.float32
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        """Refuse a group that has no meaning for the class."""
+
+    def step(
+        self,
+        closure: Callable[[], Any] | None = None,
+        *,
+        loss_scale: float = 1.0,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        regularizer: Regularizer | None = None,
+        ema: Any = None,
+        copy_to: Sequence[torch.Tensor] | Mapping[str, torch.Tensor] | None = None,
+        zero_grad: bool = False,
+    ) -> Any:
+        """Update the parameters in one sweep, with all that is asked for around the update.
+
+        The order is: unscale, finite check, regularizer, clip by value, clip by norm, update,
+        average, copy, zero. What the step did is in ``last_info``.
+
+        Parameters
+        ----------
+        closure : function, optional
+            Computes the loss and the gradients anew, and returns the loss.
+        loss_scale : float, default 1.0
+            What the gradients are divided by first. The scale of a ``torch.amp.GradScaler`` comes
+            on top by itself.
+        max_norm : float, optional
+            Clips the global 2-norm of the gradients to this; infinity only measures it.
+        clip_value : float, optional
+            Clips every element to ``-clip_value..clip_value``, before the norm is taken.
+        nonfinite : {"propagate", "skip", "raise"}, default "propagate"
+            What becomes of infinite and NaN gradients: they go into the parameters, the step
+            changes nothing and does not count, or a FloatingPointError names the first parameter.
+        regularizer : Regularizer, optional
+            Its gradient is added, whatever ``maximize`` says.
+        ema : EMA, optional
+            The moving average to update with the new parameters.
+        copy_to : sequence or mapping of tensors, optional
+            bfloat16 or float16 tensors, one for each parameter of all groups in order or by name,
+            for a copy of the parameters rounded to the nearest.
+        zero_grad : bool, default False
+            Sets the gradients to 0.
+
+        Returns
+        -------
+        The loss that ``closure`` returned, or None.
+
+        Raises
+        ------
+        TypeError
+            A tensor is sparse, complex, quantized, on another device, of an unknown subclass or of
+            another dtype than its parameter.
+        ValueError
+            A wrong shape or range, or memory that is shared.
+        FloatingPointError
+            A gradient is not finite, and ``nonfinite`` is "raise".
+        RuntimeError
+            Another thread is working on the same memory or in a call of this optimizer.
+
+        Nothing has changed then, targets included.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        scale = getattr(self, "grad_scale", None)
+        if scale is not None:
+            loss_scale = loss_scale * float(scale)
+        found = getattr(self, "found_inf", None)
+        if found is not None and float(found):
+            self.last_info = _SKIPPED
+            return loss
+        average, then = (None, None) if ema is None else ema.begin()
+        done = self._engine.step(
+            self.param_groups,
+            loss_scale,
+            max_norm,
+            clip_value,
+            nonfinite,
+            None if regularizer is None else _coefficients(regularizer),
+            average,
+            None if copy_to is None else self._targets(copy_to),
+            zero_grad,
+            then,
+        )
+        self.last_info = _APPLIED if done is None else StepInfo(*done)
+        return loss
+
+    def _targets(
+        self, tensors: Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Return tensors in the structure of the parameters in their order."""
+        if not isinstance(tensors, Mapping):
+            return [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+        names = [
+            name
+            for group in self.param_groups
+            for name in group.get("param_names", [None] * len(group["params"]))
+        ]
+        if None in names or sorted(names) != sorted(tensors):
+            raise ValueError("copy_to must have the names of the parameters, or be a sequence")
+        return [tensors[name] for name in names]
+
+    def current(self, hyperparameter: str, *, group: int = 0) -> Any:
+        """Return the value in force of a hyperparameter, which may be a function of the step."""
+        value = self.param_groups[group][hyperparameter]
+        return value(self._engine.steps) if callable(value) else value
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state in PyTorch's layout, for this class or for PyTorch's of its name.
+
+        Hyperparameters that are functions are saved as their current values, and moments in int8
+        as the float32 numbers that they stand for.
+        """
+        for pre_hook in self._optimizer_state_dict_pre_hooks.values():
+            pre_hook(self)
+        saved: dict[str, Any] = {
+            "state": saved_state(self),
+            "param_groups": saved_groups(self.param_groups, self._engine.steps),
+        }
+        for post_hook in self._optimizer_state_dict_post_hooks.values():
+            changed = post_hook(self, saved)
+            if changed is not None:
+                saved = changed
+        return saved
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned, here or in PyTorch.
+
+        Everything is validated before anything changes, and tensors are copied. Parameters are
+        matched by position, as in PyTorch. A hyperparameter that is a function here stays that
+        function, and one that the class fixes stays as it is.
+
+        Raises
+        ------
+        CheckpointError
+            The dict is not one of this optimizer with these parameters.
+        """
+        saved: Any = dict(state_dict)
+        for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = pre_hook(self, saved)
+            if changed is not None:
+                saved = changed
+        state, groups = loaded_state(self, saved)
+        # Nothing comes between what belongs together; what follows only prepares it.
+        _core.call_all(
+            [
+                (self._engine.set_steps, _most_steps(state)),
+                (self._engine.set_state, state),
+                (self.__dict__.update, {"param_groups": groups}),
+            ]
+        )
+        self.__setstate__({"state": state, "param_groups": groups})
+        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
+            post_hook(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **super().__getstate__(),
+            "_storage": self._storage,
+            "_steps": self._engine.steps,
+            "last_info": self.last_info,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        steps = state.pop("_steps", None)
+        entries = state.pop("state")
+        super().__setstate__(state)
+        if "_engine" in self.__dict__:
+            self._engine.forget()
+        else:
+            self._engine = self._new_engine(self.defaults)
+        self._engine.set_state(entries)
+        if steps is not None:
+            self._engine.set_steps(steps)
+        for group in self.param_groups:
+            for key, value in self.defaults.items():
+                group.setdefault(key, value)
+            group.update(self._fixed)
+
+
+def _check_flags(group: Mapping[str, Any]) -> None:
+    """Refuse what PyTorch's flags ask for and no tensor of the processor can have."""
+    for key, value in group.items():
+        if isinstance(value, torch.Tensor) and value.numel() != 1:
+            raise ValueError(f"{key} must be a number, got a tensor of shape {tuple(value.shape)}")
+    if group.get("fused") and group.get("foreach"):
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+    if group.get("capturable"):
+        raise ValueError(
+            "capturable=True is for graphs of accelerators, which no CPU tensor can be in"
+        )
+    if group.get("differentiable"):
+        raise ValueError(
+            "differentiable=True asks for a step that autograd records, which torch.optim has"
+        )
+
+
+def _coefficients(regularizer: Any) -> tuple[float, float]:
+    if not isinstance(regularizer, Regularizer):
+        raise TypeError(f"regularizer must be one of fastoptim.regularizers, got {regularizer!r}")
+    return regularizer.l1, regularizer.l2
+
+
+def _most_steps(state: Mapping[Any, Any]) -> int:
+    """Return the steps of the parameter that has made the most."""
+    entries = [entry for entry in state.values() if isinstance(entry, Mapping)]
+    return int(max((float(entry["step"]) for entry in entries if "step" in entry), default=0))

@@ -1,0 +1,87 @@
+"""Adadelta."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim import Storage
+from fastoptim.torch.optim._base import Optimizer, Params
+
+
+class Adadelta(Optimizer):
+    r"""Adadelta: steps in the units of the parameters; hardly any rate to tune.
+
+    .. math::
+        v &= \rho v + (1 - \rho) g^2, \qquad u = \sqrt{\frac{d + \epsilon}{v + \epsilon}}\, g \\
+        d &= \rho d + (1 - \rho) u^2, \qquad p = p - \text{lr}\, u
+
+    It starts slowly: :math:`\epsilon` alone sets the first steps.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 1.0
+        Learning rate, >= 0.
+    rho : float, default 0.9
+        Decay of both averages, in [0, 1).
+    eps : float, default 1e-6
+        Under both roots; >= 0.
+    weight_decay : float, default 0
+        Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    foreach, capturable, differentiable
+        PyTorch's. The step is the same for any ``foreach``; the others must be False.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.Adadelta([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "Adadelta"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1.0,
+        rho: Any = 0.9,
+        eps: Any = 1e-6,
+        weight_decay: Any = 0,
+        foreach: bool | None = None,
+        *,
+        capturable: bool = False,
+        maximize: bool = False,
+        differentiable: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "rho": rho,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "foreach": foreach,
+                "capturable": capturable,
+                "maximize": maximize,
+                "differentiable": differentiable,
+            },
+            Storage(state_dtype, rounding, seed),
+        )

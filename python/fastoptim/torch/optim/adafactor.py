@@ -1,0 +1,93 @@
+"""Adafactor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim import Storage
+from fastoptim.torch.optim._base import Optimizer, Params
+
+
+class Adafactor(Optimizer):
+    r"""Adafactor: second moments by rows and columns; next to no memory.
+
+    .. math::
+        b &= t^{\text{beta2\_decay}}, \qquad
+        a = \max(\epsilon_2, \text{rms}(p)) \min(\text{lr}, 1 / \sqrt t) \\
+        r &= r + b\, (\text{mean of } g^2 \text{ over columns} - r), \qquad
+        c = c + b\, (\text{mean of } g^2 \text{ over rows} - c) \\
+        u &= \frac{g}{\sqrt{\max(v, \epsilon_1^2)}}, \qquad
+        v = \frac{r c}{\max(\text{mean}(r), \epsilon_1)},
+        \qquad p = (1 - \text{lr} \lambda) p - \frac{a\, u}{\max(1, \text{rms}(u) / d)}
+
+    Vectors keep a full average ``variance``; more than two dimensions are a stack of matrices.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 1e-2
+        The largest relative step; >= 0.
+    beta2_decay : float, default -0.8
+        How the averages grow longer; <= 0.
+    eps : pair, default (None, 1e-3)
+        :math:`\epsilon_1`, by default the type's spacing at 1, and :math:`\epsilon_2`; >=
+        0.
+    d : float, default 1.0
+        The bound of the root mean square of :math:`u`; > 0.
+    weight_decay : float, default 0
+        Decoupled: multiplies ``p`` by ``1 - lr * weight_decay``. >= 0.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    foreach
+        PyTorch's. The step is the same for any ``foreach``.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.Adafactor([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "Adafactor"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-2,
+        beta2_decay: Any = -0.8,
+        eps: Any = (None, 0.001),
+        d: Any = 1.0,
+        weight_decay: Any = 0,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "beta2_decay": beta2_decay,
+                "eps": eps,
+                "d": d,
+                "weight_decay": weight_decay,
+                "foreach": foreach,
+                "maximize": maximize,
+            },
+            Storage(state_dtype, rounding, seed),
+        )

@@ -1,0 +1,111 @@
+"""Adagrad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fastoptim.optim import Storage
+from fastoptim.torch.optim._base import Optimizer, Params
+
+
+class Adagrad(Optimizer):
+    r"""Adagrad: rates that fall with the sum of the squares; for sparse features.
+
+    .. math::
+        v = v + g^2, \qquad
+        p = p - \frac{\text{lr}}{1 + (t - 1)\, \text{lr\_decay}} \frac{g}{\sqrt v + \epsilon}
+
+    The steps only ever shrink, which stops long training runs early: RMSprop forgets instead.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 1e-2
+        Learning rate, >= 0.
+    lr_decay : float, default 0
+        How fast the rate falls; >= 0.
+    weight_decay : float, default 0
+        Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
+    initial_accumulator_value : float, default 0
+        What :math:`v` starts from, at the first step; >= 0.
+    eps : float, default 1e-10
+        Added to the root; >= 0.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    foreach, fused, differentiable
+        PyTorch's. The step is the same for any ``foreach`` and ``fused``; ``differentiable`` must
+        be False.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    Duchi, Hazan and Singer, "Adaptive Subgradient Methods", 2011.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.Adagrad([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "Adagrad"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-2,
+        lr_decay: Any = 0,
+        weight_decay: Any = 0,
+        initial_accumulator_value: Any = 0,
+        eps: Any = 1e-10,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "lr_decay": lr_decay,
+                "weight_decay": weight_decay,
+                "initial_accumulator_value": initial_accumulator_value,
+                "eps": eps,
+                "foreach": foreach,
+                "maximize": maximize,
+                "differentiable": differentiable,
+                "fused": fused,
+            },
+            Storage(state_dtype, rounding, seed),
+        )
+
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter] = {
+                    "step": torch.zeros((), dtype=torch.float64),
+                    "sum": torch.full_like(
+                        parameter.detach(),
+                        group["initial_accumulator_value"],
+                        dtype=self._state_type(parameter),
+                        memory_format=torch.preserve_format,
+                    ),
+                }
+
+    def share_memory(self) -> None:
+        """Move the sums of squares to shared memory."""
+        for entry in self.state.values():
+            entry["sum"].share_memory_()

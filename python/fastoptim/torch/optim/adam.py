@@ -1,0 +1,190 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from fastoptim.optim import Storage
+from fastoptim.torch.optim._base import Optimizer, Params
+
+
+class Adam(Optimizer):
+    r"""Adam: steps scaled per element by running moments; robust to the choice of rate.
+
+    .. math::
+        m &= \beta_1 m + (1 - \beta_1) g, \qquad v = \beta_2 v + (1 - \beta_2) g^2 \\
+        p &= p - \text{lr} \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 1e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two moments, each in [0, 1).
+    eps : float, default 1e-8
+        Added to the root after bias correction; >= 0.
+    weight_decay : float, default 0
+        Coupled (added to the gradient) unless ``decoupled_weight_decay``; >= 0.
+    amsgrad : bool, default False
+        Divides by the largest (uncorrected) ``v`` so far (Reddi et al., 2018).
+    decoupled_weight_decay : bool, default False
+        Decays as AdamW does.
+    cautious : bool, default False
+        Keeps only the elements of the step whose sign the gradient shares, scaled by what is lost
+        (Liang et al., 2024).
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    foreach, fused, capturable, differentiable
+        PyTorch's. The step is the same for any ``foreach`` and ``fused``; the others must be False.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.Adam([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "Adam"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-3,
+        betas: Any = (0.9, 0.999),
+        eps: Any = 1e-8,
+        weight_decay: Any = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        cautious: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "amsgrad": amsgrad,
+                "foreach": foreach,
+                "maximize": maximize,
+                "capturable": capturable,
+                "differentiable": differentiable,
+                "fused": fused,
+                "decoupled_weight_decay": decoupled_weight_decay,
+                "cautious": cautious,
+            },
+            Storage(state_dtype, rounding, seed),
+        )
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay, the usual choice for transformers.
+
+    As :class:`Adam`, but ``p`` is first multiplied by ``1 - lr * weight_decay``, and the gradient
+    is left alone: the decay does not pass through the moments.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 1e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two moments, each in [0, 1).
+    eps : float, default 1e-8
+        Added to the root after bias correction; >= 0.
+    weight_decay : float, default 1e-2
+        Decoupled, >= 0.
+    amsgrad : bool, default False
+        Divides by the largest (uncorrected) ``v`` so far.
+    cautious : bool, default False
+        Keeps only the elements of the step whose sign the gradient shares, scaled by what is lost
+        (Liang et al., 2024).
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    foreach, fused, capturable, differentiable
+        PyTorch's. The step is the same for any ``foreach`` and ``fused``; the others must be False.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.AdamW([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "Adam"
+    _fixed: ClassVar[Mapping[str, Any]] = {"decoupled_weight_decay": True}
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-3,
+        betas: Any = (0.9, 0.999),
+        eps: Any = 1e-8,
+        weight_decay: Any = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        cautious: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "amsgrad": amsgrad,
+                "maximize": maximize,
+                "foreach": foreach,
+                "capturable": capturable,
+                "differentiable": differentiable,
+                "fused": fused,
+                "cautious": cautious,
+                "decoupled_weight_decay": True,
+            },
+            Storage(state_dtype, rounding, seed),
+        )

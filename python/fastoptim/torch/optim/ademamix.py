@@ -1,0 +1,95 @@
+"""AdEMAMix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim import Storage
+from fastoptim.torch.optim._base import Optimizer, Params
+
+
+class AdEMAMix(Optimizer):
+    r"""AdEMAMix: AdamW with a second, very slow momentum; for long training runs.
+
+    .. math::
+        n &= \beta_3(t)\, n + (1 - \beta_3(t)) g \\
+        p &= (1 - \text{lr} \lambda) p - \text{lr}
+        \frac{m / (1 - \beta_1^t) + \alpha(t)\, n}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    with Adam's :math:`m` (the state's ``exp_avg_fast``) and :math:`v`. :math:`\alpha(t)` grows
+    in a line over ``t_alpha`` steps, and :math:`\beta_3(t)` from :math:`\beta_1` over
+    ``t_beta3`` steps so that its half-life grows in a line; the paper sets both to the length
+    of the run.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 1e-3
+        Learning rate, >= 0.
+    betas : three floats, default (0.9, 0.999, 0.9999)
+        Decay of the fast average, the squares and the slow average, each in [0, 1).
+    alpha : float, default 5.0
+        The weight of the slow average; >= 0.
+    t_alpha : float, optional
+        :math:`\alpha` is there at once where None.
+    t_beta3 : float, optional
+        :math:`\beta_3` is there at once where None.
+    eps : float, default 1e-8
+        Added to the root after bias correction; >= 0.
+    weight_decay : float, default 0
+        Decoupled: multiplies ``p`` by ``1 - lr * weight_decay``. >= 0.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    Pagliardini, Ablin and Grangier, "The AdEMAMix Optimizer", 2024.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.AdEMAMix([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "AdEMAMix"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-3,
+        betas: Any = (0.9, 0.999, 0.9999),
+        alpha: Any = 5.0,
+        t_alpha: Any = None,
+        t_beta3: Any = None,
+        eps: Any = 1e-8,
+        weight_decay: Any = 0,
+        *,
+        maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "alpha": alpha,
+                "t_alpha": t_alpha,
+                "t_beta3": t_beta3,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "maximize": maximize,
+            },
+            Storage(state_dtype, rounding, seed),
+        )

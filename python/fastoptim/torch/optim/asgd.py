@@ -1,0 +1,93 @@
+"""ASGD."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim import Storage
+from fastoptim.torch.optim._base import Optimizer, Params
+
+
+class ASGD(Optimizer):
+    r"""Averaged SGD: the mean of the iterates, in the state's ``ax``, is the answer.
+
+    .. math::
+        p &= (1 - \lambda \eta) p - \eta g, \qquad \bar p = \bar p + \mu (p - \bar p) \\
+        \eta &= \frac{\text{lr}}{(1 + \lambda\, \text{lr}\, t)^\alpha}, \qquad
+        \mu = \frac{1}{\max(1, t - t_0)}
+
+    :math:`\eta` and :math:`\mu` are for the step after. Averaging begins after step
+    :math:`t_0`.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 1e-2
+        Learning rate, >= 0.
+    lambd : float, default 1e-4
+        Decay; >= 0.
+    alpha : float, default 0.75
+        How fast the rate falls; >= 0.
+    t0 : float, default 1e6
+        The step after which the iterates are averaged; >= 0.
+    weight_decay : float, default 0
+        Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    foreach, capturable, differentiable
+        PyTorch's. The step is the same for any ``foreach``; the others must be False.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.ASGD([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "ASGD"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-2,
+        lambd: Any = 1e-4,
+        alpha: Any = 0.75,
+        t0: Any = 1000000.0,
+        weight_decay: Any = 0,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+        *,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "lambd": lambd,
+                "alpha": alpha,
+                "t0": t0,
+                "weight_decay": weight_decay,
+                "foreach": foreach,
+                "maximize": maximize,
+                "differentiable": differentiable,
+                "capturable": capturable,
+            },
+            Storage(state_dtype, rounding, seed),
+        )

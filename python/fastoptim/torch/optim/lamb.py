@@ -1,0 +1,95 @@
+"""LAMB."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim import Storage
+from fastoptim.torch.optim._base import Optimizer, Params
+
+
+class LAMB(Optimizer):
+    r"""LAMB: Adam at a rate of each layer's own; for very large batches of transformers.
+
+    .. math::
+        u = \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon} + \lambda p, \qquad
+        \text{ratio} = \min\left(
+            \frac{\lVert p \rVert}{\lVert u \rVert}, \text{max\_trust}
+        \right), \qquad
+        p = p - \text{lr}\, \text{ratio}\, u
+
+    with Adam's :math:`m` and :math:`v`. The norms are those of one tensor; the ratio is 1 where one
+    of them is 0. The gradients are not normalized first unless ``step(max_norm=)`` asks for it.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 1e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two moments, each in [0, 1).
+    eps : float, default 1e-6
+        Added to the root after bias correction; >= 0.
+    weight_decay : float, default 0.01
+        Decoupled: a part of :math:`u`. >= 0.
+    bias_correction : bool, default True
+        Divides the moments by :math:`1 - \beta^t`.
+    max_trust : float, optional
+        The largest ratio; >= 0.
+    layer_adaptation : bool, default True
+        A ratio of 1 where False: a group option for biases and norms.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    You et al., "Large Batch Optimization for Deep Learning", 2020.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.LAMB([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "LAMB"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-3,
+        betas: Any = (0.9, 0.999),
+        eps: Any = 1e-6,
+        weight_decay: Any = 1e-2,
+        bias_correction: bool = True,
+        max_trust: Any = None,
+        *,
+        layer_adaptation: bool = True,
+        maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "bias_correction": bias_correction,
+                "max_trust": max_trust,
+                "layer_adaptation": layer_adaptation,
+                "maximize": maximize,
+            },
+            Storage(state_dtype, rounding, seed),
+        )

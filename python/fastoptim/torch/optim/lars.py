@@ -1,0 +1,98 @@
+"""LARS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim import Storage
+from fastoptim.torch.optim._base import Optimizer, Params
+
+
+class LARS(Optimizer):
+    r"""LARS: momentum at a rate of each layer's own; for very large batches.
+
+    .. math::
+        g = g + \lambda p, \qquad
+        \text{ratio} = \text{trust\_coefficient}
+        \frac{\lVert p \rVert}{\lVert g \rVert + \epsilon}, \qquad
+        v = \mu v + (1 - \text{dampening})\, \text{ratio}\, g, \qquad p = p - \text{lr}\, v
+
+    The norms are those of one tensor; the ratio is 1 where one of them is 0. The first step copies
+    :math:`\text{ratio}\, g` into :math:`v`.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 1.0
+        Learning rate, >= 0.
+    momentum : float, default 0.9
+        :math:`\mu` >= 0; 0 keeps no state.
+    dampening : float, default 0
+        >= 0; must be 0 with Nesterov.
+    weight_decay : float, default 0
+        Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
+    nesterov : bool, default False
+        Steps by :math:`\text{ratio}\, g + \mu v`; needs momentum > 0.
+    trust_coefficient : float, default 1e-3
+        How far a step goes relative to the array; >= 0.
+    eps : float, default 1e-8
+        Added to the gradient's norm; >= 0.
+    layer_adaptation : bool, default True
+        A ratio of 1 where False: a group option for biases and norms.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    You, Gitman and Ginsburg, "Large Batch Training of Convolutional Networks", 2017.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.LARS([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "LARS"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1.0,
+        momentum: Any = 0.9,
+        dampening: Any = 0,
+        weight_decay: Any = 0,
+        nesterov: bool = False,
+        trust_coefficient: Any = 1e-3,
+        eps: Any = 1e-8,
+        *,
+        layer_adaptation: bool = True,
+        maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+                "trust_coefficient": trust_coefficient,
+                "eps": eps,
+                "layer_adaptation": layer_adaptation,
+                "maximize": maximize,
+            },
+            Storage(state_dtype, rounding, seed),
+        )

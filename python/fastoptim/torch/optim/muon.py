@@ -1,0 +1,114 @@
+"""Muon."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim import Storage
+from fastoptim.torch.optim._base import Optimizer, Params
+
+
+class Muon(Optimizer):
+    r"""Muon: momentum with its singular values brought near 1; for hidden matrices.
+
+    .. math::
+        m &= \mu m + (1 - \mu) g, \qquad
+        X = \frac{\mu m + (1 - \mu) g}{\max(\lVert \cdot \rVert, \epsilon)} \\
+        X &= a X + (b\, G + c\, G G) X, \qquad G = X X^\top \qquad \text{ns\_steps times} \\
+        p &= (1 - \text{lr} \lambda) p - s\, \text{lr}\, X
+
+    Without Nesterov :math:`X` starts from :math:`m`. The iteration is in the parameters' own
+    precision (PyTorch: bfloat16). Only matrices are taken: give biases, embeddings and the last
+    layer to AdamW.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 1e-3
+        Learning rate, >= 0.
+    weight_decay : float, default 0.1
+        Decoupled: multiplies ``p`` by ``1 - lr * weight_decay``. >= 0.
+    momentum : float, default 0.95
+        :math:`\mu` >= 0.
+    nesterov : bool, default True
+        Steps from the look-ahead point.
+    ns_coefficients : three floats, default (3.4445, -4.775, 2.0315)
+        :math:`a, b, c`.
+    eps : float, default 1e-7
+        Keeps the divisor from 0; >= 0.
+    ns_steps : int, default 5
+        How often :math:`X` is multiplied, 0 to 99.
+    adjust_lr_fn : {None, "original", "match_rms_adamw"}, default None
+        :math:`s = \sqrt{\max(1, \text{rows} / \text{columns})}`, or :math:`0.2
+        \sqrt{\max(\text{rows}, \text{columns})}` which suits the rates of AdamW.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    Raises
+    ------
+    ValueError
+        A parameter is not two-dimensional.
+
+    References
+    ----------
+    Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2, 2))
+    >>> opt = fastoptim.torch.Muon([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "Muon"
+    _counted = False
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-3,
+        weight_decay: Any = 0.1,
+        momentum: Any = 0.95,
+        nesterov: bool = True,
+        ns_coefficients: Any = (3.4445, -4.775, 2.0315),
+        eps: Any = 1e-7,
+        ns_steps: Any = 5,
+        adjust_lr_fn: Any = None,
+        *,
+        maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "weight_decay": weight_decay,
+                "momentum": momentum,
+                "nesterov": nesterov,
+                "ns_coefficients": ns_coefficients,
+                "eps": eps,
+                "ns_steps": ns_steps,
+                "adjust_lr_fn": adjust_lr_fn,
+                "maximize": maximize,
+            },
+            Storage(state_dtype, rounding, seed),
+        )
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        for parameter in group["params"]:
+            if parameter.ndim != 2:
+                raise ValueError(
+                    f"Muon takes matrices, got a parameter of shape {tuple(parameter.shape)}: give "
+                    "biases, embeddings and the like to AdamW"
+                )

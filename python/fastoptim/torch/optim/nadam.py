@@ -1,0 +1,97 @@
+"""NAdam."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim import Storage
+from fastoptim.torch.optim._base import Optimizer, Params
+
+
+class NAdam(Optimizer):
+    r"""NAdam: Adam with Nesterov's look-ahead; often a little faster at first.
+
+    .. math::
+        \mu_t &= \beta_1 (1 - \tfrac12 0.96^{t \psi}), \qquad M = \mu_1 \cdots \mu_t \\
+        p &= p - \text{lr} \left(
+            \frac{(1 - \mu_t) g}{1 - M} + \frac{\mu_{t+1} m}{1 - M \mu_{t+1}}\right)
+        \Big/ \left(\sqrt{\frac{v}{1 - \beta_2^t}} + \epsilon\right)
+
+    with Adam's :math:`m` and :math:`v`. The product :math:`M` is the state's ``mu_product``.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 2e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay of the two moments, each in [0, 1).
+    eps : float, default 1e-8
+        Added to the root; >= 0.
+    weight_decay : float, default 0
+        Coupled (added to the gradient) unless ``decoupled_weight_decay``; >= 0.
+    momentum_decay : float, default 4e-3
+        :math:`\psi` >= 0.
+    decoupled_weight_decay : bool, default False
+        Decays as AdamW does.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    foreach, capturable, differentiable
+        PyTorch's. The step is the same for any ``foreach``; the others must be False.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    Dozat, "Incorporating Nesterov Momentum into Adam", 2016.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.NAdam([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "NAdam"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 2e-3,
+        betas: Any = (0.9, 0.999),
+        eps: Any = 1e-8,
+        weight_decay: Any = 0,
+        momentum_decay: Any = 4e-3,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "momentum_decay": momentum_decay,
+                "decoupled_weight_decay": decoupled_weight_decay,
+                "foreach": foreach,
+                "maximize": maximize,
+                "capturable": capturable,
+                "differentiable": differentiable,
+            },
+            Storage(state_dtype, rounding, seed),
+        )

@@ -1,0 +1,100 @@
+"""RMSprop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim import Storage
+from fastoptim.torch.optim._base import Optimizer, Params
+
+
+class RMSprop(Optimizer):
+    r"""RMSprop: the gradient over its running root mean square; for recurrent networks.
+
+    .. math::
+        v = \alpha v + (1 - \alpha) g^2, \qquad p = p - \text{lr} \frac{g}{\sqrt v + \epsilon}
+
+    Centered, the square of the running mean gradient is taken from :math:`v` before the root,
+    never below 0 (PyTorch's becomes NaN there). With momentum, :math:`b = \mu b + g / (\ldots)`
+    and :math:`p = p - \text{lr}\, b`.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 1e-2
+        Learning rate, >= 0.
+    alpha : float, default 0.99
+        Decay of :math:`v`, in [0, 1].
+    eps : float, default 1e-8
+        Added to the root; >= 0.
+    weight_decay : float, default 0
+        Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
+    momentum : float, default 0
+        :math:`\mu` >= 0; 0 keeps no buffer.
+    centered : bool, default False
+        Divides by the deviation from the mean gradient.
+    eps_inside_sqrt : bool, default False
+        :math:`\sqrt{v + \epsilon}`, as TensorFlow has it.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    foreach, capturable, differentiable
+        PyTorch's. The step is the same for any ``foreach``; the others must be False.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    Hinton, "Lecture 6.5: rmsprop", 2012. Graves, "Generating Sequences", 2013.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.RMSprop([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "RMSprop"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-2,
+        alpha: Any = 0.99,
+        eps: Any = 1e-8,
+        weight_decay: Any = 0,
+        momentum: Any = 0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        *,
+        eps_inside_sqrt: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "alpha": alpha,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "momentum": momentum,
+                "centered": centered,
+                "capturable": capturable,
+                "foreach": foreach,
+                "maximize": maximize,
+                "differentiable": differentiable,
+                "eps_inside_sqrt": eps_inside_sqrt,
+            },
+            Storage(state_dtype, rounding, seed),
+        )

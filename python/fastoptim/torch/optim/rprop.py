@@ -1,0 +1,84 @@
+"""Rprop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim import Storage
+from fastoptim.torch.optim._base import Optimizer, Params
+
+
+class Rprop(Optimizer):
+    r"""Rprop: steps by sign alone, each element at its own size; for full batches only.
+
+    .. math::
+        s = \text{clamp}(s \cdot \{\eta_+, \eta_-, 1\}), \qquad p = p - s\, \text{sign}(g)
+
+    The size grows by :math:`\eta_+` while the gradient keeps its sign and shrinks by
+    :math:`\eta_-` where it turns; there the gradient counts as 0 once. The noise of mini-
+    batches turns signs at random, and the sizes with them.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 1e-2
+        The first size of the steps; >= 0.
+    etas : pair of float, default (0.5, 1.2)
+        0 < shrink < 1 < grow.
+    step_sizes : pair of float, default (1e-6, 50)
+        The smallest and the largest size; >= 0.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    foreach, capturable, differentiable
+        PyTorch's. The step is the same for any ``foreach``; the others must be False.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    Riedmiller and Braun, "A Direct Adaptive Method for Faster Backpropagation", 1993.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.Rprop([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "Rprop"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-2,
+        etas: Any = (0.5, 1.2),
+        step_sizes: Any = (1e-06, 50),
+        *,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "etas": etas,
+                "step_sizes": step_sizes,
+                "capturable": capturable,
+                "foreach": foreach,
+                "maximize": maximize,
+                "differentiable": differentiable,
+            },
+            Storage(state_dtype, rounding, seed),
+        )

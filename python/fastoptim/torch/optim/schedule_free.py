@@ -1,0 +1,206 @@
+"""Schedule-Free SGD and AdamW."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim import Storage
+from fastoptim.torch.optim._base import Optimizer, Params
+
+
+class ScheduleFree(Optimizer):
+    """The two points of a schedule-free optimizer; it cannot be used by itself.
+
+    The groups say under ``train_mode`` at which of them the parameters are.
+    """
+
+    def eval(self) -> None:
+        """Move the parameters to the average of the iterates, to evaluate or to save them."""
+        self._average(True)
+
+    def train(self) -> None:
+        """Move the parameters back to where gradients are taken."""
+        self._average(False)
+
+    def _average(self, averaged: bool) -> None:
+        then = [(group.update, {"train_mode": not averaged}) for group in self.param_groups]
+        self._engine.average(self.param_groups, averaged, then)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        modes = [group.get("train_mode", True) for group in self.param_groups]
+        self._engine.set_averaged(not all(modes))
+
+
+class ScheduleFreeSGD(ScheduleFree):
+    r"""Schedule-Free SGD: averaging in place of a schedule; no training length to choose.
+
+    .. math::
+        p &= (1 - c) p + c z - \text{lr} (1 - \beta_1 (1 - c)) u, \qquad z = z - \text{lr}\, u \\
+        c &= \frac{w_t}{w_1 + \cdots + w_t}, \qquad w_t = t^r (\max \text{lr})^{\text{power}}
+
+    with :math:`u = g + \lambda p` and :math:`\beta_1` the momentum.
+
+    :math:`p` is the point :math:`y` of the paper at which gradients are taken. :meth:`eval`
+    moves the parameters to the average of the iterates, which is what to evaluate and to save,
+    and :meth:`train` moves them back: an optimizer starts in train mode, and a step in eval
+    mode is a RuntimeError.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 1.0
+        Learning rate, >= 0.
+    momentum : float, default 0.9
+        In (0, 1).
+    weight_decay : float, default 0
+        At :math:`p`, coupled; >= 0.
+    warmup_steps : int, default 0
+        The steps over which the rate grows in a line.
+    r : float, default 0.0
+        The power of the step in the weights of the average.
+    weight_lr_power : float, default 2.0
+        The power of the largest rate so far in them.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    Defazio et al., "The Road Less Scheduled", 2024.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.ScheduleFreeSGD([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "ScheduleFreeSGD"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1.0,
+        momentum: Any = 0.9,
+        weight_decay: Any = 0,
+        warmup_steps: Any = 0,
+        r: Any = 0.0,
+        weight_lr_power: Any = 2.0,
+        *,
+        maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "weight_decay": weight_decay,
+                "warmup_steps": warmup_steps,
+                "r": r,
+                "weight_lr_power": weight_lr_power,
+                "maximize": maximize,
+                "train_mode": True,
+            },
+            Storage(state_dtype, rounding, seed),
+        )
+
+
+class ScheduleFreeAdamW(ScheduleFree):
+    r"""Schedule-Free AdamW: averaging in place of a schedule; no training length to choose.
+
+    .. math::
+        p &= (1 - c) p + c z - \text{lr} (1 - \beta_1 (1 - c)) u, \qquad z = z - \text{lr}\, u \\
+        c &= \frac{w_t}{w_1 + \cdots + w_t}, \qquad w_t = t^r (\max \text{lr})^{\text{power}}
+
+    with :math:`u = g / (\sqrt{v / (1 - \beta_2^t)} + \epsilon) + \lambda p`.
+
+    :math:`p` is the point :math:`y` of the paper at which gradients are taken. :meth:`eval`
+    moves the parameters to the average of the iterates, which is what to evaluate and to save,
+    and :meth:`train` moves them back: an optimizer starts in train mode, and a step in eval
+    mode is a RuntimeError.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 2.5e-3
+        Learning rate, >= 0.
+    betas : pair of float, default (0.9, 0.999)
+        The first in (0, 1), the decay of the squares in [0, 1).
+    eps : float, default 1e-8
+        Added to the root after bias correction; >= 0.
+    weight_decay : float, default 0
+        At :math:`p`; >= 0.
+    warmup_steps : int, default 0
+        The steps over which the rate grows in a line.
+    r : float, default 0.0
+        The power of the step in the weights of the average.
+    weight_lr_power : float, default 2.0
+        The power of the largest rate so far in them.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    Defazio et al., "The Road Less Scheduled", 2024.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.ScheduleFreeAdamW([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "ScheduleFreeAdamW"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 2.5e-3,
+        betas: Any = (0.9, 0.999),
+        eps: Any = 1e-8,
+        weight_decay: Any = 0,
+        warmup_steps: Any = 0,
+        r: Any = 0.0,
+        weight_lr_power: Any = 2.0,
+        *,
+        maximize: bool = False,
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "warmup_steps": warmup_steps,
+                "r": r,
+                "weight_lr_power": weight_lr_power,
+                "maximize": maximize,
+                "train_mode": True,
+            },
+            Storage(state_dtype, rounding, seed),
+        )

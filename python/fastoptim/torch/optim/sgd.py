@@ -1,0 +1,99 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastoptim.optim import Storage
+from fastoptim.torch.optim._base import Optimizer, Params
+
+
+class SGD(Optimizer):
+    r"""Stochastic gradient descent with momentum, the choice for convolutional networks.
+
+    .. math::
+        v = \mu v + (1 - \text{dampening})\, g, \qquad p = p - \text{lr}\, v
+
+    The first step copies :math:`g` into :math:`v`. Nesterov steps by :math:`g + \mu v` instead:
+    the look-ahead form :math:`v = \mu v - \text{lr}\, g(p + \mu v);\ p = p + v`, rewritten at the
+    shifted point :math:`p + \mu v`, which is what is stored.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of names and tensors, or of groups
+        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    lr : float, tensor or function of the step, default 1e-3
+        Learning rate, >= 0.
+    momentum : float, default 0
+        :math:`\mu` >= 0; 0 keeps no state.
+    dampening : float, default 0
+        >= 0; must be 0 with Nesterov.
+    weight_decay : float, default 0
+        Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
+    nesterov : bool, default False
+        Needs momentum > 0.
+    momentum_form : {"outside", "inside"}, default "outside"
+        ``"inside"`` is :math:`v = \mu v - \text{lr}\, g;\ p = p + v` (Keras): the two agree only
+        while the rate is constant.
+    maximize : bool, default False
+        Ascends: the gradient is negated first; decay still shrinks.
+    foreach, fused, differentiable
+        PyTorch's. The step is the same for any ``foreach`` and ``fused``; ``differentiable`` must
+        be False.
+    state_dtype, rounding, seed
+        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
+        ``rounding`` is "nearest" unless "stochastic" is asked for.
+
+    References
+    ----------
+    Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastoptim.torch
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> opt = fastoptim.torch.SGD([w])
+    >>> (w * w).sum().backward()
+    >>> opt.step()
+    >>> opt.last_info.applied
+    True
+    """
+
+    _kind = "SGD"
+    _counted = False
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Any = 1e-3,
+        momentum: Any = 0,
+        dampening: Any = 0,
+        weight_decay: Any = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        momentum_form: str = "outside",
+        state_dtype: str | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+                "maximize": maximize,
+                "foreach": foreach,
+                "differentiable": differentiable,
+                "fused": fused,
+                "momentum_form": momentum_form,
+            },
+            Storage(state_dtype, rounding, seed),
+        )
