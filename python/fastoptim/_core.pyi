@@ -129,7 +129,7 @@ class TensorEngine:
         max_norm: float | None,
         clip_value: float | None,
         nonfinite: str,
-        regularizer: tuple[float, float] | None,
+        regularizer: Any,
         average: tuple[Sequence[Any], float] | None,
         copy: Sequence[Any] | None,
         zero_grad: bool,

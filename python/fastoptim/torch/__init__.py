@@ -15,14 +15,11 @@ Examples
 True
 """
 
-try:
-    import torch as _torch  # noqa: F401
-except ImportError as error:
-    raise ImportError(
-        "fastoptim.torch needs PyTorch 2.4 or later: pip install 'fastoptim[torch]'"
-    ) from error
+from fastoptim import _extras
 
-from fastoptim.torch.optim import (
+_extras.require("torch", "fastoptim.torch")
+
+from fastoptim.torch.optim import (  # noqa: E402 (of torch, which may be missing)
     ASGD,
     LAMB,
     LARS,

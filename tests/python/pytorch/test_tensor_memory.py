@@ -245,7 +245,7 @@ def test_what_cannot_be_computed_on_is_refused_by_name(
     give_grads([good], 1)
     # PyTorch gives some of them no gradient; averages follow those without.
     targets = [torch.zeros(4, dtype=torch.float64), torch.zeros(3)]
-    average = types.SimpleNamespace(begin=lambda: ((targets, 0.5), []))
+    average = types.SimpleNamespace(_begin_for=lambda _: ((targets, 0.5), []))
     before = snapshot(opt, [good])
     with pytest.raises(error, match=words) as found:
         opt.step(ema=average)

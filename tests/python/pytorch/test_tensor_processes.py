@@ -22,7 +22,7 @@ PACKAGE = str(Path(ft.__file__).parent)
 
 
 def interrupted_at(instruction: int, call: Callable[[], object]) -> bool:
-    """Make a call, and tell whether it came to an instruction, where KeyboardInterrupt is raised."""
+    """Make a call that is interrupted at an instruction, and tell whether it came to that."""
     left = instruction
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:

@@ -168,6 +168,27 @@ def test_what_raises_leaves_the_parameters_as_they_were() -> None:
         opt.step()
 
 
+def test_gradients_that_are_not_finite_at_first_count_too() -> None:
+    params = parameters([(3,), (2,)])
+    before = [p.detach().clone() for p in params]
+    opt: Any = ft.SAM(params, ft.SGD, lr=0.1)
+    for policy in ("skip", "raise"):
+        give_grads(params, 0)
+        params[0].grad[0] = float("nan")
+        opt.first_step()
+        give_grads(params, 1)
+        if policy == "raise":
+            with pytest.raises(FloatingPointError, match="first_step"):
+                opt.second_step(nonfinite=policy)
+        opt.second_step(nonfinite="skip")
+        assert opt.last_info == fo.StepInfo(False, None)
+        assert alike(params, before)
+    give_grads(params, 0)
+    opt.first_step(loss_scale=8.0)
+    opt.second_step(nonfinite="skip")
+    assert opt.last_info.applied
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [({"rho": -1.0}, ValueError), ({"rho": "a"}, TypeError), ({"adaptive": 1}, TypeError)],

@@ -34,7 +34,7 @@ from tensors import (  # noqa: E402
 def average(targets: Any, weight: float, counted: list[int] | None = None) -> Any:
     """Give what a moving average gives a step: targets, the weight, and calls for the end."""
     calls = [] if counted is None else [(counted.append, 1)]
-    return types.SimpleNamespace(begin=lambda: ((targets, weight), calls))
+    return types.SimpleNamespace(_begin_for=lambda _: ((targets, weight), calls))
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -76,6 +76,40 @@ def test_every_option_does_what_it_does_over_arrays(cls: Any, dtype: Any) -> Non
             np.testing.assert_allclose(array(mean), shadow, rtol=1e-5)
 
 
+def test_groups_may_have_regularizers_of_their_own() -> None:
+    params = parameters([(3,), (4,), (5,)])
+    arrays = [array(p).copy() for p in params]
+    own = [fo.regularizers.L1(0.1, proximal=True), None]
+    groups = [{"params": [p], "regularizer": r} for p, r in zip(params, own, strict=False)]
+    others = [{"params": [a], "regularizer": r} for a, r in zip(arrays, own, strict=False)]
+    ours = ft.SGD([*groups, {"params": params[2:]}], lr=0.1)
+    theirs = fo.SGD([*others, {"params": arrays[2:]}], lr=0.1)
+    for step in range(3):
+        give_grads(params, step)
+        ours.step(regularizer=fo.regularizers.L2(0.3))
+        theirs.step([array(p.grad) for p in params], regularizer=fo.regularizers.L2(0.3))
+    assert all(np.array_equal(array(p), a) for p, a in zip(params, arrays, strict=True))
+    saved = ours.state_dict()
+    assert saved["param_groups"][0]["regularizer"]["class"] == "L1"
+    ours.load_state_dict(saved)
+    assert ours.param_groups[0]["regularizer"] is own[0]
+    with pytest.raises(ValueError, match="proximal"):
+        ft.ScheduleFreeSGD([{"params": parameters([(2,)]), "regularizer": own[0]}])
+
+
+def test_the_value_in_force_is_found_by_name() -> None:
+    params = parameters([(3,), (4,)])
+    opt = ft.Prodigy([{"params": params[:1]}, {"params": params[1:], "lr": lambda step: 0.5**step}])
+    assert (opt.current("lr"), opt.current("lr", 1), opt.current("d")) == (1.0, 1.0, 1e-6)
+    train(opt, params, 2)
+    assert opt.current("lr", 1) == 0.25
+    assert opt.current("d") == opt.state[params[0]]["d"].item() > 1e-6
+    with pytest.raises(ValueError, match="name must be one of"):
+        opt.current("rate")
+    with pytest.raises(IndexError, match="group"):
+        opt.current("lr", 2)
+
+
 def test_outputs_may_lie_in_any_way_and_are_checked() -> None:
     p = torch.nn.Parameter(numbers((3, 4), 0))
     opt = ft.SGD([("w", p)], lr=0.1)
@@ -99,6 +133,7 @@ def test_outputs_may_lie_in_any_way_and_are_checked() -> None:
         ({"loss_scale": 0.0}, ValueError, "loss_scale"),
         ({"nonfinite": "no"}, ValueError, "nonfinite"),
         ({"regularizer": 1.0}, TypeError, "regularizer"),
+        ({"ema": fo.EMA(np.zeros((3, 4)))}, TypeError, "fastoptim.torch.EMA"),
     ]:
         with pytest.raises(error, match=words):
             opt.step(**options)

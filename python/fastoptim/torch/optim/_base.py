@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, TypeAlias, get_args
 
 import torch
 
 from fastoptim import _core
-from fastoptim.optim import StepInfo, Storage
+from fastoptim._checks import flag, integer, number, word
+from fastoptim.optim._base import Nonfinite, StepInfo, Storage
+from fastoptim.optim._hyperparameter import Hyperparameter
 from fastoptim.params.regularizers import Regularizer
 from fastoptim.torch.optim import _tensors
 from fastoptim.torch.optim._checkpoint import loaded_state, saved_groups, saved_state
@@ -16,6 +18,9 @@ from fastoptim.torch.optim._checkpoint import loaded_state, saved_groups, saved_
 Params: TypeAlias = (
     Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
 )
+
+# A number, which may be a tensor of one element.
+Number: TypeAlias = Hyperparameter[float] | torch.Tensor
 
 _APPLIED = StepInfo(True, None)
 _SKIPPED = StepInfo(False, None)
@@ -50,6 +55,8 @@ class Optimizer(torch.optim.Optimizer):
     _kind: ClassVar[str]
     # Hyperparameters that make the class what it is: no saved state changes them.
     _fixed: ClassVar[Mapping[str, Any]] = {}
+    # Numbers of the state that the steps find, and that stand for a hyperparameter.
+    _estimates: ClassVar[tuple[str, ...]] = ()
     # Whether PyTorch, too, counts the steps of a parameter with its state.
     _counted: ClassVar[bool] = True
     # PyTorch's GradScaler hands its scale and what it has found over to such optimizers.
@@ -61,6 +68,7 @@ class Optimizer(torch.optim.Optimizer):
         for key, value in defaults.items():
             defaults[key] = tuple(value) if isinstance(value, list) else value
         self._storage = storage
+        storage.check()
         self._engine = self._new_engine(defaults)
         self.last_info = None
         # As in PyTorch, hyperparameters are refused before parameters.
@@ -123,7 +131,7 @@ class Optimizer(torch.optim.Optimizer):
         loss_scale: float = 1.0,
         max_norm: float | None = None,
         clip_value: float | None = None,
-        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
+        nonfinite: Nonfinite = "propagate",
         regularizer: Regularizer | None = None,
         ema: Any = None,
         copy_to: Sequence[torch.Tensor] | Mapping[str, torch.Tensor] | None = None,
@@ -132,7 +140,8 @@ class Optimizer(torch.optim.Optimizer):
         """Update the parameters in one sweep, with all that is asked for around the update.
 
         The order is: unscale, finite check, regularizer, clip by value, clip by norm, update,
-        average, copy, zero. What the step did is in ``last_info``.
+        shrink (of a proximal regularizer), average, copy, zero. What the step did is in
+        ``last_info``.
 
         Parameters
         ----------
@@ -149,7 +158,8 @@ class Optimizer(torch.optim.Optimizer):
             What becomes of infinite and NaN gradients: they go into the parameters, the step
             changes nothing and does not count, or a FloatingPointError names the first parameter.
         regularizer : Regularizer, optional
-            Its gradient is added, whatever ``maximize`` says.
+            Its gradient is added, whatever ``maximize`` says, or what is proximal in it applied
+            after the update: in the groups that have no ``"regularizer"`` of their own.
         ema : EMA, optional
             The moving average to update with the new parameters.
         copy_to : sequence or mapping of tensors, optional
@@ -176,6 +186,16 @@ class Optimizer(torch.optim.Optimizer):
 
         Nothing has changed then, targets included.
         """
+        if type(loss_scale) is not float:
+            loss_scale = number("loss_scale", loss_scale)
+        if max_norm is not None:
+            max_norm = number("max_norm", max_norm)
+        if clip_value is not None:
+            clip_value = number("clip_value", clip_value)
+        if type(nonfinite) is not str:
+            word("nonfinite", nonfinite, get_args(Nonfinite))
+        if zero_grad is not False:
+            flag("zero_grad", zero_grad)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -187,14 +207,14 @@ class Optimizer(torch.optim.Optimizer):
         if found is not None and float(found):
             self.last_info = _SKIPPED
             return loss
-        average, then = (None, None) if ema is None else ema.begin()
+        average, then = (None, None) if ema is None else self._averages(ema)
         done = self._engine.step(
             self.param_groups,
             loss_scale,
             max_norm,
             clip_value,
             nonfinite,
-            None if regularizer is None else _coefficients(regularizer),
+            regularizer,
             average,
             None if copy_to is None else self._targets(copy_to),
             zero_grad,
@@ -202,6 +222,12 @@ class Optimizer(torch.optim.Optimizer):
         )
         self.last_info = _APPLIED if done is None else StepInfo(*done)
         return loss
+
+    def _averages(self, ema: Any) -> Any:
+        """Return the averages in the order of the parameters, their weight, and calls to make."""
+        if not hasattr(ema, "_begin_for"):
+            raise TypeError(f"ema must be a fastoptim.torch.EMA, got {type(ema).__name__}")
+        return ema._begin_for([p for group in self.param_groups for p in group["params"]])
 
     def _targets(
         self, tensors: Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
@@ -218,10 +244,35 @@ class Optimizer(torch.optim.Optimizer):
             raise ValueError("copy_to must have the names of the parameters, or be a sequence")
         return [tensors[name] for name in names]
 
-    def current(self, hyperparameter: str, *, group: int = 0) -> Any:
-        """Return the value in force of a hyperparameter, which may be a function of the step."""
-        value = self.param_groups[group][hyperparameter]
-        return value(self._engine.steps) if callable(value) else value
+    def current(self, name: str, group: int = 0) -> Any:
+        """Return what a hyperparameter will be in the next step.
+
+        Parameters
+        ----------
+        name : str
+            The key of a group, such as ``"lr"``; of `Prodigy` also ``"d"``, its estimate.
+        group : int, default 0
+            The group whose it is, by its place in ``param_groups``.
+
+        Raises
+        ------
+        ValueError
+            There is no hyperparameter of this name.
+        IndexError
+            There is no such group.
+        """
+        index = integer("group", group)
+        if not 0 <= index < len(self.param_groups):
+            raise IndexError(f"group must be from 0 to {len(self.param_groups) - 1}, got {group}")
+        known = self.param_groups[index]
+        if name in known:
+            value = known[name]
+            return value(self._engine.steps) if callable(value) else value
+        if name in self._estimates:
+            entries = [self.state[p] for p in known["params"] if p in self.state]
+            return float(entries[0][name]) if entries else known[f"{name}0"]
+        names = ", ".join([*known, *self._estimates])
+        raise ValueError(f"name must be one of {names}; got {name!r}")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state in PyTorch's layout, for this class or for PyTorch's of its name.
@@ -312,12 +363,6 @@ def _check_flags(group: Mapping[str, Any]) -> None:
         raise ValueError(
             "differentiable=True asks for a step that autograd records, which torch.optim has"
         )
-
-
-def _coefficients(regularizer: Any) -> tuple[float, float]:
-    if not isinstance(regularizer, Regularizer):
-        raise TypeError(f"regularizer must be one of fastoptim.regularizers, got {regularizer!r}")
-    return regularizer.l1, regularizer.l2
 
 
 def _most_steps(state: Mapping[Any, Any]) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fastoptim.errors import CheckpointError
+from fastoptim.params.regularizers import described, restored
 from fastoptim.torch.optim import _tensors
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def saved_groups(groups: Sequence[Mapping[str, Any]], steps: int) -> list[dict[s
             for key, value in group.items()
             if key != "params"
         }
+        if "regularizer" in saved:
+            saved["regularizer"] = described(saved["regularizer"])
         packed.append({**saved, "params": [numbers[id(p)] for p in group["params"]]})
     return packed
 
@@ -118,6 +121,10 @@ def _merged(
     for key, value in optimizer.defaults.items():
         group.setdefault(key, value)
     group.update({key: value for key, value in mine.items() if callable(value)})
+    if "regularizer" in theirs:
+        group["regularizer"] = restored(theirs["regularizer"], mine.get("regularizer"))
+    elif "regularizer" in mine:
+        group["regularizer"] = mine["regularizer"]
     group.update(optimizer._fixed)
     return group
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Adadelta(Optimizer):
@@ -58,17 +57,17 @@ class Adadelta(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1.0,
-        rho: Any = 0.9,
-        eps: Any = 1e-6,
-        weight_decay: Any = 0,
+        lr: Number = 1.0,
+        rho: Number = 0.9,
+        eps: Number = 1e-6,
+        weight_decay: Number = 0,
         foreach: bool | None = None,
         *,
         capturable: bool = False,
-        maximize: bool = False,
+        maximize: Hyperparameter[bool] = False,
         differentiable: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

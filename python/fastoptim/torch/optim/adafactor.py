@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Adafactor(Optimizer):
@@ -66,16 +65,16 @@ class Adafactor(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-2,
-        beta2_decay: Any = -0.8,
-        eps: Any = (None, 0.001),
-        d: Any = 1.0,
-        weight_decay: Any = 0,
+        lr: Number = 1e-2,
+        beta2_decay: Number = -0.8,
+        eps: Hyperparameter[tuple[float | None, float]] = (None, 0.001),
+        d: Number = 1.0,
+        weight_decay: Number = 0,
         *,
         foreach: bool | None = None,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Adagrad(Optimizer):
@@ -63,18 +62,18 @@ class Adagrad(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-2,
-        lr_decay: Any = 0,
-        weight_decay: Any = 0,
-        initial_accumulator_value: Any = 0,
-        eps: Any = 1e-10,
+        lr: Number = 1e-2,
+        lr_decay: Number = 0,
+        weight_decay: Number = 0,
+        initial_accumulator_value: Number = 0,
+        eps: Number = 1e-10,
         foreach: bool | None = None,
         *,
-        maximize: bool = False,
+        maximize: Hyperparameter[bool] = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

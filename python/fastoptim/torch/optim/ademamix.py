@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class AdEMAMix(Optimizer):
@@ -66,17 +65,17 @@ class AdEMAMix(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-3,
-        betas: Any = (0.9, 0.999, 0.9999),
-        alpha: Any = 5.0,
-        t_alpha: Any = None,
-        t_beta3: Any = None,
-        eps: Any = 1e-8,
-        weight_decay: Any = 0,
+        lr: Number = 1e-3,
+        betas: Hyperparameter[tuple[float, float, float]] = (0.9, 0.999, 0.9999),
+        alpha: Number = 5.0,
+        t_alpha: Hyperparameter[float | None] = None,
+        t_beta3: Hyperparameter[float | None] = None,
+        eps: Number = 1e-8,
+        weight_decay: Number = 0,
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class ASGD(Optimizer):
@@ -62,18 +61,18 @@ class ASGD(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-2,
-        lambd: Any = 1e-4,
-        alpha: Any = 0.75,
-        t0: Any = 1000000.0,
-        weight_decay: Any = 0,
+        lr: Number = 1e-2,
+        lambd: Number = 1e-4,
+        alpha: Number = 0.75,
+        t0: Number = 1000000.0,
+        weight_decay: Number = 0,
         foreach: bool | None = None,
-        maximize: bool = False,
+        maximize: Hyperparameter[bool] = False,
         differentiable: bool = False,
         capturable: bool = False,
         *,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class LAMB(Optimizer):
@@ -66,17 +65,17 @@ class LAMB(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-3,
-        betas: Any = (0.9, 0.999),
-        eps: Any = 1e-6,
-        weight_decay: Any = 1e-2,
-        bias_correction: bool = True,
-        max_trust: Any = None,
+        lr: Number = 1e-3,
+        betas: Hyperparameter[tuple[float, float]] = (0.9, 0.999),
+        eps: Number = 1e-6,
+        weight_decay: Number = 1e-2,
+        bias_correction: Hyperparameter[bool] = True,
+        max_trust: Hyperparameter[float | None] = None,
         *,
-        layer_adaptation: bool = True,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        layer_adaptation: Hyperparameter[bool] = True,
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class LARS(Optimizer):
@@ -67,18 +66,18 @@ class LARS(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1.0,
-        momentum: Any = 0.9,
-        dampening: Any = 0,
-        weight_decay: Any = 0,
-        nesterov: bool = False,
-        trust_coefficient: Any = 1e-3,
-        eps: Any = 1e-8,
+        lr: Number = 1.0,
+        momentum: Number = 0.9,
+        dampening: Number = 0,
+        weight_decay: Number = 0,
+        nesterov: Hyperparameter[bool] = False,
+        trust_coefficient: Number = 1e-3,
+        eps: Number = 1e-8,
         *,
-        layer_adaptation: bool = True,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        layer_adaptation: Hyperparameter[bool] = True,
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Lion(Optimizer):
@@ -58,14 +57,14 @@ class Lion(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-4,
-        betas: Any = (0.9, 0.99),
-        weight_decay: Any = 0,
+        lr: Number = 1e-4,
+        betas: Hyperparameter[tuple[float, float]] = (0.9, 0.99),
+        weight_decay: Number = 0,
         *,
-        cautious: bool = False,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        cautious: Hyperparameter[bool] = False,
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Muon(Optimizer):
@@ -75,18 +76,18 @@ class Muon(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-3,
-        weight_decay: Any = 0.1,
-        momentum: Any = 0.95,
-        nesterov: bool = True,
-        ns_coefficients: Any = (3.4445, -4.775, 2.0315),
-        eps: Any = 1e-7,
-        ns_steps: Any = 5,
-        adjust_lr_fn: Any = None,
+        lr: Number = 1e-3,
+        weight_decay: Number = 0.1,
+        momentum: Number = 0.95,
+        nesterov: Hyperparameter[bool] = True,
+        ns_coefficients: Hyperparameter[tuple[float, float, float]] = (3.4445, -4.775, 2.0315),
+        eps: Number = 1e-7,
+        ns_steps: Hyperparameter[int] = 5,
+        adjust_lr_fn: Hyperparameter[Literal["original", "match_rms_adamw"] | None] = None,
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Prodigy(Optimizer):
@@ -74,25 +74,26 @@ class Prodigy(Optimizer):
     """
 
     _kind = "Prodigy"
+    _estimates = ("d",)
 
     def __init__(
         self,
         params: Params,
-        lr: Any = 1.0,
-        betas: Any = (0.9, 0.999),
-        beta3: Any = None,
-        eps: Any = 1e-8,
-        weight_decay: Any = 0,
-        decouple: bool = True,
-        use_bias_correction: bool = False,
-        safeguard_warmup: bool = False,
-        d0: Any = 1e-6,
-        d_coef: Any = 1.0,
-        growth_rate: Any = math.inf,
+        lr: Number = 1.0,
+        betas: Hyperparameter[tuple[float, float]] = (0.9, 0.999),
+        beta3: Hyperparameter[float | None] = None,
+        eps: Number = 1e-8,
+        weight_decay: Number = 0,
+        decouple: Hyperparameter[bool] = True,
+        use_bias_correction: Hyperparameter[bool] = False,
+        safeguard_warmup: Hyperparameter[bool] = False,
+        d0: Number = 1e-6,
+        d_coef: Number = 1.0,
+        growth_rate: Number = math.inf,
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

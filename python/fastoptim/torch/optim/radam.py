@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class RAdam(Optimizer):
@@ -68,18 +67,18 @@ class RAdam(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-3,
-        betas: Any = (0.9, 0.999),
-        eps: Any = 1e-8,
-        weight_decay: Any = 0,
-        decoupled_weight_decay: bool = False,
+        lr: Number = 1e-3,
+        betas: Hyperparameter[tuple[float, float]] = (0.9, 0.999),
+        eps: Number = 1e-8,
+        weight_decay: Number = 0,
+        decoupled_weight_decay: Hyperparameter[bool] = False,
         *,
         foreach: bool | None = None,
-        maximize: bool = False,
+        maximize: Hyperparameter[bool] = False,
         capturable: bool = False,
         differentiable: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class RMSprop(Optimizer):
@@ -65,20 +64,20 @@ class RMSprop(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-2,
-        alpha: Any = 0.99,
-        eps: Any = 1e-8,
-        weight_decay: Any = 0,
-        momentum: Any = 0,
-        centered: bool = False,
+        lr: Number = 1e-2,
+        alpha: Number = 0.99,
+        eps: Number = 1e-8,
+        weight_decay: Number = 0,
+        momentum: Number = 0,
+        centered: Hyperparameter[bool] = False,
         capturable: bool = False,
         foreach: bool | None = None,
-        maximize: bool = False,
+        maximize: Hyperparameter[bool] = False,
         differentiable: bool = False,
         *,
-        eps_inside_sqrt: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        eps_inside_sqrt: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Rprop(Optimizer):
@@ -57,16 +56,16 @@ class Rprop(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-2,
-        etas: Any = (0.5, 1.2),
-        step_sizes: Any = (1e-06, 50),
+        lr: Number = 1e-2,
+        etas: Hyperparameter[tuple[float, float]] = (0.5, 1.2),
+        step_sizes: Hyperparameter[tuple[float, float]] = (1e-06, 50),
         *,
         capturable: bool = False,
         foreach: bool | None = None,
-        maximize: bool = False,
+        maximize: Hyperparameter[bool] = False,
         differentiable: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

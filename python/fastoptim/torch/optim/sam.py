@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fastoptim import _core
-from fastoptim._checks import flag, number
+from fastoptim._checks import flag, non_negative, positive
 from fastoptim._commit import setting
 from fastoptim.optim import StepInfo
 from fastoptim.torch.optim import _tensors
@@ -77,6 +77,9 @@ class SAM(torch.optim.Optimizer):
         self._saved: list[torch.Tensor] = []
         self._perturbed = False
         self._by_closure = False
+        # Whether the gradients of the first step were finite, and whether a step was skipped then.
+        self._finite = True
+        self._skipped = False
         super().__init__(params, {"rho": rho, "adaptive": adaptive, **kwargs})
         self.base_optimizer = base_optimizer(self.param_groups, **kwargs)
         self.defaults.update(self.base_optimizer.defaults)
@@ -104,6 +107,8 @@ class SAM(torch.optim.Optimizer):
     @property
     def last_info(self) -> StepInfo | None:
         """What the last step of the base optimizer did, if it says so."""
+        if self._skipped:
+            return StepInfo(False, None)
         return getattr(self.base_optimizer, "last_info", None)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -129,13 +134,15 @@ class SAM(torch.optim.Optimizer):
                     factors.append(-rho if group.get("maximize") else rho)
         return params, grads, factors
 
-    def first_step(self, zero_grad: bool = False) -> None:
+    def first_step(self, zero_grad: bool = False, *, loss_scale: float = 1.0) -> None:
         """Save the parameters and move them to where the loss is worst nearby.
 
         Parameters
         ----------
         zero_grad : bool, default False
             Clears the gradients afterwards.
+        loss_scale : float, default 1.0
+            What the gradients are divided by; finite and > 0.
 
         Raises
         ------
@@ -143,17 +150,21 @@ class SAM(torch.optim.Optimizer):
             They are there already.
         """
         self._refuse_perturbed()
+        loss_scale = positive("loss_scale", loss_scale)
         adaptive = {_checked(group)[1] for group in self.param_groups}
         if len(adaptive) > 1:
             raise ValueError("adaptive must be the same in all groups")
         scaled = adaptive.pop()
         params, grads, factors = self._pairs()
-        norm = _core.tensor_norm(_tensors, params, grads, scaled) + 1e-12
-        factors = [factor / norm for factor in factors]
+        norm = _core.tensor_norm(_tensors, params, grads, scaled)
+        # The norm of what the scale is taken out of, and the scale of what is added.
+        factors = [factor / (norm + 1e-12 * loss_scale) for factor in factors]
+        finite = math.isfinite(norm) or all(bool(g.isfinite().all()) for g in grads)
         saved = [
             parameter.detach().clone(memory_format=torch.preserve_format) for parameter in params
         ]
-        moved = setting(self, _perturbed=True, _saved=list(zip(params, saved, strict=True)))
+        pairs = list(zip(params, saved, strict=True))
+        moved = setting(self, _perturbed=True, _finite=finite, _saved=pairs)
         _core.perturb_tensors(_tensors, params, grads, factors, scaled, self._noise(), [moved])
         if zero_grad:
             self.zero_grad()
@@ -173,7 +184,9 @@ class SAM(torch.optim.Optimizer):
         zero_grad : bool, default False
             Clears the gradients afterwards.
         **options
-            As for the ``step`` of the base optimizer.
+            As for the ``step`` of the base optimizer. Where ``nonfinite`` is "skip" or "raise", the
+            gradients of `first_step` count, too: what is not finite there makes no direction to
+            move in.
 
         Raises
         ------
@@ -182,13 +195,18 @@ class SAM(torch.optim.Optimizer):
         """
         if not self._perturbed:
             raise RuntimeError("second_step comes after first_step")
+        lost = not self._finite and options.get("nonfinite", "propagate") != "propagate"
+        if lost and options["nonfinite"] == "raise":
+            raise FloatingPointError("the gradients of first_step were not finite")
         params = [pair[0] for pair in self._saved]
         versions: list[int] = []
 
         def action() -> None:
             self._exchange(perturbed=False)
             versions.extend([parameter._version for parameter in params])
-            self.base_optimizer.step(**options)
+            self._skipped = lost
+            if not lost:
+                self.base_optimizer.step(**options)
 
         def settle() -> None:
             # A step that was made raised the versions.
@@ -281,12 +299,11 @@ class SAM(torch.optim.Optimizer):
             "_saved": self._saved,
             "_perturbed": self._perturbed,
             "_by_closure": self._by_closure,
+            "_finite": self._finite,
+            "_skipped": self._skipped,
         }
 
 
 def _checked(group: Mapping[str, Any]) -> tuple[float, bool]:
     """Return the size of the neighbourhood of a group, and whether it is scaled."""
-    rho = number("rho", group["rho"])
-    if not (math.isfinite(rho) and rho >= 0):
-        raise ValueError(f"rho must be finite and >= 0, got {rho}")
-    return rho, flag("adaptive", group["adaptive"])
+    return non_negative("rho", group["rho"]), flag("adaptive", group["adaptive"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class ScheduleFree(Optimizer):
@@ -89,16 +90,16 @@ class ScheduleFreeSGD(ScheduleFree):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1.0,
-        momentum: Any = 0.9,
-        weight_decay: Any = 0,
-        warmup_steps: Any = 0,
-        r: Any = 0.0,
-        weight_lr_power: Any = 2.0,
+        lr: Number = 1.0,
+        momentum: Number = 0.9,
+        weight_decay: Number = 0,
+        warmup_steps: Hyperparameter[int] = 0,
+        r: Number = 0.0,
+        weight_lr_power: Number = 2.0,
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -176,17 +177,17 @@ class ScheduleFreeAdamW(ScheduleFree):
     def __init__(
         self,
         params: Params,
-        lr: Any = 2.5e-3,
-        betas: Any = (0.9, 0.999),
-        eps: Any = 1e-8,
-        weight_decay: Any = 0,
-        warmup_steps: Any = 0,
-        r: Any = 0.0,
-        weight_lr_power: Any = 2.0,
+        lr: Number = 2.5e-3,
+        betas: Hyperparameter[tuple[float, float]] = (0.9, 0.999),
+        eps: Number = 1e-8,
+        weight_decay: Number = 0,
+        warmup_steps: Hyperparameter[int] = 0,
+        r: Number = 0.0,
+        weight_lr_power: Number = 2.0,
         *,
-        maximize: bool = False,
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        maximize: Hyperparameter[bool] = False,
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
-from fastoptim.optim import Storage
-from fastoptim.torch.optim._base import Optimizer, Params
+from fastoptim.optim._hyperparameter import Hyperparameter
+from fastoptim.optim._storage import Rounding, StateDtype, Storage
+from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class SGD(Optimizer):
@@ -66,19 +67,19 @@ class SGD(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: Any = 1e-3,
-        momentum: Any = 0,
-        dampening: Any = 0,
-        weight_decay: Any = 0,
-        nesterov: bool = False,
+        lr: Number = 1e-3,
+        momentum: Number = 0,
+        dampening: Number = 0,
+        weight_decay: Number = 0,
+        nesterov: Hyperparameter[bool] = False,
         *,
-        maximize: bool = False,
+        maximize: Hyperparameter[bool] = False,
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
-        momentum_form: str = "outside",
-        state_dtype: str | None = None,
-        rounding: str = "nearest",
+        momentum_form: Hyperparameter[Literal["outside", "inside"]] = "outside",
+        state_dtype: StateDtype | None = None,
+        rounding: Rounding = "nearest",
         seed: int = 0,
     ) -> None:
         super().__init__(

@@ -3,8 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use fastoptim::ops::penalty::Penalty;
-use fastoptim::step::{Nonfinite, Options};
+use fastoptim::step::{Nonfinite, Options, Regularization};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -16,6 +15,7 @@ use crate::error::to_py;
 use crate::memory::items::Items;
 use crate::memory::tensor::Torch;
 use crate::optim::engine::parameter_set;
+use crate::optim::regularizer;
 use crate::optim::state::Expected;
 use crate::optim::step::real;
 use crate::runtime::commit::Then;
@@ -193,16 +193,15 @@ impl TensorEngine {
         #[pyo3(from_py_with = real)] max_norm: Option<f64>,
         #[pyo3(from_py_with = real)] clip_value: Option<f64>,
         nonfinite: &str,
-        regularizer: Option<(f64, f64)>,
+        #[pyo3(from_py_with = regularizer::read)] regularizer: Regularization,
         average: Option<(Items<Bound<'_, PyAny>>, f64)>,
         copy: Option<Items<Bound<'_, PyAny>>>,
         zero_grad: bool,
         then: Option<Then<'_>>,
     ) -> PyResult<Option<(bool, Option<f64>)>> {
-        let (l1, l2) = regularizer.unwrap_or_default();
         let options = Options {
             loss_scale,
-            penalty: Penalty { l1, l2 },
+            regularization: regularizer,
             clip_value,
             max_norm,
             nonfinite: Nonfinite::from_name(nonfinite).map_err(to_py)?,
