@@ -66,6 +66,8 @@ pub(crate) struct Torch {
     /// A function in C that counts a change of a tensor, or of those of a list.
     increment_version: Py<PyAny>,
     takes_lists: bool,
+    /// A function that counts the modes that take part in calls of tensors' methods.
+    modes: Py<PyAny>,
     /// Functions of `fastoptim.torch.optim._tensors`.
     pub(crate) support: Py<PyAny>,
 }
@@ -85,6 +87,7 @@ impl Torch {
             exchange: Exchange::new(&support.getattr("EXCHANGE")?),
             classes: classes.into_iter().map(Bound::unbind).collect(),
             increment_version: support.getattr("INCREMENT_VERSION")?.unbind(),
+            modes: support.getattr("MODES")?.unbind(),
             takes_lists: support.getattr("TAKES_LISTS")?.is_truthy()?,
             support: support.clone().unbind(),
         })
@@ -109,8 +112,8 @@ impl Torch {
             return None;
         }
         let seen = match self.exchange {
-            // SAFETY: of a class of PyTorch that computes as tensors do, which inherits it.
             Some(exchange) => {
+                // SAFETY: a tensor or a parameter; the function is that of torch.Tensor, their base.
                 let found = unsafe { exchange.describe(tensor) }.ok()?;
                 let dtype = dtype_of(found.dtype)?;
                 found.on_cpu.then_some(Seen {
@@ -154,6 +157,11 @@ impl Torch {
             shape: &scratch.shape,
             strides: &scratch.strides,
         }))
+    }
+
+    /// Returns whether methods of tensors may run code of Python.
+    pub(crate) fn has_modes(&self, py: Python<'_>) -> PyResult<bool> {
+        self.modes.bind(py).call0()?.is_truthy()
     }
 
     /// Raises the version of tensors that were written, by which autograd notices that it has saved

@@ -136,13 +136,15 @@ def test_pytorchs_configurations_give_pytorchs_results(
         shapes = [shape for shape in shapes if 0 not in shape]
     ours, theirs = parameters(shapes), parameters(shapes)
     a, b = getattr(ft, name)(ours, **arguments), info.optim_cls(theirs, **case.kwargs)
+    # A tensor as a rate is float32, in which PyTorch's Muon multiplies it.
+    tolerance = 1e-7 if isinstance(arguments.get("lr"), torch.Tensor) else 1e-12
     for step in range(6):
         give_grads(ours, step)
         give_grads(theirs, step)
         a.step()
         b.step()
         for p, q in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance)
     for p, q in zip(ours, theirs, strict=True):
         assert list(a.state[p]) == list(b.state[q])
     assert set(b.param_groups[0]) <= set(a.param_groups[0])

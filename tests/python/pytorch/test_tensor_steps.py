@@ -467,3 +467,64 @@ def test_without_torch_the_extra_is_named() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "fastoptim[torch]" in done.stdout
+
+
+def test_a_rate_that_changes_the_state_is_followed() -> None:
+    params, twins = parameters([(3,)]), parameters([(3,)])
+
+    def rate(step: int) -> float:
+        if step == 4:
+            opt.state[params[0]]["exp_avg"] = torch.zeros(3, dtype=torch.float64)
+        return 0.1
+
+    opt, other = ft.AdamW(params, lr=rate), ft.AdamW(twins, lr=0.1)
+    train(opt, params, 4)
+    train(other, twins, 4)
+    other.state[twins[0]]["exp_avg"].zero_()
+    train(opt, params, 2, 4)
+    train(other, twins, 2, 4)
+    assert alike(params, twins)
+
+
+def test_a_mode_that_moves_memory_while_it_is_asked_does_no_harm() -> None:
+    from torch.overrides import TorchFunctionMode
+
+    # PyTorch is asked about gradients of one element.
+    params, twins = parameters([(4,), (1,)]), parameters([(4,), (1,)])
+    opt, other = ft.AdamW(params), ft.AdamW(twins)
+    train(opt, params, 2)
+    train(other, twins, 2)
+
+    moved: list[int] = []
+
+    class Mover(TorchFunctionMode):  # type: ignore[misc]
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            with torch._C.DisableTorchFunction():
+                if "is_neg" in str(func) and not moved:
+                    moved.append(1)
+                    params[0].data = params[0].data.clone()
+                    opt.state[params[0]]["exp_avg"].data = opt.state[params[0]]["exp_avg"].clone()
+            return func(*args, **(kwargs or {}))
+
+    give_grads(params, 2)
+    with Mover():
+        opt.step()
+    assert moved
+    train(other, twins, 1, 2)
+    assert alike(params, twins)
+    assert snapshot(opt, params) == snapshot(other, twins)
+
+
+def test_gradients_and_targets_without_versions_are_written() -> None:
+    p = parameters([(3,)])[0]
+    opt = ft.SGD([p], lr=0.5)
+    with torch.inference_mode():
+        p.grad = torch.ones(3, dtype=torch.float64)
+        mean = torch.zeros(3, dtype=torch.float64)
+    version = p._version
+    opt.step(zero_grad=True, ema=average([mean], 0.5))
+    assert not p.grad.any()
+    assert torch.equal(mean, 0.5 * p.detach())
+    assert p._version == version + 1

@@ -128,6 +128,9 @@ def _takes_lists() -> bool:
 INCREMENT_VERSION = torch._C._increment_version
 TAKES_LISTS = _takes_lists()
 
+# Counts the modes of PyTorch that run code of Python in every method of a tensor.
+MODES = torch._C._len_torch_function_stack
+
 
 def name_of(tensor: torch.Tensor) -> str:
     """Return the name of a dtype."""

@@ -1,5 +1,7 @@
 //! The two points of schedule-free parameters.
 
+use std::sync::atomic::AtomicBool;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -24,14 +26,8 @@ impl TensorSet {
         let mut states = States::new(state);
         let active: Vec<bool> = objects.iter().map(|p| states.find(p).is_some()).collect();
         let mut added = Added::default();
-        self.check(
-            state,
-            &objects,
-            active.clone(),
-            |_| false,
-            false,
-            &mut added,
-        )?;
+        let touched = AtomicBool::new(true);
+        self.check(state, &objects, &active, |_| false, &touched, &mut added)?;
         for (index, active) in active.iter().enumerate() {
             if !active {
                 self.set.parameters[index].slots.clear();

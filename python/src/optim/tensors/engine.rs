@@ -46,14 +46,11 @@ impl TensorEngine {
         drop(held);
     }
 
-    /// The state for a call, and whether nobody has asked for it since the last.
-    fn take_state<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyDict>, bool)> {
-        let untouched = !self.touched.swap(false, Ordering::Relaxed);
+    /// The state for a call.
+    fn dict_of<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let state = self.dict().clone_ref(py).into_bound(py);
-        let state = state
-            .cast_into()
-            .map_err(|_| PyTypeError::new_err("state must be a dict of dicts, by parameter"))?;
-        Ok((state, untouched))
+        let wrong = |_| PyTypeError::new_err("state must be a dict of dicts, by parameter");
+        state.cast_into().map_err(wrong)
     }
 
     fn lock(&self) -> PyResult<Held<'_, TensorSet>> {
@@ -138,7 +135,7 @@ impl TensorEngine {
     /// iterate, or back. The calls of `then` are made where they have moved.
     fn average(&self, groups: &Bound<'_, PyList>, averaged: bool, then: Then<'_>) -> PyResult<()> {
         let inner = &mut *self.lock()?;
-        let (state, _) = self.take_state(groups.py())?;
+        let state = self.dict_of(groups.py())?;
         inner.average(groups, &state, averaged)?;
         then.run()
     }
@@ -208,14 +205,14 @@ impl TensorEngine {
         };
         options.check().map_err(to_py)?;
         let mut inner = self.lock()?;
-        let (state, untouched) = self.take_state(py)?;
+        let state = self.dict_of(py)?;
         let arguments = Arguments {
             groups,
             state: &state,
             average: average.map(|(tensors, weight)| (tensors.into_iter().collect(), weight)),
             copy: copy.map(|tensors| tensors.into_iter().collect()),
             zero_grad,
-            untouched,
+            touched: &self.touched,
         };
         let (applied, norm) = inner.step(py, &arguments, &options)?;
         if applied && let Some(then) = then {

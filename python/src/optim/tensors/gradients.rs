@@ -1,8 +1,10 @@
 //! The gradients of a step, and what it writes besides the parameters and their state.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::TensorSet;
@@ -22,6 +24,35 @@ pub(super) struct Copies {
     pub(super) written: Vec<Range<usize>>,
 }
 
+/// The tensors that do not stand for the negative of their memory, as PyTorch was asked in this call.
+#[derive(Default)]
+pub(super) struct Signs {
+    known: HashSet<usize>,
+    asked: bool,
+}
+
+impl Signs {
+    /// Returns whether PyTorch was asked since the last call of this.
+    pub(super) fn asked(&mut self) -> bool {
+        std::mem::take(&mut self.asked)
+    }
+
+    /// Returns whether a tensor stands for the negative of its memory.
+    fn is_negative(&mut self, tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
+        if self.known.contains(&tensor.as_ptr().addr()) {
+            return Ok(false);
+        }
+        self.asked = true;
+        let negative = tensor
+            .call_method0(intern!(tensor.py(), "is_neg"))?
+            .is_truthy()?;
+        if !negative {
+            self.known.insert(tensor.as_ptr().addr());
+        }
+        Ok(negative)
+    }
+}
+
 /// What a tensor of a step is for.
 #[derive(Clone, Copy)]
 struct Use {
@@ -36,6 +67,7 @@ impl TensorSet {
         grads: &[Option<Bound<'py, PyAny>>],
         written: bool,
         copies: &mut Copies,
+        signs: &mut Signs,
     ) -> PyResult<Gradients<'py>> {
         let mut arrays = Vec::with_capacity(grads.len());
         for (index, grad) in grads.iter().enumerate() {
@@ -55,6 +87,7 @@ impl TensorSet {
                 dtypes(dtype),
                 usage,
                 copies,
+                signs,
             )?));
         }
         Ok(Gradients {
@@ -70,6 +103,7 @@ impl TensorSet {
         copy: Option<&[Bound<'py, PyAny>]>,
         zero_grad: bool,
         copies: &mut Copies,
+        signs: &mut Signs,
     ) -> PyResult<Outputs<'py>> {
         let mut all = |what: &str, tensors: &[Bound<'py, PyAny>], read, half| {
             let count = self.plans.len();
@@ -91,7 +125,7 @@ impl TensorSet {
                     read,
                     written: true,
                 };
-                found.push(self.memory(index, what, tensor, dtypes, usage, copies)?);
+                found.push(self.memory(index, what, tensor, dtypes, usage, copies, signs)?);
             }
             Ok(found)
         };
@@ -106,6 +140,7 @@ impl TensorSet {
     }
 
     /// The memory of a tensor that has the shape of a parameter, in the order of the parameter.
+    #[expect(clippy::too_many_arguments)]
     fn memory<'py>(
         &mut self,
         index: usize,
@@ -114,6 +149,7 @@ impl TensorSet {
         dtypes: &[Dtype],
         usage: Use,
         copies: &mut Copies,
+        signs: &mut Signs,
     ) -> PyResult<Memory<'py>> {
         let label = |set: &Self| format!("{what}[{:?}]", set.set.parameters[index].name);
         let Some(seen) = self.torch.see(tensor, &mut self.scratch) else {
@@ -152,7 +188,7 @@ impl TensorSet {
                 form.shape
             )));
         }
-        if tensor.call_method0("is_neg")?.is_truthy()? {
+        if signs.is_negative(tensor)? {
             return Err(PyValueError::new_err(format!(
                 "{} stands for the negative of its memory; its resolve_neg() does not",
                 label(self)

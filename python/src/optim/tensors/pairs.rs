@@ -47,7 +47,8 @@ impl Side {
             return copy.ranges();
         }
         let start = self.form.data.0.addr();
-        vec![start..start + self.form.len() * self.form.dtype.size()]
+        let end = start + self.form.len() * self.form.dtype.size();
+        Vec::from([start..end; 1])
     }
 }
 

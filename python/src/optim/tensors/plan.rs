@@ -155,8 +155,11 @@ impl TensorSet {
             if !seen.is_some_and(|seen| form.is(&seen)) {
                 return false;
             }
-            if !item.value.as_ref().is_some_and(|held| held.is(&value)) {
-                item.value = Some(value.clone().unbind());
+            match &item.value {
+                None => item.value = Some(value.clone().unbind()),
+                // What ends with another one may run code of Python.
+                Some(held) if !held.is(&value) => return false,
+                Some(_) => {}
             }
             // The dictionary has it, the plan, and `value`.
             plan.alone &= references(value.as_ptr()) == 3;

@@ -1,11 +1,13 @@
 //! One step over tensors.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use fastoptim::step::{self, Local, Options, StepOutcome};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::gradients::Copies;
+use super::gradients::{Copies, Signs};
 use super::plan::{Place, references};
 use super::state::{Added, not_dict};
 use super::{States, TensorSet};
@@ -22,8 +24,8 @@ pub(super) struct Arguments<'a, 'py> {
     pub(super) average: Option<(Vec<Bound<'py, PyAny>>, f64)>,
     pub(super) copy: Option<Vec<Bound<'py, PyAny>>>,
     pub(super) zero_grad: bool,
-    /// Whether nobody has asked for the state since the last step.
-    pub(super) untouched: bool,
+    /// Whether somebody has asked for the state since this was last cleared.
+    pub(super) touched: &'a AtomicBool,
 }
 
 impl TensorSet {
@@ -76,23 +78,31 @@ impl TensorSet {
             active.push(written || (shares && states.find(object).is_some()));
         }
         let wanted = |index: usize| grads[index].is_some();
-        self.check(
-            arguments.state,
-            objects,
-            active,
-            wanted,
-            arguments.untouched,
-            added,
-        )?;
-        self.sort_written()?;
-        let mut copies = Copies::default();
-        let outputs = self.outputs(
-            arguments.average.as_ref(),
-            arguments.copy.as_deref(),
-            arguments.zero_grad,
-            &mut copies,
-        )?;
-        let gradients = self.gradients(grads, arguments.zero_grad, &mut copies)?;
+        let mut signs = Signs::default();
+        let (mut copies, outputs, gradients) = loop {
+            self.check(
+                arguments.state,
+                objects,
+                &active,
+                wanted,
+                arguments.touched,
+                added,
+            )?;
+            self.sort_written()?;
+            let mut copies = Copies::default();
+            let outputs = self.outputs(
+                arguments.average.as_ref(),
+                arguments.copy.as_deref(),
+                arguments.zero_grad,
+                &mut copies,
+                &mut signs,
+            )?;
+            let gradients = self.gradients(grads, arguments.zero_grad, &mut copies, &mut signs)?;
+            // Where code of Python may have run meanwhile, all is checked anew.
+            if !signs.asked() || !self.torch.has_modes(py)? {
+                break (copies, outputs, gradients);
+            }
+        };
         let [written, read] = self.disjoint(&gradients, &outputs, &mut copies)?;
         self.read_numbers()?;
         self.share_numbers(added);
@@ -134,18 +144,19 @@ impl TensorSet {
         &mut self,
         state: &Bound<'py, PyDict>,
         objects: &[Bound<'py, PyAny>],
-        active: Vec<bool>,
+        active: &[bool],
         wanted: impl Fn(usize) -> bool,
-        untouched: bool,
+        touched: &AtomicBool,
         added: &mut Added<'py>,
     ) -> PyResult<()> {
         if active != self.active {
-            self.active = active;
+            self.active = active.to_vec();
             self.moved = true;
         }
         // Where only the optimizer has the state, and nobody has asked for it since, nobody can have
         // changed it: it is not looked at.
-        let trusted = std::mem::take(&mut self.trusted) && untouched;
+        let untouched = !touched.swap(false, Ordering::Relaxed);
+        let mut trusted = std::mem::take(&mut self.trusted) && untouched;
         if !trusted {
             for plan in &mut self.plans {
                 plan.alone = false;
@@ -188,6 +199,8 @@ impl TensorSet {
                 self.trusted = references(state.as_ptr()) == 2;
                 return Ok(());
             }
+            // Code of Python may have run, which may have changed anything.
+            trusted = false;
             if !wants.is_empty() {
                 self.add(state, objects, wants, added)?;
             }
@@ -285,12 +298,20 @@ impl TensorSet {
         arguments: &Arguments<'_, 'py>,
     ) -> PyResult<()> {
         let pairs = objects.iter().zip(grads);
-        let mut written: Vec<_> = pairs.filter_map(|(p, g)| g.as_ref().map(|_| p)).collect();
+        let written: Vec<_> = pairs.filter_map(|(p, g)| g.as_ref().map(|_| p)).collect();
+        self.torch.changed(py, &written)?;
+        let mut others: Vec<_> = Vec::new();
         if arguments.zero_grad {
-            written.extend(grads.iter().flatten());
+            others.extend(grads.iter().flatten());
         }
-        written.extend(arguments.average.iter().flat_map(|(tensors, _)| tensors));
-        written.extend(arguments.copy.iter().flatten());
-        self.torch.changed(py, &written)
+        others.extend(arguments.average.iter().flat_map(|(tensors, _)| tensors));
+        others.extend(arguments.copy.iter().flatten());
+        if self.torch.changed(py, &others).is_err() {
+            // Those that were made under inference_mode have no version.
+            for other in others {
+                let _ = self.torch.changed(py, &[other]);
+            }
+        }
+        Ok(())
     }
 }
