@@ -51,7 +51,9 @@ def imported(source: Path) -> set[str]:
 
 def test_optional_packages_are_imported_in_one_place() -> None:
     for source in PACKAGE.rglob("*.py"):
-        assert not imported(source) & set(_extras.EXTRAS), source
+        # The package over tensors, whose `__init__` says what is missing.
+        allowed = {"torch"} if PACKAGE / "torch" in source.parents else set()
+        assert not imported(source) & set(_extras.EXTRAS) - allowed, source
 
 
 def test_every_extra_is_one_of_the_project_and_has_the_package() -> None:

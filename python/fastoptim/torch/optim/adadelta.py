@@ -8,33 +8,33 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Adadelta(Optimizer):
-    r"""Adadelta: steps in the units of the parameters; hardly any rate to tune.
+    r"""Adadelta: steps in the units of the parameters; the rate needs little tuning.
 
     .. math::
         v &= \rho v + (1 - \rho) g^2, \qquad u = \sqrt{\frac{d + \epsilon}{v + \epsilon}}\, g \\
         d &= \rho d + (1 - \rho) u^2, \qquad p = p - \text{lr}\, u
 
-    It starts slowly: :math:`\epsilon` alone sets the first steps.
+    Training starts slowly: :math:`\epsilon` alone determines the first steps.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1.0
         Learning rate, >= 0.
     rho : float, default 0.9
         Decay of both averages, in [0, 1).
     eps : float, default 1e-6
-        Under both roots; >= 0.
+        Added inside both square roots; >= 0.
     weight_decay : float, default 0
         Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     foreach, capturable, differentiable
-        PyTorch's. The step is the same for any ``foreach``; the others must be False.
+        PyTorch's. ``foreach`` changes nothing; ``capturable`` and ``differentiable`` must be False.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

@@ -8,7 +8,7 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Adafactor(Optimizer):
-    r"""Adafactor: second moments by rows and columns; next to no memory.
+    r"""Adafactor: second moments factored into rows and columns; almost no memory.
 
     .. math::
         b &= t^{\text{beta2\_decay}}, \qquad
@@ -19,30 +19,31 @@ class Adafactor(Optimizer):
         v = \frac{r c}{\max(\text{mean}(r), \epsilon_1)},
         \qquad p = (1 - \text{lr} \lambda) p - \frac{a\, u}{\max(1, \text{rms}(u) / d)}
 
-    Vectors keep a full average ``variance``; more than two dimensions are a stack of matrices.
+    Vectors have a full average, ``variance``. Arrays of more than two dimensions are treated as
+    stacks of matrices.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1e-2
         The largest relative step; >= 0.
     beta2_decay : float, default -0.8
-        How the averages grow longer; <= 0.
+        The exponent of :math:`t` in :math:`b`; <= 0.
     eps : pair, default (None, 1e-3)
-        :math:`\epsilon_1`, by default the type's spacing at 1, and :math:`\epsilon_2`; >=
+        :math:`\epsilon_1`, by default the machine epsilon of the dtype, and :math:`\epsilon_2`; >=
         0.
     d : float, default 1.0
         The bound of the root mean square of :math:`u`; > 0.
     weight_decay : float, default 0
         Decoupled: multiplies ``p`` by ``1 - lr * weight_decay``. >= 0.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     foreach
-        PyTorch's. The step is the same for any ``foreach``.
+        PyTorch's. ``foreach`` changes nothing.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

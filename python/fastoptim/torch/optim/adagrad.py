@@ -10,36 +10,36 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Adagrad(Optimizer):
-    r"""Adagrad: rates that fall with the sum of the squares; for sparse features.
+    r"""Adagrad: rates that decrease with the sum of squared gradients; for sparse features.
 
     .. math::
         v = v + g^2, \qquad
         p = p - \frac{\text{lr}}{1 + (t - 1)\, \text{lr\_decay}} \frac{g}{\sqrt v + \epsilon}
 
-    The steps only ever shrink, which stops long training runs early: RMSprop forgets instead.
+    Steps only become smaller, which may end the progress of long training runs too early; RMSprop
+    uses a moving average instead.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1e-2
         Learning rate, >= 0.
     lr_decay : float, default 0
-        How fast the rate falls; >= 0.
+        The decay of the rate; >= 0.
     weight_decay : float, default 0
         Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
     initial_accumulator_value : float, default 0
-        What :math:`v` starts from, at the first step; >= 0.
+        The initial value of :math:`v`; >= 0.
     eps : float, default 1e-10
-        Added to the root; >= 0.
+        Added to the square root; >= 0.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     foreach, fused, differentiable
-        PyTorch's. The step is the same for any ``foreach`` and ``fused``; ``differentiable`` must
-        be False.
+        PyTorch's. ``foreach`` and ``fused`` change nothing; ``differentiable`` must be False.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

@@ -19,30 +19,31 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
         Decay of the two moments, each in [0, 1).
     eps : float, default 1e-8
-        Added to the root after bias correction; >= 0.
+        Added to the square root after bias correction; >= 0.
     weight_decay : float, default 0
         Coupled (added to the gradient) unless ``decoupled_weight_decay``; >= 0.
     amsgrad : bool, default False
-        Divides by the largest (uncorrected) ``v`` so far (Reddi et al., 2018).
+        Divides by the maximum of (uncorrected) ``v`` so far (Reddi et al., 2018).
     decoupled_weight_decay : bool, default False
-        Decays as AdamW does.
+        Decouples the weight decay, as AdamW does.
     cautious : bool, default False
-        Keeps only the elements of the step whose sign the gradient shares, scaled by what is lost
-        (Liang et al., 2024).
+        Updates only elements whose step and gradient have the same sign, and divides the step by
+        the fraction of these elements (Liang et al., 2024).
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     foreach, fused, capturable, differentiable
-        PyTorch's. The step is the same for any ``foreach`` and ``fused``; the others must be False.
+        PyTorch's. ``foreach`` and ``fused`` change nothing; ``capturable`` and ``differentiable``
+        must be False.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------
@@ -105,33 +106,34 @@ class Adam(Optimizer):
 class AdamW(Optimizer):
     """Adam with decoupled weight decay, the usual choice for transformers.
 
-    As :class:`Adam`, but ``p`` is first multiplied by ``1 - lr * weight_decay``, and the gradient
-    is left alone: the decay does not pass through the moments.
+    Like :class:`Adam`, but ``p`` is first multiplied by ``1 - lr * weight_decay``, and the decay is
+    not added to the gradient: it does not affect the moments.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
         Decay of the two moments, each in [0, 1).
     eps : float, default 1e-8
-        Added to the root after bias correction; >= 0.
+        Added to the square root after bias correction; >= 0.
     weight_decay : float, default 1e-2
         Decoupled, >= 0.
     amsgrad : bool, default False
-        Divides by the largest (uncorrected) ``v`` so far.
+        Divides by the maximum of (uncorrected) ``v`` so far.
     cautious : bool, default False
-        Keeps only the elements of the step whose sign the gradient shares, scaled by what is lost
-        (Liang et al., 2024).
+        Updates only elements whose step and gradient have the same sign, and divides the step by
+        the fraction of these elements (Liang et al., 2024).
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     foreach, fused, capturable, differentiable
-        PyTorch's. The step is the same for any ``foreach`` and ``fused``; the others must be False.
+        PyTorch's. ``foreach`` and ``fused`` change nothing; ``capturable`` and ``differentiable``
+        must be False.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

@@ -8,7 +8,7 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Adamax(Optimizer):
-    r"""Adamax: Adam by the largest gradient instead of the mean square; for rare features.
+    r"""Adamax: Adam with a decaying maximum instead of the mean square; for rare features.
 
     .. math::
         m = \beta_1 m + (1 - \beta_1) g, \qquad u = \max(\beta_2 u, |g| + \epsilon), \qquad
@@ -16,23 +16,23 @@ class Adamax(Optimizer):
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 2e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
         Decay of the two moments, each in [0, 1).
     eps : float, default 1e-8
-        Added to the gradient's size; >= 0.
+        Added to the absolute value of the gradient; >= 0.
     weight_decay : float, default 0
         Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     foreach, capturable, differentiable
-        PyTorch's. The step is the same for any ``foreach``; the others must be False.
+        PyTorch's. ``foreach`` changes nothing; ``capturable`` and ``differentiable`` must be False.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

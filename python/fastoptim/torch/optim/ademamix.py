@@ -15,15 +15,14 @@ class AdEMAMix(Optimizer):
         p &= (1 - \text{lr} \lambda) p - \text{lr}
         \frac{m / (1 - \beta_1^t) + \alpha(t)\, n}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
-    with Adam's :math:`m` (the state's ``exp_avg_fast``) and :math:`v`. :math:`\alpha(t)` grows
-    in a line over ``t_alpha`` steps, and :math:`\beta_3(t)` from :math:`\beta_1` over
-    ``t_beta3`` steps so that its half-life grows in a line; the paper sets both to the length
-    of the run.
+    with Adam's :math:`m` (the state's ``exp_avg_fast``) and :math:`v`. :math:`\alpha(t)` increases
+    linearly over ``t_alpha`` steps, and :math:`\beta_3(t)` from :math:`\beta_1` over ``t_beta3``
+    steps such that its half-life increases linearly; the paper sets both to the length of the run.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1e-3
         Learning rate, >= 0.
     betas : three floats, default (0.9, 0.999, 0.9999)
@@ -31,18 +30,18 @@ class AdEMAMix(Optimizer):
     alpha : float, default 5.0
         The weight of the slow average; >= 0.
     t_alpha : float, optional
-        :math:`\alpha` is there at once where None.
+        If None, :math:`\alpha` is constant.
     t_beta3 : float, optional
-        :math:`\beta_3` is there at once where None.
+        If None, :math:`\beta_3` is constant.
     eps : float, default 1e-8
-        Added to the root after bias correction; >= 0.
+        Added to the square root after bias correction; >= 0.
     weight_decay : float, default 0
         Decoupled: multiplies ``p`` by ``1 - lr * weight_decay``. >= 0.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

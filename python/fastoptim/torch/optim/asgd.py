@@ -8,37 +8,37 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class ASGD(Optimizer):
-    r"""Averaged SGD: the mean of the iterates, in the state's ``ax``, is the answer.
+    r"""Averaged SGD: SGD with an average of the iterates, ``ax`` in the state, as the result.
 
     .. math::
         p &= (1 - \lambda \eta) p - \eta g, \qquad \bar p = \bar p + \mu (p - \bar p) \\
         \eta &= \frac{\text{lr}}{(1 + \lambda\, \text{lr}\, t)^\alpha}, \qquad
         \mu = \frac{1}{\max(1, t - t_0)}
 
-    :math:`\eta` and :math:`\mu` are for the step after. Averaging begins after step
+    :math:`\eta` and :math:`\mu` are the values for the next step. Averaging begins after step
     :math:`t_0`.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1e-2
         Learning rate, >= 0.
     lambd : float, default 1e-4
         Decay; >= 0.
     alpha : float, default 0.75
-        How fast the rate falls; >= 0.
+        The exponent of the decay of the rate; >= 0.
     t0 : float, default 1e6
         The step after which the iterates are averaged; >= 0.
     weight_decay : float, default 0
         Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     foreach, capturable, differentiable
-        PyTorch's. The step is the same for any ``foreach``; the others must be False.
+        PyTorch's. ``foreach`` changes nothing; ``capturable`` and ``differentiable`` must be False.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

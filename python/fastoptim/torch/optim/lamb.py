@@ -8,7 +8,7 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class LAMB(Optimizer):
-    r"""LAMB: Adam at a rate of each layer's own; for very large batches of transformers.
+    r"""LAMB: Adam with a separate rate for each layer; for transformers with very large batches.
 
     .. math::
         u = \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon} + \lambda p, \qquad
@@ -17,32 +17,32 @@ class LAMB(Optimizer):
         \right), \qquad
         p = p - \text{lr}\, \text{ratio}\, u
 
-    with Adam's :math:`m` and :math:`v`. The norms are those of one tensor; the ratio is 1 where one
-    of them is 0. The gradients are not normalized first unless ``step(max_norm=)`` asks for it.
+    with Adam's :math:`m` and :math:`v`. The norms are computed per array; the ratio is 1 if one of
+    them is 0. Gradients are not normalized first; use ``step(max_norm=)`` for that.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
         Decay of the two moments, each in [0, 1).
     eps : float, default 1e-6
-        Added to the root after bias correction; >= 0.
+        Added to the square root after bias correction; >= 0.
     weight_decay : float, default 0.01
-        Decoupled: a part of :math:`u`. >= 0.
+        Decoupled: added to :math:`u`. >= 0.
     bias_correction : bool, default True
         Divides the moments by :math:`1 - \beta^t`.
     max_trust : float, optional
         The largest ratio; >= 0.
     layer_adaptation : bool, default True
-        A ratio of 1 where False: a group option for biases and norms.
+        If False, the ratio is 1; for groups of biases and normalization.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

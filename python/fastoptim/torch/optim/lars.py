@@ -8,7 +8,7 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class LARS(Optimizer):
-    r"""LARS: momentum at a rate of each layer's own; for very large batches.
+    r"""LARS: momentum with a separate rate for each layer; for very large batches.
 
     .. math::
         g = g + \lambda p, \qquad
@@ -16,17 +16,17 @@ class LARS(Optimizer):
         \frac{\lVert p \rVert}{\lVert g \rVert + \epsilon}, \qquad
         v = \mu v + (1 - \text{dampening})\, \text{ratio}\, g, \qquad p = p - \text{lr}\, v
 
-    The norms are those of one tensor; the ratio is 1 where one of them is 0. The first step copies
-    :math:`\text{ratio}\, g` into :math:`v`.
+    The norms are computed per array; the ratio is 1 if one of them is 0. The first step sets
+    :math:`v` to :math:`\text{ratio}\, g`.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1.0
         Learning rate, >= 0.
     momentum : float, default 0.9
-        :math:`\mu` >= 0; 0 keeps no state.
+        :math:`\mu` >= 0; 0 needs no state.
     dampening : float, default 0
         >= 0; must be 0 with Nesterov.
     weight_decay : float, default 0
@@ -34,16 +34,16 @@ class LARS(Optimizer):
     nesterov : bool, default False
         Steps by :math:`\text{ratio}\, g + \mu v`; needs momentum > 0.
     trust_coefficient : float, default 1e-3
-        How far a step goes relative to the array; >= 0.
+        The size of a step relative to the norm of the array; >= 0.
     eps : float, default 1e-8
         Added to the gradient's norm; >= 0.
     layer_adaptation : bool, default True
-        A ratio of 1 where False: a group option for biases and norms.
+        If False, the ratio is 1; for groups of biases and normalization.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

@@ -8,19 +8,19 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Lion(Optimizer):
-    r"""Lion: the sign of an interpolated momentum; half of Adam's state, large batches.
+    r"""Lion: the sign of an interpolated momentum; half the state of Adam, for large batches.
 
     .. math::
         p = (1 - \text{lr} \lambda) p - \text{lr}\, \text{sign}(\beta_1 m + (1 - \beta_1) g), \qquad
         m = \beta_2 m + (1 - \beta_2) g
 
-    Every element moves by the rate, so use a rate 3 to 10 times smaller than AdamW's and a
-    weight decay as many times larger. sign(0) is 0.
+    Every element changes by the rate, so use a rate 3 to 10 times smaller than for AdamW, and a
+    weight decay larger by the same factor. sign(0) is 0.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1e-4
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.99)
@@ -28,13 +28,13 @@ class Lion(Optimizer):
     weight_decay : float, default 0
         Decoupled: multiplies ``p`` by ``1 - lr * weight_decay``. >= 0.
     cautious : bool, default False
-        Keeps only the elements of the step whose sign the gradient shares, scaled by what
-        is lost (Liang et al., 2024).
+        Updates only elements whose step and gradient have the same sign, and divides the step by
+        the fraction of these elements (Liang et al., 2024).
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

@@ -10,7 +10,7 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Muon(Optimizer):
-    r"""Muon: momentum with its singular values brought near 1; for hidden matrices.
+    r"""Muon: momentum with all singular values near 1; for hidden matrices.
 
     .. math::
         m &= \mu m + (1 - \mu) g, \qquad
@@ -18,14 +18,14 @@ class Muon(Optimizer):
         X &= a X + (b\, G + c\, G G) X, \qquad G = X X^\top \qquad \text{ns\_steps times} \\
         p &= (1 - \text{lr} \lambda) p - s\, \text{lr}\, X
 
-    Without Nesterov :math:`X` starts from :math:`m`. The iteration is in the parameters' own
-    precision (PyTorch: bfloat16). Only matrices are taken: give biases, embeddings and the last
-    layer to AdamW.
+    Without Nesterov :math:`X` starts from :math:`m`. The iteration uses the precision of the
+    parameters (PyTorch: bfloat16). Only matrices are supported: use AdamW for biases, embeddings
+    and the last layer.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1e-3
         Learning rate, >= 0.
     weight_decay : float, default 0.1
@@ -33,21 +33,21 @@ class Muon(Optimizer):
     momentum : float, default 0.95
         :math:`\mu` >= 0.
     nesterov : bool, default True
-        Steps from the look-ahead point.
+        Uses Nesterov momentum.
     ns_coefficients : three floats, default (3.4445, -4.775, 2.0315)
         :math:`a, b, c`.
     eps : float, default 1e-7
-        Keeps the divisor from 0; >= 0.
+        The lower bound of the divisor; >= 0.
     ns_steps : int, default 5
-        How often :math:`X` is multiplied, 0 to 99.
+        The number of iterations, 0 to 99.
     adjust_lr_fn : {None, "original", "match_rms_adamw"}, default None
         :math:`s = \sqrt{\max(1, \text{rows} / \text{columns})}`, or :math:`0.2
-        \sqrt{\max(\text{rows}, \text{columns})}` which suits the rates of AdamW.
+        \sqrt{\max(\text{rows}, \text{columns})}` for rates that are tuned for AdamW.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class NAdam(Optimizer):
-    r"""NAdam: Adam with Nesterov's look-ahead; often a little faster at first.
+    r"""NAdam: Adam with Nesterov momentum; often slightly faster at the beginning.
 
     .. math::
         \mu_t &= \beta_1 (1 - \tfrac12 0.96^{t \psi}), \qquad M = \mu_1 \cdots \mu_t \\
@@ -16,31 +16,31 @@ class NAdam(Optimizer):
             \frac{(1 - \mu_t) g}{1 - M} + \frac{\mu_{t+1} m}{1 - M \mu_{t+1}}\right)
         \Big/ \left(\sqrt{\frac{v}{1 - \beta_2^t}} + \epsilon\right)
 
-    with Adam's :math:`m` and :math:`v`. The product :math:`M` is the state's ``mu_product``.
+    with Adam's :math:`m` and :math:`v`. The product :math:`M` is ``mu_product`` in the state.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 2e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
         Decay of the two moments, each in [0, 1).
     eps : float, default 1e-8
-        Added to the root; >= 0.
+        Added to the square root; >= 0.
     weight_decay : float, default 0
         Coupled (added to the gradient) unless ``decoupled_weight_decay``; >= 0.
     momentum_decay : float, default 4e-3
         :math:`\psi` >= 0.
     decoupled_weight_decay : bool, default False
-        Decays as AdamW does.
+        Decouples the weight decay, as AdamW does.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     foreach, capturable, differentiable
-        PyTorch's. The step is the same for any ``foreach``; the others must be False.
+        PyTorch's. ``foreach`` changes nothing; ``capturable`` and ``differentiable`` must be False.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

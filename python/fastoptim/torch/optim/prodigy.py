@@ -10,7 +10,7 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Prodigy(Optimizer):
-    r"""Prodigy: Adam that finds its learning rate; leave ``lr`` at 1.
+    r"""Prodigy: Adam with an estimated learning rate; leave ``lr`` at 1.
 
     .. math::
         l &= d\, \text{lr}, \qquad m = \beta_1 m + (1 - \beta_1) d g, \qquad
@@ -20,42 +20,43 @@ class Prodigy(Optimizer):
         d = \max\left(d, d_\text{coef} \frac{n}{\lVert s \rVert_1}\right) \\
         p &= p - l \left(\frac{m}{\sqrt v + d \epsilon} + \lambda p\right)
 
-    The product and the norm are taken over all arrays of all groups. The state keeps a copy of the
-    first parameters, ``p0``; ``d``, ``d_max`` and ``d_numerator`` are the same in every
-    parameter's state.
+    The inner product and the norm are over all arrays of all groups. The state has a copy of the
+    initial parameters, ``p0``; ``d``, ``d_max`` and ``d_numerator`` are the same in the state of
+    every parameter.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1.0
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
         Decay of the two moments, each in [0, 1).
     beta3 : float, optional
-        Decay of the estimate, in [0, 1); :math:`\sqrt{\beta_2}` where None.
+        Decay of the estimate, in [0, 1); :math:`\sqrt{\beta_2}` if None.
     eps : float, default 1e-8
-        Added to the root times :math:`d`; >= 0.
+        Added to the square root times :math:`d`; >= 0.
     weight_decay : float, default 0
         Decoupled unless ``decouple`` is False; >= 0.
     decouple : bool, default True
-        Decays the parameter and not the gradient.
+        Decays the parameter instead of adding to the gradient.
     use_bias_correction : bool, default False
         Multiplies :math:`l` by :math:`\sqrt{1 - \beta_2^t} / (1 - \beta_1^t)`.
     safeguard_warmup : bool, default False
-        Leaves ``lr`` out of :math:`s`: for long warm-ups.
+        Omits ``lr`` in :math:`s`, for long warm-ups.
     d0 : float, default 1e-6
-        The first estimate; > 0.
+        The initial estimate; > 0.
     d_coef : float, default 1.0
-        What the estimate is multiplied by; >= 0.
+        The factor of the estimate; >= 0.
     growth_rate : float, default math.inf
-        How fast the estimate may grow; > 0.
+        The largest factor by which the estimate may grow in a step; > 0.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. It finds
-        its rate by how far its first tiny steps lead, which parameters in 16 bits show on average
-        alone: with ``rounding="nearest"`` they never move.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here. The
+        rate is estimated from the distance of the first, very small steps, which 16-bit parameters
+        represent only with stochastic rounding: with ``rounding="nearest"`` they do not change.
 
     References
     ----------

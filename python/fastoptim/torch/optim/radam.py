@@ -8,7 +8,7 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class RAdam(Optimizer):
-    r"""RAdam: Adam that waits until its second moment can be trusted; needs no warm-up.
+    r"""RAdam: Adam with a correction for the variance of its second moment; needs no warm-up.
 
     .. math::
         \rho_\infty = \frac{2}{1 - \beta_2} - 1, \qquad
@@ -26,25 +26,25 @@ class RAdam(Optimizer):
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
         Decay of the two moments, each in [0, 1).
     eps : float, default 1e-8
-        Added to the root; >= 0.
+        Added to the square root; >= 0.
     weight_decay : float, default 0
         Coupled (added to the gradient) unless ``decoupled_weight_decay``; >= 0.
     decoupled_weight_decay : bool, default False
-        Decays as AdamW does.
+        Decouples the weight decay, as AdamW does.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     foreach, capturable, differentiable
-        PyTorch's. The step is the same for any ``foreach``; the others must be False.
+        PyTorch's. ``foreach`` changes nothing; ``capturable`` and ``differentiable`` must be False.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

@@ -8,40 +8,40 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class RMSprop(Optimizer):
-    r"""RMSprop: the gradient over its running root mean square; for recurrent networks.
+    r"""RMSprop: the gradient divided by its running root mean square; for recurrent networks.
 
     .. math::
         v = \alpha v + (1 - \alpha) g^2, \qquad p = p - \text{lr} \frac{g}{\sqrt v + \epsilon}
 
-    Centered, the square of the running mean gradient is taken from :math:`v` before the root,
-    never below 0 (PyTorch's becomes NaN there). With momentum, :math:`b = \mu b + g / (\ldots)`
-    and :math:`p = p - \text{lr}\, b`.
+    With ``centered``, the square of the running mean gradient is subtracted from :math:`v` before
+    the square root. A negative difference is replaced by 0 (PyTorch: NaN). With momentum, :math:`b
+    = \mu b + g / (\ldots)` and :math:`p = p - \text{lr}\, b`.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1e-2
         Learning rate, >= 0.
     alpha : float, default 0.99
         Decay of :math:`v`, in [0, 1].
     eps : float, default 1e-8
-        Added to the root; >= 0.
+        Added to the square root; >= 0.
     weight_decay : float, default 0
         Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
     momentum : float, default 0
-        :math:`\mu` >= 0; 0 keeps no buffer.
+        :math:`\mu` >= 0; 0 needs no buffer.
     centered : bool, default False
-        Divides by the deviation from the mean gradient.
+        Divides by the standard deviation of the gradient.
     eps_inside_sqrt : bool, default False
-        :math:`\sqrt{v + \epsilon}`, as TensorFlow has it.
+        :math:`\sqrt{v + \epsilon}`, as in TensorFlow.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     foreach, capturable, differentiable
-        PyTorch's. The step is the same for any ``foreach``; the others must be False.
+        PyTorch's. ``foreach`` changes nothing; ``capturable`` and ``differentiable`` must be False.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

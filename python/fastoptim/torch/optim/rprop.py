@@ -8,32 +8,32 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class Rprop(Optimizer):
-    r"""Rprop: steps by sign alone, each element at its own size; for full batches only.
+    r"""Rprop: steps by sign, with a step size per element; for full batches only.
 
     .. math::
         s = \text{clamp}(s \cdot \{\eta_+, \eta_-, 1\}), \qquad p = p - s\, \text{sign}(g)
 
-    The size grows by :math:`\eta_+` while the gradient keeps its sign and shrinks by
-    :math:`\eta_-` where it turns; there the gradient counts as 0 once. The noise of mini-
-    batches turns signs at random, and the sizes with them.
+    The step size is multiplied by :math:`\eta_+` while the gradient keeps its sign, and by
+    :math:`\eta_-` when the sign changes; in that step the gradient is treated as 0. With
+    mini-batches, noise changes the signs, and so the step sizes, at random.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1e-2
-        The first size of the steps; >= 0.
+        The initial step size; >= 0.
     etas : pair of float, default (0.5, 1.2)
         0 < shrink < 1 < grow.
     step_sizes : pair of float, default (1e-6, 50)
-        The smallest and the largest size; >= 0.
+        The smallest and the largest step size; >= 0.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     foreach, capturable, differentiable
-        PyTorch's. The step is the same for any ``foreach``; the others must be False.
+        PyTorch's. ``foreach`` changes nothing; ``capturable`` and ``differentiable`` must be False.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

@@ -34,7 +34,7 @@ class ScheduleFree(Optimizer):
 
 
 class ScheduleFreeSGD(ScheduleFree):
-    r"""Schedule-Free SGD: averaging in place of a schedule; no training length to choose.
+    r"""Schedule-Free SGD: averaging instead of a schedule, so no training length to choose.
 
     .. math::
         p &= (1 - c) p + c z - \text{lr} (1 - \beta_1 (1 - c)) u, \qquad z = z - \text{lr}\, u \\
@@ -42,32 +42,32 @@ class ScheduleFreeSGD(ScheduleFree):
 
     with :math:`u = g + \lambda p` and :math:`\beta_1` the momentum.
 
-    :math:`p` is the point :math:`y` of the paper at which gradients are taken. :meth:`eval`
-    moves the parameters to the average of the iterates, which is what to evaluate and to save,
-    and :meth:`train` moves them back: an optimizer starts in train mode, and a step in eval
-    mode is a RuntimeError.
+    :math:`p` is the point :math:`y` of the paper, at which gradients are computed. :meth:`eval`
+    sets the parameters to the average of the iterates, for evaluation or saving, and :meth:`train`
+    sets them back. An optimizer starts in train mode, and a step in eval mode raises a
+    RuntimeError.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1.0
         Learning rate, >= 0.
     momentum : float, default 0.9
         In (0, 1).
     weight_decay : float, default 0
-        At :math:`p`, coupled; >= 0.
+        Coupled, computed at :math:`p`; >= 0.
     warmup_steps : int, default 0
-        The steps over which the rate grows in a line.
+        The number of steps of linear warm-up.
     r : float, default 0.0
-        The power of the step in the weights of the average.
+        The exponent of the step in the weights of the average.
     weight_lr_power : float, default 2.0
-        The power of the largest rate so far in them.
+        The exponent of the largest rate so far in the weights of the average.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------
@@ -119,7 +119,7 @@ class ScheduleFreeSGD(ScheduleFree):
 
 
 class ScheduleFreeAdamW(ScheduleFree):
-    r"""Schedule-Free AdamW: averaging in place of a schedule; no training length to choose.
+    r"""Schedule-Free AdamW: averaging instead of a schedule, so no training length to choose.
 
     .. math::
         p &= (1 - c) p + c z - \text{lr} (1 - \beta_1 (1 - c)) u, \qquad z = z - \text{lr}\, u \\
@@ -127,34 +127,34 @@ class ScheduleFreeAdamW(ScheduleFree):
 
     with :math:`u = g / (\sqrt{v / (1 - \beta_2^t)} + \epsilon) + \lambda p`.
 
-    :math:`p` is the point :math:`y` of the paper at which gradients are taken. :meth:`eval`
-    moves the parameters to the average of the iterates, which is what to evaluate and to save,
-    and :meth:`train` moves them back: an optimizer starts in train mode, and a step in eval
-    mode is a RuntimeError.
+    :math:`p` is the point :math:`y` of the paper, at which gradients are computed. :meth:`eval`
+    sets the parameters to the average of the iterates, for evaluation or saving, and :meth:`train`
+    sets them back. An optimizer starts in train mode, and a step in eval mode raises a
+    RuntimeError.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 2.5e-3
         Learning rate, >= 0.
     betas : pair of float, default (0.9, 0.999)
         The first in (0, 1), the decay of the squares in [0, 1).
     eps : float, default 1e-8
-        Added to the root after bias correction; >= 0.
+        Added to the square root after bias correction; >= 0.
     weight_decay : float, default 0
-        At :math:`p`; >= 0.
+        Computed at :math:`p`; >= 0.
     warmup_steps : int, default 0
-        The steps over which the rate grows in a line.
+        The number of steps of linear warm-up.
     r : float, default 0.0
-        The power of the step in the weights of the average.
+        The exponent of the step in the weights of the average.
     weight_lr_power : float, default 2.0
-        The power of the largest rate so far in them.
+        The exponent of the largest rate so far in the weights of the average.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------

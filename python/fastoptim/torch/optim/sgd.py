@@ -10,40 +10,39 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class SGD(Optimizer):
-    r"""Stochastic gradient descent with momentum, the choice for convolutional networks.
+    r"""Stochastic gradient descent with momentum, the usual choice for convolutional networks.
 
     .. math::
         v = \mu v + (1 - \text{dampening})\, g, \qquad p = p - \text{lr}\, v
 
-    The first step copies :math:`g` into :math:`v`. Nesterov steps by :math:`g + \mu v` instead:
-    the look-ahead form :math:`v = \mu v - \text{lr}\, g(p + \mu v);\ p = p + v`, rewritten at the
-    shifted point :math:`p + \mu v`, which is what is stored.
+    The first step sets :math:`v` to :math:`g`. Nesterov momentum steps by :math:`g + \mu v`. This
+    is the look-ahead form :math:`v = \mu v - \text{lr}\, g(p + \mu v);\ p = p + v`, where the
+    stored parameter is the shifted point :math:`p + \mu v`.
 
     Parameters
     ----------
-    params : iterable of tensors, of names and tensors, or of groups
-        Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
+    params : iterable of tensors, of pairs of name and tensor, or of groups
+        Dense CPU tensors of float32, float64, bfloat16 or float16, updated in place.
     lr : float, tensor or function of the step, default 1e-3
         Learning rate, >= 0.
     momentum : float, default 0
-        :math:`\mu` >= 0; 0 keeps no state.
+        :math:`\mu` >= 0; 0 needs no state.
     dampening : float, default 0
         >= 0; must be 0 with Nesterov.
     weight_decay : float, default 0
         Coupled: adds ``weight_decay * p`` to the gradient. >= 0.
     nesterov : bool, default False
-        Needs momentum > 0.
+        Uses Nesterov momentum; requires momentum > 0.
     momentum_form : {"outside", "inside"}, default "outside"
         ``"inside"`` is :math:`v = \mu v - \text{lr}\, g;\ p = p + v` (Keras): the two agree only
         while the rate is constant.
     maximize : bool, default False
-        Ascends: the gradient is negated first; decay still shrinks.
+        Maximizes the objective: negates the gradient first. Decay still shrinks the parameters.
     foreach, fused, differentiable
-        PyTorch's. The step is the same for any ``foreach`` and ``fused``; ``differentiable`` must
-        be False.
+        PyTorch's. ``foreach`` and ``fused`` change nothing; ``differentiable`` must be False.
     state_dtype, rounding, seed
-        How moments and 16-bit parameters are kept: see :class:`~fastoptim.optim.Storage`. Here
-        ``rounding`` is "nearest" unless "stochastic" is asked for.
+        The storage of moments and 16-bit parameters: see :class:`~fastoptim.optim.Storage`.
+        The default of ``rounding`` is ``"nearest"`` here.
 
     References
     ----------
