@@ -1,15 +1,15 @@
-//! The part of DLPack by which tensors are read without a call of Python: the table of C functions
-//! that a class of tensors has since version 1.3.
+//! The part of DLPack that describes tensors without a Python call: the table of C functions that
+//! tensor classes have since version 1.3.
 
 use std::ffi::{c_int, c_void};
 
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
 
-/// `DLDevice` of memory that the processor reads and writes: `kDLCPU` and `kDLCUDAHost`.
+/// The device types of CPU memory: `kDLCPU` and `kDLCUDAHost`.
 const CPU: [i32; 2] = [1, 3];
 
-/// The major version that these structs are of.
+/// The major version of these structs.
 const MAJOR: u32 = 1;
 
 /// `DLDataType`.
@@ -55,11 +55,11 @@ struct Table {
     current_work_stream: *const c_void,
 }
 
-/// The function of a class of tensors that describes one of them.
+/// The function that describes a tensor of one class.
 #[derive(Clone, Copy)]
 pub(crate) struct Exchange(Describe);
 
-/// What it says. The shape and the strides are the tensor's own.
+/// The description of a tensor, which borrows its shape and strides.
 pub(crate) struct Described<'a> {
     pub(crate) data: *mut u8,
     pub(crate) on_cpu: bool,
@@ -69,8 +69,8 @@ pub(crate) struct Described<'a> {
 }
 
 impl Exchange {
-    /// The function in the capsule that a class has as `__dlpack_c_exchange_api__`, if that is of a
-    /// version that is known here and has it.
+    /// Returns the function of the capsule `__dlpack_c_exchange_api__` of a class, if the capsule has
+    /// a known version and the function.
     pub(crate) fn new(capsule: &Bound<'_, PyAny>) -> Option<Self> {
         let capsule = capsule.cast::<PyCapsule>().ok()?;
         let pointer = capsule
@@ -93,10 +93,10 @@ impl Exchange {
         }
     }
 
-    /// Describes a tensor. What is returned is good until code of Python runs.
+    /// Describes a tensor. The result is valid until Python code runs.
     ///
     /// # Safety
-    /// `tensor` is of the class that the function was found on.
+    /// `tensor` is an instance of the class of the capsule.
     pub(crate) unsafe fn describe<'a>(
         self,
         tensor: &'a Bound<'_, PyAny>,

@@ -355,7 +355,7 @@ pub(crate) struct Memory<'py> {
 }
 
 impl<'py> Memory<'py> {
-    /// Memory that may be written, for as long as `owner` is held.
+    /// Creates writable memory that `owner` keeps alive.
     pub(crate) fn of(owner: Bound<'py, PyAny>, data: Address, len: usize, dtype: Dtype) -> Self {
         Self {
             _array: owner,

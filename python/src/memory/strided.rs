@@ -1,11 +1,11 @@
-//! Arrays of any strides, counted in elements: whether they are flat in some order of their elements,
-//! and copies of those that are not.
+//! Arrays with arbitrary strides, counted in elements: whether they are dense, and copies of those
+//! that are not.
 
 use std::ops::Range;
 
 use crate::memory::numpy::Address;
 
-/// The strides of an array in C order.
+/// Returns the strides of an array in C order.
 pub(crate) fn c_order(shape: &[usize]) -> Vec<i64> {
     let mut strides = vec![0; shape.len()];
     let mut next: i64 = 1;
@@ -16,8 +16,8 @@ pub(crate) fn c_order(shape: &[usize]) -> Vec<i64> {
     strides
 }
 
-/// Whether strides lead to the same elements in the same order of memory. Where there is one index
-/// alone, its stride has no meaning.
+/// Returns whether two strides describe the same memory order. The stride of a dimension of size 1
+/// does not matter.
 pub(crate) fn agree(shape: &[usize], a: &[i64], b: &[i64]) -> bool {
     a == b
         || shape.contains(&0)
@@ -27,7 +27,7 @@ pub(crate) fn agree(shape: &[usize], a: &[i64], b: &[i64]) -> bool {
             .all(|(&dim, (a, b))| dim == 1 || a == b)
 }
 
-/// Whether the elements fill a stretch of memory, each place once, in whatever order.
+/// Returns whether the elements fill one range of memory without gaps and overlaps, in any order.
 pub(crate) fn is_dense(shape: &[usize], strides: &[i64]) -> bool {
     if shape.contains(&0) {
         return true;
@@ -44,24 +44,24 @@ pub(crate) fn is_dense(shape: &[usize], strides: &[i64]) -> bool {
     true
 }
 
-/// An array that a step works on a copy of, since it does not lie as its parameter does.
+/// An array that a step copies, because its memory order differs from that of its parameter.
 pub(crate) struct Staged {
-    /// Where its element at 0 is.
+    /// The address of the first element.
     data: Address,
     width: usize,
     shape: Vec<usize>,
     strides: Vec<i64>,
-    /// The strides of the copy, which is dense.
+    /// The strides of the copy, which are dense.
     order: Vec<i64>,
-    /// Of eight bytes, so that every element is aligned.
+    /// In units of eight bytes, so that every element is aligned.
     copy: Vec<u64>,
-    /// Whether a step reads it, and writes it.
+    /// Whether a step reads and writes the array.
     pub(crate) read: bool,
     pub(crate) written: bool,
 }
 
 impl Staged {
-    /// An array of `width` bytes per element, and room for its copy in the order of other strides.
+    /// Allocates the copy of an array of `width` bytes per element.
     pub(crate) fn new(
         data: Address,
         width: usize,
@@ -82,7 +82,7 @@ impl Staged {
         }
     }
 
-    /// Where the copy is. It stays there however this is moved.
+    /// Returns the address of the copy, which does not change when `self` moves.
     pub(crate) fn copy(&mut self) -> Address {
         Address(self.copy.as_mut_ptr().cast())
     }
@@ -90,12 +90,13 @@ impl Staged {
     /// Fills the copy.
     ///
     /// # Safety
-    /// The array is alive at its address, and nobody writes it meanwhile.
+    /// The array is alive at its address, and no other code writes it during this call.
     pub(crate) unsafe fn gather(&mut self) {
         let (from, to, width) = (self.data, self.copy(), self.width);
         walk(&self.shape, &self.strides, &self.order, |a, b| {
-            // SAFETY: `a` leads to an element of the array, alive by this function's contract, and `b`
-            // to one of the copy, which is dense in its order and has as many.
+            // SAFETY: `a` is the offset of an element of the array, which is alive by this function's
+            // contract. `b` is the offset of an element of the copy, which is dense in its order and
+            // has the same number of elements.
             unsafe {
                 let from = from.0.wrapping_offset(a * width as isize);
                 to.0.offset(b * width as isize)
@@ -107,7 +108,7 @@ impl Staged {
     /// Writes the copy back.
     ///
     /// # Safety
-    /// The array is alive at its address, and nobody else has it meanwhile.
+    /// The array is alive at its address, and no other code accesses it during this call.
     pub(crate) unsafe fn scatter(&mut self) {
         let (from, to, width) = (self.copy(), self.data, self.width);
         walk(&self.shape, &self.order, &self.strides, |a, b| {
@@ -119,7 +120,7 @@ impl Staged {
         });
     }
 
-    /// The addresses of its bytes, sorted: none is in two of them, unless two elements share it.
+    /// Returns the sorted ranges of addresses. They overlap only if elements of the array do.
     pub(crate) fn ranges(&self) -> Vec<Range<usize>> {
         let mut starts = Vec::with_capacity(self.shape.iter().product());
         walk(&self.shape, &self.strides, &self.strides, |a, _| {
@@ -142,7 +143,7 @@ impl Staged {
     }
 }
 
-/// Calls `visit` with where each element is by either strides, counted in elements.
+/// Calls `visit` with the offsets of each element by both strides.
 fn walk(shape: &[usize], a: &[i64], b: &[i64], mut visit: impl FnMut(isize, isize)) {
     if shape.contains(&0) {
         return;

@@ -1,4 +1,4 @@
-//! Everything that is asked of a tensor of PyTorch before a kernel may touch its memory.
+//! Checks and descriptions of PyTorch tensors, as kernels need them.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyType};
@@ -7,7 +7,7 @@ use crate::memory::dlpack::{ElementType, Exchange};
 use crate::memory::numpy::{Address, Dtype};
 use crate::memory::strided;
 
-/// What a tensor says of itself, until code of Python runs.
+/// A description of a tensor, which is valid until Python code runs.
 pub(crate) struct Seen<'a> {
     pub(crate) data: *mut u8,
     pub(crate) dtype: Dtype,
@@ -26,7 +26,7 @@ impl Seen<'_> {
     }
 }
 
-/// What a tensor was when it was checked, to see cheaply whether it still is.
+/// The layout of a tensor when it was checked, so that later checks are cheap.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Form {
     pub(crate) data: Address,
@@ -40,7 +40,7 @@ impl Form {
         self.shape.iter().product()
     }
 
-    /// Whether a tensor is what this was made of.
+    /// Returns whether a tensor still has this layout.
     pub(crate) fn is(&self, seen: &Seen<'_>) -> bool {
         self.data == Address(seen.data)
             && self.dtype == seen.dtype
@@ -52,14 +52,14 @@ impl Form {
                 .eq(seen.shape.iter().copied())
     }
 
-    /// Whether its elements lie without gaps, at an address that is theirs.
+    /// Returns whether the elements are aligned and without gaps.
     pub(crate) fn is_dense(&self) -> bool {
         strided::is_dense(&self.shape, &self.strides)
             && self.data.0.addr().is_multiple_of(self.dtype.size())
     }
 }
 
-/// PyTorch's own objects, by which tensors are recognized and made.
+/// The objects of PyTorch that recognize and create tensors.
 pub(crate) struct Torch {
     exchange: Option<Exchange>,
     classes: Vec<Py<PyType>>,
@@ -72,7 +72,7 @@ pub(crate) struct Torch {
     pub(crate) support: Py<PyAny>,
 }
 
-/// Numbers that a tensor is described by where its class describes none.
+/// The shape and strides of a tensor whose class has no `Exchange`.
 #[derive(Default)]
 pub(crate) struct Scratch {
     shape: Vec<i64>,
@@ -80,7 +80,7 @@ pub(crate) struct Scratch {
 }
 
 impl Torch {
-    /// What a module of functions has: `classes`, and `exchange`, perhaps None.
+    /// Reads `CLASSES`, `EXCHANGE` and the functions of a module.
     pub(crate) fn new(support: &Bound<'_, PyAny>) -> PyResult<Self> {
         let classes: Vec<Bound<'_, PyType>> = support.getattr("CLASSES")?.extract()?;
         Ok(Self {
@@ -93,7 +93,8 @@ impl Torch {
         })
     }
 
-    /// Whether an object is a tensor of a class that computes on its memory as it lies.
+    /// Returns whether the class of an object is a known tensor class. Other classes may interpret their
+    /// memory differently.
     pub(crate) fn is_known(&self, object: &Bound<'_, PyAny>) -> bool {
         let class = object.get_type_ptr();
         self.classes
@@ -101,8 +102,8 @@ impl Torch {
             .any(|known| known.as_ptr() == class.cast())
     }
 
-    /// What a tensor says of itself, if it is dense numbers of a dtype that kernels know, in the
-    /// memory of the processor. `None` has no reason: ask `refusal` for it.
+    /// Returns the description of a strided CPU tensor of a known dtype, or `None` for all other
+    /// objects; `refusal` gives the reason.
     pub(crate) fn see<'a>(
         &self,
         tensor: &'a Bound<'_, PyAny>,
@@ -129,7 +130,7 @@ impl Torch {
         (seen.shape.len() == seen.strides.len() && !absent).then_some(seen)
     }
 
-    /// As `see`, by the methods of the tensor.
+    /// Describes a tensor by its Python methods.
     fn ask<'a>(
         &self,
         tensor: &Bound<'_, PyAny>,
@@ -159,13 +160,13 @@ impl Torch {
         }))
     }
 
-    /// Returns whether methods of tensors may run code of Python.
+    /// Returns whether methods of tensors may run Python code.
     pub(crate) fn has_modes(&self, py: Python<'_>) -> PyResult<bool> {
         self.modes.bind(py).call0()?.is_truthy()
     }
 
-    /// Raises the version of tensors that were written, by which autograd notices that it has saved
-    /// one of them. No code of Python runs.
+    /// Increments the versions of tensors that were written, so that autograd detects stale graphs. No
+    /// Python code runs.
     pub(crate) fn changed(&self, py: Python<'_>, tensors: &[&Bound<'_, PyAny>]) -> PyResult<()> {
         let increment = self.increment_version.bind(py);
         if tensors.is_empty() {
@@ -181,7 +182,7 @@ impl Torch {
         Ok(())
     }
 
-    /// The error of an object that `see` refuses.
+    /// Returns the error for an object that `see` rejects.
     pub(crate) fn refusal(&self, name: &str, object: &Bound<'_, PyAny>) -> PyErr {
         let py = object.py();
         let support = self.support.bind(py);
@@ -192,7 +193,7 @@ impl Torch {
     }
 }
 
-/// What an element type of DLPack is here.
+/// Converts an element type of DLPack.
 fn dtype_of(found: ElementType) -> Option<Dtype> {
     match (found.code, found.bits, found.lanes) {
         (2, 16, 1) => Some(Dtype::F16),

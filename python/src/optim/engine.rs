@@ -258,7 +258,7 @@ impl Engine {
     }
 }
 
-/// No parameters yet, under one kind of optimizer that keeps its state as it is told.
+/// Creates a set without parameters for one kind of optimizer.
 pub(super) fn parameter_set(
     py: Python<'_>,
     kind: &str,

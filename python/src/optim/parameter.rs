@@ -69,7 +69,7 @@ impl Piece {
         }
     }
 
-    /// The array of this dtype and shape at an address that somebody else keeps alive.
+    /// Creates the array of this dtype and shape at an address that other code keeps alive.
     pub(crate) fn elsewhere(data: Address, dtype: Dtype, shape: &[usize]) -> Self {
         Self {
             slab: None,

@@ -95,8 +95,8 @@ impl ParameterSet {
             parameter.check(py)?;
         }
         let _guard = inflight::register(self.written(), Vec::new().into())?;
-        // SAFETY: `check` has just passed, and `self` holds the arrays; parameters and state share no
-        // memory, and `_guard` keeps other calls from theirs.
+        // SAFETY: `check` has just passed, and `self` holds the arrays. Parameters and state share no
+        // memory, and `_guard` excludes other calls.
         unsafe { self.blend(py, averaged) };
         self.averaged = averaged;
         Ok(())
@@ -105,8 +105,8 @@ impl ParameterSet {
     /// Moves the parameters as `average` does.
     ///
     /// # Safety
-    /// The parameters that have been stepped, and their state, are alive and as their layouts have
-    /// them, and nobody else has the memory of any of them.
+    /// The parameters that have been stepped, and their state, are alive with their layouts, and no
+    /// other code accesses their memory.
     pub(super) unsafe fn blend(&self, py: Python<'_>, averaged: bool) {
         for parameter in &self.parameters {
             let Some((z, beta)) = self.averaging(parameter) else {

@@ -354,7 +354,7 @@ fn scales(dtype: Dtype, shape: &[usize]) -> Option<usize> {
     encoding.is_scaled().then_some(count)
 }
 
-/// What the state of a parameter of this dtype and shape may be under a method.
+/// Returns the state that a parameter of this dtype and shape may have with a method.
 pub(super) fn expected(
     storage: &Storage,
     method: &Method,

@@ -103,7 +103,7 @@ impl ParameterSet {
         Ok((outcome.applied, outcome.norm))
     }
 
-    /// The error of a step of the core.
+    /// Converts an error of a step of the core.
     pub(super) fn failure(&self, error: Error) -> PyErr {
         match error {
             Error::NotFinite(Some(index)) => PyFloatingPointError::new_err(format!(

@@ -1,4 +1,4 @@
-//! The two points of schedule-free parameters.
+//! The two iterates of schedule-free parameters.
 
 use std::sync::atomic::AtomicBool;
 
@@ -10,7 +10,7 @@ use super::{States, TensorSet};
 use crate::memory::inflight;
 
 impl TensorSet {
-    /// Moves the parameters from where gradients are taken to the averaged iterate, or back.
+    /// Moves the parameters from the point of gradients to the averaged iterate, or back.
     pub(super) fn average(
         &mut self,
         groups: &Bound<'_, PyList>,
@@ -41,9 +41,9 @@ impl TensorSet {
             // SAFETY: the tensors are held, and `guard` keeps other calls from their memory.
             unsafe { copy.gather() };
         }
-        // SAFETY: `check` found the parameters that have state, and that state, as the set has them;
-        // `objects` and the plans hold them, none shares memory with another, as was checked, and `guard`
-        // keeps other calls from them. The others have no slots.
+        // SAFETY: `check` found the parameters with state, and their state, to have the layouts of the
+        // set. `objects` and the plans hold them, `sort_written` checked that they share no memory, and
+        // `guard` excludes other calls. Other parameters have no slots.
         unsafe { self.set.blend(py, averaged) };
         for copy in &mut staged {
             // SAFETY: as above.

@@ -1,4 +1,4 @@
-//! The engine behind the optimizers of `fastoptim.torch`: the methods that Python calls.
+//! The engine of the optimizers of `fastoptim.torch`: the methods that Python calls.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,15 +21,15 @@ use crate::optim::step::real;
 use crate::runtime::commit::Then;
 use crate::runtime::exclusive::{Busy, Exclusive, Held};
 
-/// Tensors in groups under one kind of optimizer. It keeps no state of its own but the number of
-/// steps: what it knows of tensors is checked anew in each call, except for the state while nobody
-/// else can have it. It has the dictionary of the state for that, and hands it out.
+/// Tensors in groups, with one kind of optimizer. The state is in Python: the engine checks all
+/// tensors in each call, except the state while no other code can have a reference to it. To know
+/// that, it owns the dictionary of the state.
 #[pyclass(module = "fastoptim._core", frozen)]
 pub(crate) struct TensorEngine {
     set: Exclusive<TensorSet>,
-    /// The lock is held for no call of Python.
+    /// No Python code runs while the lock is held.
     state: Mutex<Py<PyAny>>,
-    /// Whether somebody has asked for the state since the last step began.
+    /// Whether the state was requested since the last step began.
     touched: AtomicBool,
 }
 
@@ -38,15 +38,15 @@ impl TensorEngine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that somebody may change the state, which is then his alone.
+    /// Records that other code may change the state, and releases the references of the plans.
     fn touch(&self) {
         self.touched.store(true, Ordering::Relaxed);
         let held = self.set.lock().map(|mut inner| inner.release());
-        // What ends with it may run code of Python, which finds the engine free.
+        // Destructors may run Python code, which can use the engine.
         drop(held);
     }
 
-    /// The state for a call.
+    /// Returns the dictionary of the state.
     fn dict_of<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let state = self.dict().clone_ref(py).into_bound(py);
         let wrong = |_| PyTypeError::new_err("state must be a dict of dicts, by parameter");
@@ -68,8 +68,8 @@ impl TensorEngine {
 
 #[pymethods]
 impl TensorEngine {
-    /// `support` has the functions of PyTorch that are needed; `counted` says that the state of a
-    /// parameter has its steps in PyTorch, too.
+    /// `support` has functions that use PyTorch. `counted` says whether PyTorch counts steps in the
+    /// state of each parameter.
     #[new]
     #[expect(clippy::too_many_arguments)]
     fn new(
@@ -91,7 +91,7 @@ impl TensorEngine {
         })
     }
 
-    /// The state of the parameters, which whoever asks for it may change.
+    /// Returns the state of the parameters, which the caller may change.
     #[getter]
     fn state(&self, py: Python<'_>) -> Py<PyAny> {
         self.touch();
@@ -104,7 +104,7 @@ impl TensorEngine {
         drop(before);
     }
 
-    /// Steps applied so far.
+    /// Returns the number of steps applied so far.
     #[getter]
     fn steps(&self) -> PyResult<u64> {
         Ok(self.lock()?.set.steps)
@@ -120,7 +120,7 @@ impl TensorEngine {
         self.lock()?.read_groups(groups)
     }
 
-    /// Whether schedule-free parameters are at their averaged iterate.
+    /// Returns whether schedule-free parameters are at their averaged iterate.
     #[getter]
     fn averaged(&self) -> PyResult<bool> {
         Ok(self.lock()?.set.averaged)
@@ -131,8 +131,8 @@ impl TensorEngine {
         Ok(())
     }
 
-    /// Moves the parameters of schedule-free groups from where gradients are taken to the averaged
-    /// iterate, or back. The calls of `then` are made where they have moved.
+    /// Moves the parameters of schedule-free groups from the point of gradients to the averaged
+    /// iterate, or back. Makes the calls of `then` afterwards.
     fn average(&self, groups: &Bound<'_, PyList>, averaged: bool, then: Then<'_>) -> PyResult<()> {
         let inner = &mut *self.lock()?;
         let state = self.dict_of(groups.py())?;
@@ -140,7 +140,8 @@ impl TensorEngine {
         then.run()
     }
 
-    /// What the state of parameters of these groups may be, each given by its group, dtype and shape.
+    /// Returns the state that parameters of these groups may have. Each parameter is given as group,
+    /// dtype and shape.
     fn expected(
         &self,
         groups: &Bound<'_, PyList>,
@@ -149,7 +150,7 @@ impl TensorEngine {
         self.lock()?.expected(groups, &parameters)
     }
 
-    /// Writes the numbers that codes in 8 bits stand for into `out`.
+    /// Decodes 8-bit codes into `out`.
     fn decode(
         &self,
         codes: &Bound<'_, PyAny>,
@@ -159,7 +160,7 @@ impl TensorEngine {
         self.lock()?.decode(codes, scales, out)
     }
 
-    /// Writes the codes in 8 bits of numbers, and their scales.
+    /// Encodes numbers as 8-bit codes and scales.
     fn encode(
         &self,
         numbers: &Bound<'_, PyAny>,
@@ -169,14 +170,15 @@ impl TensorEngine {
         self.lock()?.encode(numbers, codes, scales)
     }
 
-    /// Forgets what was checked.
+    /// Discards all plans.
     fn forget(&self) -> PyResult<()> {
         self.lock()?.forget();
         Ok(())
     }
 
-    /// One step over all groups: whether it was applied, and the norm that clipping used; nothing
-    /// where it was and no norm was asked for. The calls of `then` are made where it was applied.
+    /// Runs one step over all groups. Returns whether it was applied and the norm for clipping, or
+    /// `None` if it was applied and no norm was requested. Makes the calls of `then` if it was
+    /// applied.
     #[pyo3(signature = (
         groups, loss_scale, max_norm, clip_value, nonfinite, regularizer, average, copy,
         zero_grad, then=None
@@ -221,8 +223,8 @@ impl TensorEngine {
         Ok((!applied || norm.is_some()).then_some((applied, norm)))
     }
 
-    /// Shows the garbage collector what this holds; nothing while a call is in progress, which makes
-    /// it keep all of it.
+    /// Visits the references for the garbage collector. Visits none during a call, so that all are
+    /// kept.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let (Ok(inner), Ok(state)) = (self.set.lock(), self.state.try_lock()) else {
             return Ok(());
@@ -239,7 +241,7 @@ impl TensorEngine {
         let groups = std::mem::take(&mut inner.set.groups);
         let parameters = std::mem::take(&mut inner.set.parameters);
         let plans = std::mem::take(&mut inner.plans);
-        // What ends with them may run code of Python, which finds the engine empty and free.
+        // Destructors may run Python code, which can use the empty engine.
         drop(inner);
         drop((held, groups, parameters, plans));
         let state = Python::attach(|py| std::mem::replace(&mut *self.dict(), py.None()));

@@ -1,4 +1,4 @@
-//! The gradients of a step, and what it writes besides the parameters and their state.
+//! The gradients and the additional outputs of a step.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use crate::memory::tensor::Form;
 use crate::optim::gradients::{Gradients, dtypes};
 use crate::optim::outputs::Outputs;
 
-/// The copies of a step, and the memory that they stand for.
+/// The copies of a step, and the address ranges of the copied tensors.
 #[derive(Default)]
 pub(super) struct Copies {
     pub(super) staged: Vec<Staged>,
@@ -24,7 +24,7 @@ pub(super) struct Copies {
     pub(super) written: Vec<Range<usize>>,
 }
 
-/// The tensors that do not stand for the negative of their memory, as PyTorch was asked in this call.
+/// The tensors without the negative bit, as far as this call has asked PyTorch.
 #[derive(Default)]
 pub(super) struct Signs {
     known: HashSet<usize>,
@@ -32,12 +32,12 @@ pub(super) struct Signs {
 }
 
 impl Signs {
-    /// Returns whether PyTorch was asked since the last call of this.
+    /// Returns whether PyTorch was asked since the last call of this function.
     pub(super) fn asked(&mut self) -> bool {
         std::mem::take(&mut self.asked)
     }
 
-    /// Returns whether a tensor stands for the negative of its memory.
+    /// Returns whether a tensor has the negative bit: its values are the negatives of its memory.
     fn is_negative(&mut self, tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
         if self.known.contains(&tensor.as_ptr().addr()) {
             return Ok(false);
@@ -53,7 +53,7 @@ impl Signs {
     }
 }
 
-/// What a tensor of a step is for.
+/// How a step uses a tensor.
 #[derive(Clone, Copy)]
 struct Use {
     read: bool,
@@ -61,7 +61,7 @@ struct Use {
 }
 
 impl TensorSet {
-    /// The gradients, each checked against its parameter and held by what is returned.
+    /// Checks each gradient against its parameter. The result holds references to the gradients.
     pub(super) fn gradients<'py>(
         &mut self,
         grads: &[Option<Bound<'py, PyAny>>],
@@ -96,7 +96,7 @@ impl TensorSet {
         })
     }
 
-    /// The targets of the moving average and of the copy.
+    /// Checks the targets of the moving average and of the copy.
     pub(super) fn outputs<'py>(
         &mut self,
         average: Option<&(Vec<Bound<'py, PyAny>>, f64)>,
@@ -139,7 +139,7 @@ impl TensorSet {
         Ok(Outputs::of(average, copy, zero_grad))
     }
 
-    /// The memory of a tensor that has the shape of a parameter, in the order of the parameter.
+    /// Returns the memory of a tensor with the shape of a parameter, in the order of the parameter.
     #[expect(clippy::too_many_arguments)]
     fn memory<'py>(
         &mut self,
@@ -197,7 +197,7 @@ impl TensorSet {
         Ok(self.lay(index, tensor, &form, usage, copies))
     }
 
-    /// The memory of a tensor where it lies, or of a copy of it.
+    /// Returns the memory of a tensor, or of a copy if its order differs.
     fn lay<'py>(
         &self,
         index: usize,
@@ -223,7 +223,7 @@ impl TensorSet {
         Memory::of(tensor.clone(), data, form.len(), form.dtype)
     }
 
-    /// All memory that a step writes and reads, if none of it is shared.
+    /// Returns all memory that a step writes and reads, if written memory is not shared.
     pub(super) fn disjoint(
         &mut self,
         gradients: &Gradients<'_>,
@@ -238,7 +238,7 @@ impl TensorSet {
         for (index, memory) in gradients.arrays.iter().enumerate() {
             let Some(memory) = memory else { continue };
             let range = memory.range();
-            // Where it was in the last step and what is written are where they were then.
+            // If the range is that of the last checked step, so is all written memory.
             if self.plans[index].gradient != range {
                 let next = written.partition_point(|other| other.end <= range.start);
                 if next < written.len() && written[next].start < range.end && !range.is_empty() {

@@ -1,4 +1,4 @@
-//! The groups, which PyTorch lets anybody change between steps, and the parameters in them.
+//! The groups and their parameters, which users may change between steps.
 
 use fastoptim::step::Progress;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -11,7 +11,7 @@ use crate::memory::numpy::{Address, Dtype, Layout};
 use crate::optim::parameter::Parameter;
 
 impl TensorSet {
-    /// Reads the hyperparameters anew, as far as they have changed. Code of Python may run.
+    /// Reads the hyperparameters that have changed. Python code may run.
     pub(super) fn read_groups(&mut self, groups: &Bound<'_, PyList>) -> PyResult<()> {
         let (set, py) = (&mut self.set, groups.py());
         let mut read = Vec::new();
@@ -42,8 +42,8 @@ impl TensorSet {
         Ok(())
     }
 
-    /// The parameters of all groups in order. Where they are others than before, or in other groups,
-    /// the plans start anew.
+    /// Returns the parameters of all groups in order. Creates new plans if parameters or groups have
+    /// changed.
     pub(super) fn parameters<'py>(
         &mut self,
         groups: &Bound<'py, PyList>,
@@ -83,7 +83,7 @@ impl TensorSet {
         Ok(objects)
     }
 
-    /// Starts anew with these parameters.
+    /// Replaces the parameters and their plans.
     fn replace(
         &mut self,
         groups: &Bound<'_, PyList>,
@@ -124,7 +124,7 @@ impl TensorSet {
         Ok(())
     }
 
-    /// The names of the parameters: their own, or where they stand.
+    /// Returns the names of the parameters, or their numbers if they have no names.
     fn names(&self, groups: &Bound<'_, PyList>, sizes: &[usize]) -> PyResult<Vec<String>> {
         let mut names = Vec::new();
         for (group, &size) in groups.iter().zip(sizes) {

@@ -1,5 +1,5 @@
-//! The engine over tensors of PyTorch, whose memory and state belong to somebody else: what was
-//! checked in one step is planned for the next, which checks only that it is still so.
+//! The engine for PyTorch tensors, whose memory and state other code may change. The results of
+//! checks are kept as plans, so that the next step only checks that they still hold.
 
 mod average;
 pub(crate) mod engine;
@@ -23,27 +23,27 @@ use super::parameter_set::ParameterSet;
 use crate::memory::tensor::{Scratch, Torch};
 use plan::Plan;
 
-/// Parameters in groups as PyTorch has them, with a plan for each.
+/// The parameters in their groups, with a plan for each.
 pub(super) struct TensorSet {
     set: ParameterSet,
-    /// One for each parameter of the set.
+    /// One plan for each parameter of the set.
     plans: Vec<Plan>,
     torch: Torch,
     keys: Keys,
-    /// What a group is given that lacks a key.
+    /// The values of keys that a group lacks.
     defaults: Py<PyDict>,
-    /// Whether the state of a parameter has its steps.
+    /// Whether the state of each parameter has its number of steps.
     counted: bool,
-    /// Which parameters the last step was about.
+    /// Which parameters the last step used.
     active: Vec<bool>,
-    /// Whether nobody but the optimizer had the dictionary of the state when it was last looked at.
+    /// Whether only the engine had a reference to the dictionary of the state at the last check.
     trusted: bool,
-    /// Whether memory that a step writes has moved since its ranges were last sorted.
+    /// Whether memory that a step writes has moved since its ranges were sorted.
     moved: bool,
     scratch: Scratch,
 }
 
-/// Strings by which dictionaries and attributes are read.
+/// The names of keys and attributes.
 struct Keys {
     grad: Py<PyString>,
     params: Py<PyString>,
@@ -77,7 +77,7 @@ impl TensorSet {
         }
     }
 
-    /// Shows the garbage collector what this holds.
+    /// Visits the references for the garbage collector.
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.defaults)?;
         visit.call(&self.torch.support)?;
@@ -89,12 +89,12 @@ impl TensorSet {
         self.set.traverse(visit)
     }
 
-    /// The name of a parameter in messages.
+    /// Returns the name of a parameter in messages.
     fn label(&self, index: usize) -> String {
         format!("params[{:?}]", self.set.parameters[index].name)
     }
 
-    /// Forgets what was checked; the numbers of what has no state stay.
+    /// Discards all plans.
     fn forget(&mut self) {
         self.set.parameters.clear();
         self.plans.clear();
@@ -102,7 +102,7 @@ impl TensorSet {
     }
 }
 
-/// The state of the parameters as `opt.state` has it, found in the order in which it was added.
+/// Finds the entries of `opt.state` by parameter, in the order of the dictionary.
 struct States<'a, 'py> {
     dict: &'a Bound<'py, PyDict>,
     position: ffi::Py_ssize_t,
@@ -118,12 +118,12 @@ impl<'a, 'py> States<'a, 'py> {
         }
     }
 
-    /// Forgets what code of Python may have changed.
+    /// Discards the index after Python code may have changed the dictionary.
     fn refresh(&mut self) {
         self.index = None;
     }
 
-    /// The next entry.
+    /// Returns the next entry.
     fn next(&mut self) -> Option<(*mut ffi::PyObject, *mut ffi::PyObject)> {
         let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: a dictionary, and the interpreter is attached; borrowed references come out.
@@ -138,7 +138,7 @@ impl<'a, 'py> States<'a, 'py> {
         (found != 0).then_some((key, value))
     }
 
-    /// What stands for a parameter, by its identity, as a tensor is hashed: nothing is called.
+    /// Returns the entry of a parameter by its identity, without a Python call.
     fn find(&mut self, parameter: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
         let wanted = parameter.as_ptr();
         let mut value = None;
@@ -162,11 +162,11 @@ impl<'a, 'py> States<'a, 'py> {
             let index = self.index.as_ref()?;
             value = index.get(&wanted.addr()).copied();
         }
-        // SAFETY: a borrowed reference out of the dictionary, in which it has been since: no code of
-        // Python runs while this is used.
+        // SAFETY: borrowed from the dictionary, which still has it: no Python code runs while `self` is
+        // used, or `refresh` discards the index.
         value.map(|value| unsafe { Bound::from_borrowed_ptr(parameter.py(), value) })
     }
 }
 
-/// The steps and numbers of parameters by identity, to keep them where the plans are made anew.
+/// The progress of parameters by identity, which new plans keep.
 type Known = HashMap<usize, Progress>;

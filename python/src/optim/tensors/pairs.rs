@@ -1,4 +1,4 @@
-//! What sharpness-aware minimization does to tensors, each with another of its shape.
+//! The operations of sharpness-aware minimization on pairs of tensors.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ use crate::optim::gradients::dtypes;
 use crate::optim::parameter::slice_mut;
 use crate::runtime::commit::Then;
 
-/// A tensor, laid out as a pair is worked on: where it lies, or as a copy.
+/// A tensor of a pair, or a copy of it in the order of the pair.
 struct Side {
     form: Form,
     data: Address,
@@ -52,21 +52,21 @@ impl Side {
     }
 }
 
-/// Tensors that are checked and kept from other calls, each with one of its shape.
+/// Checked pairs of tensors of the same shape, from which a guard excludes other calls.
 struct Pairs {
     torch: Torch,
     pairs: Vec<(Side, Side)>,
     _guard: Guard,
 }
 
-/// What is done to the tensors of a pair.
+/// How an operation uses the tensors of a pair.
 #[derive(Clone, Copy)]
 struct Uses {
-    /// The second is a gradient of the first; it is of the same dtype otherwise.
+    /// Whether the second is a gradient of the first. Otherwise both have the same dtype.
     gradients: bool,
-    /// The first is written.
+    /// Whether the first is written.
     first: bool,
-    /// The second is written.
+    /// Whether the second is written.
     second: bool,
 }
 
@@ -158,7 +158,7 @@ impl Pairs {
         })
     }
 
-    /// Writes copies back, and raises the versions of tensors.
+    /// Writes the copies back, and increments the versions of tensors.
     fn finish(mut self, py: Python<'_>, written: Vec<&Bound<'_, PyAny>>) -> PyResult<()> {
         for (a, b) in &mut self.pairs {
             for copy in [&mut a.copy, &mut b.copy].into_iter().flatten() {
@@ -172,7 +172,7 @@ impl Pairs {
     }
 }
 
-/// The global norm that sharpness-aware minimization divides by.
+/// Returns the global norm for sharpness-aware minimization.
 #[pyfunction]
 fn tensor_norm(
     py: Python<'_>,
@@ -201,8 +201,8 @@ fn tensor_norm(
     Ok(sum.sqrt())
 }
 
-/// Moves each parameter by its factor times its gradient. Those in 16 bits are rounded at random
-/// where `noise` has a seed and a step for it. The calls of `then` are made where they have moved.
+/// Moves each parameter by its factor times its gradient. 16-bit parameters are rounded
+/// stochastically if `noise` has a seed and a step. Makes the calls of `then` afterwards.
 #[pyfunction]
 #[expect(clippy::too_many_arguments)]
 fn perturb_tensors(
@@ -246,8 +246,8 @@ fn perturb_tensors(
     then.run()
 }
 
-/// Swaps the elements of two sequences of tensors of the same dtypes and shapes. The calls of `then`
-/// are made where they are swapped.
+/// Swaps the elements of two sequences of tensors of the same dtypes and shapes. Makes the calls of
+/// `then` afterwards.
 #[pyfunction]
 fn exchange_tensors(
     py: Python<'_>,

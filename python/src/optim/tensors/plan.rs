@@ -1,4 +1,4 @@
-//! What is known of one parameter and of its state from one step to the next.
+//! The plan of one parameter and its state, kept between steps.
 
 use std::ops::Range;
 use std::ptr;
@@ -15,26 +15,26 @@ use crate::memory::numpy::Layout;
 use crate::memory::strided::{self, Staged};
 use crate::memory::tensor::Form;
 
-/// What was checked of a parameter and of its state.
+/// The results of checks of a parameter and its state.
 #[derive(Default)]
 pub(super) struct Plan {
-    /// The parameter, if it was checked.
+    /// The layout of the parameter, if it was checked.
     pub(super) form: Option<Form>,
-    /// The strides that a step works in: the parameter's own, unless it works by shape or they leave
-    /// gaps.
+    /// The strides of all arrays in a step: those of the parameter, or C order if they have gaps or
+    /// the method works by shape.
     pub(super) order: Vec<i64>,
-    /// Whether a step works on the parameter where it lies.
+    /// Whether a step updates the parameter in place, without a copy.
     pub(super) in_place: bool,
-    /// The state arrays that the hyperparameters asked for.
+    /// The state arrays of the hyperparameters at the last check.
     pub(super) specs: &'static [StateSpec],
-    /// What its state holds, in the order of the dictionary.
+    /// The entries of the state, in the order of the dictionary.
     pub(super) items: Vec<Item>,
-    /// Whether the state was checked, and whether it has all that a step needs.
+    /// Whether the state was checked, and whether it has all entries that a step needs.
     pub(super) checked: bool,
     pub(super) complete: bool,
-    /// Whether nobody but the optimizer had the state when it was last looked at.
+    /// Whether only the optimizer had references to the state at the last check.
     pub(super) alone: bool,
-    /// Where the last gradient was, which shares no memory with what the step then wrote.
+    /// The range of the last checked gradient, which shares no memory with what that step wrote.
     pub(super) gradient: Range<usize>,
 }
 
@@ -42,15 +42,15 @@ pub(super) struct Plan {
 pub(super) struct Item {
     pub(super) key: Py<PyAny>,
     pub(super) place: Place,
-    /// The tensor, held while the plan counts on it.
+    /// The tensor, held while the plan relies on it.
     pub(super) value: Option<Py<PyAny>>,
-    /// What it was when it was checked; none of what a step does not use.
+    /// The layout at the last check, or `None` if a step does not use the entry.
     pub(super) form: Option<Form>,
-    /// Whether a step works on it where it lies.
+    /// Whether a step updates it in place, without a copy.
     pub(super) in_place: bool,
 }
 
-/// What an entry is for.
+/// How a step uses an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Step,
@@ -64,7 +64,8 @@ pub(super) enum Place {
 }
 
 impl TensorSet {
-    /// Checks a parameter: `true` where it is what it was. Code of Python may run where it is not.
+    /// Checks a parameter, and returns whether its layout is unchanged. Python code may run if it has
+    /// changed.
     pub(super) fn check_parameter(
         &mut self,
         index: usize,
@@ -114,22 +115,22 @@ impl TensorSet {
         Ok(false)
     }
 
-    /// Whether the plan of a parameter's state is one for what a step wants of it.
+    /// Returns whether the plan of a parameter's state is still the plan for this step.
     pub(super) fn is_planned(&self, index: usize, wanted: bool) -> bool {
         let plan = &self.plans[index];
         let specs = self.set.specs(&self.set.parameters[index]);
         plan.checked && (plan.complete || !wanted) && ptr::eq(plan.specs, specs)
     }
 
-    /// Whether the state of a parameter is what was planned, entry by entry; what is used of it is
-    /// held by the plan. No code of Python runs.
+    /// Returns whether the state of a parameter still has the planned entries, to which the plan then
+    /// holds references. No Python code runs.
     pub(super) fn is_current(&mut self, index: usize, state: Option<&Bound<'_, PyDict>>) -> bool {
         let plan = &mut self.plans[index];
         let Some(state) = state else {
             plan.alone = plan.items.is_empty();
             return plan.alone;
         };
-        // The dictionary of the whole state has it, and `state` here.
+        // References: the dictionary of the whole state, and `state`.
         plan.alone = references(state.as_ptr()) == 2;
         let mut items = plan.items.iter_mut();
         let (mut position, py) = (0, state.py());
@@ -149,7 +150,7 @@ impl TensorSet {
             let Some(form) = &item.form else {
                 continue;
             };
-            // SAFETY: borrowed from the dictionary, which nobody changes before it is held.
+            // SAFETY: borrowed from the dictionary, which no code changes before this holds a reference.
             let value = unsafe { Bound::from_borrowed_ptr(py, value) };
             let seen = self.torch.see(&value, &mut self.scratch);
             if !seen.is_some_and(|seen| form.is(&seen)) {
@@ -157,24 +158,24 @@ impl TensorSet {
             }
             match &item.value {
                 None => item.value = Some(value.clone().unbind()),
-                // What ends with another one may run code of Python.
+                // Dropping the other one may run Python code.
                 Some(held) if !held.is(&value) => return false,
                 Some(_) => {}
             }
-            // The dictionary has it, the plan, and `value`.
+            // References: the dictionary, the plan, and `value`.
             plan.alone &= references(value.as_ptr()) == 3;
         }
         items.next().is_none()
     }
 
-    /// Lets go of the state, and returns what was held. It is looked at again in the next step.
+    /// Returns the references to the state, which the next step checks again.
     pub(super) fn release(&mut self) -> Vec<Py<PyAny>> {
         self.trusted = false;
         let items = self.plans.iter_mut().flat_map(|plan| &mut plan.items);
         items.filter_map(|item| item.value.take()).collect()
     }
 
-    /// Copies of what a step does not work on where it lies, of the parameters that it is about.
+    /// Allocates copies of the parameters and state arrays that are not updated in place.
     pub(super) fn stage(&mut self) -> Vec<Staged> {
         let mut staged = Vec::new();
         for (index, plan) in self.plans.iter().enumerate() {
@@ -201,7 +202,7 @@ impl TensorSet {
         staged
     }
 
-    /// All memory that a step writes in any case, sorted, if no place of it is written twice.
+    /// Sorts the memory that every step writes, if none of it overlaps.
     pub(super) fn sort_written(&mut self) -> PyResult<()> {
         if !self.moved {
             return Ok(());
@@ -241,7 +242,7 @@ impl TensorSet {
         Ok(())
     }
 
-    /// The memory of a parameter that the step is about, and of its state.
+    /// Passes the memory of an active parameter and its state to `add`.
     fn ranges(&self, index: usize, mut add: impl FnMut(Range<usize>)) {
         if !self.active[index] {
             return;
@@ -267,13 +268,13 @@ impl TensorSet {
     }
 }
 
-/// How many references there are to an object.
+/// Returns the reference count of an object.
 pub(super) fn references(object: *mut ffi::PyObject) -> ffi::Py_ssize_t {
-    // SAFETY: the callers have one of them, and the interpreter is attached.
+    // SAFETY: the callers have a reference, and the interpreter is attached.
     unsafe { ffi::Py_REFCNT(object) }
 }
 
-/// The order in which a step works on a state array of this shape.
+/// Returns the order of a state array of this shape in a step.
 pub(super) fn order_of(plan: &Plan, shape: &[usize]) -> Vec<i64> {
     match &plan.form {
         Some(form) if form.shape == shape => plan.order.clone(),
@@ -281,13 +282,13 @@ pub(super) fn order_of(plan: &Plan, shape: &[usize]) -> Vec<i64> {
     }
 }
 
-/// Whether an array may be worked on where it lies, in an order that is dense.
+/// Returns whether an array can be used in place, in a dense order.
 pub(super) fn lies(form: &Form, shape: &[usize], order: &[i64]) -> bool {
     strided::agree(shape, &form.strides, order)
         && form.data.0.addr().is_multiple_of(form.dtype.size())
 }
 
-/// A copy of an array in another order.
+/// Allocates the copy of an array in another order.
 pub(super) fn stage(form: &Form, order: &[i64]) -> Staged {
     Staged::new(
         form.data,

@@ -1,4 +1,4 @@
-//! What saved state needs: what there may be, and numbers for codes in 8 bits.
+//! Saved state: the expected entries, and conversions of 8-bit codes.
 
 use fastoptim::exec::isa;
 use fastoptim::storage::{self, Encoding, Rounding};
@@ -13,7 +13,8 @@ use crate::optim::parameter::slice_mut;
 use crate::optim::state::{Expected, expected};
 
 impl TensorSet {
-    /// What the state of parameters of these groups may be, each given by its group, dtype and shape.
+    /// Returns the state that parameters of these groups may have. Each parameter is given as group,
+    /// dtype and shape.
     pub(super) fn expected(
         &self,
         groups: &Bound<'_, PyList>,
@@ -35,7 +36,7 @@ impl TensorSet {
         parameters.iter().map(one).collect()
     }
 
-    /// Writes the numbers that codes in 8 bits stand for into `out`.
+    /// Decodes 8-bit codes into `out`.
     pub(super) fn decode(
         &mut self,
         codes: &Bound<'_, PyAny>,
@@ -47,8 +48,9 @@ impl TensorSet {
         check(codes, scales, out)?;
         let tier = isa::current();
         with_float!(out.dtype, T => {
-            // SAFETY: tensors of these dtypes and lengths, just seen and held by the caller, whose
-            // elements lie without gaps; no code of Python runs, so nobody else has them.
+            // SAFETY: the caller holds tensors of these dtypes and lengths, and `check` found their
+            // elements aligned and without gaps. No Python code runs, and the interpreter stays
+            // attached, so no other code accesses them.
             unsafe {
                 let scales = slice_mut::<f32>(scales.data, scales.len());
                 let to = slice_mut::<T>(out.data, out.len());
@@ -62,7 +64,7 @@ impl TensorSet {
         Ok(())
     }
 
-    /// Writes the codes in 8 bits of numbers, and their scales.
+    /// Encodes numbers as 8-bit codes and scales.
     pub(super) fn encode(
         &mut self,
         numbers: &Bound<'_, PyAny>,
@@ -100,7 +102,7 @@ impl TensorSet {
     }
 }
 
-/// Refuses codes, scales and numbers that do not belong to one another.
+/// Rejects codes, scales and numbers whose dtypes or sizes do not match.
 fn check(codes: &Form, scales: &Form, numbers: &Form) -> PyResult<()> {
     let encoding = match codes.dtype {
         Dtype::I8 => Encoding::Signed,

@@ -1,4 +1,4 @@
-//! The state of the parameters, which is what `opt.state` holds: read, checked, and added to.
+//! Reads, checks and extends the state of the parameters in `opt.state`.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::memory::tensor::Form;
 use crate::memory::view;
 use crate::optim::parameter::{Piece, Slot, slice_mut};
 
-/// What the state of a parameter lacks.
+/// A missing entry of the state of a parameter.
 pub(super) struct Want {
     index: usize,
     name: String,
@@ -27,31 +27,31 @@ enum Missing {
     Array(Dtype, Vec<usize>),
 }
 
-/// What was added to the state for a step, to be taken out again where it is not applied.
+/// The entries that a step added to the state, and removes if it is not applied.
 #[derive(Default)]
 pub(super) struct Added<'py> {
-    /// The parameters whose state was added altogether.
+    /// The parameters that had no state.
     whole: Vec<usize>,
-    /// By parameter, its state and the names that were added to it.
+    /// The state of each parameter, and the names that were added to it.
     entries: HashMap<usize, (Bound<'py, PyDict>, Vec<String>)>,
 }
 
 impl Added<'_> {
-    /// Whether an entry was added.
+    /// Returns whether an entry was added.
     pub(super) fn has(&self, index: usize, name: &str) -> bool {
         let entry = self.entries.get(&index);
         entry.is_some_and(|(_, names)| names.iter().any(|added| added == name))
     }
 }
 
-/// The name under which the scales of a state array stand.
+/// Returns the name of the scales of a state array.
 fn scale_name(name: &str) -> String {
     format!("{name}_scale")
 }
 
 impl TensorSet {
-    /// Checks the state of a parameter and plans what a step does with it. What it lacks goes to
-    /// `wants`, if the parameter has a gradient. Code of Python may run.
+    /// Checks the state of a parameter and plans its use. Adds missing entries to `wants`, if the
+    /// parameter has a gradient. Python code may run.
     pub(super) fn read_state<'py>(
         &mut self,
         index: usize,
@@ -164,7 +164,7 @@ impl TensorSet {
         Ok(())
     }
 
-    /// What an entry of the state is for.
+    /// Returns how a step uses an entry of the state.
     fn place(
         &mut self,
         index: usize,
@@ -191,7 +191,7 @@ impl TensorSet {
         }
     }
 
-    /// The index of the slot of a state array, which is added where there is none.
+    /// Returns the index of the slot of a state array, which is added if there is none.
     fn slot(&mut self, index: usize, spec: &StateSpec) -> usize {
         let slots = &self.set.parameters[index].slots;
         if let Some(at) = slots.iter().position(|slot| slot.spec.name == spec.name) {
@@ -213,7 +213,7 @@ impl TensorSet {
         slots.len() - 1
     }
 
-    /// The dtype and the shape of the numbers of a state array, or of their scales.
+    /// Returns the dtype and shape of the numbers of a state array, or of their scales.
     fn wanted_of(&self, index: usize, spec: &StateSpec, numbers: bool) -> (Dtype, Vec<usize>) {
         let parameter = &self.set.parameters[index];
         let layout = &parameter.layout;
@@ -232,8 +232,8 @@ impl TensorSet {
         self.wanted_of(index, &spec, numbers)
     }
 
-    /// What an entry is as a tensor of this dtype and shape, which replaces it where it is another
-    /// and stands for the same numbers.
+    /// Returns the layout of an entry of this dtype and shape. Replaces an entry of a narrower type by
+    /// a tensor with the same numbers.
     fn fitting<'py>(
         &mut self,
         label: &str,
@@ -285,7 +285,7 @@ impl TensorSet {
         }
     }
 
-    /// Makes what is wanted, zeros and first values, and puts it into the state.
+    /// Creates missing entries with zeros and initial values, and adds them to the state.
     pub(super) fn add<'py>(
         &mut self,
         state: &Bound<'py, PyDict>,
@@ -351,20 +351,20 @@ impl TensorSet {
             .map(|seen| seen.form());
         let form = seen.filter(Form::is_dense);
         let form = form.ok_or_else(|| self.torch.refusal("state", made))?;
-        // SAFETY: as many elements, without gaps, of a tensor that was just made and that nobody else
-        // has; all bits 0 are the number 0 in every dtype.
+        // SAFETY: the elements of a new dense tensor, to which no other code has a reference. All bits
+        // 0 are the number 0 in every dtype.
         unsafe { slice_mut::<u8>(form.data, form.len() * form.dtype.size()) }.fill(0);
         Ok(())
     }
 
-    /// Takes out of the state what was put into it for a step that was not applied.
+    /// Removes the entries that were added for a step that was not applied.
     pub(super) fn remove(
         &mut self,
         state: &Bound<'_, PyDict>,
         objects: &[Bound<'_, PyAny>],
         added: &Added<'_>,
     ) {
-        // What somebody else has taken out already is gone.
+        // Other code may have removed entries already.
         for (index, (entry, names)) in &added.entries {
             for name in names {
                 let _ = entry.del_item(name);
@@ -380,7 +380,7 @@ impl TensorSet {
     }
 }
 
-/// The error of an entry of the state that is no dictionary.
+/// Returns the error for an entry of the state that is not a dictionary.
 pub(super) fn not_dict(name: &str) -> PyErr {
     PyTypeError::new_err(format!("the state of {name:?} must be a dict"))
 }

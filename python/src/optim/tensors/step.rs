@@ -13,8 +13,8 @@ use super::state::{Added, not_dict};
 use super::{States, TensorSet};
 use crate::memory::inflight;
 
-/// How often what a step needs may change while it is put right: by code of Python that others have
-/// hung into the making of tensors.
+/// How often tensors may change while a step checks them: by Python code that creates or describes
+/// tensors.
 const ATTEMPTS: usize = 8;
 
 /// The arguments of one step that are objects of Python.
@@ -24,12 +24,12 @@ pub(super) struct Arguments<'a, 'py> {
     pub(super) average: Option<(Vec<Bound<'py, PyAny>>, f64)>,
     pub(super) copy: Option<Vec<Bound<'py, PyAny>>>,
     pub(super) zero_grad: bool,
-    /// Whether somebody has asked for the state since this was last cleared.
+    /// Whether the state was requested since this was last cleared.
     pub(super) touched: &'a AtomicBool,
 }
 
 impl TensorSet {
-    /// One step over all groups: whether it was applied, and the norm that clipping used.
+    /// Runs one step over all groups. Returns whether it was applied, and the norm for clipping.
     pub(super) fn step(
         &mut self,
         py: Python<'_>,
@@ -73,7 +73,7 @@ impl TensorSet {
         let (shares, mut states) = (self.shares_numbers(), States::new(arguments.state));
         let mut active = Vec::with_capacity(objects.len());
         for (object, grad) in objects.iter().zip(grads) {
-            // The numbers that a step finds over all parameters are those of all parameters.
+            // Scalars that a step computes over all parameters are written to all of them.
             let written = grad.is_some() || follows;
             active.push(written || (shares && states.find(object).is_some()));
         }
@@ -98,7 +98,7 @@ impl TensorSet {
                 &mut signs,
             )?;
             let gradients = self.gradients(grads, arguments.zero_grad, &mut copies, &mut signs)?;
-            // Where code of Python may have run meanwhile, all is checked anew.
+            // Python code may have run: check everything again.
             if !signs.asked() || !self.torch.has_modes(py)? {
                 break (copies, outputs, gradients);
             }
@@ -109,20 +109,20 @@ impl TensorSet {
         copies.staged.extend(self.stage());
         let guard = inflight::register(written, read)?;
 
-        // SAFETY: `check` found every parameter of this step and its state as the set has them, and
-        // `objects`, `grads` and the plans hold them; what is written shares no memory with anything else
-        // of this step, as was checked, and `guard` keeps other calls from all of it.
+        // SAFETY: `check` found every parameter of this step, and its state, to have the layouts of the
+        // set, and `objects`, `grads` and the plans hold references to them. Written memory was checked
+        // to share nothing with other memory of this step, and `guard` excludes other calls.
         let groups = unsafe { self.set.group_segments(&gradients, &outputs) };
         let staged = &mut copies.staged;
         let result = py.detach(|| {
             for copy in staged.iter_mut().filter(|copy| copy.read) {
-                // SAFETY: the tensors are held, and `guard` keeps other calls from their memory.
+                // SAFETY: the tensors are held, and `guard` excludes other calls from their memory.
                 unsafe { copy.gather() };
             }
             let result = step::run(groups, options, &Local);
             if result.as_ref().is_ok_and(|outcome| outcome.applied) {
                 for copy in staged.iter_mut().filter(|copy| copy.written) {
-                    // SAFETY: as above, and what is written is nobody else's.
+                    // SAFETY: as above, and written memory is not shared.
                     unsafe { copy.scatter() };
                 }
             }
@@ -137,9 +137,9 @@ impl TensorSet {
         Ok(outcome)
     }
 
-    /// Checks the parameters that are `active` and their state, and adds what it lacks to the state
-    /// of those that are `wanted`; until nothing has changed from the first check to the last. The
-    /// plans hold the state. No code of Python has run since it was checked.
+    /// Checks the `active` parameters and their state, and adds missing entries to the state of the
+    /// `wanted` parameters. Repeats this until no check finds a change. The plans hold references to
+    /// the state, and no Python code has run since the last check.
     pub(super) fn check<'py>(
         &mut self,
         state: &Bound<'py, PyDict>,
@@ -153,8 +153,8 @@ impl TensorSet {
             self.active = active.to_vec();
             self.moved = true;
         }
-        // Where only the optimizer has the state, and nobody has asked for it since, nobody can have
-        // changed it: it is not looked at.
+        // If only the optimizer has references to the state, and the state was not requested since, no
+        // code can have changed it.
         let untouched = !touched.swap(false, Ordering::Relaxed);
         let mut trusted = std::mem::take(&mut self.trusted) && untouched;
         if !trusted {
@@ -195,11 +195,11 @@ impl TensorSet {
                 states.refresh();
             }
             if clean {
-                // The engine has it, and `state` here.
+                // References: the engine, and `state`.
                 self.trusted = references(state.as_ptr()) == 2;
                 return Ok(());
             }
-            // Code of Python may have run, which may have changed anything.
+            // Python code may have run, which may have changed anything.
             trusted = false;
             if !wants.is_empty() {
                 self.add(state, objects, wants, added)?;
@@ -210,7 +210,7 @@ impl TensorSet {
         ))
     }
 
-    /// Takes the steps and the numbers out of the state.
+    /// Reads the steps and scalars from the state.
     fn read_numbers(&mut self) -> PyResult<()> {
         for (index, plan) in self.plans.iter().enumerate() {
             if !self.active[index] {
@@ -221,7 +221,7 @@ impl TensorSet {
                 let (Place::Step | Place::Scalar(_), Some(form)) = (item.place, &item.form) else {
                     continue;
                 };
-                // SAFETY: `check` found a number of this type here, in a tensor that is held.
+                // SAFETY: `check` found a number of this type here, and the plan holds its tensor.
                 let x = unsafe { form.data.0.cast::<f64>().read_unaligned() };
                 match item.place {
                     Place::Scalar(j) => parameter.progress.scalars[j] = x,
@@ -240,7 +240,7 @@ impl TensorSet {
         Ok(())
     }
 
-    /// Gives parameters that are new the numbers of the others, where all share them.
+    /// Gives new parameters the scalars of the others, if all parameters share them.
     fn share_numbers(&mut self, added: &Added<'_>) {
         if !self.shares_numbers() {
             return;
@@ -261,13 +261,13 @@ impl TensorSet {
         }
     }
 
-    /// Whether all parameters have the same numbers in their state.
+    /// Returns whether all parameters have the same scalars in their state.
     fn shares_numbers(&self) -> bool {
         let mut groups = self.set.groups.iter();
         groups.any(|group| group.method.sums_globally())
     }
 
-    /// Puts the steps and the numbers back into the state.
+    /// Writes the steps and scalars to the state.
     fn write_numbers(&self) {
         for (index, plan) in self.plans.iter().enumerate() {
             if !self.active[index] {
@@ -281,15 +281,15 @@ impl TensorSet {
                     Place::Scalar(j) => progress.scalars[j],
                     _ => continue,
                 };
-                // SAFETY: as in `read_numbers`, and the interpreter is attached: no other call of this
+                // SAFETY: as in `read_numbers`; with the interpreter attached no other call of this
                 // library writes it.
                 unsafe { form.data.0.cast::<f64>().write_unaligned(x) };
             }
         }
     }
 
-    /// Raises the version of the tensors that were written, by which autograd notices that it has
-    /// saved one of them.
+    /// Increments the versions of the tensors that were written, so that autograd detects stale
+    /// graphs.
     fn bump<'py>(
         &self,
         py: Python<'py>,
@@ -307,7 +307,7 @@ impl TensorSet {
         others.extend(arguments.average.iter().flat_map(|(tensors, _)| tensors));
         others.extend(arguments.copy.iter().flatten());
         if self.torch.changed(py, &others).is_err() {
-            // Those that were made under inference_mode have no version.
+            // Tensors created under inference_mode have no version.
             for other in others {
                 let _ = self.torch.changed(py, &[other]);
             }
