@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Engine",
+    "ForeignArray",
     "Hold",
     "TensorEngine",
     "__version__",
@@ -15,6 +16,7 @@ __all__ = [
     "attempt",
     "call_all",
     "clamp",
+    "clip_to_norm",
     "compute_loss",
     "crc32",
     "exchange",
@@ -159,6 +161,12 @@ class Hold:
     ]: ...
     def close(self) -> None: ...
 
+@final
+class ForeignArray:
+    def __new__(
+        cls, owner: object, address: int, dtype: str, shape: Sequence[int]
+    ) -> ForeignArray: ...
+
 def add_normal(params: list[NDArray[Any]], scale: float, seed: int, draw: int) -> None: ...
 def aligned_zeros(size: int, dtype: np.dtype[Any]) -> NDArray[Any]: ...
 def add_penalty(
@@ -206,6 +214,9 @@ def tensor_norm(
 def attempt(action: Callable[[], _T], settle: Callable[[], object]) -> _T: ...
 def call_all(calls: Sequence[_Call]) -> None: ...
 def clamp(grads: list[NDArray[Any] | None], names: list[str] | None, clip_value: float) -> None: ...
+def clip_to_norm(
+    grads: Sequence[Any], max_norm: float, norm_type: float, error_if_nonfinite: bool
+) -> float: ...
 def crc32(data: NDArray[np.uint8], value: int = 0) -> int: ...
 def read_into(file: Any, offset: int, data: NDArray[np.uint8], checksum: int | None) -> None: ...
 def reserve(
@@ -250,6 +261,7 @@ def compute_loss(
     out: Any | None,
     loss_scale: float,
     gradient: bool,
+    values: Any | None = None,
 ) -> tuple[Any, Any]: ...
 def loss_arguments(name: str, arguments: dict[str, Any]) -> dict[str, Any]: ...
 def mine_triplets(

@@ -44,6 +44,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ops::checksum::register(module)?;
     ops::arrays::register(module)?;
     ops::penalty::register(module)?;
+    memory::foreign::register(module)?;
     memory::slab::register(module)?;
     runtime::threads::register(module)
 }

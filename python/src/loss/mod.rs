@@ -33,9 +33,11 @@ fn loss_arguments<'py>(name: &str, arguments: &Bound<'py, PyDict>) -> PyResult<B
     Arguments::read(kind_of(name)?, arguments)?.plain(arguments)
 }
 
-/// Computes a loss by name: its value and, if `gradient` is true, its gradients.
+/// Computes a loss by name: its value and, if `gradient` is true, its gradients. Values that are not
+/// reduced are written to `values` if it is given.
 #[pyfunction]
-#[pyo3(signature = (name, arguments, inputs, out, loss_scale, gradient))]
+#[pyo3(signature = (name, arguments, inputs, out, loss_scale, gradient, values=None))]
+#[expect(clippy::too_many_arguments)]
 fn compute_loss<'py>(
     py: Python<'py>,
     name: &str,
@@ -44,6 +46,7 @@ fn compute_loss<'py>(
     out: Option<&Bound<'py, PyAny>>,
     loss_scale: f64,
     gradient: bool,
+    values: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<ValueAndGradient<'py>> {
     let kind = kind_of(name)?;
     let signature = kind.signature();
@@ -54,8 +57,8 @@ fn compute_loss<'py>(
     if arguments.reduce == Reduce::BatchMean && rows.is_none() {
         return Err(PyValueError::new_err("batchmean needs an input with rows"));
     }
-    let values = (arguments.reduce == Reduce::None).then_some(&*arrays.rows.outer);
-    let outputs = Outputs::new(py, &arrays, out, gradient, values)?;
+    let shape = (arguments.reduce == Reduce::None).then_some(&*arrays.rows.outer);
+    let outputs = Outputs::new(py, &arrays, out, gradient, (shape, values))?;
     let value = with_float!(input.dtype.arithmetic(), T => {
         let loss = &arguments.loss;
         if !arrays.are_native() {

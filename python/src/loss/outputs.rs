@@ -26,13 +26,14 @@ pub(super) struct Outputs<'py> {
 
 impl<'py> Outputs<'py> {
     /// Checks `out` against all arrays that are read, or allocates the gradients, and registers all
-    /// memory of the call. The unreduced values have the shape `values`.
+    /// memory of the call. The unreduced values have a shape, and are written to the array that is
+    /// given for them, if one is.
     pub(super) fn new(
         py: Python<'py>,
         arrays: &Arrays<'py>,
         out: Option<&Bound<'py, PyAny>>,
         gradient: bool,
-        values: Option<&[usize]>,
+        (shape, values): (Option<&[usize]>, Option<&Bound<'py, PyAny>>),
     ) -> PyResult<Self> {
         let (inputs, read) = (&arrays.inputs, &arrays.read);
         let gradients = match (gradient, out) {
@@ -43,10 +44,18 @@ impl<'py> Outputs<'py> {
             }
             (true, Some(out)) => Some(given_gradients(inputs, read, out)?),
         };
-        let values = values
-            .map(|shape| empty(py, shape, inputs[0].dtype))
-            .transpose()?;
-        let written = gradients.iter().flatten().map(Array::range).collect();
+        let values = match (shape, values) {
+            (None, _) => None,
+            (Some(shape), None) => Some(empty(py, shape, inputs[0].dtype)?),
+            (Some(shape), Some(given)) => {
+                let taken = inputs.iter().chain(gradients.iter().flatten());
+                let taken = taken.map(|array| ("the inputs and gradients", array.range()));
+                let taken: Vec<_> = taken.chain(read.iter().cloned()).collect();
+                Some(given_values(given, &inputs[0], shape, &taken)?)
+            }
+        };
+        let gradients_and_values = gradients.iter().flatten().chain(&values);
+        let written = gradients_and_values.map(Array::range).collect();
         let read = read.iter().map(|(_, range)| range.clone());
         let read = read.chain(inputs.iter().map(Array::range)).collect();
         let guard = inflight::enter(written, read)?;
@@ -92,7 +101,8 @@ impl<'py> Outputs<'py> {
     /// `T` is the type of the inputs, `self` outlives the result, and there is one result at a time.
     pub(super) unsafe fn reduction<'a, T>(&self, reduce: Reduce, rows: usize) -> Reduction<'a, T> {
         match (reduce, &self.values) {
-            // SAFETY: `new` allocated the values with the type of the inputs, and by this function's
+            // SAFETY: `new` allocated the values, or checked that they have the type of the inputs and
+            // share no memory with other arrays of the call, and registered them. By this function's
             // contract the result is the only slice of them.
             (_, Some(values)) => Reduction::None(unsafe { values.slice_mut() }),
             (Reduce::Mean, _) => Reduction::Mean,
@@ -130,6 +140,21 @@ fn empty<'py>(py: Python<'py>, shape: &[usize], dtype: Dtype) -> PyResult<Array<
         .import(py, "numpy", "empty")?
         .call1((shape, dtype.descr(py)?))?;
     Array::new("out", &object)
+}
+
+/// The array that the caller gives for unreduced values.
+fn given_values<'py>(
+    object: &Bound<'py, PyAny>,
+    input: &Array<'py>,
+    shape: &[usize],
+    taken: &[(&str, Range<usize>)],
+) -> PyResult<Array<'py>> {
+    let values = Array::new("values", object)?;
+    require_dtype("values", &values, input)?;
+    require_shape("values", &values, shape)?;
+    values.require_writable("values")?;
+    check_disjoint(&[("values", values.range())], taken)?;
+    Ok(values)
 }
 
 /// The gradients that the caller gives as `out`: an array for a single input, which may be that input,

@@ -8,6 +8,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyFloat, PyList, PyTuple};
 
 use super::arrays::{goes_with, types_beside};
+use crate::memory::foreign::ForeignArray;
 use crate::memory::numpy::Array;
 
 /// A weight as the caller gives it.
@@ -28,7 +29,8 @@ pub(super) struct Weight<'py> {
 }
 
 pub(super) fn is_array(object: &Bound<'_, PyAny>) -> bool {
-    !object.is_exact_instance_of::<PyFloat>() && object.is_instance_of::<PyUntypedArray>()
+    !object.is_exact_instance_of::<PyFloat>()
+        && (object.is_instance_of::<PyUntypedArray>() || object.is_instance_of::<ForeignArray>())
 }
 
 /// Whether it is a list or a tuple.

@@ -1,6 +1,7 @@
 //! The memory that a call uses: arrays and their checks, allocation, and exclusion of other calls.
 
 pub(crate) mod dlpack;
+pub(crate) mod foreign;
 pub(crate) mod inflight;
 pub(crate) mod items;
 pub(crate) mod numpy;

@@ -13,6 +13,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
+use crate::memory::foreign::ForeignArray;
+
 /// The element types supported by kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dtype {
@@ -65,6 +67,25 @@ impl Dtype {
         PyArrayDescr::new(py, self.to_string())
     }
 
+    /// The one of a name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        const ALL: [Dtype; 12] = [
+            Dtype::F16,
+            Dtype::BF16,
+            Dtype::F32,
+            Dtype::F64,
+            Dtype::I8,
+            Dtype::I16,
+            Dtype::I32,
+            Dtype::I64,
+            Dtype::U8,
+            Dtype::U16,
+            Dtype::U32,
+            Dtype::U64,
+        ];
+        ALL.into_iter().find(|dtype| dtype.to_string() == name)
+    }
+
     pub(crate) fn size(self) -> usize {
         match self {
             Self::Number(encoding) => encoding.width(),
@@ -115,7 +136,8 @@ impl fmt::Display for Dtype {
 
 /// A C-contiguous, aligned array of native byte order.
 pub(crate) struct Array<'py> {
-    pub(crate) object: Bound<'py, PyUntypedArray>,
+    /// What keeps the memory alive.
+    pub(crate) object: Bound<'py, PyAny>,
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
     pub(crate) len: usize,
@@ -126,6 +148,9 @@ pub(crate) struct Array<'py> {
 impl<'py> Array<'py> {
     /// Checks the type and the layout. Error messages use `name`.
     pub(crate) fn new(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if let Ok(foreign) = object.cast::<ForeignArray>() {
+            return ForeignArray::array(name, foreign);
+        }
         let array = object.cast::<PyUntypedArray>().map_err(|_| {
             let kind = object
                 .get_type()
@@ -158,7 +183,7 @@ impl<'py> Array<'py> {
         let len = shape.iter().product();
         let writable = raw.fields.flags & NPY_ARRAY_WRITEABLE != 0;
         Ok(Self {
-            object: array.clone(),
+            object: object.clone(),
             dtype,
             shape,
             len,

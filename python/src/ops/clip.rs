@@ -3,7 +3,7 @@
 use fastoptim::numeric::scale::ScaleFactor;
 use fastoptim::ops::clip;
 use fastoptim::storage::precision::AnyView;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -66,6 +66,17 @@ fn writable<'a>(arrays: &[Array<'_>]) -> Vec<AnyView<'a>> {
     arrays.iter().map(write).collect()
 }
 
+fn check_norms(max_norm: f64, norm_type: f64) -> PyResult<()> {
+    for (name, x) in [("max_norm", max_norm), ("norm_type", norm_type)] {
+        if x.is_nan() || x <= 0.0 {
+            return Err(PyValueError::new_err(format!(
+                "{name} must be > 0, got {x}"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Returns the norm of all arrays taken as one vector.
 #[pyfunction]
 fn total_norm(
@@ -74,15 +85,41 @@ fn total_norm(
     names: Option<&Bound<'_, PyList>>,
     norm_type: f64,
 ) -> PyResult<f64> {
-    if norm_type.is_nan() || norm_type <= 0.0 {
-        return Err(PyValueError::new_err(format!(
-            "norm_type must be > 0, got {norm_type}"
-        )));
-    }
+    check_norms(f64::INFINITY, norm_type)?;
     let arrays = arrays(&grads, names, false)?;
     let _guard = enter(&arrays, false)?;
     let read = readable(&arrays);
     Ok(py.detach(|| clip::total_norm(&read, norm_type)))
+}
+
+/// Scales the arrays to `max_norm` where the norm of all as one vector is larger, and returns that.
+/// Infinity only measures.
+#[pyfunction]
+fn clip_to_norm(
+    py: Python<'_>,
+    grads: Items<Option<Bound<'_, PyAny>>>,
+    max_norm: f64,
+    norm_type: f64,
+    error_if_nonfinite: bool,
+) -> PyResult<f64> {
+    check_norms(max_norm, norm_type)?;
+    let written = max_norm.is_finite();
+    let arrays = arrays(&grads, None, written)?;
+    let _guard = enter(&arrays, written)?;
+    let norm = {
+        let read = readable(&arrays);
+        py.detach(|| clip::total_norm(&read, norm_type))
+    };
+    if error_if_nonfinite && !norm.is_finite() {
+        return Err(PyRuntimeError::new_err(format!(
+            "the total norm of order {norm_type} of the gradients is {norm}"
+        )));
+    }
+    if written {
+        let mut write = writable(&arrays);
+        py.detach(|| clip::scale(&mut write, clip::coefficient(norm, max_norm)));
+    }
+    Ok(norm)
 }
 
 /// Scales the arrays to `max_norm` if their given norm is larger.
@@ -94,11 +131,7 @@ fn scale_to_norm(
     max_norm: f64,
     norm: f64,
 ) -> PyResult<()> {
-    if max_norm.is_nan() || max_norm <= 0.0 {
-        return Err(PyValueError::new_err(format!(
-            "max_norm must be > 0, got {max_norm}"
-        )));
-    }
+    check_norms(max_norm, 2.0)?;
     let arrays = arrays(&grads, names, true)?;
     let _guard = enter(&arrays, true)?;
     let mut write = writable(&arrays);
@@ -152,6 +185,7 @@ fn unscale(
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(total_norm, module)?)?;
+    module.add_function(wrap_pyfunction!(clip_to_norm, module)?)?;
     module.add_function(wrap_pyfunction!(scale_to_norm, module)?)?;
     module.add_function(wrap_pyfunction!(unscale, module)?)?;
     module.add_function(wrap_pyfunction!(clamp, module)?)

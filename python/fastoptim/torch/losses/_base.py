@@ -1,0 +1,311 @@
+"""What all losses over tensors share: how autograd sees a loss of the core."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch.autograd import forward_ad
+
+from fastoptim import _core
+from fastoptim.torch import _arrays
+
+Tensors = Sequence[torch.Tensor]
+
+# Tells whether the backward pass that is going on keeps the graph for another one.
+_keeps_graph: Callable[[], bool] = getattr(
+    torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A loss of the core, and what is PyTorch's for it."""
+
+    # Its name in the core.
+    name: str
+    # The arguments that PyTorch's function takes as well.
+    arguments: tuple[str, ...]
+    # PyTorch's function of the same tensors and arguments.
+    torch: Callable[..., Any] | None
+    # What has a value: an element, a row of scores of classes, or a vector.
+    shape: Literal["elements", "scores", "vectors"] = "elements"
+    # The names of the tensors.
+    names: tuple[str, ...] = ("input", "target")
+    # The gradient of the core by each tensor, and its sign; None for a tensor without.
+    gradients: tuple[tuple[int, int] | None, ...] = ((0, 1), None)
+    # Arguments that the core takes beside those.
+    others: Mapping[str, Any] = field(default_factory=dict)
+    # Whether targets of scores may be probabilities.
+    probabilities: bool = False
+
+
+class Loss(torch.nn.Module):
+    """A loss of the core as a module."""
+
+    _rule: ClassVar[Rule]
+
+    def _check(self) -> None:
+        """Refuse arguments out of range; PyTorch's own losses do so when they are called."""
+        numbers = {name: getattr(self, name) for name in self._rule.arguments}
+        for name, value in numbers.items():
+            if isinstance(value, torch.Tensor):
+                numbers[name] = None
+        _core.loss_arguments(self._rule.name, {**self._rule.others, **numbers})
+
+    def _evaluate(self, *tensors: torch.Tensor, rule: Rule | None = None) -> torch.Tensor:
+        rule = rule or self._rule
+        return evaluate(rule, tensors, {name: getattr(self, name) for name in rule.arguments})
+
+
+def evaluate(rule: Rule, tensors: Tensors, arguments: dict[str, Any]) -> torch.Tensor:
+    """Return the value of a loss, with a gradient where one will be wanted."""
+    if rule.torch is not None and (torch.compiler.is_compiling() or _is_transformed(tensors)):
+        return rule.torch(*tensors, **arguments)
+    _require(rule, tensors)
+    wanted = False
+    if torch.is_grad_enabled():
+        wanted = any(tensor.requires_grad for tensor in tensors)
+        for name, tensor in _without_gradient(rule, tensors, arguments):
+            if tensor.requires_grad:
+                if rule.torch is not None:
+                    return rule.torch(*tensors, **arguments)
+                raise RuntimeError(f"there is no gradient by {name}: use {name}.detach()")
+    tensors, shape = _in_rows(rule, _alike(rule, tensors))
+    call = Call(rule, arguments, tensors)
+    if wanted:
+        value: torch.Tensor = Differentiable.apply(call, *tensors)
+    else:
+        value, _ = call.compute(tensors, [False] * len(tensors))
+    return value if shape is None or value.ndim == 0 else value.view(shape)
+
+
+def _is_transformed(tensors: Tensors) -> bool:
+    """Tell whether derivatives other than those of a backward pass are asked for."""
+    return forward_ad._current_level >= 0 or any(
+        isinstance(tensor, torch.Tensor) and _arrays.is_wrapped(tensor) for tensor in tensors
+    )
+
+
+def _require(rule: Rule, tensors: Tensors) -> None:
+    """Refuse tensors that the core cannot compute on."""
+    for name, tensor, gradient in zip(rule.names, tensors, rule.gradients, strict=True):
+        if gradient is not None and gradient[1] > 0:
+            _arrays.require(name, tensor)
+            continue
+        _arrays.require(name, tensor, _arrays.NUMBERS)
+        if rule.shape == "scores" and (
+            tensor.dtype is torch.bool or (tensor.is_floating_point() and not rule.probabilities)
+        ):
+            raise TypeError(
+                f"{name} must be class indices of an integer type, got {tensor.dtype}: "
+                f"{name}.long() converts it"
+            )
+
+
+def _without_gradient(
+    rule: Rule, tensors: Tensors, arguments: Mapping[str, Any]
+) -> list[tuple[str, torch.Tensor]]:
+    """Return the tensors that the core knows no gradient by, with their names."""
+    named = zip(rule.names, tensors, rule.gradients, strict=True)
+    found = [(name, tensor) for name, tensor, gradient in named if gradient is None]
+    return found + [(n, x) for n, x in arguments.items() if isinstance(x, torch.Tensor)]
+
+
+def _alike(rule: Rule, tensors: Tensors) -> list[torch.Tensor]:
+    """Return the tensors in one dtype, as PyTorch promotes them; indices and labels of rows stay.
+
+    Under autocast, losses are computed in float32.
+    """
+    dtype = tensors[0].dtype
+    for tensor, gradient in zip(tensors, rule.gradients, strict=True):
+        if rule.shape == "elements" or gradient is not None:
+            dtype = torch.promote_types(dtype, tensor.dtype)
+    if dtype.itemsize == 2 and torch.is_autocast_enabled("cpu"):
+        dtype = torch.float32
+    return [
+        tensor.to(dtype)
+        if rule.shape == "elements" or tensor.is_floating_point() or tensor.dtype is torch.bool
+        else tensor
+        for tensor in tensors
+    ]
+
+
+def _in_rows(rule: Rule, tensors: Tensors) -> tuple[Tensors, tuple[int, ...] | None]:
+    """Return views that the core takes where it takes them as they lie, and the values' shape.
+
+    Those are vectors in more than two dimensions, and scores whose classes lie next to each other
+    though they are the second dimension, as with ``torch.channels_last``.
+    """
+    x = tensors[0]
+    if rule.shape == "vectors" and x.ndim > 2:
+        flat = [
+            t.flatten(0, -1 if gradient is None else -2)
+            for t, gradient in zip(tensors, rule.gradients, strict=True)
+        ]
+        return flat, tuple(x.shape[:-1])
+    if rule.shape == "scores" and x.ndim > 2 and not x.is_contiguous():
+        rows, target = x.movedim(1, -1), tensors[1]
+        if rows.is_contiguous() and target.shape in (x.shape, rows.shape[:-1]):
+            if target.ndim == x.ndim:
+                target = target.movedim(1, -1).flatten(0, -2)
+            else:
+                target = target.flatten()
+            return [rows.flatten(0, -2), target], tuple(rows.shape[:-1])
+    return tensors, None
+
+
+class Call:
+    """One evaluation of a loss."""
+
+    def __init__(self, rule: Rule, arguments: dict[str, Any], tensors: Tensors) -> None:
+        self.rule = rule
+        self.arguments = arguments
+        self.dtype = tensors[0].dtype
+        shape = tuple(tensors[0].shape)
+        # That of the values that are not reduced.
+        self.shape = {
+            "elements": shape,
+            "vectors": shape[:-1],
+            "scores": shape[:1] + shape[2:] if len(shape) > 1 else (),
+        }[rule.shape]
+        self.is_reduced = arguments["reduction"] != "none"
+        self.scale = 1.0
+        if self.dtype is torch.float16 and "mean" in str(arguments["reduction"]):
+            # That of a mean over many rows is often below the numbers of float16. It is kept larger
+            # by a power of two, which leaves room for the largest, until it is scaled.
+            self.scale = 2.0 ** min(max(math.prod(self.shape), 1).bit_length() - 1, 10)
+
+    def compute(
+        self, tensors: Tensors, wanted: Sequence[bool]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the value, and gradients where one is wanted: those of the core, in its order.
+
+        They are `scale` times too large, and without reduction those of the sum.
+        """
+        rule, tensors = self.rule, [_arrays.contiguous(x) for x in tensors]
+        arguments = {**rule.others, **self.arguments}
+        for name, value in arguments.items():
+            if isinstance(value, torch.Tensor):
+                arguments[name] = _arrays.array(self._weight(name, value))
+        gradients: list[torch.Tensor] = []
+        if any(wanted):
+            signs = zip(tensors, rule.gradients, strict=True)
+            gradients = [torch.empty_like(x) for x, by in signs if by is not None and by[1] > 0]
+        values = None
+        if not self.is_reduced:
+            values = torch.empty(self.shape, dtype=self.dtype, device="cpu")
+        out = tuple(map(_arrays.array, gradients))
+        value, _ = _core.compute_loss(
+            rule.name,
+            arguments,
+            tuple(map(_arrays.array, tensors)),
+            out if len(out) > 1 else out[0] if out else None,
+            self.scale,
+            bool(out),
+            None if values is None else _arrays.array(values),
+        )
+        if values is None:
+            values = _arrays.scalar(value, self.dtype)
+        return values, gradients
+
+    def _weight(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """Return a weight in a dtype that the core takes beside the input."""
+        _arrays.require(name, weight)
+        if torch.promote_types(self.dtype, weight.dtype) is self.dtype:
+            return _arrays.contiguous(weight.to(self.dtype))
+        if self.dtype.itemsize == 2 and weight.dtype is torch.float32:
+            return _arrays.contiguous(weight)
+        raise TypeError(
+            f"{name} must be {self.dtype} as the input is, got {weight.dtype}: "
+            f"{name}.to(input.dtype) converts it"
+        )
+
+    def by_torch(
+        self, tensors: Tensors, wanted: Sequence[bool], upstream: torch.Tensor
+    ) -> list[torch.Tensor | None]:
+        """Return gradients that can be differentiated again, of PyTorch's own loss."""
+        if self.rule.torch is None:
+            raise RuntimeError(
+                f"the gradient of the loss {self.rule.name} cannot be differentiated again, as "
+                "create_graph=True asks for"
+            )
+        with torch.enable_grad():
+            value = self.rule.torch(*tensors, **self.arguments)
+            by = [x for x, needed in zip(tensors, wanted, strict=True) if needed]
+            found = iter(torch.autograd.grad(value, by, upstream, create_graph=True))
+        return [next(found) if needed else None for needed in wanted]
+
+
+class Differentiable(torch.autograd.Function):
+    """The value of a call; its gradient is computed with it, and scaled by the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *tensors: torch.Tensor) -> torch.Tensor:
+        """Return the value, and keep the gradients that are needed."""
+        wanted = ctx.needs_input_grad[1:]
+        value, gradients = call.compute(tensors, wanted)
+        by = zip(call.rule.gradients, wanted, strict=True)
+        used = {gradient[0] for gradient, needed in by if gradient is not None and needed}
+        ctx.save_for_backward(*(g if i in used else None for i, g in enumerate(gradients)))
+        ctx.call = call
+        # Kept for a second derivative, and counted as they are: what PyTorch's losses keep, too.
+        ctx.tensors = tensors
+        ctx.versions = _versions(tensors)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients times that of the value."""
+        gradients, call, wanted = ctx.saved_tensors, ctx.call, ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():
+            if ctx.versions != _versions(ctx.tensors):
+                raise RuntimeError(
+                    "an input of a loss was changed in place before its gradient was taken with "
+                    "create_graph=True"
+                )
+            return None, *call.by_torch(ctx.tensors, wanted, upstream)
+        keeps = _keeps_graph() or _arrays.is_wrapped(upstream)
+        if not keeps:
+            ctx.tensors = None
+        results: list[torch.Tensor | None] = [None] * (1 + len(wanted))
+        # Targets first: theirs is the gradient of an input, with the other sign.
+        for index in sorted(
+            range(len(wanted)), key=lambda i: (call.rule.gradients[i] or (0, 0))[1]
+        ):
+            if wanted[index]:
+                place, sign = call.rule.gradients[index]
+                shared = sign < 0 and any(
+                    needed and gradient == (place, 1)
+                    for gradient, needed in zip(call.rule.gradients, wanted, strict=True)
+                )
+                results[1 + index] = _scaled(
+                    gradients[place], upstream, sign / call.scale, call, keeps or shared
+                )
+        return tuple(results)
+
+
+def _versions(tensors: Tensors) -> list[int]:
+    """Return how often the tensors have been changed; those of the inference mode count nothing."""
+    return [0 if x.is_inference() else x._version for x in tensors]
+
+
+def _scaled(
+    gradient: torch.Tensor, upstream: torch.Tensor, factor: float, call: Call, keep: bool
+) -> torch.Tensor:
+    """Return a gradient times that of the value and a factor, in its memory unless that is kept."""
+    if call.is_reduced and not _arrays.is_wrapped(upstream):
+        factor *= upstream.item()
+        if keep:
+            return gradient * factor
+        return gradient if factor == 1.0 else gradient.mul_(factor)
+    if factor != 1.0:
+        upstream = upstream * factor
+    if not call.is_reduced and call.rule.shape != "elements":
+        upstream = upstream.unsqueeze(
+            1 if call.rule.shape == "scores" and gradient.ndim > 1 else -1
+        )
+    return gradient * upstream if keep else gradient.mul_(upstream)
