@@ -173,15 +173,15 @@ def add_penalty(
     names: list[str], params: list[NDArray[Any]], grads: list[Any], l1: float, l2: float
 ) -> float: ...
 def exchange(
-    arrays: Sequence[NDArray[Any]],
-    others: Sequence[NDArray[Any]],
+    arrays: Sequence[NDArray[Any] | ForeignArray],
+    others: Sequence[NDArray[Any] | ForeignArray],
     label: str = "others",
     names: Sequence[str] | None = None,
     then: Sequence[_Call] | None = None,
 ) -> None: ...
 def lerp(
-    averages: Sequence[NDArray[Any]],
-    values: Sequence[NDArray[Any]],
+    averages: Sequence[NDArray[Any] | ForeignArray],
+    values: Sequence[NDArray[Any] | ForeignArray],
     weight: float,
     label: str,
     names: Sequence[str],

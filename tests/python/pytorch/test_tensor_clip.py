@@ -148,5 +148,6 @@ def test_what_cannot_be_clipped_is_refused_before_anything_is_written(case: int)
 
 
 def test_an_empty_generator_warns_as_in_pytorch() -> None:
+    none: list[Any] = []
     with pytest.warns(UserWarning, match="empty generator"):
-        assert ft.clip_grad_norm_((p for p in []), 1.0) == 0
+        assert ft.clip_grad_norm_((p for p in none), 1.0) == 0
