@@ -74,7 +74,12 @@ def evaluate(rule: Rule, tensors: Tensors, arguments: dict[str, Any]) -> torch.T
                 if rule.torch is not None:
                     return rule.torch(*tensors, **arguments)
                 raise RuntimeError(f"there is no gradient by {name}: use {name}.detach()")
-    tensors, shape = _in_rows(rule, _alike(rule, tensors))
+    tensors = _alike(rule, tensors)
+    if wanted and arguments["reduction"] == "none":
+        tensors = [
+            _one_each(x, tensors[0], by) for x, by in zip(tensors, rule.gradients, strict=True)
+        ]
+    tensors, shape = _in_rows(rule, tensors)
     call = Call(rule, arguments, tensors)
     if wanted:
         value: torch.Tensor = Differentiable.apply(call, *tensors)
@@ -132,6 +137,21 @@ def _alike(rule: Rule, tensors: Tensors) -> list[torch.Tensor]:
         else tensor
         for tensor in tensors
     ]
+
+
+def _one_each(
+    x: torch.Tensor, first: torch.Tensor, gradient: tuple[int, int] | None
+) -> torch.Tensor:
+    """Return an input with a number for each element, as each has a gradient of its own from above.
+
+    Only a variance may have fewer. Other shapes are refused later.
+    """
+    if gradient is None or x.shape == first.shape or gradient[1] < 0:
+        return x
+    if x.shape == first.shape[:-1] and first.ndim:
+        x = x.unsqueeze(-1)
+    fits = x.ndim == 0 or x.shape == (*first.shape[:-1], 1)
+    return x.expand_as(first) if fits else x
 
 
 def _in_rows(rule: Rule, tensors: Tensors) -> tuple[Tensors, tuple[int, ...] | None]:

@@ -90,8 +90,4 @@ class GaussianNLLLoss(Loss, torch.nn.GaussianNLLLoss):
         """Return the loss."""
         if isinstance(var, (int, float)):
             var = torch.full((), var, dtype=input.dtype, device=input.device)
-        elif self.reduction == "none" and var.requires_grad and var.shape != input.shape:
-            # Elements that share a variance have gradients of their own from above.
-            narrow = var.ndim == input.ndim - 1 and var.ndim > 0
-            var = (var.unsqueeze(-1) if narrow else var).expand_as(input)
         return self._evaluate(input, target, var)
