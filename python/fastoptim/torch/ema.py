@@ -215,15 +215,10 @@ class EMA(torch.nn.Module):
             for buffer, average in zip(buffers, self._buffers_of(buffers), strict=True):
                 buffer.copy_(average)
 
-    def begin(
-        self, params: Sequence[torch.Tensor] | None = None
+    def _begin_for(
+        self, params: Sequence[torch.Tensor]
     ) -> tuple[tuple[list[torch.Tensor], float], list[_Call]]:
-        """Return what a step needs to make the next update, and to count it.
-
-        Parameters
-        ----------
-        params : sequence of tensors, optional
-            The parameters of the step in its order. By default they are those of the average.
+        """Return what a step of parameters needs to make the next update, and to count it.
 
         Returns
         -------
@@ -231,19 +226,24 @@ class EMA(torch.nn.Module):
             The averages of these parameters, and the weight of the parameters in them.
         list of calls
             What the step calls when it is done.
+
+        Raises
+        ------
+        ValueError
+            There is no average of a parameter.
+        RuntimeError
+            The average is swapped in.
         """
-        weight, averages = self._weight("step"), self._averages()
-        if params is not None:
-            sources = map(id, self._ordered(None)[0])
-            by_source = dict(zip(sources, averages, strict=True))
-            for index, p in enumerate(params):
-                if id(p) not in by_source:
-                    raise ValueError(
-                        f"ema has no average of parameter {index} of the step: it must be made of "
-                        "the model or the parameters that are trained"
-                    )
-            averages = [by_source[id(p)] for p in params]
-        return (averages, weight), [(self._follow, weight)]
+        weight = self._weight("step")
+        sources = map(id, self._ordered(None)[0])
+        averages = dict(zip(sources, self._averages(), strict=True))
+        for index, p in enumerate(params):
+            if id(p) not in averages:
+                raise ValueError(
+                    f"ema has no average of parameter {index} of the step: it must be made of the "
+                    "model or the parameters that are trained"
+                )
+        return ([averages[id(p)] for p in params], weight), [(self._follow, weight)]
 
     def _follow(self, weight: float) -> None:
         """Count what a step has done to the averages, and let the module follow."""

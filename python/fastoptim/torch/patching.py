@@ -195,7 +195,7 @@ def _clipping(function: Any, original: Any) -> Any:
             return original(parameters, *args, **kwargs)
         if not isinstance(parameters, (torch.Tensor, list, tuple)):
             # A generator is gone through once.
-            parameters = list(parameters) or (p for p in ())
+            parameters = list(parameters) or _nothing()
         try:
             return function(parameters, *args, **kwargs)
         except _REFUSALS:
@@ -211,6 +211,11 @@ def _clipping(function: Any, original: Any) -> Any:
     return named
 
 
+def _nothing() -> Iterator[torch.Tensor]:
+    """Return a generator of nothing, of which PyTorch warns."""
+    yield from ()
+
+
 def _step(original: Any) -> Any:
     """Return the step of a class, computed here where an optimizer's tensors are taken here."""
 
@@ -223,9 +228,10 @@ def _step(original: Any) -> Any:
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        ours: Any = fastoptim.torch
         twin = _twin(self)
         try:
-            fastoptim.torch.Optimizer.step(twin)
+            ours.Optimizer.step(twin)
         except _REFUSALS:
             _give_back(self)
             original(self)

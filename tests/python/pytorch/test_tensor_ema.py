@@ -105,7 +105,7 @@ def test_swapping_twice_brings_everything_back(dtype: Any, use_buffers: bool) ->
         assert torch.equal(p, average[f"module.{name}"])
     for name, buffer in model.named_buffers():
         assert torch.equal(buffer, average[f"module.{name}"] if use_buffers else before[name])
-    for call in (ema.update, ema.copy_to, ema.begin):
+    for call in (ema.update, ema.copy_to, lambda: ema._begin_for([])):
         with pytest.raises(RuntimeError, match="while the average is swapped in"):
             call()
     ema.swap()
@@ -134,7 +134,7 @@ def test_a_step_finds_its_averages_by_its_parameters() -> None:
     model = network()
     ema = ft.EMA(model, 0.75)
     params = list(model.parameters())
-    (averages, weight), calls = ema.begin(params[::-1][:2])
+    (averages, weight), calls = ema._begin_for(params[::-1][:2])
     assert weight == 0.25
     assert ema.module is not None
     expected = list(ema.module.parameters())[::-1]
@@ -146,7 +146,25 @@ def test_a_step_finds_its_averages_by_its_parameters() -> None:
     for buffer, source in zip(ema.module.buffers(), model.buffers(), strict=True):
         assert torch.equal(buffer, source)
     with pytest.raises(ValueError, match="no average of parameter 1 of the step"):
-        ema.begin([params[0], torch.zeros(3)])
+        ema._begin_for([params[0], torch.zeros(3)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_step_makes_the_update(dtype: Any) -> None:
+    model = network(dtype)
+    params = list(model.parameters())
+    groups = [{"params": params[::2]}, {"params": params[1::2], "lr": 0.01}]
+    opt = ft.AdamW(groups, lr=0.1)
+    ema, other = ft.EMA(model, 0.9, warmup=True), ft.EMA(model, 0.9, warmup=True)
+    for seed in range(4):
+        model(normal(seed, 4, 2, 5, 5, dtype=dtype)).square().sum().backward()
+        opt.step(ema=ema, zero_grad=True)
+        other.update()
+    torch.testing.assert_close(ema.state_dict(), other.state_dict(), rtol=0, atol=0)
+    assert ema.updates == 4
+    ema.swap()
+    with pytest.raises(RuntimeError, match="while the average is swapped in"):
+        opt.step(ema=ema)
 
 
 def test_a_change_of_the_average_is_counted() -> None:

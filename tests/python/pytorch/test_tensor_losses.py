@@ -372,6 +372,34 @@ def test_old_arguments_are_taken_as_in_pytorch() -> None:
         assert ft.TripletMarginLoss(1.0, 2.0, 1e-6, False, None, False).reduction == "none"
 
 
+DispatchMode: Any = torch.utils._python_dispatch.TorchDispatchMode
+
+
+class Made(DispatchMode):  # type: ignore[misc]
+    """Keeps the tensors of a size that PyTorch's functions make."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.found: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.numel() == self.size:
+            self.found[result.untyped_storage().data_ptr()] = result
+        return result
+
+
+def test_cross_entropy_makes_one_array_where_pytorch_makes_three() -> None:
+    x, y = normal(0, 64, 1000).requires_grad_(), cases.classes(1, 1000, 64)
+    counts = []
+    for module in (ft, torch.nn):
+        with Made(x.numel()) as made_here:
+            torch.autograd.grad(3 * module.CrossEntropyLoss()(x, y), x)
+        counts.append(len(made_here.found.keys() - {x.data_ptr()}))
+    assert counts == [1, 3]
+
+
 def test_hooks_and_checkpoints_see_the_gradient() -> None:
     x, y = normal(0, 9, 5).requires_grad_(), cases.classes(1, 5, 9)
     loss_fn = ft.CrossEntropyLoss()
