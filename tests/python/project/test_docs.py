@@ -71,6 +71,22 @@ def code(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
+def test_the_code_on_the_page_of_pytorch_runs() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    import fastoptim.torch
+
+    names: dict[str, Any] = {}
+    try:
+        for block in code("pytorch"):
+            exec(block, names)
+    finally:
+        fastoptim.torch.unpatch()
+    assert names["ema"].updates == 3
+    words = set(re.findall(r"\w+", (ROOT / "docs" / "pytorch.md").read_text()))
+    functions = {name for name in fastoptim.torch.__all__ if name.islower()}
+    assert not (functions | {"EMA"}) - words
+
+
 def test_the_code_on_the_page_of_steps_runs() -> None:
     blocks = code("steps")
     names: dict[str, Any] = {}
