@@ -17,7 +17,8 @@ pub(crate) struct ForeignArray {
 
 #[pymethods]
 impl ForeignArray {
-    /// `owner` keeps the memory at `address` alive, which has as many elements as the shape says.
+    /// Describes memory. Only the modules of this package that know a library make these: `owner`
+    /// must keep the memory at `address` alive, and it must have the elements of `shape`.
     #[new]
     fn new(owner: Py<PyAny>, address: usize, dtype: &str, shape: Vec<usize>) -> PyResult<Self> {
         let dtype = Dtype::named(dtype)
