@@ -17,7 +17,7 @@ MATRICES: list[tuple[int, ...]] = [(3, 4), (7, 2), (1, 5)]
 # Every optimizer over tensors; each has one of its name over arrays.
 CLASSES = [
     cls
-    for name in ft.__all__
+    for name in ft.optim.__all__
     if issubclass(cls := getattr(ft, name), ft.Optimizer) and cls is not ft.Optimizer
 ]
 FLOATS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
