@@ -150,20 +150,28 @@ impl<T: Float> Kernel for Tile<'_, T> {
         let Self { a, b, k } = self;
         let last = a.len() / k.max(1);
         // Missing rows are replaced by copies of the first.
-        let rows: [&[T]; ROWS] =
-            std::array::from_fn(|i| &a[if i < last { i * k } else { 0 }..][..k]);
-        let mut sums = [[T::ZERO; COLS]; ROWS];
+        let row = |i: usize| &a[if i < last { i * k } else { 0 }..][..k];
         let (b, _) = b.as_chunks::<COLS>();
         let b = &b[..k];
+        // One variable per row: a loop over rows is not always unrolled, and then the sums are in
+        // memory, which makes the product five times slower.
+        let [r0, r1, r2, r3, r4, r5] = [row(0), row(1), row(2), row(3), row(4), row(5)];
+        let [mut s0, mut s1, mut s2, mut s3, mut s4, mut s5] = [[T::ZERO; COLS]; ROWS];
         for l in 0..k {
-            for i in 0..ROWS {
-                let x = rows[i][l];
-                let old = sums[i];
-                sums[i] = std::array::from_fn(|j| old[j] + x * b[l][j]);
-            }
+            s0 = add_product(s0, r0[l], &b[l]);
+            s1 = add_product(s1, r1[l], &b[l]);
+            s2 = add_product(s2, r2[l], &b[l]);
+            s3 = add_product(s3, r3[l], &b[l]);
+            s4 = add_product(s4, r4[l], &b[l]);
+            s5 = add_product(s5, r5[l], &b[l]);
         }
-        sums
+        [s0, s1, s2, s3, s4, s5]
     }
+}
+
+#[inline(always)]
+fn add_product<T: Float>(sums: [T; COLS], x: T, b: &[T; COLS]) -> [T; COLS] {
+    std::array::from_fn(|j| sums[j] + x * b[j])
 }
 
 /// Transposes a matrix with `cols` columns.
