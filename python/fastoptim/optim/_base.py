@@ -484,6 +484,8 @@ class Optimizer:
 
     def _given(self, grads: Grads) -> Array | Sequence[Array | None]:
         """Return the gradients as one array or one sequence over all groups."""
+        if type(grads) is list:  # Tests by abstract classes take a third of a small step.
+            return grads
         if isinstance(grads, np.ndarray):
             return grads if self._flat is not None else [grads]
         if isinstance(grads, FlatBuffer):
