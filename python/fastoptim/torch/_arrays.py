@@ -79,7 +79,7 @@ def require(name: str, tensor: Any, dtypes: dict[torch.dtype, str] = FLOATS) -> 
 
 def array(tensor: torch.Tensor) -> ForeignArray:
     """Return a contiguous tensor as an array, which holds it."""
-    return ForeignArray(tensor, tensor.data_ptr(), _DTYPES[tensor.dtype], tensor.shape)
+    return ForeignArray(tensor, flat=False)
 
 
 def contiguous(tensor: torch.Tensor) -> torch.Tensor:
@@ -103,7 +103,7 @@ def is_dense(tensor: torch.Tensor) -> bool:
 
 def flat(tensor: torch.Tensor) -> ForeignArray:
     """Return a dense tensor as a 1-D array in the order of its memory."""
-    return ForeignArray(tensor, tensor.data_ptr(), _DTYPES[tensor.dtype], (tensor.numel(),))
+    return ForeignArray(tensor, flat=True)
 
 
 def scalar(value: float, dtype: torch.dtype) -> torch.Tensor:

@@ -1,56 +1,70 @@
-//! Arrays of another library than NumPy, as the modules of Python that know it describe them.
+//! Tensors of PyTorch as arrays of a call.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
-use crate::memory::numpy::{Address, Array, Dtype};
+use crate::memory::numpy::Array;
+use crate::memory::strided;
+use crate::memory::tensor::{Scratch, Torch};
 
-/// A C-contiguous array: whose memory it is, where, and what it holds. Nothing is copied.
+/// A dense CPU tensor that is to be used as an array. Its memory is looked up in each call, since a
+/// tensor may be given other memory between two of them.
 #[pyclass(module = "fastoptim._core", frozen)]
 pub(crate) struct ForeignArray {
-    /// Held, so that the memory stays.
-    _owner: Py<PyAny>,
-    data: Address,
-    dtype: Dtype,
-    shape: Vec<usize>,
+    tensor: Py<PyAny>,
+    /// Whether it is used as a 1-D array in the order of its memory.
+    flat: bool,
 }
 
 #[pymethods]
 impl ForeignArray {
-    /// Describes memory. Only the modules of this package that know a library make these: `owner`
-    /// must keep the memory at `address` alive, and it must have the elements of `shape`.
     #[new]
-    fn new(owner: Py<PyAny>, address: usize, dtype: &str, shape: Vec<usize>) -> PyResult<Self> {
-        let dtype = Dtype::named(dtype)
-            .ok_or_else(|| PyTypeError::new_err(format!("no kernel knows the dtype {dtype}")))?;
-        Ok(Self {
-            _owner: owner,
-            data: Address(std::ptr::with_exposed_provenance_mut(address)),
-            dtype,
-            shape,
-        })
+    fn new(tensor: Py<PyAny>, flat: bool) -> Self {
+        Self { tensor, flat }
     }
 }
 
 impl ForeignArray {
-    /// It as an array of a call; `name` is the argument in messages.
+    /// Returns the array; error messages use `name`.
     pub(crate) fn array<'py>(name: &str, object: &Bound<'py, Self>) -> PyResult<Array<'py>> {
-        let this = object.get();
-        let len = this.shape.iter().product();
-        if !this.data.0.addr().is_multiple_of(this.dtype.size()) {
+        let py = object.py();
+        let (this, torch) = (object.get(), torch(py)?);
+        let mut scratch = Scratch::default();
+        let tensor = this.tensor.bind(py);
+        let form = torch
+            .describe(tensor, &mut scratch)
+            .map(|seen| seen.form())
+            .ok_or_else(|| {
+                PyTypeError::new_err(format!(
+                    "{name} must be a dense CPU tensor of a dtype that kernels know"
+                ))
+            })?;
+        let order = strided::c_order(&form.shape);
+        let in_order = strided::agree(&form.shape, &form.strides, &order);
+        if !form.is_dense() || !(this.flat || in_order) {
             return Err(PyValueError::new_err(format!(
-                "{name} must be aligned to its element size; its clone() is"
+                "{name} must be contiguous and aligned to its element size; its clone() is"
             )));
         }
+        let len = form.len();
         Ok(Array {
             object: object.clone().into_any(),
-            dtype: this.dtype,
-            shape: this.shape.clone(),
+            dtype: form.dtype,
+            shape: if this.flat { vec![len] } else { form.shape },
             len,
-            data: this.data.0,
+            data: form.data.0,
             writable: true,
         })
     }
+}
+
+/// Returns the functions of PyTorch, which are imported at the first use of a tensor.
+fn torch(py: Python<'_>) -> PyResult<&'static Torch> {
+    static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
+    TORCH.get_or_try_init(py, || {
+        Torch::new(&py.import("fastoptim.torch.optim._tensors")?.into_any())
+    })
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -102,9 +102,20 @@ impl Torch {
             .any(|known| known.as_ptr() == class.cast())
     }
 
-    /// Returns the description of a strided CPU tensor of a known dtype, or `None` for all other
-    /// objects; `refusal` gives the reason.
+    /// Returns the description of a strided CPU tensor of floats or 8-bit codes, or `None` for all
+    /// other objects; `refusal` gives the reason.
     pub(crate) fn see<'a>(
+        &self,
+        tensor: &'a Bound<'_, PyAny>,
+        scratch: &'a mut Scratch,
+    ) -> Option<Seen<'a>> {
+        let stored = |seen: &Seen<'_>| matches!(seen.dtype, Dtype::Number(_));
+        self.describe(tensor, scratch).filter(stored)
+    }
+
+    /// Returns the description of a strided CPU tensor of numbers or class indices, or `None` for all
+    /// other objects.
+    pub(crate) fn describe<'a>(
         &self,
         tensor: &'a Bound<'_, PyAny>,
         scratch: &'a mut Scratch,
@@ -143,16 +154,7 @@ impl Torch {
         }
         let (data, dtype, shape, strides): (usize, String, Vec<i64>, Vec<i64>) = found.extract()?;
         (scratch.shape, scratch.strides) = (shape, strides);
-        let known = [
-            Dtype::F32,
-            Dtype::F64,
-            Dtype::F16,
-            Dtype::BF16,
-            Dtype::I8,
-            Dtype::U8,
-        ];
-        let dtype = known.into_iter().find(|known| known.to_string() == dtype);
-        Ok(dtype.map(|dtype| Seen {
+        Ok(Dtype::named(&dtype).map(|dtype| Seen {
             data: std::ptr::with_exposed_provenance_mut(data),
             dtype,
             shape: &scratch.shape,
@@ -201,6 +203,9 @@ fn dtype_of(found: ElementType) -> Option<Dtype> {
         (2, 64, 1) => Some(Dtype::F64),
         (4, 16, 1) => Some(Dtype::BF16),
         (0, 8, 1) => Some(Dtype::I8),
+        (0, 16, 1) => Some(Dtype::I16),
+        (0, 32, 1) => Some(Dtype::I32),
+        (0, 64, 1) => Some(Dtype::I64),
         (1, 8, 1) => Some(Dtype::U8),
         _ => None,
     }

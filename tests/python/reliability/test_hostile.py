@@ -7,6 +7,7 @@ Afterwards the objects are used normally.
 from __future__ import annotations
 
 import faulthandler
+import importlib.util
 import inspect
 import io
 import itertools
@@ -15,6 +16,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,12 @@ import pytest
 import fastoptim as fo
 from fastoptim import _core
 from hostile import VALUES, spoiled_arguments
+
+torch: Any = None
+ft: Any = None
+if importlib.util.find_spec("torch") is not None:
+    torch = importlib.import_module("torch")
+    ft = importlib.import_module("fastoptim.torch")
 
 Arguments = tuple[Any, ...]
 
@@ -43,6 +51,17 @@ def entries() -> dict[str, Any]:
 
 
 ENTRIES = entries()
+
+
+if torch is not None:
+    # The functions over tensors take the module of the package that uses PyTorch.
+    support = ft.optim._tensors
+    ENTRIES |= {
+        name: partial(ENTRIES[name], support)
+        for name in ("tensor_norm", "perturb_tensors", "exchange_tensors")
+    }
+    engine: Any = _core.TensorEngine
+    ENTRIES["TensorEngine"] = lambda *arguments: engine(*arguments, support)
 
 
 def x(*shape: int, dtype: str = "f8") -> Any:
@@ -96,14 +115,55 @@ class Held:
             return
 
 
-ENGINES: list[Callable[[], Held]] = [
+class HeldTensors:
+    """An engine over tensors, with its groups and parameters."""
+
+    def __init__(self, name: str = "AdamW", **storage: Any) -> None:
+        params = [torch.nn.Parameter(torch.ones(shape)) for shape in ((3,), (2, 3))]
+        for p in params:
+            p.grad = torch.ones_like(p)
+        self.opt = getattr(ft, name)(params, lr=1e-3, **storage)
+        self.opt.step()
+        self.engine, self.groups = self.opt._engine, self.opt.param_groups
+
+    def step_arguments(self, everything: bool = False) -> Arguments:
+        if not everything:
+            return self.groups, 1.0, None, None, "propagate", None, None, None, False, None
+        params = self.groups[0]["params"]
+        average = ([torch.zeros_like(p) for p in params], 0.5)
+        copy = [torch.zeros(p.shape, dtype=torch.float16) for p in params]
+        penalty = fo.regularizers.L2(0.1)
+        return self.groups, 2.0, 1.0, 0.5, "skip", penalty, average, copy, True, NOTE
+
+    def use(self) -> None:
+        """Step and save with valid arguments."""
+        try:
+            self.opt.step(max_norm=1.0)
+            self.opt.state_dict()
+        except Exception:  # Invalid values that were accepted may be refused now.
+            return
+
+
+ENGINES: list[Callable[[], Any]] = [
     Held,
     lambda: Held(dtype="f4", state_dtype="int8"),
     lambda: Held(fo.ScheduleFreeSGD),
 ]
 
+TENSOR_ENGINES: list[Callable[[], Any]] = [
+    HeldTensors,
+    lambda: HeldTensors(state_dtype="int8"),
+    lambda: HeldTensors("ScheduleFreeSGD"),
+]
+
+
+def engines(name: str) -> list[Callable[[], Any]]:
+    """Return the engines that have a method or an attribute."""
+    return TENSOR_ENGINES if name.startswith("TensorEngine.") else ENGINES
+
+
 # Valid arguments of methods and functions, in several forms.
-METHODS: dict[str, list[Callable[[Held], Arguments]]] = {
+METHODS: dict[str, list[Callable[[Any], Arguments]]] = {
     "Engine.add_group": [
         lambda held: ({**held.group, "params": (MORE,)}, ["c"], [MORE], False, NOTE),
     ],
@@ -120,6 +180,23 @@ METHODS: dict[str, list[Callable[[Held], Arguments]]] = {
         lambda held: held.step_arguments(everything=True),
     ],
     "Engine.zero_grad": [lambda held: ([np.ones_like(p) for p in held.params],)],
+    "TensorEngine.average": [lambda held: (held.groups, True, NOTE)],
+    "TensorEngine.check_groups": [lambda held: (held.groups,)],
+    "TensorEngine.decode": [
+        lambda held: (torch.zeros(3, dtype=torch.int8), torch.ones(1), torch.ones(3))
+    ],
+    "TensorEngine.encode": [
+        lambda held: (torch.ones(3), torch.zeros(3, dtype=torch.int8), torch.ones(1))
+    ],
+    "TensorEngine.expected": [lambda held: (held.groups, [(0, "float32", (3,))])],
+    "TensorEngine.forget": [lambda held: ()],
+    "TensorEngine.set_averaged": [lambda held: (True,)],
+    "TensorEngine.set_state": [lambda held: ({},), lambda held: (dict(held.engine.state),)],
+    "TensorEngine.set_steps": [lambda held: (3,)],
+    "TensorEngine.step": [
+        lambda held: held.step_arguments(),
+        lambda held: held.step_arguments(everything=True),
+    ],
 }
 
 
@@ -161,6 +238,27 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
     "attempt": [lambda: (int, int)],
     "call_all": [lambda: ([({}.update, {"a": 1}), (print, "")],)],
     "clamp": [lambda: ([x(3), None], ["a", "b"], 0.5)],
+    "clip_to_norm": [
+        lambda: ([x(3), None], 1.0, 2.0, False),
+        lambda: ([x(3)], float("inf"), 1.0, True),
+    ],
+    "ForeignArray": [lambda: (torch.ones(3), True)],
+    "TensorEngine": [
+        lambda: (ft.SGD._kind, "int8", "nearest", 3, {}, False),
+        lambda: (ft.AdamW._kind, None, "stochastic", 0, {}, True),
+    ],
+    "exchange_tensors": [lambda: ([torch.ones(3)], [torch.zeros(3)], NOTE)],
+    "perturb_tensors": [
+        lambda: (
+            [torch.ones(3), torch.ones(2, 3).t()],
+            [torch.ones(3), torch.ones(3, 2)],
+            [0.1, 0.2],
+            True,
+            (1, 2),
+            NOTE,
+        )
+    ],
+    "tensor_norm": [lambda: ([torch.ones(3)], [torch.ones(3, dtype=torch.float16)], True)],
     "compute_loss": [
         lambda: ("mse", options(), (x(3), x(3)), None, 1.0, True),
         lambda: ("huber", options("none", delta=1.0), (x(3), x(3)), x(3), 2.0, True),
@@ -358,6 +456,17 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
 }
 
 
+def of_tensors(name: str) -> bool:
+    """Return whether an entry needs PyTorch."""
+    return "Tensor" in name or "tensor" in name or name == "ForeignArray"
+
+
+if torch is None:
+    ENTRIES = {name: entry for name, entry in ENTRIES.items() if not of_tensors(name)}
+    FUNCTIONS = {name: ways for name, ways in FUNCTIONS.items() if not of_tensors(name)}
+    METHODS = {name: ways for name, ways in METHODS.items() if not of_tensors(name)}
+
+
 def options(reduction: str = "mean", **arguments: Any) -> dict[str, Any]:
     return {"reduction": reduction, **arguments}
 
@@ -373,7 +482,7 @@ def test_every_entry_has_good_arguments() -> None:
         for way in ways:
             ENTRIES[name](*way())
     for name, methods in METHODS.items():
-        for make, method in itertools.product(ENGINES, methods):
+        for make, method in itertools.product(engines(name), methods):
             held = make()
             getattr(held.engine, name.split(".")[1])(*method(held))
 
@@ -397,7 +506,7 @@ def attack(name: str, times: int) -> None:
             arguments = spoiled_arguments(rng, rng.choice(FUNCTIONS[name])())
             refused(entry, *arguments)
             continue
-        held = rng.choice(ENGINES)()
+        held = rng.choice(engines(name))()
         if is_attribute(entry):
             getattr(held.engine, member)
             value = rng.choice(VALUES)()

@@ -21,6 +21,9 @@ _DTYPES = {
     torch.bfloat16: "bfloat16",
     torch.int8: "int8",
     torch.uint8: "uint8",
+    torch.int16: "int16",
+    torch.int32: "int32",
+    torch.int64: "int64",
 }
 _BY_NAME = {name: dtype for dtype, name in _DTYPES.items()}
 
