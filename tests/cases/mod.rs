@@ -47,8 +47,8 @@ pub(crate) fn slow() -> bool {
     std::env::var_os("FASTOPTIM_SLOW").is_some()
 }
 
-/// Returns every combination of choices that an optimizer accepts, or only the last one if tests
-/// are slow.
+/// Returns every combination of choices that an optimizer accepts, or only the first and the last
+/// of each optimizer if tests are slow.
 pub(crate) fn methods() -> Vec<Method> {
     let mut methods = Vec::new();
     for &kind in Kind::ALL {
@@ -68,11 +68,8 @@ pub(crate) fn methods() -> Vec<Method> {
                 .filter_map(|values| kind.method(values).ok()),
         );
         assert!(methods.len() > before, "{} accepts none", kind.name());
-        // Miri is slow: two configurations of each optimizer, the first and the last.
-        if cfg!(miri) && methods.len() > before + 2 {
+        if (cfg!(miri) || slow()) && methods.len() > before + 2 {
             methods.drain(before + 1..methods.len() - 1);
-        } else if slow() {
-            methods.drain(before..methods.len() - 1);
         }
     }
     methods
