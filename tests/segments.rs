@@ -6,6 +6,8 @@ mod cases;
 use cases::Precision;
 use fastoptim::optim::{Method, StateSpec};
 use fastoptim::step::{self, Local, Options, Progress, Segment, StepContext};
+use fastoptim::storage::view::{Raw, StorageView};
+use fastoptim::storage::{Encoding, Rounding};
 
 /// The number of elements of a segment and of a gap.
 const N: usize = 40;
@@ -27,11 +29,14 @@ impl Array {
         }
     }
 
-    fn segments(&mut self) -> [&mut [f32]; 2] {
+    fn parts(&mut self) -> [StorageView<'_, f32>; 2] {
         let start = self.numbers.as_mut_ptr();
-        // SAFETY: both slices are inside `numbers`, which is borrowed exclusively, and do not
-        // overlap.
-        [0, N + self.gap].map(|from| unsafe { std::slice::from_raw_parts_mut(start.add(from), N) })
+        // SAFETY: both parts are inside `numbers`, which is borrowed exclusively, and do not
+        // overlap. The pointers are valid for the whole allocation, as `Segment::follows` requires.
+        [0, N + self.gap].map(|from| unsafe {
+            let part = Raw::new(Encoding::F32, start.add(from).cast(), N);
+            StorageView::from_raw(part, Rounding::Nearest)
+        })
     }
 }
 
@@ -47,18 +52,18 @@ fn step(
         .zip(gaps)
         .map(|(seed, &gap)| Array::new(seed, gap))
         .collect();
-    let halves = arrays.iter_mut().map(|array| array.segments().into());
+    let halves = arrays.iter_mut().map(|array| array.parts().into());
     let (first, second): (Vec<_>, Vec<_>) = halves.unzip();
     let mut segments = Vec::new();
     for (arrays, context) in [(first, contexts[0]), (second, contexts[1])] {
         let mut arrays = arrays.into_iter();
         let (p, g) = (arrays.next().expect("p"), arrays.next().expect("g"));
-        segments.push(Segment::native(p, g, &[N], arrays, context));
+        segments.push(Segment::new(p, g, &[N], arrays, context));
     }
     if follows {
         let last = segments.pop().expect("there are two segments");
-        // SAFETY: `Array::segments` creates the slices of both segments from one pointer to the
-        // whole allocation.
+        // SAFETY: `Array::parts` creates the views of both segments from one pointer to the whole
+        // allocation.
         segments.push(unsafe { last.follows() });
     }
     let group = f32::group(method, segments);
