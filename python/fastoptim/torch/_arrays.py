@@ -1,4 +1,4 @@
-"""Tensors as the arrays of the core, which knows them by address, dtype and shape."""
+"""Tensors as arrays of the core, which reads their memory in each call."""
 
 from __future__ import annotations
 
@@ -7,29 +7,12 @@ from typing import Any
 import torch
 
 from fastoptim._core import ForeignArray
+from fastoptim.torch.optim._tensors import CLASSES, DTYPES
 
-# Tensors whose elements are what lies in their memory. Another class may give them another meaning.
-_CLASSES = (torch.Tensor, torch.nn.Parameter, getattr(torch.nn, "Buffer", torch.Tensor))
+FLOATS = {dtype: name for dtype, name in DTYPES.items() if dtype.is_floating_point}
 
-FLOATS = {
-    torch.float32: "float32",
-    torch.float64: "float64",
-    torch.float16: "float16",
-    torch.bfloat16: "bfloat16",
-}
-
-_INTEGERS = {
-    torch.int64: "int64",
-    torch.int32: "int32",
-    torch.int16: "int16",
-    torch.int8: "int8",
-    torch.uint8: "uint8",
-}
-
-_DTYPES = FLOATS | _INTEGERS
-
-# What targets may be; those of bool are converted.
-NUMBERS = _DTYPES | {torch.bool: "bool"}
+# The dtypes of targets; bool tensors are converted.
+NUMBERS = DTYPES | {torch.bool: "bool"}
 
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _is_batched = torch._C._functorch.is_legacy_batchedtensor
@@ -43,7 +26,7 @@ def is_wrapped(tensor: torch.Tensor) -> bool:
 def is_plain(tensor: Any) -> bool:
     """Tell whether an object is a dense tensor of the processor, of floats that kernels know."""
     return (
-        type(tensor) in _CLASSES
+        type(tensor) in CLASSES
         and tensor.is_cpu
         and tensor.dtype in FLOATS
         and tensor.layout is torch.strided
@@ -60,7 +43,7 @@ def require(name: str, tensor: Any, dtypes: dict[torch.dtype, str] = FLOATS) -> 
         raise RuntimeError(
             f"{name} is a tensor of a transform of torch.func, which sees no further than PyTorch"
         )
-    if type(tensor) not in _CLASSES:
+    if type(tensor) not in CLASSES:
         raise TypeError(
             f"{name} must be a plain torch.Tensor, got the subclass {type(tensor).__name__}, whose "
             f"elements may mean something else: {name}.as_subclass(torch.Tensor) is one"

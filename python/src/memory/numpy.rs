@@ -67,7 +67,7 @@ impl Dtype {
         PyArrayDescr::new(py, self.to_string())
     }
 
-    /// The one of a name.
+    /// Returns the dtype of a name.
     pub(crate) fn named(name: &str) -> Option<Self> {
         const ALL: [Dtype; 12] = [
             Dtype::F16,

@@ -18,6 +18,16 @@ use crate::memory::pairs::{Dtypes, Pairs, Side};
 use crate::memory::view;
 use crate::runtime::commit::Then;
 
+/// Returns the rounding of the 16-bit parameter of this index in a perturbation: stochastic if `noise`
+/// has a seed and a step.
+pub(crate) fn perturbation_rounding(noise: Option<(u64, u64)>, index: u64) -> Rounding {
+    /// The noise buffer, different from those of a step: 0 for the parameter and 1 to `MAX_STATE`.
+    const BUFFER: u64 = MAX_STATE as u64 + 1;
+    noise.map_or(Rounding::Nearest, |(seed, step)| {
+        Rounding::Stochastic(Noise::new(seed, index, BUFFER, step))
+    })
+}
+
 /// Checks parameters to write, each with a gradient of the same dtype to read.
 fn moved_by<'py>(
     params: &[Bound<'py, PyAny>],
@@ -79,8 +89,6 @@ fn sam_perturb(
     noise: Option<(u64, u64)>,
     then: Option<Then<'_>>,
 ) -> PyResult<()> {
-    /// The noise buffer, different from those of a step: 0 for the parameter and 1 to `MAX_STATE`.
-    const BUFFER: u64 = MAX_STATE as u64 + 1;
     let pairs = perturbed_by(&params, &grads)?;
     let _guard = pairs.enter()?;
     if factors.len() != params.len() {
@@ -95,9 +103,7 @@ fn sam_perturb(
         .zip(grads.iter())
         .filter(|(_, g)| !g.is_none());
     for (index, ((p, g), (&factor, _))) in (0..).zip(pairs.arrays.iter().zip(moved)) {
-        let rounding = noise.map_or(Rounding::Nearest, |(seed, step)| {
-            Rounding::Stochastic(Noise::new(seed, index, BUFFER, step))
-        });
+        let rounding = perturbation_rounding(noise, index);
         with_float!(p.dtype.arithmetic(), T => {
             // SAFETY: the arrays are checked, disjoint, held by this frame, and registered by the
             // guard.

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use fastoptim::optim::Kind;
-use fastoptim::step::{Nonfinite, Options, Regularization};
+use fastoptim::step::Regularization;
 use fastoptim::storage::Encoding;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -13,8 +13,7 @@ use pyo3::types::{PyDict, PyList};
 use super::parameter_set::ParameterSet;
 use super::regularizer;
 use super::state::{Expected, Restored, Saved};
-use super::step::{Arguments, real};
-use crate::error::to_py;
+use super::step::{Arguments, options, real};
 use crate::memory::inflight;
 use crate::memory::items::Items;
 use crate::memory::numpy::Memory;
@@ -128,14 +127,7 @@ impl Engine {
         zero_grad: bool,
         then: Option<Then<'_>>,
     ) -> PyResult<Option<(bool, Option<f64>)>> {
-        let options = Options {
-            loss_scale,
-            regularization: regularizer,
-            clip_value,
-            max_norm,
-            nonfinite: Nonfinite::from_name(nonfinite).map_err(to_py)?,
-        };
-        options.check().map_err(to_py)?;
+        let options = options(loss_scale, max_norm, clip_value, nonfinite, regularizer)?;
         let arguments = Arguments {
             groups,
             grads,

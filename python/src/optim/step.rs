@@ -5,7 +5,10 @@ use std::ops::Range;
 use fastoptim::error::Error;
 use fastoptim::numeric::float::Float;
 use fastoptim::optim::schedule_free::average_weight;
-use fastoptim::step::{self, FrozenParameter, GroupSegments, Local, Options, Segment, StepOutcome};
+use fastoptim::step::{
+    self, FrozenParameter, GroupSegments, Local, Nonfinite, Options, Regularization, Segment,
+    StepOutcome,
+};
 use fastoptim::storage::Rounding;
 use fastoptim::storage::view::StorageView;
 use pyo3::exceptions::{PyFloatingPointError, PyOverflowError, PyRuntimeError, PyValueError};
@@ -22,6 +25,25 @@ use crate::memory::numpy::{Dtype, Memory};
 use crate::memory::view;
 use crate::optim::group::Group;
 use crate::optim::parameter::Parameter;
+
+/// Checks the numbers and the words among the options of a step.
+pub(super) fn options(
+    loss_scale: f64,
+    max_norm: Option<f64>,
+    clip_value: Option<f64>,
+    nonfinite: &str,
+    regularization: Regularization,
+) -> PyResult<Options> {
+    let options = Options {
+        loss_scale,
+        regularization,
+        clip_value,
+        max_norm,
+        nonfinite: Nonfinite::from_name(nonfinite).map_err(to_py)?,
+    };
+    options.check().map_err(to_py)?;
+    Ok(options)
+}
 
 /// Extracts a number. A Python integer may exceed the range of `f64`.
 pub(super) fn real<'py, T>(object: &Bound<'py, PyAny>) -> PyResult<T>
@@ -47,6 +69,16 @@ pub(super) struct Arguments<'a, 'py> {
 }
 
 impl ParameterSet {
+    /// Refuses a step while the parameters are at their averaged iterate.
+    pub(super) fn check_mode(&self) -> PyResult<()> {
+        if self.averaged {
+            return Err(PyRuntimeError::new_err(
+                "the parameters are at their average for evaluation: call train() before step()",
+            ));
+        }
+        Ok(())
+    }
+
     /// Runs one step over all groups. Returns whether it was applied, and the norm for clipping.
     pub(super) fn step(
         &mut self,
@@ -54,11 +86,7 @@ impl ParameterSet {
         arguments: &Arguments<'_, '_>,
         options: &Options,
     ) -> PyResult<(bool, Option<f64>)> {
-        if self.averaged {
-            return Err(PyRuntimeError::new_err(
-                "the parameters are at their average for evaluation: call train() before step()",
-            ));
-        }
+        self.check_mode()?;
         self.read_groups(arguments.groups)?;
         let gradients = self.gradients(arguments.grads)?;
         let outputs = Outputs::new(

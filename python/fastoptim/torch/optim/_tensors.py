@@ -1,4 +1,4 @@
-"""What the engine asks of PyTorch: tensors described, made, converted, and refused."""
+"""The functions of PyTorch that the core calls, and the tensors that it accepts."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any
 
 import torch
 
-# Tensors whose numbers are what lies in their memory. Another class may give them another meaning.
+# The classes whose elements are stored in memory as they are; a subclass may convert them.
 CLASSES = [torch.Tensor, torch.nn.Parameter]
 
 # The C functions by which tensors are described without a call of Python: PyTorch 2.10 and later.
 EXCHANGE = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
 
-_DTYPES = {
+# The dtypes that kernels know, by their names in the core.
+DTYPES = {
     torch.float32: "float32",
     torch.float64: "float64",
     torch.float16: "float16",
     torch.bfloat16: "bfloat16",
+    torch.int64: "int64",
+    torch.int32: "int32",
+    torch.int16: "int16",
     torch.int8: "int8",
     torch.uint8: "uint8",
-    torch.int16: "int16",
-    torch.int32: "int32",
-    torch.int64: "int64",
 }
-_BY_NAME = {name: dtype for dtype, name in _DTYPES.items()}
+_BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
 
 
 def described(
@@ -34,7 +35,7 @@ def described(
     """Return address, dtype, shape and strides of a dense tensor of the processor, or None."""
     if tensor.layout is not torch.strided or not tensor.is_cpu:
         return None
-    dtype = _DTYPES.get(tensor.dtype)
+    dtype = DTYPES.get(tensor.dtype)
     if dtype is None:
         return None
     return tensor.data_ptr(), dtype, tuple(tensor.shape), tensor.stride()
@@ -54,7 +55,7 @@ def refusal(name: str, tensor: Any) -> Exception:
         return TypeError(f"{name} must be {kinds}, got one on the device {tensor.device}")
     if tensor.layout is not torch.strided:
         return TypeError(f"{name} must be {kinds}, got the layout {tensor.layout}")
-    if tensor.dtype not in _DTYPES or not tensor.is_floating_point():
+    if tensor.dtype not in DTYPES or not tensor.is_floating_point():
         return TypeError(f"{name} must be {kinds}, got {tensor.dtype}")
     return ValueError(f"{name} has {tensor.numel()} elements and no memory for them")
 
@@ -137,7 +138,7 @@ MODES = torch._C._len_torch_function_stack
 
 def name_of(tensor: torch.Tensor) -> str:
     """Return the name of a dtype."""
-    return _DTYPES.get(tensor.dtype, str(tensor.dtype))
+    return DTYPES.get(tensor.dtype, str(tensor.dtype))
 
 
 def number(name: str, value: Any) -> torch.Tensor:

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use fastoptim::step::{Nonfinite, Options, Regularization};
+use fastoptim::step::Regularization;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -11,13 +11,12 @@ use pyo3::types::{PyDict, PyList};
 
 use super::TensorSet;
 use super::step::Arguments;
-use crate::error::to_py;
 use crate::memory::items::Items;
 use crate::memory::tensor::Torch;
 use crate::optim::engine::parameter_set;
 use crate::optim::regularizer;
 use crate::optim::state::Expected;
-use crate::optim::step::real;
+use crate::optim::step::{options, real};
 use crate::runtime::commit::Then;
 use crate::runtime::exclusive::{Busy, Exclusive, Held};
 
@@ -198,14 +197,7 @@ impl TensorEngine {
         zero_grad: bool,
         then: Option<Then<'_>>,
     ) -> PyResult<Option<(bool, Option<f64>)>> {
-        let options = Options {
-            loss_scale,
-            regularization: regularizer,
-            clip_value,
-            max_norm,
-            nonfinite: Nonfinite::from_name(nonfinite).map_err(to_py)?,
-        };
-        options.check().map_err(to_py)?;
+        let options = options(loss_scale, max_norm, clip_value, nonfinite, regularizer)?;
         let mut inner = self.lock()?;
         let state = self.dict_of(py)?;
         let arguments = Arguments {

@@ -3,8 +3,6 @@
 use std::ops::Range;
 
 use fastoptim::ops::sam;
-use fastoptim::storage::{Noise, Rounding};
-use fastoptim::sweep::segment::MAX_STATE;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -15,6 +13,7 @@ use crate::memory::numpy::{Address, Dtype, check_disjoint, with_float};
 use crate::memory::strided::{self, Staged};
 use crate::memory::tensor::{Form, Scratch, Torch};
 use crate::memory::view;
+use crate::ops::arrays::perturbation_rounding;
 use crate::optim::gradients::dtypes;
 use crate::optim::parameter::slice_mut;
 use crate::runtime::commit::Then;
@@ -215,8 +214,6 @@ fn perturb_tensors(
     noise: Option<(u64, u64)>,
     then: Then<'_>,
 ) -> PyResult<()> {
-    /// The buffers of a parameter in a step are itself and its state; this is one more.
-    const BUFFER: u64 = MAX_STATE as u64 + 1;
     if factors.len() != params.len() {
         return Err(PyValueError::new_err(
             "there must be a factor for each parameter",
@@ -229,9 +226,7 @@ fn perturb_tensors(
     };
     let pairs = Pairs::new(support, &params, &grads, uses)?;
     for (index, ((p, g), &factor)) in (0..).zip(pairs.pairs.iter().zip(factors.iter())) {
-        let rounding = noise.map_or(Rounding::Nearest, |(seed, step)| {
-            Rounding::Stochastic(Noise::new(seed, index, BUFFER, step))
-        });
+        let rounding = perturbation_rounding(noise, index);
         with_float!(p.form.dtype.arithmetic(), T => {
             let len = p.form.len();
             // SAFETY: as in `tensor_norm`, and disjoint.

@@ -36,11 +36,7 @@ impl TensorSet {
         arguments: &Arguments<'_, '_>,
         options: &Options,
     ) -> PyResult<(bool, Option<f64>)> {
-        if self.set.averaged {
-            return Err(PyRuntimeError::new_err(
-                "the parameters are at their average for evaluation: call train() before step()",
-            ));
-        }
+        self.set.check_mode()?;
         self.read_groups(arguments.groups)?;
         let objects = self.parameters(arguments.groups)?;
         let mut grads = Vec::with_capacity(objects.len());
