@@ -120,7 +120,7 @@ impl Tier {
             // SAFETY: the processor has Advanced SIMD, because this module returns `Neon(Checked)`
             // only if `is_supported` has found it.
             Self::Neon(_) => unsafe { neon(kernel) },
-            _ => kernel.run(),
+            _ => baseline(kernel),
         }
     }
 }
@@ -129,6 +129,13 @@ impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// A function of its own, as those of the other tiers, so that each kernel is compiled once per tier
+/// and not once per call.
+#[inline(never)]
+fn baseline<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run()
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -107,6 +107,11 @@ pub fn with_threads<T>(n: usize, f: impl FnOnce() -> T) -> T {
 /// Calls `f` once with every index below `chunks`, in parallel if `elements`, the total cost in
 /// elements of an AdamW step, is large enough. Calls may be nested.
 pub fn run(chunks: usize, elements: usize, f: impl Fn(usize) + Sync) {
+    run_chunks(chunks, elements, &f);
+}
+
+/// [`run`] without its type parameter: `f` is compiled once, for serial and parallel calls.
+fn run_chunks(chunks: usize, elements: usize, f: &(dyn Fn(usize) + Sync)) {
     let count = count();
     let helpers = count.min(chunks).saturating_sub(1);
     if helpers == 0 || elements < SERIAL_BELOW {
@@ -114,7 +119,7 @@ pub fn run(chunks: usize, elements: usize, f: impl Fn(usize) + Sync) {
             f(chunk);
         }
     } else {
-        share(chunks, count, helpers, &f);
+        share(chunks, count, helpers, f);
     }
 }
 
