@@ -15,7 +15,7 @@ use crate::sweep::task::{self, Work};
 pub use crate::sweep::all_reduce::{AllReduce, Local};
 pub use crate::sweep::epilogue::Epilogue;
 pub use crate::sweep::frozen::FrozenParameter;
-pub use crate::sweep::segment::{MAX_SCALARS, Segment, StepContext};
+pub use crate::sweep::segment::{MAX_SCALARS, PART, Segment, StepContext};
 
 /// The handling of gradients that are not finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -253,8 +253,7 @@ impl StepOutcome {
     }
 }
 
-/// Runs one step over all groups. `ranks` is [`Local`] unless other processes take part. If they
-/// do, a rule that sums over all parameters needs a gradient in every process.
+/// Runs one step over all groups. `ranks` is [`Local`] unless other processes take part.
 ///
 /// # Errors
 /// An option is out of range, a method cannot take a regularization, or a gradient is not finite
@@ -310,7 +309,7 @@ struct Measured {
     norm: Option<f64>,
     /// Whether the gradients of all processes are finite. True if the policy does not check.
     finite: bool,
-    /// The first parameter of this process whose gradient is not finite.
+    /// The first parameter whose gradient is not finite in any process.
     first: Option<usize>,
 }
 
@@ -343,8 +342,10 @@ fn measure(
     // overflow. Conversely, the norm is computed in double precision and may be finite where
     // unscaling overflows single precision.
     if check && (norm.is_nan() || norm > f64::from(f32::MAX)) {
-        measured.first = norm::first_infinite(&read);
-        measured.finite = ranks.max(f64::from(measured.first.is_some())) == 0.0;
+        let own = norm::first_infinite(&read);
+        let first = -ranks.max(own.map_or(f64::NEG_INFINITY, |index| -(index as f64)));
+        measured.finite = first == f64::INFINITY;
+        measured.first = (!measured.finite).then_some(first as usize);
     }
     measured.norm = options.max_norm.map(|_| norm);
     measured
@@ -358,7 +359,6 @@ fn apply(
     ranks: &dyn AllReduce,
 ) -> Option<[f64; MAX_SCALARS]> {
     let mut works: Vec<Work<'_>> = Vec::with_capacity(groups.len());
-    let global = groups.iter().any(|group| group.method.sums_globally());
     for group in groups {
         let prologue = group.prologue(prologue);
         let Regularization { shrinkage, .. } = group.regularization.unwrap_or(default);
@@ -375,7 +375,7 @@ fn apply(
             works.push(Work::frozen(group.frozen_double));
         }
     }
-    task::run(works, |sums| if global { ranks.sum(sums) } else { sums })
+    task::run(works, ranks)
 }
 
 #[cfg(test)]

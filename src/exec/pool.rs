@@ -82,6 +82,18 @@ pub fn set_count(n: usize) {
     COUNT.store(n, Ordering::Relaxed);
 }
 
+/// Sets the number of threads of the process, unless [`set_count`] or the environment variable has
+/// set it. Returns whether it did.
+///
+/// # Panics
+/// `n` is outside `1..=MOST`.
+pub fn suggest_count(n: usize) -> bool {
+    assert!((1..=MOST).contains(&n), "n must be between 1 and {MOST}");
+    let requested = std::env::var(VARIABLE).ok().and_then(|text| parse(&text));
+    let (old, new) = (Ordering::Relaxed, Ordering::Relaxed);
+    requested.is_none() && COUNT.compare_exchange(0, n, old, new).is_ok()
+}
+
 /// Sets the number of threads used by calls of this thread only (0: that of the process), and
 /// returns the previous value.
 ///

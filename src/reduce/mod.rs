@@ -257,6 +257,32 @@ pub(crate) fn measure(arrays: &[impl Elements], measure: impl Measure) -> Vec<f6
     })
 }
 
+/// Measures arrays as [`measure`] does, of which this process has only parts. Each part is the index
+/// of its first element and the length of its array. `combine` adds the results of the blocks of
+/// all processes, each of which has the result of its own blocks and 0 for all others.
+pub(crate) fn measure_parts(
+    arrays: &[impl Elements],
+    parts: &[(usize, usize)],
+    measure: impl Measure,
+    combine: impl FnOnce(&mut [f64]),
+) -> Vec<f64> {
+    let tier = isa::current();
+    let lengths: Vec<usize> = arrays.iter().map(Elements::len).collect();
+    let (own, wholes) = (starts(&lengths), starts_of(parts.iter().map(|part| part.1)));
+    let cost = lengths.iter().sum::<usize>() / 4;
+    let found = blocks(&lengths, &own, cost, |owner, range| {
+        arrays[owner].block(range, measure, tier)
+    });
+    let mut all = vec![0.0; wholes[arrays.len()]];
+    for (index, (offset, _)) in parts.iter().enumerate() {
+        let found = &found[own[index]..own[index + 1]];
+        let start = wholes[index] + offset / BLOCK;
+        all[start..start + found.len()].copy_from_slice(found);
+    }
+    combine(&mut all);
+    joined(&all, &wholes, |a, b| measure.join(a, b))
+}
+
 /// Calls `f` once with every block of arrays of these lengths: the index of the array and the range
 /// of elements. Returns one result per array, its blocks combined by the tree. `elements` is the
 /// total cost in elements of an AdamW step.
@@ -266,6 +292,16 @@ pub(crate) fn blockwise(
     join: impl Fn(f64, f64) -> f64,
     f: impl Fn(usize, Range<usize>) -> f64 + Sync,
 ) -> Vec<f64> {
+    let starts = starts(lengths);
+    joined(&blocks(lengths, &starts, elements, f), &starts, join)
+}
+
+fn starts(lengths: &[usize]) -> Vec<usize> {
+    starts_of(lengths.iter().copied())
+}
+
+/// Returns the first block of each array, and the number of all blocks.
+fn starts_of(lengths: impl ExactSizeIterator<Item = usize>) -> Vec<usize> {
     let mut starts = Vec::with_capacity(lengths.len() + 1);
     let mut blocks = 0;
     for length in lengths {
@@ -273,7 +309,17 @@ pub(crate) fn blockwise(
         blocks += length.div_ceil(BLOCK);
     }
     starts.push(blocks);
+    starts
+}
 
+/// Returns the results of `f` for every block.
+fn blocks(
+    lengths: &[usize],
+    starts: &[usize],
+    elements: usize,
+    f: impl Fn(usize, Range<usize>) -> f64 + Sync,
+) -> Vec<f64> {
+    let blocks = starts[lengths.len()];
     let partials = Partials::new(blocks);
     pool::run(blocks.div_ceil(CHUNK), elements, |chunk| {
         for block in chunk * CHUNK..((chunk + 1) * CHUNK).min(blocks) {
@@ -283,10 +329,14 @@ pub(crate) fn blockwise(
             partials.set(block, f(owner, start..end));
         }
     });
-    let partials = partials.into_values();
+    partials.into_values()
+}
+
+/// Combines the blocks of each array by the tree.
+fn joined(blocks: &[f64], starts: &[usize], join: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     starts
         .windows(2)
-        .map(|ends| fold(&partials[ends[0]..ends[1]], &join))
+        .map(|ends| fold(&blocks[ends[0]..ends[1]], &join))
         .collect()
 }
 
@@ -303,6 +353,11 @@ impl Partials {
     /// Sets the result of one block.
     pub(crate) fn set(&self, block: usize, x: f64) {
         self.0[block].store(x.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Returns the number of blocks.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Returns the result of one block.

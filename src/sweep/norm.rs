@@ -29,21 +29,17 @@ pub(crate) struct Group<'s, 'a> {
 /// value. With `check`, the result is NaN if a gradient is not finite, even if clipping makes it
 /// finite. Reads the gradients once. The scale and the bound must be the same in all groups.
 pub(crate) fn norm(groups: &[Group<'_, '_>], check: bool, ranks: &dyn AllReduce) -> f64 {
-    // What is the same for all gradients comes last: they need not be scaled one by one. All
-    // processes must do the same, whatever groups they have parameters of.
+    // What is the same for all gradients comes last: they need not be scaled one by one.
     let scaled = groups.iter().all(|group| group.prologue.is_scale());
-    let scaled = ranks.max(f64::from(!scaled)) == 0.0;
     let sum = |unit| {
-        let squares = measure_all(groups, Squares { scale: unit }, check, scaled);
-        let [sum, _] = ranks.sum([reduce::total(&squares), 0.0]);
-        sum
+        let squares = Squares { scale: unit };
+        reduce::total(&measure_all(groups, squares, check, scaled, ranks))
     };
     let largest = || {
-        let largest = measure_all(groups, Largest, false, scaled);
-        ranks.max(largest.into_iter().fold(0.0, f64::max_or_nan))
+        let largest = measure_all(groups, Largest, false, scaled, ranks);
+        largest.into_iter().fold(0.0, f64::max_or_nan)
     };
-    let double = groups.iter().any(|group| !group.double.is_empty());
-    let single = ranks.max(f64::from(double)) == 0.0;
+    let single = groups.iter().all(|group| group.double.is_empty());
     let norm = scaled_root(single, sum, largest);
     match groups.first() {
         Some(Group { prologue, .. }) if scaled => {
@@ -83,8 +79,9 @@ fn measure_all(
     what: impl Measure,
     check: bool,
     unprepared: bool,
+    ranks: &dyn AllReduce,
 ) -> Vec<f64> {
-    let mut all: Vec<(usize, Precision<_, _>)> = Vec::new();
+    let mut all: Vec<(usize, (usize, usize), Precision<_, _>)> = Vec::new();
     for group in groups {
         let prologue = if unprepared {
             Prologue::default()
@@ -99,6 +96,7 @@ fn measure_all(
         let single = single.map(|s| {
             (
                 s.index,
+                (s.offset, s.whole),
                 Precision::Single(Prepared::new(s, prologue, check)),
             )
         });
@@ -106,15 +104,20 @@ fn measure_all(
         let double = double.map(|s| {
             (
                 s.index,
+                (s.offset, s.whole),
                 Precision::Double(Prepared::new(s, prologue, check)),
             )
         });
         all.extend(single);
         all.extend(double);
     }
-    all.sort_by_key(|(index, _)| *index);
-    let gradients: Vec<_> = all.into_iter().map(|(_, gradient)| gradient).collect();
-    reduce::measure(&gradients, what)
+    all.sort_by_key(|(index, ..)| *index);
+    let parts: Vec<_> = all.iter().map(|(_, part, _)| *part).collect();
+    let gradients: Vec<_> = all.into_iter().map(|(.., gradient)| gradient).collect();
+    if ranks.is_local() {
+        return reduce::measure(&gradients, what);
+    }
+    reduce::measure_parts(&gradients, &parts, what, |blocks| ranks.sum(blocks))
 }
 
 /// The gradient of a segment after a prologue.

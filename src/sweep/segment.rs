@@ -1,8 +1,17 @@
 //! One parameter in one step: its memory, its shape and its context.
 
+use crate::exec::scratch::TILE;
 use crate::numeric::float::Float;
+use crate::reduce;
+use crate::storage;
 use crate::storage::view::StorageView;
 use crate::sweep::epilogue::Epilogue;
+
+/// Parts of a parameter start at multiples of this number of elements, so that the blocks of sums
+/// and of 8-bit numbers are the same as those of the whole parameter.
+pub const PART: usize = reduce::BLOCK;
+
+const _: () = assert!(PART.is_multiple_of(TILE) && PART.is_multiple_of(storage::BLOCK));
 
 /// The maximum number of state arrays of a rule.
 pub const MAX_STATE: usize = 4;
@@ -32,6 +41,9 @@ pub struct Segment<'a, T> {
     epilogue: Option<Box<Epilogue<'a, T>>>,
     shape: &'a [usize],
     follows: bool,
+    /// The first element of the parameter that the segment has, and the length of the parameter.
+    pub(crate) offset: usize,
+    pub(crate) whole: usize,
     /// What every element is shrunk by once it is updated.
     pub(crate) threshold: T,
     pub(crate) index: usize,
@@ -73,6 +85,8 @@ impl<'a, T: Float> Segment<'a, T> {
         });
         assert!(state.next().is_none(), "at most {MAX_STATE} state arrays");
         Self {
+            offset: 0,
+            whole: p.len(),
             p,
             g,
             view,
@@ -130,6 +144,30 @@ impl<'a, T: Float> Segment<'a, T> {
         Self { index, ..self }
     }
 
+    /// Declares that the segment is the part from element `offset` of a parameter of `whole`
+    /// elements, whose other parts belong to other processes. The caller starts stochastic rounding
+    /// at `offset`. A rule that depends on shapes takes whole and empty parts only.
+    ///
+    /// # Panics
+    /// The part is not inside the parameter, or `offset` is not a multiple of [`PART`] in a part
+    /// that is not empty.
+    #[must_use]
+    pub fn part_of(self, offset: usize, whole: usize) -> Self {
+        assert!(
+            offset <= whole && self.len() <= whole - offset,
+            "a part must be inside its parameter"
+        );
+        assert!(
+            self.is_empty() || offset.is_multiple_of(PART),
+            "a part must start at a multiple of {PART}"
+        );
+        Self {
+            offset,
+            whole,
+            ..self
+        }
+    }
+
     /// Declares that the arrays of this segment are in the same allocations as those of the segment
     /// before it, so that one loop may run over both segments if their arrays are also adjacent.
     ///
@@ -154,6 +192,11 @@ impl<'a, T: Float> Segment<'a, T> {
     /// Returns whether the parameter has no elements.
     pub fn is_empty(&self) -> bool {
         self.p.is_empty()
+    }
+
+    /// Returns whether the segment is its whole parameter.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.len() == self.whole
     }
 
     /// Returns the shape of the parameter.

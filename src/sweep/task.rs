@@ -3,6 +3,8 @@
 use crate::exec::isa::{self, Tier};
 use crate::exec::pool;
 use crate::numeric::float::Float;
+use crate::reduce::Partials;
+use crate::sweep::all_reduce::AllReduce;
 use crate::sweep::frozen::{Frozen, FrozenParameter};
 use crate::sweep::segment::MAX_SCALARS;
 
@@ -14,6 +16,12 @@ pub(crate) trait Driver: Send + Sync {
     /// Returns the number of phases: 1, or 2 if a sum over several chunks separates two passes.
     fn phases(&self) -> usize {
         1
+    }
+
+    /// Returns the sums over blocks that the first phase computed, of which other processes have a
+    /// part if they take part in the step.
+    fn blocks(&self) -> Option<&Partials> {
+        None
     }
 
     /// Returns the contribution to the sums over all parameters, after the first phase.
@@ -60,26 +68,51 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Runs all the work of a step, with one fork-join per phase. After the first phase, `reduce`
-/// receives the sums over all parameters and returns the sums that the second phase uses. Returns
-/// the scalars in the state of all parameters after the step, if the step computes them.
-pub(crate) fn run(
-    works: Vec<Work<'_>>,
-    reduce: impl FnOnce(Sums) -> Sums,
-) -> Option<[f64; MAX_SCALARS]> {
+/// Runs all the work of a step, with one fork-join per phase. Between the phases, `ranks` combines
+/// the sums over blocks. Returns the scalars in the state of all parameters after the step, if the
+/// step computes them.
+pub(crate) fn run(works: Vec<Work<'_>>, ranks: &dyn AllReduce) -> Option<[f64; MAX_SCALARS]> {
     let mut drivers: Vec<_> = works.into_iter().map(|work| work.0).collect();
     let tier = isa::current();
     fork_join(&drivers, 0, tier);
+    if !ranks.is_local() {
+        combine(&drivers, ranks);
+    }
     let add = |a: Sums, b: Sums| [a[0] + b[0], a[1] + b[1]];
     let sums = drivers.iter().map(|driver| driver.sums());
-    let totals = reduce(sums.fold([0.0; 2], add));
-    if drivers.iter().any(|driver| driver.phases() > 1) {
+    let totals = sums.fold([0.0; 2], add);
+    let second = drivers.iter().any(|driver| driver.phases() > 1);
+    // A process without elements in the second phase needs the scalars, too.
+    if second || !ranks.is_local() {
         for driver in &mut drivers {
             driver.resolve(totals);
         }
+    }
+    if second {
         fork_join(&drivers, 1, tier);
     }
     drivers.iter().find_map(|driver| driver.scalars())
+}
+
+/// Adds the blocks of other processes.
+fn combine(drivers: &[Box<dyn Driver + '_>], ranks: &dyn AllReduce) {
+    let partials: Vec<&Partials> = drivers.iter().filter_map(|one| one.blocks()).collect();
+    let blocks = |partials: &Partials| (0..partials.len()).map(|i| partials.get(i)).collect();
+    let mut all: Vec<f64> = partials
+        .iter()
+        .copied()
+        .flat_map(|it| -> Vec<f64> { blocks(it) })
+        .collect();
+    if all.is_empty() {
+        return;
+    }
+    ranks.sum(&mut all);
+    let mut all = all.into_iter();
+    for partials in partials {
+        for (block, sum) in (0..partials.len()).zip(&mut all) {
+            partials.set(block, sum);
+        }
+    }
 }
 
 fn fork_join(drivers: &[Box<dyn Driver + '_>], phase: usize, tier: Tier) {
@@ -111,6 +144,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::sweep::all_reduce::Local;
 
     struct Counted<'a> {
         phases: usize,
@@ -138,7 +172,7 @@ mod tests {
             let runs = &runs[phases - 1];
             Work::new(Counted { phases, runs })
         };
-        assert_eq!(run(vec![work(1), work(2)], |sums| sums), None);
+        assert_eq!(run(vec![work(1), work(2)], &Local), None);
         assert_eq!(runs.map(AtomicUsize::into_inner), [3, 6]);
     }
 }

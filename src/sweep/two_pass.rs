@@ -66,13 +66,13 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
         for (index, segment) in segments.iter().enumerate() {
             let n = segment.len();
             starts.push(blocks);
-            blocks += n.div_ceil(BLOCK);
+            blocks += segment.whole.div_ceil(BLOCK);
             let part = |from, to| Part {
                 segment: index,
                 from,
                 to,
             };
-            if n <= WHOLE && !R::GLOBAL {
+            if Self::is_one_chunk(segment) {
                 first.push(part(0, n));
             } else {
                 let cut = (0..n)
@@ -94,10 +94,15 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
         }
     }
 
+    /// Returns whether both passes over a segment are in one chunk.
+    fn is_one_chunk(segment: &Segment<'_, T>) -> bool {
+        !R::GLOBAL && segment.is_whole() && segment.len() <= WHOLE
+    }
+
     /// Returns the sums of one segment, all of whose blocks have been computed.
     fn sums_of(&self, segment: usize) -> Sums {
         let start = self.starts[segment];
-        let end = start + self.segments[segment].len().div_ceil(BLOCK);
+        let end = start + self.segments[segment].whole.div_ceil(BLOCK);
         [0, 1].map(|k| {
             let sums = (start..end).map(|block| self.blocks.get(2 * block + k));
             reduce::tree(&sums.collect::<Vec<_>>())
@@ -109,8 +114,8 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
     /// of the targets of its epilogue during the call.
     unsafe fn first(&self, part: Part, tier: Tier) {
         let rule = self.rules[part.segment];
-        let block = self.starts[part.segment] + part.from / BLOCK;
         let segment = &self.segments[part.segment];
+        let block = self.starts[part.segment] + (segment.offset + part.from) / BLOCK;
         let writes = Writes {
             state: R::FIRST_WRITES,
             parameter: false,
@@ -181,6 +186,10 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R
         if self.parts[1].is_empty() { 1 } else { 2 }
     }
 
+    fn blocks(&self) -> Option<&Partials> {
+        Some(&self.blocks)
+    }
+
     fn sums(&self) -> Sums {
         if !R::GLOBAL {
             return [0.0; 2];
@@ -198,7 +207,7 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R
             } else {
                 self.sums_of(index)
             };
-            self.ratios[index] = self.rules[index].ratio(sums, self.segments[index].len());
+            self.ratios[index] = self.rules[index].ratio(sums, self.segments[index].whole);
             self.scalars = self.rules[index].scalars(sums);
         }
     }
@@ -213,7 +222,7 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R
 
     unsafe fn run(&self, phase: usize, chunk: usize, tier: Tier) {
         let part = self.parts[phase][chunk];
-        let n = self.segments[part.segment].len();
+        let segment = &self.segments[part.segment];
         // SAFETY: the parts of a phase do not overlap. By the contract of `run` each is processed
         // once, and the phases run one after the other.
         unsafe {
@@ -221,8 +230,9 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R
                 return self.second(part, self.ratios[part.segment], tier);
             }
             self.first(part, tier);
-            if n <= WHOLE && !R::GLOBAL {
-                let ratio = self.rules[part.segment].ratio(self.sums_of(part.segment), n);
+            if Self::is_one_chunk(segment) {
+                let sums = self.sums_of(part.segment);
+                let ratio = self.rules[part.segment].ratio(sums, segment.whole);
                 self.second(part, ratio, tier);
             }
         }

@@ -10,15 +10,15 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::exchange::Exchange;
 use super::parameter_set::ParameterSet;
 use super::regularizer;
 use super::state::{Expected, Restored, Saved};
 use super::step::{Arguments, options, real};
 use crate::memory::inflight;
 use crate::memory::items::Items;
-use crate::memory::numpy::Memory;
 use crate::optim::group::{Group, Keys};
-use crate::optim::parameter::{Storage, slice_mut};
+use crate::optim::parameter::Storage;
 use crate::runtime::commit::Then;
 use crate::runtime::exclusive::{Busy, Exclusive, Held};
 
@@ -52,15 +52,21 @@ impl Engine {
 
 #[pymethods]
 impl Engine {
+    /// Creates an engine without parameters. `parts` are the first and the last bounds of the
+    /// elements of each parameter that this process updates, if others update the rest.
     #[new]
+    #[pyo3(signature = (kind, state_dtype, rounding, seed, parts=None))]
     fn new(
         py: Python<'_>,
         kind: &str,
         state_dtype: Option<&str>,
         rounding: &str,
         seed: &Bound<'_, PyAny>,
+        parts: Option<Items<(usize, usize)>>,
     ) -> PyResult<Self> {
-        let parameters = parameter_set(py, kind, state_dtype, rounding, seed)?;
+        let mut parameters = parameter_set(py, kind, state_dtype, rounding, seed)?;
+        let range = |(start, end)| start..end;
+        parameters.parts = parts.map(|parts| parts.into_iter().map(range).collect());
         Ok(Self(Exclusive::new(parameters)))
     }
 
@@ -106,10 +112,13 @@ impl Engine {
 
     /// Runs one step over all groups. Returns whether it was applied and the norm for clipping, or
     /// `None` if it was applied and no norm was requested. Makes the calls of `then` if it was
-    /// applied.
+    /// applied. Sharded parameters are updated together with other processes, which `exchange`
+    /// communicates with by its methods: `begin(grads)` agrees that all have passed their checks and
+    /// returns the summed gradients of the parts of this process, `sum(array)` and `max(array)`
+    /// combine an array in place, and `finish()` collects the parts after the update.
     #[pyo3(signature = (
         groups, grads, loss_scale, max_norm, clip_value, nonfinite, regularizer, average, copy,
-        zero_grad, then=None
+        zero_grad, then=None, exchange=None
     ))]
     #[expect(clippy::too_many_arguments)]
     fn step(
@@ -126,6 +135,7 @@ impl Engine {
         copy: Option<Items<Bound<'_, PyAny>>>,
         zero_grad: bool,
         then: Option<Then<'_>>,
+        exchange: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Option<(bool, Option<f64>)>> {
         let options = options(loss_scale, max_norm, clip_value, nonfinite, regularizer)?;
         let arguments = Arguments {
@@ -134,6 +144,7 @@ impl Engine {
             average,
             copy,
             zero_grad,
+            exchange: exchange.map(Exchange),
         };
         // Held until the calls of `then` have been made.
         let mut inner = self.lock()?;
@@ -151,15 +162,8 @@ impl Engine {
         inner.require_writable(&gradients)?;
         let zeroed = inner.read(&gradients, &inner.written())?;
         let _guard = inflight::enter(zeroed, Vec::new())?;
-        let bytes = |memory: &Memory<'_>| (memory.data, memory.len * memory.dtype.size());
-        let all: Vec<_> = gradients.arrays.iter().flatten().map(bytes).collect();
-        py.detach(|| {
-            for (data, len) in all {
-                // SAFETY: `gradients` holds the arrays, which are writable, and `_guard` excludes
-                // other calls. Arrays that share memory are written one after the other.
-                unsafe { slice_mut::<u8>(data, len) }.fill(0);
-            }
-        });
+        // SAFETY: the gradients are writable, and `_guard` excludes other calls.
+        unsafe { gradients.clear(py) };
         Ok(())
     }
 

@@ -9,13 +9,31 @@ use pyo3::prelude::*;
 use super::parameter_set::ParameterSet;
 use crate::memory::items::Items;
 use crate::memory::numpy::{Dtype, Layout, Memory, matching};
-use crate::optim::parameter::Parameter;
+use crate::optim::parameter::{Parameter, slice_mut};
 
 /// The gradients in the order of the parameters.
 pub(super) struct Gradients<'py> {
     pub(super) arrays: Vec<Option<Memory<'py>>>,
     /// Whether they are one array.
     pub(super) flat: bool,
+}
+
+impl Gradients<'_> {
+    /// Sets all gradients to 0.
+    ///
+    /// # Safety
+    /// They are writable, and no other code accesses their memory.
+    pub(super) unsafe fn clear(&self, py: Python<'_>) {
+        let bytes = |memory: &Memory<'_>| (memory.data, memory.len * memory.dtype.size());
+        let all: Vec<_> = self.arrays.iter().flatten().map(bytes).collect();
+        py.detach(|| {
+            for (data, len) in all {
+                // SAFETY: `self` holds the arrays. The rest is this function's contract. Arrays that
+                // share memory are written one after the other.
+                unsafe { slice_mut::<u8>(data, len) }.fill(0);
+            }
+        });
+    }
 }
 
 /// Returns the dtypes of gradients: that of the parameter, and 16-bit formats for float32.
@@ -80,6 +98,59 @@ impl ParameterSet {
         Ok(Gradients {
             arrays: pieces.collect::<PyResult<_>>()?,
             flat: true,
+        })
+    }
+
+    /// Checks the gradients of the parts of this process, as one array if the parameters are those
+    /// of one buffer, or as one 1-D array for each parameter that has a gradient.
+    pub(super) fn part_gradients<'py>(
+        &self,
+        parts: &Bound<'py, PyAny>,
+        whole: &Gradients<'_>,
+    ) -> PyResult<Gradients<'py>> {
+        let lens = self.parameters.iter().map(Parameter::part_len);
+        if whole.flat {
+            let dtype = self.parameters[0].layout.dtype;
+            let all = matching(
+                || "grads".into(),
+                parts,
+                dtypes(dtype),
+                &[lens.clone().sum()],
+            )?;
+            let mut start = 0;
+            let piece = |len| {
+                start += len;
+                all.piece(start - len, len)
+            };
+            return Ok(Gradients {
+                arrays: lens.map(piece).collect(),
+                flat: true,
+            });
+        }
+        let parts: Items<Option<Bound<'py, PyAny>>> = parts.extract()?;
+        let has = |parts: &[Option<_>]| parts.iter().map(Option::is_some).collect::<Vec<_>>();
+        if has(&parts) != has(&whole.arrays) {
+            return Err(PyValueError::new_err(
+                "parts of other gradients than those given",
+            ));
+        }
+        let check =
+            |((parameter, part), len): ((&Parameter, &Option<Bound<'py, PyAny>>), usize)| {
+                let name = || format!("grads[{:?}]", parameter.name);
+                let dtypes = dtypes(parameter.layout.dtype);
+                let part = part.as_ref();
+                part.map(|part| matching(name, part, dtypes, &[len]))
+                    .transpose()
+            };
+        let arrays = self
+            .parameters
+            .iter()
+            .zip(parts.iter())
+            .zip(lens)
+            .map(check);
+        Ok(Gradients {
+            arrays: arrays.collect::<PyResult<_>>()?,
+            flat: false,
         })
     }
 

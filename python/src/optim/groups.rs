@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
-use fastoptim::step::Progress;
+use fastoptim::step::{PART, Progress};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -12,7 +12,7 @@ use super::parameter_set::ParameterSet;
 use crate::error::to_py;
 use crate::memory::items::Items;
 use crate::memory::numpy::{Layout, check_disjoint, numbers};
-use crate::optim::parameter::Parameter;
+use crate::optim::parameter::{Parameter, Part};
 
 impl ParameterSet {
     /// Checks that the groups are those that were added, in the same order.
@@ -104,12 +104,22 @@ impl ParameterSet {
         check_disjoint(&known.chain(added).collect::<Vec<_>>(), &[])?;
 
         let before = self.parameters.len();
+        let mut parts = Vec::with_capacity(new.len());
+        for (index, layout) in (before..).zip(&new) {
+            let part = self.part(index, layout)?;
+            if let Some(part) = &part {
+                read.method.check_shape(&part.shape).map_err(to_py)?;
+            }
+            parts.push(part);
+        }
         let progress = Progress::new(&read.method);
-        for ((name, object), layout) in names.into_iter().zip(arrays).zip(new) {
+        let arrays = arrays.iter().zip(parts);
+        for ((name, (object, part)), layout) in names.into_iter().zip(arrays).zip(new) {
             self.parameters.push(Parameter {
                 name,
                 array: object.clone().unbind(),
                 layout,
+                part,
                 group: self.groups.len(),
                 progress,
                 slots: Vec::new(),
@@ -124,6 +134,28 @@ impl ParameterSet {
         self.flat = flat && before == 0;
         self.written = OnceLock::new();
         Ok(())
+    }
+}
+
+impl ParameterSet {
+    /// Returns the part of a parameter that this process has.
+    fn part(&self, index: usize, layout: &Layout) -> PyResult<Option<Part>> {
+        let Some(parts) = &self.parts else {
+            return Ok(None);
+        };
+        let Some(elements) = parts.get(index) else {
+            return Err(PyValueError::new_err(
+                "the parameters of a sharded optimizer are those of its constructor",
+            ));
+        };
+        let part = Part::of(layout, elements).ok_or_else(|| {
+            PyValueError::new_err(format!(
+                "a part of {} elements must be inside and start at a multiple of {PART}, got \
+                 {elements:?}",
+                layout.len
+            ))
+        });
+        part.map(Some)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The engine behind every optimizer class.
 
 pub(crate) mod engine;
+mod exchange;
 mod gradients;
 mod group;
 mod groups;

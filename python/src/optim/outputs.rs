@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use super::gradients::Gradients;
 use crate::memory::inflight::Ranges;
 use crate::memory::items::Items;
-use crate::memory::numpy::{Dtype, Layout, Memory, check_disjoint, matching};
+use crate::memory::numpy::{Address, Dtype, Layout, Memory, check_disjoint, matching};
 use crate::memory::view;
 use crate::optim::parameter::Parameter;
 
@@ -114,7 +114,7 @@ impl<'py> Outputs<'py> {
         Ok([ranges(writes), ranges(reads)])
     }
 
-    /// Returns the epilogue of one parameter. With `iterate`, the outputs receive the averaged
+    /// Returns the epilogue of the part of one parameter. With `iterate`, the outputs receive the averaged
     /// iterate of schedule-free parameters.
     ///
     /// # Safety
@@ -122,12 +122,16 @@ impl<'py> Outputs<'py> {
     pub(super) unsafe fn epilogue<'a, T: Float>(
         &self,
         index: usize,
+        parameter: &Parameter,
         iterate: Option<f64>,
     ) -> Epilogue<'a, T> {
-        // SAFETY: `matching` found aligned elements of this dtype, and `memory` holds their array.
-        // By this function's contract it outlives `'a`, and no other code accesses them.
-        let output = |memory: &Memory<'_>| unsafe {
-            view::written(memory.dtype, memory.data, memory.len, || Rounding::Nearest)
+        let (start, len) = (parameter.start(), parameter.part_len());
+        let output = |memory: &Memory<'_>| {
+            let from = memory.data.0.wrapping_add(start * memory.dtype.size());
+            // SAFETY: `matching` found as many aligned elements of this dtype as the parameter has,
+            // of which these are a part, and `memory` holds their array. By this function's contract
+            // it outlives `'a`, and no other code accesses them.
+            unsafe { view::written(memory.dtype, Address(from), len, || Rounding::Nearest) }
         };
         let average = self.average.as_ref();
         Epilogue {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use fastoptim::numeric::float::Float;
 use fastoptim::optim::{Role, StateSpec};
-use fastoptim::step::Progress;
+use fastoptim::step::{PART, Progress};
 use fastoptim::storage::view::{Raw, StorageView};
 use fastoptim::storage::{Encoding, Noise, Rounding};
 use numpy::PyUntypedArray;
@@ -153,10 +153,38 @@ impl Slot {
     }
 }
 
+/// The part of a parameter that this process updates, and whose state it has.
+pub(crate) struct Part {
+    /// The first element.
+    pub(crate) start: usize,
+    /// The shape: that of the parameter if the part is whole.
+    pub(crate) shape: Vec<usize>,
+}
+
+impl Part {
+    /// Returns the part with these elements of a parameter, if it is one.
+    pub(crate) fn of(layout: &Layout, elements: &Range<usize>) -> Option<Self> {
+        let &Range { start, end } = elements;
+        let whole = start == 0 && end == layout.len;
+        let fits = start <= end && end <= layout.len;
+        let starts = start == end || start.is_multiple_of(PART);
+        (fits && starts).then(|| Self {
+            start,
+            shape: match end - start {
+                _ if whole => layout.shape.clone(),
+                0 => vec![0; layout.shape.len()],
+                len => vec![len],
+            },
+        })
+    }
+}
+
 pub(crate) struct Parameter {
     pub(crate) name: String,
     pub(crate) array: Py<PyAny>,
     pub(crate) layout: Layout,
+    /// `None` if this process has the whole parameter.
+    pub(crate) part: Option<Part>,
     pub(crate) group: usize,
     pub(crate) progress: Progress,
     pub(crate) slots: Vec<Slot>,
@@ -165,6 +193,22 @@ pub(crate) struct Parameter {
 impl Parameter {
     pub(crate) fn slot(&self, name: &str) -> Option<&Slot> {
         self.slots.iter().find(|slot| slot.is_named(name))
+    }
+
+    /// Returns the first element of the part of this process.
+    pub(crate) fn start(&self) -> usize {
+        self.part.as_ref().map_or(0, |part| part.start)
+    }
+
+    /// Returns the shape of the part of this process.
+    pub(crate) fn part_shape(&self) -> &[usize] {
+        let part = self.part.as_ref();
+        part.map_or(&self.layout.shape, |part| &part.shape)
+    }
+
+    /// Returns the number of elements of the part of this process.
+    pub(crate) fn part_len(&self) -> usize {
+        self.part_shape().iter().product()
     }
 
     /// Checks that the array still has the layout that it had when it was added.
@@ -196,7 +240,7 @@ impl Parameter {
         Ok(())
     }
 
-    /// Returns the view for a rule.
+    /// Returns the view of the part of this process for a rule.
     ///
     /// # Safety
     /// `check` has passed in this call, the array outlives `'a`, and no other code accesses it
@@ -205,13 +249,12 @@ impl Parameter {
         &self,
         rounding: impl FnOnce() -> Rounding,
     ) -> StorageView<'a, T> {
-        let Layout {
-            dtype, data, len, ..
-        } = self.layout;
-        // SAFETY: `check` found that the array still has this layout, so `data` points to `len`
-        // aligned elements of `dtype`. By this function's contract they outlive `'a`, and no other
-        // code accesses them.
-        unsafe { view::written(dtype, data, len, rounding) }
+        let Layout { dtype, data, .. } = self.layout;
+        let start = Address(data.0.wrapping_add(self.start() * dtype.size()));
+        // SAFETY: `check` found that the array still has this layout, and the part is inside it, so
+        // `start` points to `part_len` aligned elements of `dtype`. By this function's contract they
+        // outlive `'a`, and no other code accesses them.
+        unsafe { view::written(dtype, start, self.part_len(), rounding) }
     }
 }
 

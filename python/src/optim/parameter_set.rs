@@ -1,5 +1,6 @@
 //! The parameters of an optimizer in their groups, with their state.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use fastoptim::optim::StateSpec;
@@ -21,6 +22,8 @@ pub(crate) struct ParameterSet {
     pub(super) storage: Storage,
     pub(super) groups: Vec<Group>,
     pub(super) parameters: Vec<Parameter>,
+    /// The elements of each parameter that this process has, or `None` if it has all.
+    pub(super) parts: Option<Vec<Range<usize>>>,
     /// Whether the parameters are the pieces of one buffer, in order and without gaps.
     pub(super) flat: bool,
     /// Whether schedule-free parameters are at their averaged iterate.
@@ -39,6 +42,7 @@ impl ParameterSet {
             storage,
             groups: Vec::new(),
             parameters: Vec::new(),
+            parts: None,
             flat: false,
             averaged: false,
             written: OnceLock::new(),

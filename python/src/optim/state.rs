@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use fastoptim::optim::{Method, StateSpec};
+use fastoptim::storage::BLOCK;
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyList, PySlice};
 
 use super::parameter_set::ParameterSet;
 use crate::memory::inflight::{self, Ranges};
@@ -127,7 +128,7 @@ impl ParameterSet {
             let parameter = &self.parameters[*index];
             let layout = &parameter.layout;
             let method = &self.groups[parameter.group].method;
-            let shape = method.state_shape(spec.name, &layout.shape);
+            let shape = method.state_shape(spec.name, parameter.part_shape());
             let dtype = self.storage.of(spec, layout.dtype);
             let scales = scales(dtype, &shape);
             wanted.push(Wanted {
@@ -260,7 +261,7 @@ impl ParameterSet {
     }
 
     /// Restores groups and a state that conforms to `expect`. State arrays that are not given are
-    /// set to zeros.
+    /// set to zeros. The arrays are those of whole parameters.
     pub(super) fn restore(
         &mut self,
         py: Python<'_>,
@@ -317,7 +318,7 @@ impl ParameterSet {
                 let scales = scales.map(|piece| (scale_name(slot.spec.name), piece));
                 for (name, piece) in std::iter::once(numbers).chain(scales) {
                     let value = match arrays.get(&name) {
-                        Some(given) => fitting(piece, &name, given)?.clone(),
+                        Some(given) => fitting(piece, &name, &part_of(parameter, piece, given)?)?,
                         None => 0u8.into_pyobject(py)?.into_any(),
                     };
                     assignments.push((piece.view(py)?, value));
@@ -328,15 +329,51 @@ impl ParameterSet {
     }
 }
 
+/// Returns the part of a state array of a whole parameter that this process has. It ends where the
+/// array ends, or at the next part.
+fn part_of<'py>(
+    parameter: &Parameter,
+    piece: &Piece,
+    given: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let Some(part) = &parameter.part else {
+        return Ok(given.clone());
+    };
+    if part.shape == parameter.layout.shape {
+        return Ok(given.clone());
+    }
+    // One scale stands for a block of elements.
+    let len = given.cast::<PyUntypedArray>()?.len();
+    let one_of = if len == parameter.layout.len {
+        1
+    } else {
+        BLOCK
+    };
+    let start = if piece.len == 0 {
+        0
+    } else {
+        part.start / one_of
+    };
+    let all = PySlice::new(
+        given.py(),
+        start.try_into()?,
+        (start + piece.len).try_into()?,
+        1,
+    );
+    let flat = given.call_method1("reshape", (-1,))?;
+    let own = flat.get_item(all)?;
+    own.call_method1("reshape", (piece.shape.clone(),))
+}
+
 /// The array that is to be copied into a piece, if it has its dtype and shape.
-fn fitting<'a, 'py>(
+fn fitting<'py>(
     piece: &Piece,
     name: &str,
-    given: &'a Bound<'py, PyAny>,
-) -> PyResult<&'a Bound<'py, PyAny>> {
+    given: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
     let array = given.cast::<PyUntypedArray>()?;
     if Dtype::of(&array.dtype()) == Some(piece.dtype) && array.shape() == piece.shape {
-        return Ok(given);
+        return Ok(given.clone());
     }
     Err(PyValueError::new_err(format!(
         "{name} must be {} of shape {:?}, got {} of shape {:?}",

@@ -15,6 +15,7 @@ use pyo3::exceptions::{PyFloatingPointError, PyOverflowError, PyRuntimeError, Py
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use super::exchange::Exchange;
 use super::gradients::Gradients;
 use super::outputs::Outputs;
 use super::parameter_set::ParameterSet;
@@ -66,6 +67,7 @@ pub(super) struct Arguments<'a, 'py> {
     pub(super) average: Option<(Items<Bound<'py, PyAny>>, f64)>,
     pub(super) copy: Option<Items<Bound<'py, PyAny>>>,
     pub(super) zero_grad: bool,
+    pub(super) exchange: Option<Exchange<'py>>,
 }
 
 impl ParameterSet {
@@ -113,11 +115,34 @@ impl ParameterSet {
         // can access the new arrays yet.
         let added = self.allocate(py)?;
 
+        let exchange = arguments.exchange.as_ref();
+        let parts = exchange.map(|exchange| {
+            let parts = exchange.begin(arguments.grads)?;
+            self.part_gradients(&parts, &gradients)
+        });
+        let parts = parts.transpose().inspect_err(|_| self.rollback(&added))?;
+
         // SAFETY: `gradients` checked every parameter that has a gradient, and all parameters were
         // checked if there are outputs. Written memory was checked to share nothing with other
-        // memory of this step, and `guard` excludes other calls from all of it.
-        let groups = unsafe { self.group_segments(&gradients, &outputs) };
-        let result = py.detach(|| step::run(groups, options, &Local));
+        // memory of this step, and `guard` excludes other calls from all of it. The gradients of
+        // parts are memory of the exchange.
+        let groups = unsafe { self.group_segments(parts.as_ref().unwrap_or(&gradients), &outputs) };
+        let result = if let Some(exchange) = exchange {
+            let ranks = exchange.ranks();
+            let result = py.detach(|| step::run(groups, options, &ranks));
+            ranks.into_result()?;
+            if result.as_ref().is_ok_and(|outcome| outcome.applied) {
+                exchange.finish()?;
+                if arguments.zero_grad {
+                    // SAFETY: the gradients are writable, `gradients` holds their arrays, and `guard`
+                    // excludes other calls.
+                    unsafe { gradients.clear(py) };
+                }
+            }
+            result
+        } else {
+            py.detach(|| step::run(groups, options, &Local))
+        };
         drop(guard);
         let outcome = result.map_err(|error| {
             self.rollback(&added);
@@ -224,7 +249,8 @@ impl ParameterSet {
                 continue;
             }
             let step = parameter.progress.steps.saturating_add(1);
-            let rounding = |buffer| move || self.storage.rounding(index, buffer, step);
+            let start = parameter.start();
+            let rounding = |buffer| move || self.storage.rounding(index, buffer, step).skip(start);
             let Some(g) = g else {
                 if outputs.is_empty() {
                     continue;
@@ -235,7 +261,7 @@ impl ParameterSet {
                 frozen.push(unsafe {
                     FrozenParameter {
                         p: parameter.view(|| Rounding::Nearest),
-                        epilogue: outputs.epilogue(index, z.and(iterate)),
+                        epilogue: outputs.epilogue(index, parameter, z.and(iterate)),
                         z: z.map(|z| z.view(|| Rounding::Nearest)),
                     }
                 });
@@ -250,16 +276,18 @@ impl ParameterSet {
                 Segment::new(
                     parameter.view(rounding(0)),
                     gradient(g, outputs.clear_gradients),
-                    &layout.shape,
+                    parameter.part_shape(),
                     state.map(|(slot, buffer)| slot.view(rounding(buffer))),
                     self.context(parameter),
                 )
+                .part_of(start, layout.len)
                 .numbered(index)
             };
             if !outputs.is_empty() {
                 // SAFETY: by this function's contract `outputs` outlives `'a`, and no other code
                 // accesses its memory.
-                segment = segment.with_epilogue(unsafe { outputs.epilogue(index, iterate) });
+                segment =
+                    segment.with_epilogue(unsafe { outputs.epilogue(index, parameter, iterate) });
             }
             if !gradients.flat {
                 segments.push(segment);

@@ -31,6 +31,12 @@ fn set_num_threads(n: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
+/// Sets the number of threads of the process, unless the user has. Returns whether it did.
+#[pyfunction]
+fn suggest_num_threads(n: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(pool::suggest_count(checked(n)?))
+}
+
 /// Returns the number of threads used by calls of this thread.
 #[pyfunction]
 fn get_num_threads() -> usize {
@@ -54,6 +60,7 @@ fn is_thread_count(text: OsString) -> bool {
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(suggest_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(set_own_threads, module)?)?;
     module.add_function(wrap_pyfunction!(is_thread_count, module)?)

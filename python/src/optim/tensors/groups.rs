@@ -107,6 +107,7 @@ impl TensorSet {
             let progress = known.get(&object.as_ptr().addr()).copied();
             let method = &self.set.groups[group].method;
             self.set.parameters.push(Parameter {
+                part: None,
                 name,
                 array: object.clone().unbind(),
                 layout: Layout {
