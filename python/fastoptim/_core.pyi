@@ -47,6 +47,9 @@ __all__ = [
 
 __version__: str
 
+PART: int
+SCALED: int
+
 # A function and its arguments.
 _Call: TypeAlias = tuple[Callable[..., object], *tuple[Any, ...]]
 _T = TypeVar("_T")
@@ -57,7 +60,14 @@ class Engine:
     def steps(self) -> int: ...
     @property
     def averaged(self) -> bool: ...
-    def __new__(cls, kind: str, state_dtype: str | None, rounding: str, seed: int) -> Engine: ...
+    def __new__(
+        cls,
+        kind: str,
+        state_dtype: str | None,
+        rounding: str,
+        seed: int,
+        parts: Sequence[tuple[int, int]] | None = None,
+    ) -> Engine: ...
     def add_group(
         self,
         group: dict[str, Any],
@@ -80,6 +90,7 @@ class Engine:
         copy: Sequence[NDArray[Any] | None] | None,
         zero_grad: bool,
         then: Sequence[_Call] | None = None,
+        exchange: Any = None,
     ) -> tuple[bool, float | None] | None: ...
     def average(self, groups: list[dict[str, Any]], averaged: bool) -> None: ...
     def parameter_step(self, index: int) -> int: ...
@@ -237,6 +248,7 @@ def penalty(names: list[str], params: list[NDArray[Any]], l1: float, l2: float) 
 def scale_to_norm(
     grads: list[NDArray[Any] | None], names: list[str] | None, max_norm: float, norm: float
 ) -> None: ...
+def suggest_num_threads(n: SupportsIndex) -> bool: ...
 def set_num_threads(n: SupportsIndex) -> None: ...
 def set_own_threads(n: SupportsIndex | None) -> int | None: ...
 def stream(arrays: list[NDArray[Any]], grad: NDArray[Any]) -> None: ...

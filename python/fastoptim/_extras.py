@@ -18,6 +18,7 @@ EXTRAS = {
     "jax": Extra("bench", "jax"),
     "matplotlib": Extra("plot", "matplotlib"),
     "ml_dtypes": Extra("bfloat16", "ml_dtypes"),
+    "mpi4py": Extra("mpi", "mpi4py"),
     "optax": Extra("bench", "optax"),
     "sklearn": Extra("demo", "scikit-learn"),
     "threadpoolctl": Extra("demo", "threadpoolctl"),

@@ -15,6 +15,9 @@ from fastoptim._core import (
     set_own_threads,
 )
 
+share = ""
+"""Why the number of threads is not that of all processors, for ``python -m fastoptim info``."""
+
 __all__ = ["get_num_threads", "num_threads", "set_num_threads"]
 
 

@@ -32,6 +32,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     isa::choose().map_err(|error| PyImportError::new_err(error.to_string()))?;
     runtime::process::watch_forks()?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("PART", fastoptim::step::PART)?;
+    module.add("SCALED", fastoptim::storage::BLOCK)?;
     module.add_function(wrap_pyfunction!(tier, module)?)?;
     module.add_function(wrap_pyfunction!(tiers, module)?)?;
     ops::clip::register(module)?;

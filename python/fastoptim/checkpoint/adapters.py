@@ -38,6 +38,9 @@ class Adapter(Generic[T]):
     optimizer: Any = None
     """The `Optimizer` that the object is or wraps, if `describe` needs its state in the core."""
 
+    team: Any = None
+    """The processes that the object is divided among, if it is."""
+
     def __init__(self, name: str, thing: T) -> None:
         self.name = name
         self.thing = thing
@@ -60,6 +63,9 @@ class Adapter(Generic[T]):
     def describe(self, moment: Moment | None) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return the part that is stored as JSON, and the arrays by the names of their tensors."""
         raise NotImplementedError
+
+    def collect(self, arrays: dict[str, Array]) -> None:
+        """Replace parts of arrays by whole arrays in the process that writes the file."""
 
     def plan(self, saved: Saved) -> Plan:
         """Check the saved data against the object, and return the plan of the load."""

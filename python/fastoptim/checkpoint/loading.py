@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -15,7 +16,7 @@ from fastoptim._commit import Call
 from fastoptim.checkpoint.adapters import Adapter
 from fastoptim.checkpoint.plan import Plan, Saved
 from fastoptim.checkpoint.reader import Reader
-from fastoptim.checkpoint.saving import adapted, ranges_of
+from fastoptim.checkpoint.saving import adapted, ranges_of, team_of
 from fastoptim.checkpoint.values import decode
 from fastoptim.errors import CheckpointError
 
@@ -65,9 +66,9 @@ def load(path: str | os.PathLike[str], /, **named: Any) -> dict[str, Any]:
     are damaged.
     """
     adapters = adapted(named)
-    for adapter in adapters:
-        adapter.check_target()
-    with Reader(path) as reader:
+    with team_of(adapters).agreement() as agreement, Reader(path) as reader:
+        for adapter in adapters:
+            adapter.check_target()
         records = _records(reader, os.fspath(path))
         if not adapters:
             return _everything(reader, records)
@@ -80,7 +81,9 @@ def load(path: str | os.PathLike[str], /, **named: Any) -> dict[str, Any]:
             with _faults_of(os.fspath(path), adapter.name):
                 plans.append(adapter.plan(records[adapter.name]))
         _check_memory(adapters, plans)
-        _carry_out(reader, plans)
+        contents = zlib.crc32(repr(sorted(reader.metadata.items())).encode())
+        subject = {"names": sorted(named), "contents of the file": contents}
+        _carry_out(reader, plans, partial(agreement.meet, subject))
     return {
         name: decode(saved.data["value"], str)
         for name, saved in records.items()
@@ -153,7 +156,7 @@ def _check_memory(adapters: Sequence[Adapter[Any]], plans: Sequence[Plan]) -> No
             raise ValueError(f"{first} and {second} share memory")
 
 
-def _carry_out(reader: Reader, plans: Sequence[Plan]) -> None:
+def _carry_out(reader: Reader, plans: Sequence[Plan], meet: Callable[[], None]) -> None:
     """Verify all data, then load all objects in one call into the core."""
     engines = [plan.engine for plan in plans if plan.engine is not None]
     reads = [name for plan in plans for name in plan.reads]
@@ -171,8 +174,9 @@ def _carry_out(reader: Reader, plans: Sequence[Plan]) -> None:
     def action() -> None:
         for engine, sizes in zip(engines, before, strict=True):
             engine.reserve(sizes)
-            fills.update(engine.fills())
-        filling = reader.filling(fills)
+        states = [call for engine in engines for call in engine.filling(reader)]
+        # No process writes before all have come so far.
+        filling = [(meet,), *states, *reader.filling(fills)]
         _core.load([engine.part() for engine in engines], ranges, filling, calls)
 
     try:

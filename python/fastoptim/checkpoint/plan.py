@@ -12,6 +12,7 @@ from fastoptim import _core
 from fastoptim._commit import Call
 from fastoptim.checkpoint.dtypes import code_of
 from fastoptim.checkpoint.header import Entry
+from fastoptim.checkpoint.reader import Reader
 from fastoptim.errors import CheckpointError
 
 Array: TypeAlias = NDArray[Any]
@@ -41,14 +42,16 @@ class EnginePlan:
         """Allocate the arrays; ``before`` is filled with the argument of `_core.release`."""
         _core.reserve(self.engine, self.groups, self.state, self.steps, before)
 
-    def fills(self) -> dict[str, Array]:
-        """Return the reserved arrays by the names of their tensors."""
-        return {
-            tensors[slot]: view
-            for index, tensors in enumerate(self.tensors)
-            for slot, view, _ in self.engine.state(index)
-            if slot in tensors
-        }
+    def filling(self, reader: Reader) -> list[Call]:
+        """Return the calls that read verified tensors into the reserved arrays."""
+        return reader.filling(
+            {
+                tensors[slot]: view
+                for index, tensors in enumerate(self.tensors)
+                for slot, view, _ in self.engine.state(index)
+                if slot in tensors
+            }
+        )
 
     def part(self) -> tuple[_core.Engine, list[tuple[int, list[float], list[str]]], int, bool]:
         """Return the plan as an argument of `_core.load`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastoptim import _core
@@ -72,15 +72,48 @@ def save(path: str | os.PathLike[str], /, **named: Any) -> None:
     ({'epoch': 1}, True)
     """
     adapters = adapted(named)
-    for adapter in adapters:
-        adapter.memory()  # Raises an error for unsupported objects before waiting.
+    team = team_of(adapters)
     hold = _core.Hold()
 
     def action() -> None:
-        texts, arrays = _moment(adapters, hold)
-        write(path, [Tensor(name, array) for name, array in arrays.items()], texts)
+        with team.agreement() as agreement:
+            for adapter in adapters:
+                adapter.memory()  # Raises an error for unsupported objects before waiting.
+            texts, arrays = _moment(adapters, hold)
+            agreement.meet({"names": list(named)})
+            for adapter in adapters:
+                adapter.collect(arrays)
+        with team.agreement():
+            if team.rank == 0:
+                write(path, [Tensor(name, array) for name, array in arrays.items()], texts)
 
     restored(action, hold.close)
+
+
+class _Alone:
+    """The process itself, if no object is divided among several."""
+
+    rank = 0
+
+    def agreement(self) -> _Alone:
+        return self
+
+    def meet(self, subject: Mapping[str, Any]) -> None:
+        pass
+
+    def __enter__(self) -> _Alone:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def team_of(adapters: Sequence[Adapter[Any]]) -> Any:
+    """Return the processes that the objects are divided among."""
+    teams = {id(adapter.team): adapter.team for adapter in adapters if adapter.team is not None}
+    if len(teams) > 1:
+        raise ValueError("sharded optimizers of different communicators need different files")
+    return next(iter(teams.values()), _Alone())
 
 
 def adapted(named: dict[str, Any]) -> list[Adapter[Any]]:

@@ -101,6 +101,12 @@ class Optimizer:
     _estimates: ClassVar[tuple[str, ...]] = ()
     # Whether the state has a step count for each parameter in PyTorch, too.
     _counted: ClassVar[bool] = True
+    # Whether the update of an array depends on its shape, or on all of its elements at once.
+    _works_by_shape: ClassVar[bool] = False
+    # The elements of each parameter that this process updates, and the communication of a step, if
+    # the parameters are divided among processes.
+    _parts: Sequence[tuple[int, int]] | None = None
+    _exchange: Any = None
 
     param_groups: list[dict[str, Any]]
 
@@ -108,7 +114,7 @@ class Optimizer:
         self._defaults = defaults
         self._storage = storage
         storage.check()
-        self._engine = _core.Engine(self._kind, *storage)
+        self._engine = _core.Engine(self._kind, *storage, self._parts)
         self._names: list[str] = []
         self._buffers: list[FlatBuffer | None] = []
         self._single = isinstance(params, np.ndarray)
@@ -281,6 +287,7 @@ class Optimizer:
             None if copy_to is None else self._targets(copy_to),
             zero_grad,
             then,
+            self._exchange,
         )
         return _APPLIED if done is None else StepInfo(*done)
 
@@ -352,8 +359,12 @@ class Optimizer:
                 'tensors must be False for state_dtype="int8", which PyTorch does not have'
             )
         self._engine.check_groups(self.param_groups)
+        return self._state_dict(self._engine.snapshot(), tensors=tensors)
+
+    def _state_dict(self, entries: Sequence[Any], *, tensors: bool = False) -> dict[str, Any]:
+        """Return the state of all parameters in PyTorch's layout."""
         state = {}
-        for index, entry in enumerate(self._engine.snapshot()):
+        for index, entry in enumerate(entries):
             if entry is not None:
                 step, scalars, arrays = entry
                 found = {name: as_tensor(array) if tensors else array for name, array in arrays}

@@ -59,6 +59,7 @@ class Adafactor(Optimizer):
     """
 
     _kind = "Adafactor"
+    _works_by_shape = True
 
     def __init__(
         self,

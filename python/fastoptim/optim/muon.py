@@ -69,6 +69,7 @@ class Muon(Optimizer):
     """
 
     _kind = "Muon"
+    _works_by_shape = True
     _counted = False
 
     def __init__(

@@ -128,28 +128,23 @@ impl ParameterSet {
             });
         }
         let parts: Items<Option<Bound<'py, PyAny>>> = parts.extract()?;
-        let has = |parts: &[Option<_>]| parts.iter().map(Option::is_some).collect::<Vec<_>>();
-        if has(&parts) != has(&whole.arrays) {
+        let pairs = parts.iter().zip(&whole.arrays);
+        let alike = pairs.filter(|(part, grad)| part.is_some() == grad.is_some());
+        if parts.len() != whole.arrays.len() || alike.count() != parts.len() {
             return Err(PyValueError::new_err(
                 "parts of other gradients than those given",
             ));
         }
-        let check =
-            |((parameter, part), len): ((&Parameter, &Option<Bound<'py, PyAny>>), usize)| {
-                let name = || format!("grads[{:?}]", parameter.name);
-                let dtypes = dtypes(parameter.layout.dtype);
-                let part = part.as_ref();
-                part.map(|part| matching(name, part, dtypes, &[len]))
-                    .transpose()
-            };
-        let arrays = self
-            .parameters
-            .iter()
-            .zip(parts.iter())
-            .zip(lens)
-            .map(check);
+        let mut arrays = Vec::with_capacity(parts.len());
+        for ((parameter, part), len) in self.parameters.iter().zip(parts.iter()).zip(lens) {
+            let name = || format!("grads[{:?}]", parameter.name);
+            let dtypes = dtypes(parameter.layout.dtype);
+            let part = part.as_ref();
+            let part = part.map(|part| matching(name, part, dtypes, &[len]));
+            arrays.push(part.transpose()?);
+        }
         Ok(Gradients {
-            arrays: arrays.collect::<PyResult<_>>()?,
+            arrays,
             flat: false,
         })
     }

@@ -172,7 +172,8 @@ impl Part {
             start,
             shape: match end - start {
                 _ if whole => layout.shape.clone(),
-                0 => vec![0; layout.shape.len()],
+                // A shape of no dimensions would have one element.
+                0 => vec![0; layout.shape.len().max(1)],
                 len => vec![len],
             },
         })
