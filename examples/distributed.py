@@ -64,19 +64,20 @@ def train(epochs: int, path: Path) -> None:
             "accuracy": network.evaluate(data.x_test, data.y_test)[1],
             "samples": steps * BATCH / seconds,
             "step": sync / steps,
-            # A rank sends all parts of its gradients but one, and its part of the parameters to all.
+            # A rank sends n - 1 of n parts of its gradients, and its part of the parameters.
             "bytes": 2 * network.params.flat.nbytes * (comm.size - 1) / comm.size,
             "state": state,
         }
         path.write_text(json.dumps(found))
 
 
-def launch(ranks: int, quick: bool) -> dict[str, Any]:
-    """Run this script on several ranks, each with one thread, and return what the first found."""
+def launch(ranks: int, threads: int, quick: bool) -> dict[str, Any]:
+    """Run this script on several ranks, and return what the first found."""
     launcher = Path(sysconfig.get_path("scripts")) / "mpiexec"  # That of the package mpich.
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "result.json")
-        one = {f"{name}_NUM_THREADS": "1" for name in ("FASTOPTIM", "OMP", "OPENBLAS", "MKL")}
+        libraries = ("FASTOPTIM", "OMP", "OPENBLAS", "MKL")
+        one = {f"{name}_NUM_THREADS": str(threads) for name in libraries}
         command = [launcher, "-n", str(ranks), sys.executable, __file__, *["--quick"] * quick]
         subprocess.run(command, env={**os.environ, **one, RESULT: str(path)}, check=True)
         result: dict[str, Any] = json.loads(path.read_text())
@@ -106,13 +107,14 @@ def main() -> None:
     if RESULT in os.environ:
         train(2 if asked.quick else 30, Path(os.environ[RESULT]))
         return
-    found = {ranks: launch(ranks, asked.quick) for ranks in RANKS}
+    found = {ranks: launch(ranks, 1, asked.quick) for ranks in RANKS}
+    threaded = launch(1, 2, asked.quick)
     report.table(
-        "One thread for each rank",
-        ["ranks", "samples/s", "step", "sent per step", "state", "last loss", "accuracy"],
+        "Training on several ranks",
+        ["ranks x threads", "samples/s", "step", "sent per step", "state", "last loss", "accuracy"],
         [
             [
-                str(ranks),
+                name,
                 f"{one['samples']:,.0f}",
                 f"{one['step'] * 1e6:.0f} us",
                 f"{one['bytes'] / 1e3:.0f} kB",
@@ -120,7 +122,10 @@ def main() -> None:
                 f"{one['losses'][-1]:.6f}",
                 f"{one['accuracy']:.1%}",
             ]
-            for ranks, one in found.items()
+            for name, one in [
+                *((f"{ranks} x 1", one) for ranks, one in found.items()),
+                ("1 x 2", threaded),
+            ]
         ],
     )
     report.picture(draw(found), asked.output, "distributed")

@@ -171,17 +171,21 @@ def _carry_out(reader: Reader, plans: Sequence[Plan], meet: Callable[[], None]) 
         (_core.release, plan.engine, sizes) for plan, sizes in zip(engines, before, strict=True)
     ]
 
+    started: list[bool] = []
+
     def action() -> None:
         for engine, sizes in zip(engines, before, strict=True):
             engine.reserve(sizes)
         states = [call for engine in engines for call in engine.filling(reader)]
         # No process writes before all have come so far.
-        filling = [(meet,), *states, *reader.filling(fills)]
+        filling = [(meet,), (started.append, True), *states, *reader.filling(fills)]
         _core.load([engine.part() for engine in engines], ranges, filling, calls)
 
     try:
         _core.attempt(action, partial(_core.call_all, undo))
     except OSError as error:
+        if not started:
+            raise
         raise CheckpointError(
             f"{reader.path}: the second reading failed and has damaged some of the objects: {error}"
         ) from error

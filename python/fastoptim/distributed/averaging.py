@@ -12,9 +12,7 @@ from fastoptim.params.flat_buffer import DTYPES, FlatBuffer
 from fastoptim.params.structure import Array
 
 
-def average_gradients(
-    grads: FlatBuffer | Array, comm: Any, *, weight: float | None = None
-) -> None:
+def average_gradients(grads: FlatBuffer | Array, comm: Any, *, weight: float | None = None) -> None:
     r"""Replace gradients by their average over all ranks, in one in-place Allreduce.
 
     Prefer `ShardedOptimizer` if the state of the optimizer takes much memory. With

@@ -104,4 +104,3 @@ class Bundles:
         mpi, size = self._team.mpi, whole.dtype.itemsize
         counts = [count * size for count in self._counts(indices)]
         self._team.comm.Allgatherv(mpi.IN_PLACE, [whole.view(np.uint8), counts, mpi.BYTE])
-

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastoptim._checks import flag
+from fastoptim._core import crc32
 from fastoptim.checkpoint.adapters import register
 from fastoptim.checkpoint.sharded import ShardedAdapter
 from fastoptim.distributed.bundles import Bundles
@@ -16,29 +17,28 @@ from fastoptim.distributed.team import Agreement, Team, team_of
 from fastoptim.optim._base import Grads, Optimizer, Params, StepInfo
 from fastoptim.params.flat_buffer import FlatBuffer
 from fastoptim.params.structure import Array, all_arrays, reiterable
-from fastoptim._core import crc32
 
 
 class ShardedOptimizer:
     r"""An optimizer that divides its state among the ranks of a communicator (ZeRO, stage 1).
 
-    Every rank has all parameters and computes the gradients of its own samples, and the state of
+    Every rank has all parameters, computes the gradients of its own samples, and has the state of
     1/n of the elements. A step sums the gradients, so that each rank has the sums of its part
-    (reduce-scatter), updates that part, and collects the parameters (all-gather). This sends as many
-    bytes as `average_gradients`, the state takes 1/n of the memory, and the step 1/n of the time.
+    (reduce-scatter), updates that part, and collects the parameters (all-gather). It sends as many
+    bytes as `average_gradients`, and needs 1/n of the memory for the state.
 
-    The results are bitwise equal to those of ``cls`` in one process with the same summed or averaged
-    gradients, for any number of ranks: the global norm, trust ratios and estimates are sums over
-    fixed blocks, wherever these are. Arrays are cut at multiples of 4096 elements; `Muon` and
-    `Adafactor` update whole arrays, so their parts may be less equal.
+    The results are bitwise equal to those of ``cls`` in one process with the same summed or
+    averaged gradients, for any number of ranks: the global norm, trust ratios and estimates are
+    sums over fixed blocks, whichever ranks have them. Arrays are cut at multiples of 4096 elements;
+    `Muon` and `Adafactor` update whole arrays, so their parts may be less equal.
 
     Parameters
     ----------
     cls : type
         A class of `fastoptim.optim`, except `SAM` and the searches.
     params : FlatBuffer, array, sequence, mapping or list of groups
-        As for ``cls``, with the same values on all ranks. From and to a `FlatBuffer`, parts are sent
-        without copies; for other forms a buffer of the size of the parameters is allocated.
+        As for ``cls``, with the same values on all ranks. Parts of a `FlatBuffer` are sent without
+        copies; for other forms a buffer of the size of the parameters is allocated.
     comm : mpi4py.MPI.Intracomm
         The communicator, of which a duplicate is used.
     average : bool, default True
@@ -60,7 +60,8 @@ class ShardedOptimizer:
 
     References
     ----------
-    Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", 2020.
+    Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models",
+    2020.
 
     Examples
     --------
@@ -98,7 +99,11 @@ class ShardedOptimizer:
         optimizer = self._optimizer
         pairs = zip(optimizer._names, self._arrays, strict=True)
         values = {
-            f"params[{name!r}]": (array.dtype.name, array.shape, crc32(array.reshape(-1).view("u1")))
+            f"params[{name!r}]": (
+                array.dtype.name,
+                array.shape,
+                crc32(array.reshape(-1).view("u1")),
+            )
             for name, array in pairs
         }
         return {
@@ -127,7 +132,7 @@ class ShardedOptimizer:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups, as in ``cls``; hyperparameters must be set to the same values on all ranks."""
+        """The groups, as in ``cls``; set hyperparameters to the same values on all ranks."""
         return self._optimizer.param_groups
 
     @property
@@ -145,13 +150,13 @@ class ShardedOptimizer:
         return self._optimizer.current(name, group)
 
     def step(self, grads: Grads, **step_options: Any) -> StepInfo:
-        """Update the parameters with the sum, or the average, of the gradients of all ranks.
+        """Update the parameters by the sum, or the average, of the gradients of all ranks.
 
         Parameters
         ----------
         grads : FlatBuffer, array, iterable or mapping
-            The gradients of this rank, as for ``cls``. A parameter has a gradient on all ranks or on
-            none.
+            The gradients of this rank, as for ``cls``. A parameter has a gradient on all ranks or
+            on none.
         **step_options
             The options of ``cls.step``, the same on all ranks. They act on the summed gradients;
             ``zero_grad`` sets those of this rank to 0. ``ema`` and ``copy_to`` are updated on all

@@ -20,7 +20,7 @@ use super::gradients::Gradients;
 use super::outputs::Outputs;
 use super::parameter_set::ParameterSet;
 use crate::error::to_py;
-use crate::memory::inflight;
+use crate::memory::inflight::{self, Ranges};
 use crate::memory::items::Items;
 use crate::memory::numpy::{Dtype, Memory};
 use crate::memory::view;
@@ -97,19 +97,7 @@ impl ParameterSet {
             arguments.copy.as_ref().map(|arrays| arrays.as_slice()),
             arguments.zero_grad,
         )?;
-        let written = self.written();
-        let [written, read] = if outputs.is_empty() {
-            let read = self.read(&gradients, &written)?;
-            [written, read.into()]
-        } else {
-            if arguments.zero_grad {
-                self.require_writable(&gradients)?;
-            }
-            for parameter in &self.parameters {
-                parameter.check(py)?;
-            }
-            outputs.disjoint(&written, &gradients, [&[], &[]])?
-        };
+        let [written, read] = self.accessed(py, &gradients, &outputs)?;
         let guard = inflight::register(written, read)?;
         // After all other checks, so that only the allocation itself can still fail. No other code
         // can access the new arrays yet.
@@ -118,14 +106,16 @@ impl ParameterSet {
         let exchange = arguments.exchange.as_ref();
         let parts = exchange.map(|exchange| {
             let parts = exchange.begin(arguments.grads)?;
-            self.part_gradients(&parts, &gradients)
+            let parts = self.part_gradients(&parts, &gradients)?;
+            self.accessed(py, &parts, &outputs)?;
+            Ok::<_, PyErr>(parts)
         });
         let parts = parts.transpose().inspect_err(|_| self.rollback(&added))?;
 
         // SAFETY: `gradients` checked every parameter that has a gradient, and all parameters were
         // checked if there are outputs. Written memory was checked to share nothing with other
         // memory of this step, and `guard` excludes other calls from all of it. The gradients of
-        // parts are memory of the exchange.
+        // parts were checked in the same way, and only the exchange knows their memory.
         let groups = unsafe { self.group_segments(parts.as_ref().unwrap_or(&gradients), &outputs) };
         let result = if let Some(exchange) = exchange {
             let ranks = exchange.ranks();
@@ -154,6 +144,27 @@ impl ParameterSet {
             self.rollback(&added);
         }
         Ok((outcome.applied, outcome.norm))
+    }
+
+    /// Returns all memory that a step writes and reads, if written memory is not shared.
+    fn accessed(
+        &self,
+        py: Python<'_>,
+        gradients: &Gradients<'_>,
+        outputs: &Outputs<'_>,
+    ) -> PyResult<[Ranges; 2]> {
+        let written = self.written();
+        if outputs.is_empty() {
+            let read = self.read(gradients, &written)?;
+            return Ok([written, read.into()]);
+        }
+        if outputs.clear_gradients {
+            self.require_writable(gradients)?;
+        }
+        for parameter in &self.parameters {
+            parameter.check(py)?;
+        }
+        outputs.disjoint(&written, gradients, [&[], &[]])
     }
 
     /// Converts an error of a step of the core.

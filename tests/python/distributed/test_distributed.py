@@ -57,7 +57,7 @@ def test_results_have_the_bits_of_one_process(ranks: int) -> None:
 
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_options_and_low_precision_have_the_bits_of_one_process(ranks: int) -> None:
-    checks = ["bits_of_options", "bits_of_storage", "groups_and_schedules", "schedule_free"]
+    checks = ["bits_of_options", "bits_of_storage", "groups_and_schedules", "schedule_free", "page"]
     passed(job(ranks, *checks))
 
 

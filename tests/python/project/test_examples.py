@@ -34,6 +34,7 @@ SMALL = {
     "precision.py": ["--quick", "--output", "."],
     "resume.py": ["--quick", "--output", "."],
     "your_own.py": ["--quick", "--output", "."],
+    "distributed.py": ["--quick", "--output", "."],
     "torch_convolution.py": ["--quick", "--output", "."],
 }
 
@@ -46,6 +47,8 @@ def test_every_example_has_a_small_run() -> None:
 def test_it_runs_and_draws(name: str, tmp_path: Path) -> None:
     if name.startswith("torch_"):
         pytest.importorskip("torch", reason="torch is not installed")
+    if name == "distributed.py":
+        pytest.importorskip("mpi4py", reason="mpi4py is not installed")
     done = subprocess.run(
         [sys.executable, EXAMPLES / name, *SMALL[name]],
         cwd=tmp_path,

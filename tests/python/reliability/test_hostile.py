@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,13 @@ class Held:
         average = ([p.copy() for p in self.params], 0.5)
         copy = [np.zeros(p.shape, "f2") for p in self.params]
         return (*first, 2.0, 1.0, 0.5, "skip", fo.regularizers.L2(0.1), average, copy, True, NOTE)
+
+    def shared_arguments(self) -> Arguments:
+        """Return the arguments of a step in a job of one process."""
+        exchange = SimpleNamespace(
+            begin=lambda grads: [g.reshape(-1) for g in grads], sum=id, max=id, finish=dict
+        )
+        return (*self.step_arguments(everything=True), exchange)
 
     def states(self) -> list[Any]:
         saved = self.engine.snapshot()
@@ -178,6 +186,7 @@ METHODS: dict[str, list[Callable[[Any], Arguments]]] = {
     "Engine.step": [
         lambda held: held.step_arguments(),
         lambda held: held.step_arguments(everything=True),
+        lambda held: held.shared_arguments(),
     ],
     "Engine.zero_grad": [lambda held: ([np.ones_like(p) for p in held.params],)],
     "TensorEngine.average": [lambda held: (held.groups, True, NOTE)],
@@ -231,6 +240,7 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
     "Engine": [
         lambda: (fo.AdamW._kind, "int8", "stochastic", 3),
         lambda: (fo.SGD._kind, None, "nearest", 0),
+        lambda: (fo.SGD._kind, None, "nearest", 0, [(0, 4096), (0, 0)]),
     ],
     "add_normal": [lambda: ([x(3), x(2, dtype="f4")], 0.5, 1, 2)],
     "add_penalty": [lambda: (["a", "b"], [x(3), x(2)], [x(3), None], 0.1, 0.2)],
@@ -447,6 +457,7 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
     ],
     "scale_to_norm": [lambda: ([x(3), None], ["a", "b"], 1.0, 5.0)],
     "set_num_threads": [lambda: (2,)],
+    "suggest_num_threads": [lambda: (2,)],
     "set_own_threads": [lambda: (2,), lambda: (None,)],
     "stream": [lambda: ([x(3, dtype="f4"), x(3, dtype="f4")], x(3, dtype="f4"))],
     "tier": [lambda: ()],
