@@ -45,11 +45,15 @@ def average_gradients(grads: FlatBuffer | Array, comm: Any, *, weight: float | N
 
     Examples
     --------
+    On one rank:
+
     >>> import numpy as np
-    >>> import fastoptim as fo
-    >>> from mpi4py import MPI  # doctest: +SKIP
-    >>> grads = np.ones(3, np.float32)
-    >>> fo.distributed.average_gradients(grads, MPI.COMM_WORLD)  # doctest: +SKIP
+    >>> from fastoptim.distributed import average_gradients
+    >>> from mpi4py import MPI
+    >>> grads = np.full(3, 2.0)
+    >>> average_gradients(grads, MPI.COMM_WORLD, weight=64)
+    >>> grads
+    array([2., 2., 2.])
     """
     team = team_of(comm)
     mpi = team.mpi

@@ -65,13 +65,18 @@ class ShardedOptimizer:
 
     Examples
     --------
+    On one rank:
+
     >>> import numpy as np
     >>> import fastoptim as fo
     >>> from fastoptim.distributed import ShardedOptimizer
-    >>> from mpi4py import MPI  # doctest: +SKIP
-    >>> params = fo.FlatBuffer.from_arrays({"w": np.ones(3)})
-    >>> opt = ShardedOptimizer(fo.AdamW, params, MPI.COMM_WORLD, lr=1e-3)  # doctest: +SKIP
-    >>> info = opt.step(np.ones(3), max_norm=1.0)  # doctest: +SKIP
+    >>> from mpi4py import MPI
+    >>> params = fo.FlatBuffer.from_arrays({"w": np.ones(2)})
+    >>> opt = ShardedOptimizer(fo.SGD, params, MPI.COMM_WORLD, lr=0.5)
+    >>> opt.step(np.array([3.0, 4.0]), max_norm=np.inf)
+    StepInfo(applied=True, grad_norm=5.0)
+    >>> params["w"]
+    array([-0.5, -1. ])
     """
 
     def __init__(

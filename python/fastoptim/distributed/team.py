@@ -97,17 +97,18 @@ class Team:
                 )
                 raise _class(name)(f"rank {rank}: {message}")
         elif high != -low:
-            self._raise_difference(self.comm.allgather(dict(subject)))
+            texts = {name: f"{value!r:.300}" for name, value in subject.items()}
+            self._raise_difference(self.comm.allgather(texts))
 
-    def _raise_difference(self, subjects: Sequence[Mapping[str, Any]]) -> NoReturn:
+    def _raise_difference(self, subjects: Sequence[Mapping[str, str]]) -> NoReturn:
         """Name the first entry that is not the same on all ranks."""
         for rank, theirs in enumerate(subjects):
             for name in dict.fromkeys([*subjects[0], *theirs]):
-                first, other = (repr(one.get(name)) for one in (subjects[0], theirs))
+                first, other = (one.get(name, "not given") for one in (subjects[0], theirs))
                 if first != other:
                     raise ValueError(
-                        f"{name} must be the same on all ranks: it is {first:.300} on rank 0, and "
-                        f"{other:.300} on rank {rank}"
+                        f"{name} must be the same on all ranks: it is {first} on rank 0, and "
+                        f"{other} on rank {rank}"
                     )
         raise ValueError("all ranks must make the same call")
 

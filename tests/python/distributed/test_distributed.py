@@ -68,6 +68,10 @@ def test_checkpoints_move_between_numbers_of_ranks(tmp_path: Path) -> None:
         passed(job(ranks, "load", directory=tmp_path))
 
 
+def test_the_examples_run_on_one_rank() -> None:
+    passed(job(1, "examples"))
+
+
 def test_a_bad_file_on_one_rank_raises_on_all(tmp_path: Path) -> None:
     passed(job(2, "bad_files", directory=tmp_path))
 
