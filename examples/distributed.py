@@ -78,7 +78,7 @@ def launch(ranks: int, threads: int, quick: bool) -> dict[str, Any]:
         path = Path(directory, "result.json")
         libraries = ("FASTOPTIM", "OMP", "OPENBLAS", "MKL")
         one = {f"{name}_NUM_THREADS": str(threads) for name in libraries}
-        command = [launcher, "-n", str(ranks), sys.executable, __file__, *["--quick"] * quick]
+        command = [str(launcher), "-n", str(ranks), sys.executable, __file__, *["--quick"] * quick]
         subprocess.run(command, env={**os.environ, **one, RESULT: str(path)}, check=True)
         result: dict[str, Any] = json.loads(path.read_text())
     return result

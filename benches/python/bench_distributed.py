@@ -84,15 +84,42 @@ def measure(size: int, seconds: float) -> dict[str, float]:
     return {**found, "size": size, "state": comm.allreduce(state, MPI.MAX)}
 
 
-def job(ranks: int, threads: int, quick: bool) -> list[dict[str, float]]:
+def measure_training(batch: int, seconds: float) -> float:
+    """Return the time of a whole step of a network of two layers, as one rank of a job."""
+    from mpi4py import MPI
+
+    from fastoptim.distributed import ShardedOptimizer
+
+    comm = MPI.COMM_WORLD
+    params = fo.FlatBuffer({"v": (512, 512), "w": (512, 512)})
+    grads = params.zeros_like()
+    rng = np.random.default_rng(0)
+    params.flat[...] = rng.standard_normal(params.size) / 32
+    share = batch // comm.size
+    x = rng.standard_normal((batch, 512), np.float32)[comm.rank * share :][:share]
+    opt = ShardedOptimizer(fo.AdamW, params, comm) if comm.size > 1 else fo.AdamW(params)
+
+    def train() -> None:
+        hidden = np.maximum(x @ params["v"], 0)
+        delta = (hidden @ params["w"] - x) / share
+        np.matmul(hidden.T, delta, out=grads["w"])
+        np.matmul(x.T, (delta @ params["w"].T) * (hidden > 0), out=grads["v"])
+        opt.step(grads, max_norm=1.0)
+
+    train()
+    return float(comm.allreduce(median(train, comm.Barrier, seconds), MPI.MAX))
+
+
+def job(ranks: int, threads: int, quick: bool) -> tuple[list[dict[str, float]], float]:
     launcher = Path(sysconfig.get_path("scripts")) / "mpiexec"
-    command = [launcher, "-n", str(ranks), sys.executable, __file__, *["--quick"] * quick]
-    one = {"FASTOPTIM_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1", JOB: "1"}
+    command = [str(launcher), "-n", str(ranks), sys.executable, __file__, *["--quick"] * quick]
+    names = ("FASTOPTIM", "OPENBLAS", "OMP", "MKL")
+    one = {JOB: "1", **{f"{name}_NUM_THREADS": str(threads) for name in names}}
     done = subprocess.run(
         command, env={**os.environ, **one}, check=True, stdout=subprocess.PIPE, text=True
     )
-    rows: list[dict[str, float]] = json.loads(done.stdout)
-    return rows
+    rows, training = json.loads(done.stdout)
+    return rows, training
 
 
 def ring(ranks: int, size: float, alpha: float, beta: float) -> float:
@@ -129,11 +156,11 @@ def show(found: dict[int, list[dict[str, float]]], whole: list[dict[str, float]]
               f"model {model * 1e3:8.3f}")  # fmt: skip
     print("\npredicted collectives of 25 M float32 parameters, ms (ring / tree)")
     for name, (alpha, beta) in NETWORKS.items():
-        cells = [
+        predicted = [
             f"{n}: {ring(n, 1e8, alpha, beta) * 1e3:.1f} / {tree(n, 1e8, alpha, beta) * 1e3:.0f}"
             for n in (2, 8, 32, 128, 512)
         ]
-        print(f"  {name:20} {'  '.join(cells)}")
+        print(f"  {name:20} {'  '.join(predicted)}")
 
 
 def main() -> None:
@@ -145,12 +172,15 @@ def main() -> None:
         from mpi4py import MPI
 
         rows = [measure(size, seconds) for size in sizes]
+        training = measure_training(256 if quick else 2048, seconds)
         if MPI.COMM_WORLD.rank == 0:
-            print(json.dumps(rows))
+            print(json.dumps([rows, training]))
         return
     cores = len(os.sched_getaffinity(0))
-    found = {ranks: job(ranks, max(1, cores // ranks), quick) for ranks in RANKS}
-    show(found, found[1])
+    jobs = {ranks: job(ranks, max(1, cores // ranks), quick) for ranks in RANKS}
+    show({ranks: rows for ranks, (rows, _) in jobs.items()}, jobs[1][0])
+    print("\na whole step of a network, with all threads divided among the ranks, ms:")
+    print("  ".join(f"{ranks} ranks: {seconds * 1e3:.1f}" for ranks, (_, seconds) in jobs.items()))
     print("\nsharded steps and steps of one process agree to the bit")
 
 

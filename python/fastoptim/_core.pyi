@@ -5,6 +5,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "PART",
+    "SCALED",
     "Engine",
     "ForeignArray",
     "Hold",
@@ -38,6 +40,7 @@ __all__ = [
     "set_num_threads",
     "set_own_threads",
     "stream",
+    "suggest_num_threads",
     "tensor_norm",
     "tier",
     "tiers",

@@ -178,7 +178,7 @@ def _carry_out(reader: Reader, plans: Sequence[Plan], meet: Callable[[], None]) 
             engine.reserve(sizes)
         states = [call for engine in engines for call in engine.filling(reader)]
         # No process writes before all have come so far.
-        filling = [(meet,), (started.append, True), *states, *reader.filling(fills)]
+        filling: list[Call] = [(meet,), (started.append, True), *states, *reader.filling(fills)]
         _core.load([engine.part() for engine in engines], ranges, filling, calls)
 
     try:

@@ -24,6 +24,8 @@ class Bundles:
         self._parts = parts
         self._own = parts[team.rank]
         self._message = np.empty(0, np.uint8)
+        # The sums of each dtype. New memory in each step would take as long as the sums.
+        self._sums: dict[str, Array] = {}
 
     def own(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the parts of this rank, as 1-D views."""
@@ -39,7 +41,7 @@ class Bundles:
         found: list[Array | None] = [None] * len(grads)
         present = [index for index, grad in enumerate(grads) if grad is not None]
         for indices in self._by_dtype(grads, present):
-            arrays = [grads[index] for index in indices]
+            arrays: list[Array] = [grad for index in indices if (grad := grads[index]) is not None]
             whole = self._buffer(arrays)
             np.concatenate([array.reshape(-1) for array in arrays], out=whole)
             sums = self._reduced(whole, indices, average)
@@ -94,7 +96,10 @@ class Bundles:
         counts = self._counts(indices)
         # 16 bits are summed in float32 and rounded once.
         sent = whole.astype(np.float32) if whole.dtype.itemsize == 2 else whole
-        sums = np.empty(counts[self._team.rank], sent.dtype)
+        count = counts[self._team.rank]
+        sums = self._sums.get(whole.dtype.name)
+        if sums is None or sums.size != count:
+            sums = self._sums[whole.dtype.name] = np.empty(count, sent.dtype)
         self._team.comm.Reduce_scatter(sent, sums, counts, self._team.mpi.SUM)
         if average:
             np.divide(sums, sums.dtype.type(self._team.size), out=sums)
@@ -103,4 +108,7 @@ class Bundles:
     def _collected(self, whole: Array, indices: Sequence[int]) -> None:
         mpi, size = self._team.mpi, whole.dtype.itemsize
         counts = [count * size for count in self._counts(indices)]
-        self._team.comm.Allgatherv(mpi.IN_PLACE, [whole.view(np.uint8), counts, mpi.BYTE])
+        if min(counts) == max(counts):  # MPICH takes a quarter of the time for equal parts.
+            self._team.comm.Allgather(mpi.IN_PLACE, [whole.view(np.uint8), mpi.BYTE])
+        else:
+            self._team.comm.Allgatherv(mpi.IN_PLACE, [whole.view(np.uint8), counts, mpi.BYTE])

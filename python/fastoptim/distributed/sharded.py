@@ -204,7 +204,8 @@ class ShardedOptimizer:
             found.append(averages if flat is None else flat)
         if copy is not None:
             flat = _flat_of(copy, optimizer)
-            found.append(list(optimizer._targets(copy)) if flat is None else flat)
+            targets: Any = optimizer._targets(copy) if flat is None else flat
+            found.append(targets)
         return found
 
     def zero_grad(self, grads: Grads) -> None:
@@ -312,9 +313,8 @@ class _Exchange:
 
     def begin(self, grads: Array | Sequence[Array | None]) -> Array | list[Array | None]:
         """Meet the other ranks, and return the summed gradients of the parts of this rank."""
-        flat = isinstance(grads, np.ndarray)
-        given = grads if flat else list(grads)
-        kinds = given.dtype.name if flat else [g if g is None else g.dtype.name for g in given]
+        given = grads if isinstance(grads, np.ndarray) else list(grads)
+        kinds = [None if one is None else one.dtype.name for one in _listed(given)]
         sharded = self._sharded
         self._agreement.meet({**self._subject, "dtypes of grads": kinds})
         try:
@@ -339,6 +339,11 @@ class _Exchange:
     def finish(self) -> None:
         """Collect the parameters and the outputs of the step."""
         self._sharded._collect(self._outputs)
+
+
+def _listed(grads: Array | list[Array | None]) -> list[Array | None]:
+    """Return gradients as a list; those of a buffer are one array."""
+    return [grads] if isinstance(grads, np.ndarray) else grads
 
 
 def _alike(options: Mapping[str, Any]) -> dict[str, Any]:

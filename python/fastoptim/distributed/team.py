@@ -178,8 +178,10 @@ def _class(name: str) -> type[Exception]:
     if name == "CheckpointError":
         return CheckpointError
     found = getattr(builtins, name, None)
-    simple = isinstance(found, type) and issubclass(found, Exception)
-    return found if simple and not issubclass(found, UnicodeError) else RuntimeError
+    if not (isinstance(found, type) and issubclass(found, Exception)):
+        return RuntimeError
+    # Errors in text take other arguments than a message.
+    return RuntimeError if issubclass(found, UnicodeError) else found
 
 
 def _processors() -> list[int]:

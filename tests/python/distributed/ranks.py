@@ -143,7 +143,8 @@ def bits_of_options() -> None:
 def bits_of_storage() -> None:
     for name in ("AdamW", "SGD", "LAMB", "Adam"):
         cls = getattr(fo, name)
-        arguments = {"SGD": {"momentum": 0.9}, "Adam": {"amsgrad": True}}.get(name, {})
+        rules: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}, "Adam": {"amsgrad": True}}
+        arguments = rules.get(name, {})
         for dtype, storage in (
             (BF16, None),
             ("f2", "int8"),
