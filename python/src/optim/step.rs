@@ -108,6 +108,9 @@ impl ParameterSet {
             let parts = exchange.begin(arguments.grads)?;
             let parts = self.part_gradients(&parts, &gradients)?;
             self.accessed(py, &parts, &outputs)?;
+            // Python code has run since the parameters were checked.
+            let mut parameters = self.parameters.iter();
+            parameters.try_for_each(|it| it.check(py))?;
             Ok::<_, PyErr>(parts)
         });
         let parts = parts.transpose().inspect_err(|_| self.rollback(&added))?;

@@ -3,6 +3,7 @@
 
 use crate::exec::pool::with_threads;
 use crate::numeric::scale::ScaleFactor;
+use crate::sweep::all_reduce::Local;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::TwoPassRule;
 use crate::sweep::segment::{Segment, StepContext};
@@ -64,7 +65,7 @@ fn check<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool>() {
         Segment::native(p, g, shape, [&mut **seen], StepContext::default())
     });
     let driver = TwoPass::new(segments.collect(), prologue, |_| rule);
-    let scalars = task::run(vec![Work::new(driver)], |sums| sums);
+    let scalars = task::run(vec![Work::new(driver)], &Local);
 
     let sums = |array: usize| {
         let [p, g, _] = numbers(array);
@@ -113,7 +114,7 @@ fn global_sums_include_the_arrays_of_all_work() {
         let segment = Segment::native(p, g, &[7], [&mut **seen], StepContext::default());
         Work::new(TwoPass::new(vec![segment], Prologue::default(), |_| rule))
     });
-    task::run(works.collect(), |sums| sums);
+    task::run(works.collect(), &Local);
     let ratio = rule.ratio([7.0 * (1.0 + 2.0), 7.0 * (2.0 + 1.0)], 7);
     assert!(arrays[0][0].iter().all(|&p| p == ratio + 0.25 + 0.25));
     assert!(arrays[1][0].iter().all(|&p| p == ratio + 0.5 + 0.125));
