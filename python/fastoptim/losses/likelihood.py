@@ -26,7 +26,8 @@ class PoissonNLLLoss(ElementLoss):
     log_input
         Whether the input is the logarithm of the rate.
     full
-        Whether to add Stirling's approximation of :math:`\ln y!` for y > 1; it has no gradient.
+        Whether to add Stirling's approximation of :math:`\ln y!` for :math:`y > 1`, which has no
+        gradient.
     eps
         Added to the rate before its logarithm is taken, > 0.
     reduction

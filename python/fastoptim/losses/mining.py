@@ -29,11 +29,11 @@ def mine_triplets(
       :math:`d(a, p) < d(a, n) < d(a, p) + m`. The usual choice.
     - ``"hard"``: for each anchor its farthest positive and its nearest negative. Harder, and early
       in training all embeddings can collapse into one point.
-    - ``"all"``: every triplet. There are about N^3 of them.
+    - ``"all"``: every triplet. There are about :math:`N^3` of them.
 
     Of equal distances the first row is chosen, and a distance of NaN is never chosen. Triplets are
     in the order of anchor, positive, negative. The distances of a few anchors are in memory at a
-    time, not all N^2.
+    time, not all :math:`N^2`.
 
     Parameters
     ----------

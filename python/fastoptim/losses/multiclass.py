@@ -28,9 +28,9 @@ class CrossEntropyLoss(ClassLoss):
     ignore_index
         A row with this target class adds nothing, and its gradient is 0, even if it has NaN.
     label_smoothing
-        The part e of the target, in [0, 1], that is spread over all C classes: with e = 0.1 and
-        C = 5 the probabilities are 0.92 and 0.02. The other convention, e / (C - 1) for each of the
-        other classes, corresponds to e C / (C - 1) here.
+        The part :math:`e` of the target, in [0, 1], that is spread over all C classes: with
+        :math:`e = 0.1` and :math:`C = 5` the probabilities are 0.92 and 0.02. The other convention,
+        :math:`e / (C - 1)` for each other class, corresponds to :math:`e C / (C - 1)` here.
     reduction
         ``"mean"``: with target classes the sum is divided by the weights of the targets that are
         not ignored, with probabilities by N. If the divisor is 0, the mean is NaN and the gradient

@@ -35,11 +35,11 @@ class EMA(CheckedAttributes):
         s \leftarrow s + (1 - d_t) (p - s), \qquad
         d_t = \text{decay}, \text{ or with warm-up } \min(\text{decay}, (1 + t) / (10 + t))
 
-    The average of about the last 1 / (1 - decay) steps has less noise than a single step, and often
-    generalizes better than the last step, as a smaller rate would. It needs no additional
-    gradients. With ``step(ema=ema)``, an optimizer updates it in the sweep of the step: the result
-    is bitwise equal to that of `update`, but the parameters are not read again. `ScheduleFreeAdamW`
-    has its own average.
+    The average of about the last :math:`1 / (1 - \text{decay})` steps has less noise than a single
+    step, and often generalizes better than the last step, as a smaller rate would. It needs no
+    additional gradients. With ``step(ema=ema)``, an optimizer updates it in the sweep of the step:
+    the result is bitwise equal to that of `update`, but the parameters are not read again.
+    `ScheduleFreeAdamW` has its own average.
 
     Parameters
     ----------

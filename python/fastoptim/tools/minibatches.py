@@ -37,7 +37,7 @@ class Minibatches(Iterator[NDArray[np.int64]]):
 def minibatches(
     n: SupportsIndex, batch_size: SupportsIndex, seed: SupportsIndex = 0, drop_last: bool = False
 ) -> Minibatches:
-    """Shuffle the indices ``0 .. n - 1`` and return them in batches, each index once.
+    """Shuffle the indices from 0 to ``n - 1`` and return them in batches, each index once.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ class PoissonNLLLoss(Loss, torch.nn.PoissonNLLLoss):
     log_input
         Whether the input is the logarithm of the rate.
     full
-        Whether to add Stirling's approximation of ln y! for y > 1.
+        Whether to add Stirling's approximation of :math:`\ln y!` for :math:`y > 1`.
     eps
         Added to the rate before its logarithm is taken, > 0.
     size_average, reduce
@@ -59,7 +59,7 @@ class GaussianNLLLoss(Loss, torch.nn.GaussianNLLLoss):
     Parameters
     ----------
     full
-        Whether to add the constant ln(2 pi) / 2.
+        Whether to add the constant :math:`\ln(2 \pi) / 2`.
     eps
         The smallest variance, > 0; smaller ones are replaced by it.
     reduction

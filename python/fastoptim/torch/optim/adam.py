@@ -104,10 +104,15 @@ class Adam(Optimizer):
 
 
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay, the usual choice for transformers.
+    r"""Adam with decoupled weight decay, the usual choice for transformers.
 
-    Like :class:`Adam`, but ``p`` is first multiplied by ``1 - lr * weight_decay``, and the decay is
-    not added to the gradient: it does not affect the moments.
+    .. math::
+        m &= \beta_1 m + (1 - \beta_1) g, \qquad v = \beta_2 v + (1 - \beta_2) g^2 \\
+        p &= (1 - \text{lr}\, \lambda) p
+             - \text{lr} \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    Unlike in :class:`Adam`, the decay :math:`\lambda`, which is ``weight_decay``, is not added to
+    the gradient, and does not affect the moments.
 
     Parameters
     ----------
