@@ -12,7 +12,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 
 .NOTPARALLEL:
 .PHONY: help setup quick demo test test-rust test-python miri asan tsan mutants
-.PHONY: lint lint-rust lint-python types format bench clean
+.PHONY: lint lint-rust lint-python types format docs site bench clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,24 @@ format: setup ## Format everything
 	cargo fmt --all
 	$(BIN)/ruff check --quiet --fix
 	$(BIN)/ruff format --quiet
+
+# What the extra requires, without building the package again.
+$(VENV)/.docs: $(VENV)/.built
+	@$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print(*extras["optional-dependencies"]["docs"], sep="\n")' \
+		| $(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement /dev/stdin
+	@touch $@
+
+docs: site ## Build the documentation into target/site/html, and run all examples in it
+	$(BIN)/python -m pytest --quiet python/fastoptim \
+		tests/python/project/test_docs.py tests/python/project/test_migration.py
+
+# The examples run in `make test`, too; this builds the pages alone, from nothing. Warnings, which
+# links to nowhere and pages in no table of contents are, too, are errors.
+site: $(VENV)/.docs
+	rm -rf target/site docs/reference/generated
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs target/site/html
+	@echo 'Open target/site/html/index.html'
 
 bench: setup ## Benchmark the kernels, and the package against NumPy, PyTorch and optax if installed
 	cargo bench

@@ -1,0 +1,141 @@
+"""The configuration of Sphinx: `make docs` builds these pages into target/site/html."""
+
+from __future__ import annotations
+
+import importlib.resources
+import importlib.util
+import re
+import sys
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
+
+import fastoptim
+
+project = "fastoptim"
+author = "the fastoptim authors"
+project_copyright = f"2025-2026, {author}"
+version = release = fastoptim.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+templates_path = ["_templates"]
+# Names in backticks are links if the reference has them, and code otherwise.
+default_role = "py:obj"
+
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 88
+# Without PyTorch, the pages of `fastoptim.torch` are built from its text alone.
+autodoc_mock_imports = [] if importlib.util.find_spec("torch") else ["torch"]
+numpydoc_show_class_members = False
+# Two pages whose names differ only by case would be one file on macOS and on Windows.
+autosummary_filename_map = {
+    f"fastoptim.landscape.{name}": f"fastoptim.landscape.{name}_function"
+    for name in ("line", "plane")
+}
+
+# One file without requests to a server: formulas become SVG, offline and from file:// too.
+_MATHJAX = importlib.resources.files("sphinx-mathjax-offline") / "static/mathjax/tex-svg.js"
+mathjax_path = "tex-svg.js"
+mathjax3_config = {"options": {"enableMenu": False}}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "fastoptim"
+html_static_path = ["_static", str(_MATHJAX)]
+html_css_files = ["style.css"]
+html_show_sourcelink = False
+html_copy_source = False
+# Pages without pages below them have nothing to show there.
+html_sidebars = {page: [] for page in ("start", "differences", "internals", "benchmarks")}
+html_theme_options = {
+    "icon_links": [
+        {
+            "name": "GitHub",
+            "url": "https://github.com/fastoptim/fastoptim",
+            "icon": "fa-brands fa-github",
+        }
+    ],
+    "header_links_before_dropdown": 7,
+    "navbar_align": "left",
+    "navigation_with_keys": False,
+    # The table of differences needs the width.
+    "secondary_sidebar_items": {"**": ["page-toc"], "differences": []},
+    "show_nav_level": 2,
+    "search_bar_text": "Search",
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+
+
+def is_public(cls: type) -> bool:
+    """Return whether a module of the package exports a class, as those of others do."""
+    modules = [sys.modules[name] for name in list(sys.modules) if name.startswith("fastoptim")]
+    return not cls.__module__.startswith("fastoptim") or any(
+        cls.__name__ in getattr(module, "__all__", ()) and getattr(module, cls.__name__) is cls
+        for module in modules
+    )
+
+
+def show_public_bases(
+    app: Sphinx, name: str, obj: type, options: dict[str, Any], bases: list[type]
+) -> None:
+    """Replace private bases, which have no page, by the public classes that they derive from."""
+    while private := [base for base in bases if not is_public(base)]:
+        place = bases.index(private[0])
+        bases[place : place + 1] = [b for b in private[0].__bases__ if b not in bases]
+    if len(bases) > 1 and object in bases:
+        bases.remove(object)
+
+
+class LinkNames(SphinxPostTransform):
+    """Links code in the text of the guides that is a public name, or a call of it, to its page."""
+
+    default_priority = 5
+    modules = ("fastoptim", "fastoptim.losses", "fastoptim.regularizers", "fastoptim.lr_scheduler")
+
+    def run(self, **kwargs: Any) -> None:
+        """Link `fo.save`, `fo.schedules.cosine(...)`, and classes without a prefix."""
+        if self.env.docname.startswith("reference/"):
+            return
+        modules = ("fastoptim.torch",) if self.env.docname == "pytorch" else self.modules
+        objects = self.env.domains.python_domain.objects
+        for code in list(self.document.findall(nodes.literal)):
+            if isinstance(code.parent, nodes.reference | nodes.title):
+                continue
+            called = code.astext().partition("(")[0]
+            name = re.sub(r"^(fo|fastoptim)\.", "", called)
+            if name != called:
+                known = [f"fastoptim.{name}"]
+            else:
+                known = [f"{module}.{name}" for module in modules if name[:1].isupper()]
+            for full in known:
+                if found := objects.get(full):
+                    link = nodes.reference("", "", internal=True)
+                    link["refuri"] = self.app.builder.get_relative_uri(
+                        self.env.docname, found.docname
+                    )
+                    link["refuri"] += f"#{found.node_id}"
+                    code.replace_self(link)
+                    link += code
+                    break
+
+
+def setup(app: Sphinx) -> None:
+    """Register the handler and the transform."""
+    app.connect("autodoc-process-bases", show_public_bases)
+    app.add_post_transform(LinkNames)
