@@ -1,4 +1,8 @@
-"""Plots of these pages, rendered from the code: `python docs/pictures.py [FOLDER]`."""
+"""Plots of these pages, rendered from the code: `python docs/pictures.py [FOLDER]`.
+
+The plots of the examples, which take minutes each, are not rendered again: those that are in
+`examples/output` are reduced to the size of the pages.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 import fastoptim as fo
 
 STEPS = 200
+EXAMPLES = Path(__file__).parents[1] / "examples/output"
 
 
 class Groups:
@@ -60,12 +65,22 @@ def draw_schedules(path: Path) -> None:
     figure.savefig(path, dpi=70)
 
 
+def reduce_examples(folder: Path) -> None:
+    from PIL import Image
+
+    for path in sorted(EXAMPLES.glob("*.png")):
+        picture = Image.open(path).convert("RGB")
+        picture.thumbnail((1200, 1200), Image.Resampling.LANCZOS)
+        picture.quantize(128).save(folder / path.name, optimize=True)
+
+
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "images"
-    folder.mkdir(exist_ok=True)
+    (folder / "examples").mkdir(parents=True, exist_ok=True)
     draw_schedules(folder / "schedules.png")
     fo.plot.losses().figure.savefig(folder / "losses.png", dpi=70)
     fo.plot.focal().figure.savefig(folder / "focal.png", dpi=70)
+    reduce_examples(folder / "examples")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fastoptim as fo
 
 ROOT = Path(__file__).parents[3]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS])
 
 NAMES = {
     "losses": {*fo.losses.__all__, *fo.regularizers.__all__} - {"Reduction", "Regularizer"},
@@ -30,12 +32,14 @@ def test_everything_public_is_on_its_page(page: str) -> None:
     assert not NAMES[page] - words
 
 
-ALL_PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.md")]
-)
+ALL_PAGES = sorted([*ROOT.glob("*.md"), *DOCS, *(ROOT / "examples").glob("*.md")])
 
 
-@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def place(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=place)
 def test_lines_have_at_most_100_columns(page: Path) -> None:
     lines = page.read_text(encoding="utf-8").splitlines()
     assert not [line for line in lines if len(line) > 100]
@@ -52,7 +56,7 @@ def links(page: Path) -> list[str]:
     return re.findall(inline, text) + re.findall(references, text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=place)
 def test_links_lead_somewhere(page: Path) -> None:
     local = [page.parent / link for link in links(page) if not link.startswith("http")]
     ours = [link.removeprefix(FILES) for link in links(page) if link.startswith(FILES)]
@@ -67,18 +71,64 @@ def test_the_description_has_no_links_that_an_index_cannot_follow() -> None:
 
 def code(page: str) -> list[str]:
     """The blocks of code on a page."""
-    text = (ROOT / "docs" / f"{page}.md").read_text()
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def run(page: str) -> dict[str, Any]:
+    """Run the blocks of a page one after the other, compare sessions, and return the variables."""
+    names: dict[str, Any] = {}
+    for block in code(page):
+        if block.startswith(">>>"):
+            session = doctest.DocTestParser().get_doctest(block, {}, page, None, None)
+            session.globs = names
+            assert doctest.DocTestRunner().run(session, clear_globs=False).failed == 0
+        else:
+            exec(block, names)
+    return names
+
+
+def test_the_code_of_every_page_is_run() -> None:
+    tested = {"index", "reference/index", "start", "losses", "reliability", "optax_and_keras"}
+    tested |= {"pytorch", "steps", "checkpoints", "precision", "schedules"}
+    pages = (page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in DOCS)
+    assert {page for page in pages if code(page)} == tested
+
+
+def test_the_code_on_the_first_page_runs() -> None:
+    assert run("index")["loss"] < np.log(3)
+
+
+def test_the_code_on_the_page_of_the_start_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    monkeypatch.chdir(tmp_path)
+    names = run("start")
+    assert names["loss"] < 0.2
+    hidden = np.maximum(names["x"] @ names["params"]["w1"] + names["params"]["b1"], 0)
+    logits = hidden @ names["params"]["w2"] + names["params"]["b2"]
+    assert (logits.argmax(axis=1) == names["y"]).mean() > 0.95
+    assert (tmp_path / "run.safetensors").exists()
+
+
+@pytest.mark.parametrize("page", ["losses", "reliability", "reference/index"])
+def test_the_code_on_a_page_runs(page: str) -> None:
+    assert run(page)["fo"] is fo
+
+
+def test_the_code_on_the_page_for_users_of_optax_ends_at_the_same_parameters() -> None:
+    pytest.importorskip("jax", reason="jax is not installed")
+    pytest.importorskip("optax", reason="optax is not installed")
+    assert run("optax_and_keras")["opt"].state["w"]["step"] == 100
 
 
 def test_the_code_on_the_page_of_pytorch_runs() -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     import fastoptim.torch
 
-    names: dict[str, Any] = {}
     try:
-        for block in code("pytorch"):
-            exec(block, names)
+        names = run("pytorch")
     finally:
         fastoptim.torch.unpatch()
     assert names["ema"].updates == 3
@@ -88,10 +138,8 @@ def test_the_code_on_the_page_of_pytorch_runs() -> None:
 
 
 def test_the_code_on_the_page_of_steps_runs() -> None:
-    blocks = code("steps")
-    names: dict[str, Any] = {}
-    exec("\n".join(blocks), names)
-    assert len(blocks) == 5
+    names = run("steps")
+    assert len(code("steps")) == 5
     assert names["info"].applied
     # One step alone, 3 with the scaler, and one with the whole batch.
     assert names["opt"].state["w"]["step"] == names["ema"].updates == 5
@@ -102,8 +150,7 @@ def test_the_code_on_the_page_of_checkpoints_runs(
 ) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec("\n".join(code("checkpoints")), names)
+    names = run("checkpoints")
     assert names["epoch"] == names["training"].epoch == 12
     assert len(list((tmp_path / "best").iterdir())) == 3
     assert (names["model"] is names["opt"].params, names["average"].updates) == (False, 48)
@@ -118,14 +165,7 @@ def test_the_code_on_the_page_of_checkpoints_runs(
 
 def test_the_code_on_the_page_of_precision_gives_what_it_says() -> None:
     pytest.importorskip("ml_dtypes")
-    names: dict[str, Any] = {}
-    for block in code("precision"):
-        if block.startswith(">>>"):
-            session = doctest.DocTestParser().get_doctest(block, {}, "precision", None, None)
-            session.globs = names
-            assert doctest.DocTestRunner().run(session, clear_globs=False).failed == 0
-        else:
-            exec(block, names)
+    names = run("precision")
     assert names["size"] == 4.03125 * names["params"].size
     assert names["losses"][-1] < names["losses"][0]
     assert names["info"].applied

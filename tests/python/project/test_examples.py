@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,15 @@ SMALL = {
 
 def test_every_example_has_a_small_run() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(SMALL) | SHARED
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_example_has_a_page_with_its_picture_and_source(name: str) -> None:
+    page = EXAMPLES.parent / f"docs/examples/{Path(name).stem}.md"
+    text = page.read_text(encoding="utf-8")
+    (picture,) = re.findall(r"^!\[[^\]]+\]\((\S+\.png)\)$", text, re.MULTILINE)
+    assert (page.parent / picture).read_bytes().startswith(b"\x89PNG")
+    assert f"```{{literalinclude}} ../../examples/{name}" in text
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -49,7 +49,8 @@ def test_it_has_what_the_tests_read_and_run(shipped: set[str]) -> None:
         str(path.relative_to(ROOT))
         for folder in folders
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".md", ".png") and "output" not in path.parts
+        if path.suffix in (".py", ".md", ".rst", ".css", ".png")
+        and not {"output", "generated"} & set(path.parts)
     }
     wanted |= {path.name for path in ROOT.glob("*.md")} | {"LICENSE", "Makefile", "pyproject.toml"}
     assert wanted <= shipped
