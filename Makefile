@@ -119,7 +119,8 @@ docs: site ## Build the documentation into target/site/html, and run all example
 # links to nowhere and pages in no table of contents are, too, are errors.
 site: $(VENV)/.docs
 	rm -rf target/site docs/reference/generated
-	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs target/site/html
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going \
+		--doctree-dir target/site/doctrees docs target/site/html
 	@echo 'Open target/site/html/index.html'
 
 bench: setup ## Benchmark the kernels, and the package against NumPy, PyTorch and optax if installed

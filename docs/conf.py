@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.resources
 import importlib.util
+import inspect
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -13,6 +15,9 @@ from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 import fastoptim
+
+REPOSITORY = "https://github.com/fastoptim/fastoptim"
+PACKAGE = Path(fastoptim.__file__).parent
 
 project = "fastoptim"
 author = "the fastoptim authors"
@@ -24,8 +29,8 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.linkcode",
     "sphinx.ext.mathjax",
-    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
 ]
@@ -66,7 +71,7 @@ html_theme_options = {
     "icon_links": [
         {
             "name": "GitHub",
-            "url": "https://github.com/fastoptim/fastoptim",
+            "url": REPOSITORY,
             "icon": "fa-brands fa-github",
         }
     ],
@@ -80,6 +85,20 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+
+
+def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
+    """Return the address of the source of a name of the package."""
+    thing: Any = sys.modules[info["module"]]
+    for name in info["fullname"].split("."):
+        thing = getattr(thing, name, None)
+    thing = inspect.unwrap(getattr(thing, "fget", thing))
+    try:
+        lines, first = inspect.getsourcelines(thing)
+        path = Path(inspect.getfile(thing)).relative_to(PACKAGE.parent)
+    except (OSError, TypeError, ValueError):  # Data, and what is inherited from other packages.
+        return None
+    return f"{REPOSITORY}/blob/main/python/{path.as_posix()}#L{first}-L{first + len(lines) - 1}"
 
 
 def is_public(cls: type) -> bool:
@@ -98,8 +117,7 @@ def show_public_bases(
     while private := [base for base in bases if not is_public(base)]:
         place = bases.index(private[0])
         bases[place : place + 1] = [b for b in private[0].__bases__ if b not in bases]
-    if len(bases) > 1 and object in bases:
-        bases.remove(object)
+    bases[:] = [base for base in bases if sum(issubclass(other, base) for other in bases) == 1]
 
 
 class LinkNames(SphinxPostTransform):
