@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import importlib.util
 import inspect
 import re
 import sys
@@ -45,8 +44,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
-# Without PyTorch, the pages of `fastoptim.torch` are built from its text alone.
-autodoc_mock_imports = [] if importlib.util.find_spec("torch") else ["torch"]
 numpydoc_show_class_members = False
 # Two pages whose names differ only by case would be one file on macOS and on Windows.
 autosummary_filename_map = {
@@ -117,7 +114,9 @@ def show_public_bases(
     while private := [base for base in bases if not is_public(base)]:
         place = bases.index(private[0])
         bases[place : place + 1] = [b for b in private[0].__bases__ if b not in bases]
-    bases[:] = [base for base in bases if sum(issubclass(other, base) for other in bases) == 1]
+    plain = [base for base in bases if isinstance(base, type)]
+    implied = [base for base in plain if sum(issubclass(other, base) for other in plain) > 1]
+    bases[:] = [base for base in bases if base not in implied]
 
 
 class LinkNames(SphinxPostTransform):
