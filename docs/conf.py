@@ -52,9 +52,13 @@ autosummary_filename_map = {
 }
 
 # One file without requests to a server: formulas become SVG, offline and from file:// too.
-_MATHJAX = importlib.resources.files("sphinx-mathjax-offline") / "static/mathjax/tex-svg.js"
-mathjax_path = "tex-svg.js"
-mathjax3_config = {"options": {"enableMenu": False}}
+_MATHJAX = importlib.resources.files("sphinx-mathjax-offline") / "static/mathjax/tex-svg-full.js"
+mathjax_path = "tex-svg-full.js"
+mathjax3_config = {
+    "options": {"enableMenu": False},
+    # For names of arguments: `\text{lr\_decay}`.
+    "tex": {"packages": {"[+]": ["textmacros"]}},
+}
 
 html_theme = "pydata_sphinx_theme"
 html_title = "fastoptim"
@@ -120,16 +124,24 @@ def show_public_bases(
 
 
 class LinkNames(SphinxPostTransform):
-    """Links code in the text of the guides that is a public name, or a call of it, to its page."""
+    """Links code in the text of the guides that is a public name, or a call of it, to its page.
+
+    These are names with the prefix of the package, classes, and on the page of schedules functions.
+    """
 
     default_priority = 5
-    modules = ("fastoptim", "fastoptim.losses", "fastoptim.regularizers", "fastoptim.lr_scheduler")
+    classes_of = (
+        "fastoptim",
+        "fastoptim.losses",
+        "fastoptim.regularizers",
+        "fastoptim.lr_scheduler",
+    )
 
     def run(self, **kwargs: Any) -> None:
         """Link `fo.save`, `fo.schedules.cosine(...)`, and classes without a prefix."""
         if self.env.docname.startswith("reference/"):
             return
-        modules = ("fastoptim.torch",) if self.env.docname == "pytorch" else self.modules
+        classes_of = ("fastoptim.torch",) if self.env.docname == "pytorch" else self.classes_of
         objects = self.env.domains.python_domain.objects
         for code in list(self.document.findall(nodes.literal)):
             if isinstance(code.parent, nodes.reference | nodes.title):
@@ -138,8 +150,10 @@ class LinkNames(SphinxPostTransform):
             name = re.sub(r"^(fo|fastoptim)\.", "", called)
             if name != called:
                 known = [f"fastoptim.{name}"]
-            else:
-                known = [f"{module}.{name}" for module in modules if name[:1].isupper()]
+            elif name[:1].isupper():
+                known = [f"{module}.{name}" for module in classes_of]
+            else:  # The functions of the page of schedules, which has them without their module.
+                known = [f"fastoptim.schedules.{name}"] if self.env.docname == "schedules" else []
             for full in known:
                 if found := objects.get(full):
                     link = nodes.reference("", "", internal=True)
