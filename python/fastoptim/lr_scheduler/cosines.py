@@ -64,7 +64,7 @@ class CosineAnnealingLR(Cosine):
 
     References
     ----------
-    I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017.
 
     Examples
     --------
@@ -136,7 +136,7 @@ class CosineAnnealingWarmRestarts(Cosine):
 
     References
     ----------
-    I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017.
 
     Examples
     --------

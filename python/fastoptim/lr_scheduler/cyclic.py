@@ -67,7 +67,7 @@ class CyclicLR(Cycle):
 
     References
     ----------
-    L. Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017.
+    Smith, "Cyclical Learning Rates for Training Neural Networks", 2017.
 
     Examples
     --------

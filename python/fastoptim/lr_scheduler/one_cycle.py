@@ -65,8 +65,8 @@ class OneCycleLR(Cycle):
 
     References
     ----------
-    L. Smith and N. Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large
-    Learning Rates", 2018.
+    Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
+    Rates", 2018.
 
     Examples
     --------
