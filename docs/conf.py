@@ -12,6 +12,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util.nodes import make_refnode
 
 import fastoptim
 
@@ -154,16 +155,9 @@ class LinkNames(SphinxPostTransform):
                 known = [f"{module}.{name}" for module in classes_of]
             else:  # The functions of the page of schedules, which has them without their module.
                 known = [f"fastoptim.schedules.{name}"] if self.env.docname == "schedules" else []
-            for full in known:
-                if found := objects.get(full):
-                    link = nodes.reference("", "", internal=True)
-                    link["refuri"] = self.app.builder.get_relative_uri(
-                        self.env.docname, found.docname
-                    )
-                    link["refuri"] += f"#{found.node_id}"
-                    code.replace_self(link)
-                    link += code
-                    break
+            if found := next((objects[full] for full in known if full in objects), None):
+                place = self.env.docname, found.docname, found.node_id
+                code.replace_self(make_refnode(self.app.builder, *place, code.deepcopy()))
 
 
 def setup(app: Sphinx) -> None:
