@@ -128,5 +128,5 @@ bench: setup ## Benchmark the kernels, and the package against NumPy, PyTorch an
 	for script in benches/python/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 clean: ## Remove everything that was built, .venv too
-	rm -rf $(VENV) target dist demo.png examples/output .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) target dist demo.png examples/output docs/reference/generated .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -f python/fastoptim/_core*.so
