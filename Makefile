@@ -115,8 +115,8 @@ docs: site ## Build the documentation into target/site/html, and run all example
 	$(BIN)/python -m pytest --quiet python/fastoptim \
 		tests/python/project/test_docs.py tests/python/project/test_migration.py
 
-# The examples run in `make test`, too; this builds the pages alone, from nothing. Warnings, which
-# links to nowhere and pages in no table of contents are, too, are errors.
+# The pages alone, as `make test` runs the examples, too. Every warning is an error: a link to
+# nowhere, a page in no table of contents, a docstring that does not parse.
 site: $(VENV)/.docs
 	rm -rf target/site docs/reference/generated
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going \
