@@ -6,13 +6,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(shell find src python/src -name '*.rs' 2>/dev/null) $(wildcard Cargo.toml Cargo.lock python/Cargo.toml)
+PACKAGE := $(shell find python/fastoptim -name '*.py' 2>/dev/null)
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test --lib --tests)
+ZIG := $(if $(filter Linux,$(shell uname -s)),--zig --compatibility manylinux2014)
 # The same interpreter for maturin and cargo, so that neither rebuilds what the other built.
 export PYO3_PYTHON := $(abspath $(BIN)/python)
 
 .NOTPARALLEL:
 .PHONY: help setup quick demo test test-rust test-python miri asan tsan mutants
-.PHONY: lint lint-rust lint-python types format docs site bench clean
+.PHONY: lint lint-rust lint-python types format docs site bench wheel check-wheel clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,22 +26,37 @@ $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than 3.11: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.maturin: $(VENV)/.python
 	@echo 'Installing the build tool into $(VENV) ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'maturin>=1.9.4,<2'
+	@$(PIP) install 'maturin>=1.9.4,<2'
 	@touch $@
 
 # Changes of Python sources need no rebuild, because .venv refers to them.
-$(VENV)/.built: $(VENV)/.python pyproject.toml $(CORE)
-	@echo 'Compiling fastoptim with all optimizations (one to ten minutes, by the machine), then'
-	@echo 'installing the Python packages for the demo and the tests into $(VENV) ...'
+$(VENV)/.core: $(VENV)/.maturin pyproject.toml $(CORE)
+	@command -v cargo >/dev/null \
+		|| { echo 'Building fastoptim requires Rust: https://rustup.rs'; exit 1; }
+	@echo 'Installing the packages for the demo and compiling fastoptim (one to ten minutes, by the'
+	@echo 'machine) ...'
 	@VIRTUAL_ENV=$(abspath $(VENV)) PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
-		$(BIN)/maturin develop --release --quiet --extras demo,dev,test
+		$(BIN)/maturin develop --release --quiet --extras demo
 	@touch $@
 
-quick: $(VENV)/.python ## Build into .venv in seconds, without the optimizations of a release
+$(VENV)/.built: $(VENV)/.core
+	@echo 'Installing the packages for development and for the tests into $(VENV) ...'
+	@$(PIP) install 'fastoptim[dev,test]'
+	@touch $@
+
+# What the demo runs: what was built here, or the released wheel of this very source, or a new build.
+$(VENV)/.demo: $(VENV)/.python pyproject.toml $(CORE) $(PACKAGE)
+	@$(MAKE) --question $(VENV)/.core || $(BIN)/python release/released.py || $(MAKE) --no-print-directory $(VENV)/.core
+	@touch $@
+
+quick: $(VENV)/.maturin ## Build into .venv in seconds, without the optimizations of a release
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile quick --quiet
 
-demo: setup ## Train a network on handwritten digits and draw demo.png
+demo: $(VENV)/.demo ## Train a network on handwritten digits and draw demo.png
 	@$(BIN)/python -m fastoptim demo --output demo.png
 
 test: lint types test-rust test-python ## Run every check and every test
@@ -126,6 +144,16 @@ site: $(VENV)/.docs
 bench: setup ## Benchmark the kernels, and the package against NumPy, PyTorch and optax if installed
 	cargo bench
 	for script in benches/python/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+# On Linux, zig links with the oldest C library that the wheel is for. TARGET=... builds for another
+# system, after `rustup target add`.
+wheel: $(VENV)/.maturin ## Build a wheel for every Python from 3.11 on into dist/
+	@$(PIP) install $(if $(ZIG),'maturin[zig]>=1.9.4,<2')
+	rm -f dist/*.whl
+	$(BIN)/maturin build --release --locked --out dist $(if $(TARGET),--target $(TARGET)) $(ZIG)
+
+check-wheel: wheel ## Test that wheel alone, with the oldest and the newest supported NumPy
+	$(BIN)/python release/check_wheel.py dist/*.whl
 
 clean: ## Remove everything that was built, .venv too
 	rm -rf $(VENV) target dist demo.png examples/output docs/reference/generated .mypy_cache .pytest_cache .ruff_cache .hypothesis
