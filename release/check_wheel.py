@@ -1,9 +1,9 @@
 """Test a wheel alone: with the oldest and the newest supported NumPy, in clean environments.
 
-`python release/check_wheel.py dist/*.whl`. Each environment is new, has no Rust on its PATH, and has
-the tests in a folder without the sources of the package. The oldest NumPy that `pyproject.toml`
-states is installed for the oldest Python on the PATH that the wheel accepts, and the newest NumPy
-for the newest.
+`python release/check_wheel.py dist/*.whl`. Each environment is new, has no Rust on its PATH, and
+has the tests in a folder without the sources of the package. The oldest NumPy that `pyproject.toml`
+states is installed for the oldest Python on the PATH that the project supports, and the newest
+NumPy for the newest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ MAX_BYTES = 8_000_000
 
 # What the tests read and run, besides the package.
 BESIDE = ("tests/python", "benches/python", "docs", "examples", "release", ".github")
-HOME = Path(os.path.expanduser("~"))
 
 
 def stop(problem: str) -> None:
@@ -125,7 +124,7 @@ def check(wheel: Path, python: str, numpy: str, arguments: list[str]) -> None:
         run("pip", "install", *quiet, str(wheel), numpy)
         run("fastoptim", "info")
         run("fastoptim", "selfcheck")
-        run("pip", "install", *quiet, f"{wheel}[test]", numpy)
+        run("pip", "install", *quiet, f"{wheel}[demo,test]", numpy)
         run("pip", "check")
         where = ["tests/python", "--pyargs", "fastoptim", *arguments]
         run("pytest", "-m", "not alone", "--numprocesses", "auto", "--maxprocesses", "4", *where)

@@ -1,7 +1,7 @@
 """Install the released wheel of this very source: `python release/released.py`.
 
-Exits with 1, and installs nothing, where there is none: where the source is not, byte for byte, that
-of the tag of its version, or where the package index has no wheel of that version that fits.
+Exits with 1, and installs nothing, where there is none: where the source is not, byte for byte,
+that of the tag of its version, or where the package index has no wheel of that version that fits.
 """
 
 from __future__ import annotations

@@ -128,3 +128,7 @@ __all__ = [
     "patched",
     "unpatch",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.datasets import load_digits
 
 import fastoptim as fo
 from snapshot import snapshot
 
 
 def digits(dtype: str) -> tuple[Any, Any]:
-    x, y = load_digits(return_X_y=True)
+    data = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
+    x, y = data.load_digits(return_X_y=True)
     return (x / 16).astype(dtype), y
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.datasets import load_digits
 
 import fastoptim as fo
 from snapshot import snapshot
@@ -165,7 +164,8 @@ def test_gradients_that_became_nonfinite_are_skipped() -> None:
 
 def test_training_in_half_precision_needs_the_scaler() -> None:
     """A loss of small scale: float16 gradients vanish unless they are scaled."""
-    x, y = load_digits(return_X_y=True)
+    data = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
+    x, y = data.load_digits(return_X_y=True)
     x = (x / 16).astype("f4")
     loss = fo.losses.CrossEntropyLoss()
 

@@ -44,15 +44,17 @@ def test_it_has_all_tests_and_all_that_they_include(shipped: set[str]) -> None:
 
 
 def test_it_has_what_the_tests_read_and_run(shipped: set[str]) -> None:
-    folders = [*PROJECT["tool"]["pytest"]["ini_options"]["pythonpath"], "benches/python", "docs"]
+    folders = [*PROJECT["tool"]["pytest"]["ini_options"]["pythonpath"]]
+    folders += ["benches/python", "docs", "release", ".github"]
     wanted = {
         str(path.relative_to(ROOT))
         for folder in folders
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".md", ".rst", ".css", ".png")
+        if path.suffix in (".py", ".md", ".rst", ".css", ".png", ".svg", ".yml")
         and not {"output", "generated"} & set(path.parts)
     }
-    wanted |= {path.name for path in ROOT.glob("*.md")} | {"LICENSE", "Makefile", "pyproject.toml"}
+    wanted |= {path.name for path in ROOT.glob("*.md")} | {*PROJECT["project"]["license-files"]}
+    wanted |= {"CITATION.cff", "Makefile", "pyproject.toml"}
     assert wanted <= shipped
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import pkgutil
 import pydoc
 from collections.abc import Iterator
 from types import ModuleType
@@ -23,6 +26,10 @@ def public(module: ModuleType) -> Iterator[ModuleType]:
 
 
 MODULES = [*public(fo), fastoptim.checkpoint]
+if importlib.util.find_spec("torch") is not None:
+    MODULES += [
+        importlib.import_module(f"fastoptim.torch{name}") for name in ("", ".losses", ".optim")
+    ]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
@@ -31,9 +38,20 @@ def test_only_public_names_are_shown(module: ModuleType) -> None:
     assert all(hasattr(module, name) for name in dir(module))
 
 
-def test_every_module_is_tested() -> None:
-    names = {module.__name__.removeprefix("fastoptim.") for module in MODULES}
-    assert names >= {"fastoptim", "amp", "losses", "optim", "presets", "regularizers", "schedules"}
+def test_every_package_with_public_names_is_tested() -> None:
+    names = {module.__name__ for module in MODULES}
+    assert names >= {f"fastoptim.{name}" for name in ("amp", "losses", "presets", "regularizers")}
+    for found in pkgutil.walk_packages(fo.__path__, "fastoptim."):
+        if found.ispkg and found.name not in names and not found.name.startswith("fastoptim.torch"):
+            # Its modules are imported by those above.
+            assert not hasattr(importlib.import_module(found.name), "__all__"), found.name
+
+
+def test_all_public_names_are_public() -> None:
+    for module in MODULES:
+        names = [name for name in module.__all__ if name != "__version__"]
+        assert not [name for name in names if name.startswith("_")]
+        assert len(names) == len(set(names))
 
 
 def test_the_average_shows_what_a_user_calls() -> None:

@@ -82,7 +82,8 @@ NUMBERS = [
     if x.is_of(float, int, SupportsIndex)
     or any(get_origin(one) in SEQUENCES and {*get_args(one)} <= {float, int} for one in x.types)
 ]
-FLAGS = [x for x in ARGUMENTS if x.is_of(bool)]
+# The `ArrayLike` of NumPy 1 has numbers of every type as parts, and bools.
+FLAGS = [x for x in ARGUMENTS if x.is_of(bool) and not x.is_of(complex)]
 WORDS = [x for x in ARGUMENTS if x.is_of(Literal)]
 
 

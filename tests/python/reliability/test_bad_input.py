@@ -219,7 +219,10 @@ def from_torch() -> tuple[Any, Any]:
 
 def from_dlpack() -> tuple[Any, Any]:
     a = ones()
-    return a, np.from_dlpack(a)
+    b = np.from_dlpack(a)
+    if not b.flags.writeable:
+        pytest.skip("this NumPy imports all arrays as read-only")
+    return a, b
 
 
 def from_ctypes() -> tuple[Any, Any]:

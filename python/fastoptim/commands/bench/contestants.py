@@ -49,10 +49,14 @@ def torch_adamw(params: list[Array], grads: list[Array], *, fused: bool | None) 
     return Contestant(opt.step, lambda: torch_answer(parameters))
 
 
-def optax_adamw(params: list[Array], grads: list[Array]) -> Contestant:
-    """Step optax's AdamW under jit."""
+def optax_adamw(
+    params: list[Array], grads: list[Array], *, max_norm: float | None = None
+) -> Contestant:
+    """Step optax's AdamW under jit, after clipping by the global norm if there is a limit."""
     jax, optax = require("jax", "this contestant"), require("optax", "this contestant")
     rule = optax.adamw(LR, weight_decay=WEIGHT_DECAY)
+    if max_norm is not None:
+        rule = optax.chain(optax.clip_by_global_norm(max_norm), rule)
 
     def update(p: object, state: object, g: object) -> tuple[object, object]:
         updates, state = rule.update(g, state, p)
