@@ -50,7 +50,8 @@ $(VENV)/.built: $(VENV)/.core
 
 # What the demo runs: what was built here, or the released wheel of this very source, or a new build.
 $(VENV)/.demo: $(VENV)/.python pyproject.toml $(CORE) $(PACKAGE)
-	@$(MAKE) --question $(VENV)/.core || $(BIN)/python release/released.py || $(MAKE) --no-print-directory $(VENV)/.core
+	@$(MAKE) --silent --question $(VENV)/.core || $(BIN)/python release/released.py \
+		|| $(MAKE) --silent $(VENV)/.core
 	@touch $@
 
 quick: $(VENV)/.maturin ## Build into .venv in seconds, without the optimizations of a release
