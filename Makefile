@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 CORE := $(shell find src python/src -name '*.rs' 2>/dev/null) $(wildcard Cargo.toml Cargo.lock python/Cargo.toml)
 PACKAGE := $(shell find python/fastoptim -name '*.py' 2>/dev/null)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+MATURIN := VIRTUAL_ENV=$(abspath $(VENV)) PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/maturin
 CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test --lib --tests)
 ZIG := $(if $(filter Linux,$(shell uname -s)),--zig --compatibility manylinux2014)
 # The same interpreter for maturin and cargo, so that neither rebuilds what the other built.
@@ -37,10 +38,11 @@ $(VENV)/.maturin: $(VENV)/.python
 $(VENV)/.core: $(VENV)/.maturin pyproject.toml $(CORE)
 	@command -v cargo >/dev/null \
 		|| { echo 'Building fastoptim requires Rust: https://rustup.rs'; exit 1; }
-	@echo 'Installing the packages for the demo and compiling fastoptim (one to ten minutes, by the'
-	@echo 'machine) ...'
-	@VIRTUAL_ENV=$(abspath $(VENV)) PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
-		$(BIN)/maturin develop --release --quiet --extras demo
+	@echo 'Compiling fastoptim with all optimizations (one to ten minutes, by the machine), and'
+	@echo 'installing the packages for the demo into $(VENV) meanwhile ...'
+	@$(PIP) install --requirement <($(BIN)/python release/requirements.py demo) & packages=$$!; \
+		$(MATURIN) build --release --quiet --compatibility linux --out target/wheels \
+		&& wait $$packages && $(MATURIN) develop --release --quiet
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.core
@@ -55,7 +57,7 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml $(CORE) $(PACKAGE)
 	@touch $@
 
 quick: $(VENV)/.maturin ## Build into .venv in seconds, without the optimizations of a release
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile quick --quiet
+	$(MATURIN) develop --profile quick --quiet
 
 demo: $(VENV)/.demo ## Train a network on handwritten digits and draw demo.png
 	@$(BIN)/python -m fastoptim demo --output demo.png

@@ -83,7 +83,7 @@ def path_without_rust() -> str:
 def oldest_numpy() -> str:
     """Return the oldest version of NumPy that the project states."""
     (lower,) = (found[1] for d in PROJECT["dependencies"] if (found := re.match(r"numpy>=(.+)", d)))
-    return f"numpy=={lower}.*" if lower.count(".") < 2 else f"numpy=={lower}"
+    return f"numpy=={lower}" if lower.count(".") == 2 else f"numpy=={lower}.0"
 
 
 def copy_tests(folder: Path) -> None:

@@ -403,6 +403,8 @@ def at_each_instruction(see: Callable[[FrameType], None]) -> Iterator[None]:
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         if not frame.f_code.co_filename.startswith(PLACES):
             return None
+        # From Python 3.13 on, the opcodes of a frame without a trace function are not traced.
+        frame.f_trace = trace
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "opcode":
             see(frame)
