@@ -10,6 +10,7 @@ PACKAGE := $(shell find python/fastoptim -name '*.py' 2>/dev/null)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 MATURIN := VIRTUAL_ENV=$(abspath $(VENV)) PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/maturin
 CARGO_TEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test --lib --tests)
+BUILD_TOOL := maturin$(if $(filter Linux,$(shell uname -s)),[zig])>=1.9.4,<2
 ZIG := $(if $(filter Linux,$(shell uname -s)),--zig --compatibility manylinux2014)
 # The same interpreter for maturin and cargo, so that neither rebuilds what the other built.
 export PYO3_PYTHON := $(abspath $(BIN)/python)
@@ -151,7 +152,7 @@ bench: setup ## Benchmark the kernels, and the package against NumPy, PyTorch an
 # On Linux, zig links with the oldest C library that the wheel is for. TARGET=... builds for another
 # system, after `rustup target add`.
 wheel: $(VENV)/.maturin ## Build a wheel for every Python from 3.11 on into dist/
-	@$(PIP) install $(if $(ZIG),'maturin[zig]>=1.9.4,<2')
+	@$(PIP) install '$(BUILD_TOOL)'
 	rm -f dist/*.whl
 	$(BIN)/maturin build --release --locked --out dist $(if $(TARGET),--target $(TARGET)) $(ZIG)
 
