@@ -61,6 +61,8 @@ pub trait Float:
     fn sqrt(self) -> Self;
     /// Returns the absolute value.
     fn abs(self) -> Self;
+    /// Returns the number with the sign of `other`.
+    fn copysign(self, other: Self) -> Self;
     /// Returns whether the number is neither infinite nor NaN.
     fn is_finite(self) -> bool;
     /// Returns whether the number is NaN.
@@ -103,8 +105,12 @@ pub trait Float:
     /// Returns 1 or -1, or `self` if it is 0 or NaN.
     #[inline(always)]
     fn sign(self) -> Self {
-        let x = if self > Self::ZERO { Self::ONE } else { self };
-        if x < Self::ZERO { -Self::ONE } else { x }
+        // One selection: a blend takes three instructions on some processors with AVX2.
+        if self.abs() > Self::ZERO {
+            Self::ONE.copysign(self)
+        } else {
+            self
+        }
     }
 }
 
@@ -167,6 +173,10 @@ macro_rules! float {
             #[inline(always)]
             fn is_nan(self) -> bool {
                 $t::is_nan(self)
+            }
+            #[inline(always)]
+            fn copysign(self, other: Self) -> Self {
+                $t::copysign(self, other)
             }
             #[inline(always)]
             fn is_finite(self) -> bool {

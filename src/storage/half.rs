@@ -1,6 +1,6 @@
 //! 16-bit floating-point formats, by integer arithmetic on the bits of `f32`.
 
-use super::Rounding;
+use super::{GROUP, Rounding, map_with_noise};
 use crate::exec::isa::{Kernel, Tier};
 use crate::numeric::float::Float;
 
@@ -19,14 +19,13 @@ const INFINITY: u32 = 0x7F80_0000;
 const QUIET: u32 = 0x0040_0000;
 
 /// The conversions of a format.
-trait Format: Copy {
+pub(super) trait Format: Copy {
     /// Converts to `f32`, which is exact.
     fn load(self, half: u16) -> f32;
     /// Rounds to nearest, ties to even.
     fn nearest(self, x: f32) -> u16;
-    /// Rounds up or down by the upper bits of a random word. Rounds to nearest above the largest
-    /// finite number.
-    fn stochastic(self, x: f32, word: u32) -> u16;
+    /// Rounds up or down by 16 random bits. Rounds to nearest above the largest finite number.
+    fn stochastic(self, x: f32, number: u32) -> u16;
 }
 
 /// Returns the number to add to `bits` so that truncating the last `dropped` bits rounds to
@@ -37,15 +36,55 @@ fn half_unit(bits: u32, dropped: u32) -> u32 {
 }
 
 #[derive(Clone, Copy)]
-struct Bf16;
+pub(super) struct Bf16;
 
 impl Bf16 {
+    /// The largest finite number.
+    const MAX: u32 = 0x7F7F_0000;
+
     /// Returns the upper half of `bits + addend`. A carry into the exponent may reach infinity.
     #[inline(always)]
     fn upper(bits: u32, addend: u32) -> u16 {
         let sum = bits.wrapping_add(addend);
         let nan = bits & !SIGN > INFINITY;
         ((if nan { bits | QUIET } else { sum }) >> 16) as u16
+    }
+
+    /// Converts a group, as [`Format::load`] does, but leaves NaN to the arithmetic that follows,
+    /// which makes it quiet.
+    #[inline(always)]
+    pub(super) fn widen(halves: &[u16; GROUP]) -> [f32; GROUP] {
+        let mut wide = [0.0; GROUP];
+        for i in 0..GROUP {
+            wide[i] = f32::from_bits(u32::from(halves[i]) << 16);
+        }
+        wide
+    }
+
+    /// Rounds a group, as [`Format::stochastic`] does. One test of the whole group replaces the
+    /// selections of each element for NaN and for numbers beyond the largest.
+    #[inline(always)]
+    pub(super) fn narrow(x: &[f32; GROUP], numbers: &[u32; GROUP]) -> [u16; GROUP] {
+        let mut halves = [0; GROUP];
+        let mut beyond = 0;
+        for i in 0..GROUP {
+            // AVX2 compares signed integers only.
+            beyond |= u32::from((x[i].to_bits() & !SIGN).cast_signed() > Self::MAX.cast_signed());
+        }
+        if beyond != 0 {
+            return Self::narrow_any(x, numbers);
+        }
+        for i in 0..GROUP {
+            halves[i] = (x[i].to_bits().wrapping_add(numbers[i]) >> 16) as u16;
+        }
+        halves
+    }
+}
+
+impl Bf16 {
+    #[cold]
+    fn narrow_any(x: &[f32; GROUP], numbers: &[u32; GROUP]) -> [u16; GROUP] {
+        std::array::from_fn(|i| Self.stochastic(x[i], numbers[i]))
     }
 }
 
@@ -64,12 +103,11 @@ impl Format for Bf16 {
     }
 
     #[inline(always)]
-    fn stochastic(self, x: f32, word: u32) -> u16 {
-        const MAX: u32 = 0x7F7F_0000;
+    fn stochastic(self, x: f32, number: u32) -> u16 {
         let bits = x.to_bits();
-        let beyond = bits & !SIGN > MAX;
+        let beyond = bits & !SIGN > Self::MAX;
         // Infinity is the even neighbour of a tie above MAX.
-        Self::upper(bits, if beyond { 0x8000 } else { word >> 16 })
+        Self::upper(bits, if beyond { 0x8000 } else { number })
     }
 }
 
@@ -147,7 +185,7 @@ impl Format for F16 {
     }
 
     #[inline(always)]
-    fn stochastic(self, x: f32, word: u32) -> u16 {
+    fn stochastic(self, x: f32, number: u32) -> u16 {
         let bits = x.to_bits();
         let magnitude = bits & !SIGN;
         // From 2^-14 to 2^-13 the last bit of an f32 has the value 2^-37, 13 bits below that of a
@@ -156,7 +194,7 @@ impl Format for F16 {
         let small = magnitude < Self::MIN_POSITIVE;
         let magnitude = if small { subnormal } else { magnitude };
         let beyond = magnitude > Self::MAX;
-        let sum = magnitude.wrapping_add(if beyond { 0x1000 } else { word >> 19 });
+        let sum = magnitude.wrapping_add(if beyond { 0x1000 } else { number >> 3 });
         Self::with_sign(bits, sum.wrapping_sub(Self::OFFSET) >> 13)
     }
 }
@@ -225,18 +263,9 @@ impl<T: Float, F: Format> Kernel for Store<'_, T, F> {
                     to[i] = format.nearest(from[i].to_f32());
                 }
             }
-            Rounding::Stochastic(noise) => {
-                let mut start = 0;
-                while start < n {
-                    let stretch = noise.skip(start).stretch();
-                    let end = n.min(start + stretch.len());
-                    let (from, to) = (&from[start..end], &mut to[start..end]);
-                    for i in 0..to.len() {
-                        to[i] = format.stochastic(from[i].to_f32(), stretch.at(i));
-                    }
-                    start = end;
-                }
-            }
+            Rounding::Stochastic(noise) => map_with_noise(from, to, noise, |x, number| {
+                format.stochastic(x.to_f32(), number)
+            }),
         }
     }
 }
@@ -363,7 +392,7 @@ mod tests {
     /// Returns the mean of `x` rounded with all random words.
     fn mean(format: impl Format, x: f32) -> f64 {
         let sum: f64 = (0..1 << 16)
-            .map(|word| f64::from(format.load(format.stochastic(x, word << 16))))
+            .map(|number| f64::from(format.load(format.stochastic(x, number))))
             .sum();
         sum / 65_536.0
     }

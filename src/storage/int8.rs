@@ -7,7 +7,7 @@
 //! and the first bits of its mantissa. All instruction sets can vectorize this, and no table is
 //! needed.
 
-use super::Rounding;
+use super::{Rounding, map_with_noise};
 use crate::exec::isa::{Kernel, Tier};
 use crate::numeric::float::Float;
 
@@ -72,10 +72,10 @@ trait Scheme: Copy {
     }
 }
 
-/// Returns the rise for a random word: the middle of one of 4096 equal intervals.
+/// Returns the rise for a random number of 16 bits: the middle of one of 4096 equal intervals.
 #[inline(always)]
-fn rise(word: u32) -> u32 {
-    ((word >> (32 - RANDOM_BITS)) << (SHIFT - RANDOM_BITS)) + MARGIN
+fn rise(number: u32) -> u32 {
+    ((number >> (16 - RANDOM_BITS)) << (SHIFT - RANDOM_BITS)) + MARGIN
 }
 
 /// The encoding of signed numbers.
@@ -254,18 +254,9 @@ fn store<T: Float, S: Scheme>(scheme: S, from: &[T], q: &mut [S::Code], rounding
                 q[i] = scheme.round(from[i], reciprocal, S::NEAREST);
             }
         }
-        Rounding::Stochastic(noise) => {
-            let mut start = 0;
-            while start < n {
-                let stretch = noise.skip(start).stretch();
-                let end = n.min(start + stretch.len());
-                let (from, q) = (&from[start..end], &mut q[start..end]);
-                for i in 0..q.len() {
-                    q[i] = scheme.round(from[i], reciprocal, rise(stretch.at(i)));
-                }
-                start = end;
-            }
-        }
+        Rounding::Stochastic(noise) => map_with_noise(from, q, noise, |x, number| {
+            scheme.round(x, reciprocal, rise(number))
+        }),
     }
     scale
 }
@@ -530,7 +521,7 @@ mod tests {
         fn check<S: Scheme>(scheme: S, x: f32) {
             // All 4096 rises. The error is at most 1/4096 of the distance between codes.
             let sum: f64 = (0..4096)
-                .map(|word| scheme.round(x, 1.0, rise(word << 20)))
+                .map(|number| scheme.round(x, 1.0, rise(number << 4)))
                 .map(|code| f64::from(scheme.value(code)))
                 .sum();
             let error = sum / 4096.0 - f64::from(x);

@@ -5,6 +5,7 @@
 //! loses every change that is smaller than half a unit of the format. Stochastic rounding preserves
 //! such changes on average.
 
+pub(crate) mod column;
 mod encoding;
 mod half;
 mod in_place;
@@ -46,6 +47,10 @@ pub struct Noise {
 /// The number of elements per key: so many that the cost of a key is negligible.
 const STRETCH: u64 = 1024;
 
+/// The number of elements that are converted together: two registers of `f32` with AVX2, one with
+/// AVX-512.
+pub(crate) const GROUP: usize = 16;
+
 /// 2^64 divided by the golden ratio, whose multiples are well spread (Steele, Lea and Flood, 2014).
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -78,40 +83,87 @@ impl Noise {
         }
     }
 
-    /// Returns the numbers from this position to the next change of the key.
+    /// Returns the numbers from the group that contains this position to the next change of the key.
     #[inline(always)]
-    fn stretch(self) -> Stretch {
-        let number = self.start / STRETCH;
-        let key = mix(self.key.wrapping_add(number.wrapping_mul(GOLDEN)));
-        Stretch {
-            keys: [key as u32, (key >> 32) as u32],
-            first: (self.start % STRETCH) as u32,
+    fn draws(self) -> Draws {
+        let stretch = self.start / STRETCH;
+        let key = mix(self.key.wrapping_add(stretch.wrapping_mul(GOLDEN)));
+        let before = (self.start % STRETCH) as u32 / GROUP as u32;
+        let first = (key as u32).wrapping_add(before * PAIRS as u32);
+        let mut counters = [0; PAIRS];
+        for i in 0..PAIRS {
+            counters[i] = first.wrapping_add(i as u32);
+        }
+        Draws {
+            counters,
+            mask: (key >> 32) as u32,
         }
     }
 }
 
-/// Random numbers under one key.
-#[derive(Clone, Copy)]
-struct Stretch {
-    keys: [u32; 2],
-    first: u32,
+/// Hashes per group, each of which gives the numbers of two elements.
+const PAIRS: usize = GROUP / 2;
+
+/// The random numbers of consecutive groups of elements under one key.
+#[derive(Clone, Copy, Default)]
+struct Draws {
+    /// What the next hashes are computed from.
+    counters: [u32; PAIRS],
+    /// The second half of the key, which separates streams that coincide in the first half.
+    mask: u32,
 }
 
-impl Stretch {
-    /// Returns the number of elements.
+impl Draws {
+    /// Returns the numbers of the next group, 16 bits each: the halves of `lowbias32` (Wellons,
+    /// 2018).
     #[inline(always)]
-    fn len(self) -> usize {
-        (STRETCH as u32 - self.first) as usize
+    fn next(&mut self) -> [u32; GROUP] {
+        let mut hashes = [0; PAIRS];
+        for i in 0..PAIRS {
+            let x = self.counters[i];
+            let x = (x ^ (x >> 16)).wrapping_mul(0x7FEB_352D);
+            hashes[i] = (x ^ (x >> 15) ^ self.mask).wrapping_mul(0x846C_A68B);
+        }
+        for i in 0..PAIRS {
+            self.counters[i] = self.counters[i].wrapping_add(PAIRS as u32);
+        }
+        let mut numbers = [0; GROUP];
+        for i in 0..PAIRS {
+            let upper = hashes[i] >> 16;
+            numbers[i] = upper;
+            numbers[i + PAIRS] = (hashes[i] ^ upper) & 0xFFFF;
+        }
+        numbers
     }
+}
 
-    /// Returns 32 bits, of which the upper 16 are random, by the multiplications and shifts of
-    /// `lowbias32` (Wellons, 2018) without the last shift, which only affects the lower half.
-    #[inline(always)]
-    fn at(self, i: usize) -> u32 {
-        let x = self.keys[0].wrapping_add(self.first + i as u32);
-        let x = (x ^ (x >> 16)).wrapping_mul(0x7FEB_352D);
-        // The second half of the key separates streams that coincide in the first half.
-        (x ^ (x >> 15) ^ self.keys[1]).wrapping_mul(0x846C_A68B)
+/// Sets every element of `to` to `f` of the element of `from` and of its random number.
+#[inline(always)]
+fn map_with_noise<T: Copy, U>(from: &[T], to: &mut [U], noise: Noise, f: impl Fn(T, u32) -> U) {
+    let n = to.len();
+    let from = &from[..n];
+    let mut start = 0;
+    while start < n {
+        let here = noise.skip(start);
+        let mut draws = here.draws();
+        let mut place = (here.start % GROUP as u64) as usize;
+        let end = n.min(start + (STRETCH - here.start % STRETCH) as usize);
+        while start < end {
+            let numbers = draws.next();
+            let count = (GROUP - place).min(end - start);
+            if count == GROUP {
+                let (from, to) = (&from[start..start + GROUP], &mut to[start..start + GROUP]);
+                for i in 0..GROUP {
+                    to[i] = f(from[i], numbers[i]);
+                }
+            } else {
+                for i in 0..count {
+                    to[start + i] = f(from[start + i], numbers[place + i]);
+                }
+            }
+            start += count;
+            place = 0;
+        }
     }
 }
 
@@ -121,10 +173,17 @@ mod tests {
 
     const N: usize = 1 << 17;
 
-    /// Returns `n` numbers in (-0.5, 0.5) from the upper 16 bits.
+    /// Returns the number at each of the first `n` positions.
+    fn words(noise: Noise, n: usize) -> Vec<u32> {
+        let mut words = vec![0; n];
+        map_with_noise(&vec![(); n], &mut words, noise, |(), number| number);
+        words
+    }
+
+    /// Returns `n` numbers in (-0.5, 0.5).
     fn numbers(noise: Noise, n: usize) -> Vec<f64> {
-        let at = |i| f64::from(noise.skip(i).stretch().at(0) >> 16);
-        (0..n).map(|i| (at(i) + 0.5) / 65_536.0 - 0.5).collect()
+        let scaled = |number| (f64::from(number) + 0.5) / 65_536.0 - 0.5;
+        words(noise, n).into_iter().map(scaled).collect()
     }
 
     /// Returns the mean of products in standard deviations of the mean for independent numbers.
@@ -186,12 +245,12 @@ mod tests {
     #[test]
     fn a_number_depends_only_on_its_position() {
         let noise = Noise::new(5, 6, 7, 8);
-        for start in [0, 1, 700, 1023, 1024, 5000] {
-            let stretch = noise.skip(start).stretch();
-            assert_eq!((start + stretch.len()) as u64 % STRETCH, 0);
-            for i in 0..stretch.len() {
-                assert_eq!(stretch.at(i), noise.skip(start + i).stretch().at(0));
+        let all = words(noise, 6000);
+        for start in [0, 1, 15, 16, 700, 1023, 1024, 5000] {
+            for len in [0, 1, 15, 16, 17, 1000] {
+                assert_eq!(words(noise.skip(start), len), all[start..start + len]);
             }
         }
+        assert!(all.iter().all(|&number| number < 1 << 16));
     }
 }

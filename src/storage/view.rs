@@ -8,6 +8,7 @@ use std::ptr::{self, NonNull};
 
 use crate::exec::isa::Tier;
 use crate::numeric::float::Float;
+use crate::storage::column::{Halves, HalvesMut};
 use crate::storage::{self, Encoding, Half, Rounding};
 
 /// The additional fields of an array that is not native.
@@ -263,6 +264,38 @@ impl<'a, T: Float> StorageView<'a, T> {
         // the writable array, and no other code accesses its elements.
         self.is_native()
             .then(|| unsafe { std::slice::from_raw_parts_mut(self.start().add(from), to - from) })
+    }
+
+    /// Borrows the elements `from..to` of a bfloat16 array. Returns `None` for other arrays.
+    ///
+    /// # Safety
+    /// As for [`slice`](Self::slice).
+    pub(crate) unsafe fn halves(&self, from: usize, to: usize) -> Option<Halves<'a>> {
+        debug_assert!(from <= to && to <= self.len);
+        let encoded = self.encoded.as_ref()?;
+        // SAFETY: the elements are aligned `u16`. By this function's contract the range is inside,
+        // and no other code writes its elements.
+        (encoded.encoding == Encoding::Half(Half::Bf16))
+            .then(|| unsafe { Halves(std::slice::from_raw_parts(self.at(from).cast(), to - from)) })
+    }
+
+    /// Borrows the elements `from..to` of a bfloat16 array with stochastic rounding for writing.
+    /// Returns `None` for other arrays, and if `from` is inside a run of random numbers.
+    ///
+    /// # Safety
+    /// As for [`slice_mut`](Self::slice_mut).
+    pub(crate) unsafe fn halves_mut(&self, from: usize, to: usize) -> Option<HalvesMut<'a>> {
+        debug_assert!(self.writable && from <= to && to <= self.len);
+        let encoded = self.encoded.as_ref()?;
+        let (Encoding::Half(Half::Bf16), Rounding::Stochastic(noise)) =
+            (encoded.encoding, encoded.rounding)
+        else {
+            return None;
+        };
+        // SAFETY: the elements are aligned `u16`. By this function's contract the range is inside
+        // the writable array, and no other code accesses its elements.
+        let halves = unsafe { std::slice::from_raw_parts_mut(self.at(from).cast(), to - from) };
+        HalvesMut::new(halves, noise.skip(from))
     }
 
     /// Returns the address of the stored element `from`.

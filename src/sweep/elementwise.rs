@@ -9,6 +9,7 @@ use crate::exec::pool::CHUNK;
 use crate::exec::scratch::TILE;
 use crate::numeric::float::Float;
 use crate::sweep::prologue::Prologue;
+use crate::sweep::registers;
 use crate::sweep::rule::Rule;
 use crate::sweep::segment::{Segment, Slices, StepContext, rules};
 use crate::sweep::subnormal;
@@ -127,10 +128,26 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
         // SAFETY: `new` called `check_elementwise` on every segment. The range and the exclusive
         // access are this function's contract.
         unsafe {
-            match self.prologue.plain() {
-                Some(scale) if segment.is_bare() => piece(scale, segment.slices(from, to)),
-                _ => for_each_tile(segment, (from, to), block, &self.prologue, all, tier, piece),
+            let plain = self.prologue.plain();
+            if let (Some(scale), true) = (plain, segment.is_bare()) {
+                return piece(scale, segment.slices(from, to));
             }
+            // `flush` works on native arrays.
+            let done = match plain {
+                Some(scale) if !flushes => {
+                    registers::update(segment, (from, to), rule, scale, tier)
+                }
+                _ => 0,
+            };
+            for_each_tile(
+                segment,
+                (from + done, to),
+                block,
+                &self.prologue,
+                all,
+                tier,
+                piece,
+            );
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod epilogue;
 pub mod frozen;
 pub(crate) mod norm;
 pub(crate) mod prologue;
+pub(crate) mod registers;
 pub(crate) mod rule;
 pub mod segment;
 pub(crate) mod state;

@@ -214,11 +214,15 @@ impl<'a, T: Float> Segment<'a, T> {
         self.epilogue.as_deref()
     }
 
+    /// Returns whether the parameter is processed further after its update.
+    pub(crate) fn has_epilogue(&self) -> bool {
+        self.epilogue.is_some() || self.threshold > T::ZERO
+    }
+
     /// Returns whether a rule can run directly on the caller's memory, with no epilogue.
     pub(crate) fn is_bare(&self) -> bool {
         let state = self.state().iter().all(StorageView::is_native);
-        let followed = self.epilogue.is_some() || self.threshold > T::ZERO;
-        !followed && self.p.is_native() && self.g.is_native() && state
+        !self.has_epilogue() && self.p.is_native() && self.g.is_native() && state
     }
 
     /// Checks the state arrays against an elementwise rule with this number of states.
