@@ -48,7 +48,7 @@ $(VENV)/.core: $(VENV)/.maturin pyproject.toml $(CORE)
 
 $(VENV)/.built: $(VENV)/.core
 	@echo 'Installing the packages for development and for the tests into $(VENV) ...'
-	@$(PIP) install 'fastoptim[dev,test]'
+	@$(PIP) install 'fastoptim[dev,test,mpi]'
 	@touch $@
 
 # What the demo runs: what was built here, or the released wheel of this very source, or a new build.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,7 @@ def run(page: str) -> dict[str, Any]:
 def test_the_code_of_every_page_is_run() -> None:
     tested = {"index", "reference/index", "start", "losses", "reliability", "optax_and_keras"}
     tested |= {"pytorch", "steps", "checkpoints", "precision", "schedules"}
+    tested |= {"distributed"}
     pages = (page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in DOCS)
     assert {page for page in pages if code(page)} == tested
 
@@ -121,6 +124,13 @@ def test_the_code_on_the_page_for_users_of_optax_ends_at_the_same_parameters() -
     pytest.importorskip("jax", reason="jax is not installed")
     pytest.importorskip("optax", reason="optax is not installed")
     assert run("optax_and_keras")["opt"].state["w"]["step"] == 100
+
+
+def test_the_code_on_the_page_of_several_processes_runs() -> None:
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    script = "".join([*code("distributed"), "assert info.applied"])
+    # In a process of its own, because MPI starts once per process.
+    subprocess.run([sys.executable, "-c", script], timeout=60, check=True)
 
 
 def test_the_code_on_the_page_of_pytorch_runs() -> None:

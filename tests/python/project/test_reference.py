@@ -39,7 +39,12 @@ def public(module: ModuleType) -> Iterator[str]:
             yield from public(inner)
 
 
-MODULES = [*public(fo), "fastoptim.checkpoint", "fastoptim.torch"]
+MODULES = [
+    *public(fo),
+    "fastoptim.checkpoint",
+    "fastoptim.distributed",
+    "fastoptim.torch",
+]
 
 
 def imported(name: str) -> ModuleType:
