@@ -26,6 +26,8 @@ def public(module: ModuleType) -> Iterator[ModuleType]:
 
 
 MODULES = [*public(fo), fastoptim.checkpoint]
+if importlib.util.find_spec("mpi4py") is not None:
+    MODULES.append(importlib.import_module("fastoptim.distributed"))
 if importlib.util.find_spec("torch") is not None:
     MODULES += [
         importlib.import_module(f"fastoptim.torch{name}") for name in ("", ".losses", ".optim")
@@ -42,7 +44,8 @@ def test_every_package_with_public_names_is_tested() -> None:
     names = {module.__name__ for module in MODULES}
     assert names >= {f"fastoptim.{name}" for name in ("amp", "losses", "presets", "regularizers")}
     for found in pkgutil.walk_packages(fo.__path__, "fastoptim."):
-        if found.ispkg and found.name not in names and not found.name.startswith("fastoptim.torch"):
+        of_extra = found.name.startswith(("fastoptim.distributed", "fastoptim.torch"))
+        if found.ispkg and found.name not in names and not of_extra:
             # Its modules are imported by those above.
             assert not hasattr(importlib.import_module(found.name), "__all__"), found.name
 
