@@ -1,9 +1,12 @@
 //! Parameter groups: dictionaries that users may change between steps, so every step reads them.
 
+use std::ptr;
+
 use fastoptim::optim::hyper::{self, Spec, Value};
 use fastoptim::optim::{Kind, Method};
 use fastoptim::step::Regularization;
 use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString, PyTuple};
@@ -69,7 +72,28 @@ impl Keys {
             params: required(dict, self.params.bind(py))?.unbind(),
             constant: objects.iter().all(|object| is_constant(object.bind(py))),
             objects,
+            entries: self.entries(dict)?,
         })
+    }
+
+    /// Returns the keys of a group in order, with the values of those that the core reads, or nothing
+    /// if these keys are other objects than the interned strings.
+    fn entries(&self, dict: &Bound<'_, PyDict>) -> PyResult<Vec<Entry>> {
+        let own = [&self.maximize, &self.params, &self.regularizer];
+        let mut missing = self.specs.len() + own.len();
+        if !dict.contains(self.regularizer.bind(dict.py()))? {
+            missing -= 1;
+        }
+        let mut entries = Vec::with_capacity(dict.len());
+        for (key, value) in dict.iter() {
+            let is_read = self.specs.iter().chain(own).any(|own| key.is(own));
+            missing -= usize::from(is_read);
+            entries.push((key.unbind(), is_read.then(|| value.unbind())));
+        }
+        if missing > 0 {
+            entries.clear();
+        }
+        Ok(entries)
     }
 
     /// Returns the value of "params" of a group.
@@ -84,6 +108,9 @@ impl Keys {
         }
         let py = group.py();
         let dict = group.cast::<PyDict>()?;
+        if known.has_entries_of(dict) {
+            return Ok(true);
+        }
         let keys = self.specs.iter().chain([&self.maximize, &self.params]);
         for (key, object) in keys.zip(known.objects.iter().chain([&known.params])) {
             match dict.get_item(key.bind(py))? {
@@ -113,13 +140,44 @@ pub(crate) struct Group {
     /// The objects that were read. If all are immutable, the same objects have the same values.
     objects: Vec<Py<PyAny>>,
     constant: bool,
+    /// As returned by [`Keys::entries`].
+    entries: Vec<Entry>,
 }
 
+/// A key of a group, and its value if the core reads it.
+type Entry = (Py<PyAny>, Option<Py<PyAny>>);
+
 impl Group {
+    /// Returns whether the group has the same keys in the same order, and those that the core reads
+    /// the same values. A pass over a dictionary takes a fraction of the time of a search for each
+    /// key.
+    fn has_entries_of(&self, dict: &Bound<'_, PyDict>) -> bool {
+        if dict.len() != self.entries.len() {
+            return false;
+        }
+        let (mut position, mut key, mut value) = (0, ptr::null_mut(), ptr::null_mut());
+        for (own, object) in &self.entries {
+            // SAFETY: the thread is attached to the interpreter, `dict` is a dictionary, and the
+            // pointers are to local variables. The references that they receive are only compared.
+            let found = unsafe {
+                ffi::PyDict_Next(dict.as_ptr(), &mut position, &mut key, &mut value) != 0
+            };
+            let same = |object: &Py<PyAny>| object.as_ptr() == value;
+            if !found || own.as_ptr() != key || !object.as_ref().is_none_or(same) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Visits the references for the garbage collector.
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.params)?;
         visit.call(&self.regularizer)?;
+        for (key, value) in &self.entries {
+            visit.call(key)?;
+            visit.call(value)?;
+        }
         self.objects
             .iter()
             .try_for_each(|object| visit.call(object))

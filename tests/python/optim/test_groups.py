@@ -95,3 +95,27 @@ def test_a_name_twice_in_one_group_is_refused() -> None:
     group = {"params": [np.ones(2), np.ones(3)], "param_names": ["a", "a"]}
     with pytest.raises(ValueError, match=r"param_names must be different names, got \['a'\]"):
         fo.SGD([group])
+
+
+REWRITES: dict[str, Callable[[dict[str, Any], float], object]] = {
+    "set": lambda group, lr: group.update(lr=lr),
+    "inserted again": lambda group, lr: (group.pop("lr"), group.update(lr=lr)),
+    "under an equal key": lambda group, lr: (
+        group.pop("lr"),
+        group.update({"".join(["l", "r"]): lr}),
+    ),
+    "after another key": lambda group, lr: group.update(mine=lr, lr=lr),
+}
+
+
+@pytest.mark.parametrize("rewrite", REWRITES)
+def test_a_changed_rate_is_used_in_the_next_step_and_kept(rewrite: str) -> None:
+    p = np.zeros(1)
+    opt = fo.SGD([p], lr=1.0)
+    moved = 0.0
+    for lr in (0.5, 0.25, 0.125):
+        REWRITES[rewrite](opt.param_groups[0], lr)
+        for _ in range(3):
+            opt.step([np.ones(1)])
+            moved += lr
+            assert p[0] == -moved
