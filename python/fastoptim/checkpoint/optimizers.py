@@ -14,6 +14,7 @@ from fastoptim.checkpoint.values import decode, encode
 from fastoptim.errors import CheckpointError
 from fastoptim.optim._base import Optimizer
 from fastoptim.optim._checkpoint import INT8_CODES
+from fastoptim.optim._state_dict import checked, saved_groups
 from fastoptim.optim.sam import SAM
 
 
@@ -43,7 +44,7 @@ class OptimizerAdapter(Adapter[Optimizer]):
         data = {
             "storage": opt._storage._asdict(),
             "params": self._layout(),
-            "param_groups": opt._saved_groups(steps),
+            "param_groups": saved_groups(opt.param_groups, steps),
             "steps": steps,
             "averaged": averaged,
             "int8_codes": INT8_CODES if opt._storage.state_dtype == "int8" else None,
@@ -77,7 +78,7 @@ class OptimizerAdapter(Adapter[Optimizer]):
             "averaged": saved.data["averaged"],
             "int8_codes": saved.data["int8_codes"],
         }
-        new, entries, steps, averaged = opt._checked(as_dict, any_values=True)
+        new, entries, steps, averaged = checked(opt, as_dict, any_values=True)
         tensors = [
             {slot: f"{self.name}.{slot}.{name}" for slot in arrays}
             for name, (_, _, arrays) in zip(opt._names, entries, strict=True)

@@ -1,4 +1,4 @@
-"""The base class of the optimizers: groups, state, forms of gradients, checkpoints."""
+"""The base class of the optimizers: groups, state, and forms of gradients."""
 
 from __future__ import annotations
 
@@ -11,22 +11,13 @@ import numpy as np
 from fastoptim import _core
 from fastoptim._checks import flag, integer, number, word
 from fastoptim._commit import Call, setting
-from fastoptim.errors import CheckpointError
-from fastoptim.optim._checkpoint import (
-    INT8_CODES,
-    check_codes,
-    checked_state,
-    count,
-    entry_of,
-    is_averaged,
-    keys_by_name,
-    steps_of,
-)
+from fastoptim.optim._checkpoint import INT8_CODES
+from fastoptim.optim._state_dict import checked, saved_groups
 from fastoptim.optim._storage import Storage
-from fastoptim.optim._torch import as_number, as_tensor
+from fastoptim.optim._torch import as_tensor
 from fastoptim.params.ema import EMA
 from fastoptim.params.flat_buffer import FlatBuffer
-from fastoptim.params.regularizers import Regularizer, described, restored
+from fastoptim.params.regularizers import Regularizer
 from fastoptim.params.structure import (
     Array,
     Arrays,
@@ -371,30 +362,13 @@ class Optimizer:
                 state[index] = {"step": step, **dict(scalars), **found}
         saved = {
             "state": state,
-            "param_groups": self._saved_groups(self._engine.steps),
+            "param_groups": saved_groups(self.param_groups, self._engine.steps),
             "steps": self._engine.steps,
             "averaged": self._engine.averaged,
         }
         if self._storage.state_dtype == "int8":
             saved["int8_codes"] = INT8_CODES
         return saved
-
-    def _saved_groups(self, steps: int) -> list[dict[str, Any]]:
-        """Return the groups in PyTorch's layout, with functions evaluated at a step."""
-        groups, start = [], 0
-        for group in self.param_groups:
-            end = start + len(group["params"])
-            saved = {
-                key: value(steps) if callable(value) else value
-                for key, value in group.items()
-                if key != "params"
-            }
-            saved["param_names"] = list(saved["param_names"])
-            if "regularizer" in saved:
-                saved["regularizer"] = described(saved["regularizer"])
-            groups.append({"params": list(range(start, end)), **saved})
-            start = end
-        return groups
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load a state that ``state_dict`` returned, here or in PyTorch.
@@ -414,84 +388,12 @@ class Optimizer:
         self._load(state_dict, any_values=False)
 
     def _load(self, state_dict: Mapping[str, Any], *, any_values: bool) -> None:
-        groups, state, steps, averaged = self._checked(state_dict, any_values=any_values)
+        groups, state, steps, averaged = checked(self, state_dict, any_values=any_values)
         self._engine.restore(groups, state, steps, averaged, self._group_updates(groups))
 
     def _group_updates(self, groups: Sequence[dict[str, Any]]) -> list[Call]:
         """Return the calls that update the groups from those of a state."""
         return [(mine.update, new) for mine, new in zip(self.param_groups, groups, strict=True)]
-
-    def _checked(
-        self, state_dict: Mapping[str, Any], *, any_values: bool
-    ) -> tuple[list[dict[str, Any]], list[tuple[int, list[float], dict[str, Array]]], int, bool]:
-        """Check a state, and return its groups, parameter states, step count and averaged flag."""
-        self._engine.check_groups(self.param_groups)
-        matched = self._matched(state_dict)
-        groups = [self._merged(mine, theirs) for mine, theirs, _ in matched]
-        state = state_dict["state"]
-        if not isinstance(state, Mapping):
-            raise CheckpointError("state must be a mapping")
-        keys = [(key, theirs) for _, theirs, keys in matched for key in keys]
-        unknown = set(state) - {key for key, _ in keys}
-        if unknown:
-            raise CheckpointError(f"state of unknown parameters {sorted(map(str, unknown))}")
-        entries = [
-            entry_of(name, state.get(key, {}), theirs)
-            for name, (key, theirs) in zip(self._names, keys, strict=True)
-        ]
-        if self._storage.state_dtype == "int8":
-            check_codes(state_dict.get("int8_codes"), entries)
-        counts = [steps_of(name, entry, self._counted) for name, entry in entries]
-        steps = count("steps", state_dict.get("steps", max(counts, default=0)))
-        try:
-            expected = self._engine.expected(groups, steps)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"param_groups: {error}") from None
-        loaded = [
-            (count, *checked_state(name, entry, count > 0, *known, theirs, any_values))
-            for (name, entry), (_, theirs), count, known in zip(
-                entries, keys, counts, expected, strict=True
-            )
-        ]
-        averaged = state_dict.get("averaged", bool(state) and any(map(is_averaged, keys)))
-        return groups, loaded, steps, bool(averaged)
-
-    def _matched(
-        self, state_dict: Mapping[str, Any]
-    ) -> list[tuple[dict[str, Any], Mapping[str, Any], list[Any]]]:
-        """Return each group with the saved group and the saved keys of its parameters."""
-        try:
-            saved = list(state_dict["param_groups"])
-            sizes = [len(group["params"]) for group in saved]
-            keys = [key for group in saved for key in group["params"]]
-            repeated = len(set(keys)) < len(keys)
-            state_dict["state"]
-        except (TypeError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"not a state_dict of an optimizer: {error}") from None
-        if sorted(sizes) != sorted(len(group["params"]) for group in self.param_groups):
-            raise CheckpointError(f"param_groups have {sizes} parameters, not those of this object")
-        if repeated:
-            raise CheckpointError(f"param_groups have the same parameter twice: {keys}")
-        for group in saved:
-            if not isinstance(group, Mapping):
-                raise CheckpointError(f"param_groups must be mappings, got {group!r}")
-        if all(group.get("param_names") is not None for group in saved):
-            return [(mine, *keys_by_name(mine["param_names"], saved)) for mine in self.param_groups]
-        if sizes != [len(group["params"]) for group in self.param_groups]:
-            raise CheckpointError(f"param_groups have {sizes} parameters, not those of this object")
-        pairs = zip(self.param_groups, saved, strict=True)
-        return [(mine, theirs, list(theirs["params"])) for mine, theirs in pairs]
-
-    def _merged(self, mine: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a group with the hyperparameters of a saved one."""
-        group = dict(mine)
-        for key, value in theirs.items():
-            if key == "regularizer":
-                group[key] = restored(value, mine.get(key))
-            known = (key in self._defaults and key not in self._fixed) or key == "initial_lr"
-            if known and not callable(mine.get(key)):
-                group[key] = as_number(value)
-        return group
 
     def _given(self, grads: Grads) -> Array | Sequence[Array | None]:
         """Return the gradients as one array or one sequence over all groups."""
