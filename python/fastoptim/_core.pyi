@@ -21,6 +21,7 @@ __all__ = [
     "clip_to_norm",
     "compute_loss",
     "crc32",
+    "dense_tensors",
     "exchange",
     "exchange_tensors",
     "get_num_threads",
@@ -230,6 +231,7 @@ def clip_to_norm(
     grads: Sequence[Any], max_norm: float, norm_type: float, error_if_nonfinite: bool
 ) -> float: ...
 def crc32(data: NDArray[np.uint8], value: int = 0) -> int: ...
+def dense_tensors(tensors: Sequence[Any]) -> list[ForeignArray | None]: ...
 def read_into(file: Any, offset: int, data: NDArray[np.uint8], checksum: int | None) -> None: ...
 def reserve(
     engine: Engine,

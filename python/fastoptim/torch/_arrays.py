@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from fastoptim._core import ForeignArray
-from fastoptim.torch.optim._tensors import CLASSES, DTYPES
+from fastoptim._core import ForeignArray, dense_tensors
+from fastoptim.torch.optim._tensors import CLASSES, DTYPES, INCREMENT_VERSION, TAKES_LISTS
 
 FLOATS = {dtype: name for dtype, name in DTYPES.items() if dtype.is_floating_point}
 
@@ -19,12 +19,12 @@ _is_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
 def is_wrapped(tensor: torch.Tensor) -> bool:
-    """Tell whether a transform of PyTorch sees other tensors through this one, such as a batch."""
+    """Return whether a tensor is a wrapper of a function transform, such as that of `vmap`."""
     return bool(_is_wrapped(tensor) or _is_batched(tensor))
 
 
 def is_plain(tensor: Any) -> bool:
-    """Tell whether an object is a dense tensor of the processor, of floats that kernels know."""
+    """Return whether an object is a dense CPU tensor of a floating-point dtype of the kernels."""
     return (
         type(tensor) in CLASSES
         and tensor.is_cpu
@@ -36,22 +36,22 @@ def is_plain(tensor: Any) -> bool:
 
 
 def require(name: str, tensor: Any, dtypes: dict[torch.dtype, str] = FLOATS) -> None:
-    """Refuse what cannot be computed on, with the reason and the remedy."""
+    """Check that a tensor can be an argument; the error names the reason and the remedy."""
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
     if is_wrapped(tensor):
         raise RuntimeError(
-            f"{name} is a tensor of a transform of torch.func, which sees no further than PyTorch"
+            f"{name} is inside a transform of torch.func, which cannot trace kernels of fastoptim"
         )
     if type(tensor) not in CLASSES:
         raise TypeError(
             f"{name} must be a plain torch.Tensor, got the subclass {type(tensor).__name__}, whose "
-            f"elements may mean something else: {name}.as_subclass(torch.Tensor) is one"
+            f"elements may mean something else: {name}.as_subclass(torch.Tensor) converts it"
         )
     if not tensor.is_cpu:
         raise TypeError(
             f"{name} must be on the CPU, got one on the device {tensor.device}: {name}.cpu() "
-            "copies it; torch has the same for other devices"
+            "copies it, and the functions of torch take other devices"
         )
     if tensor.layout is not torch.strided:
         raise TypeError(f"{name} must be dense, got {tensor.layout}: {name}.to_dense() is")
@@ -61,27 +61,14 @@ def require(name: str, tensor: Any, dtypes: dict[torch.dtype, str] = FLOATS) -> 
 
 
 def array(tensor: torch.Tensor) -> ForeignArray:
-    """Return a contiguous tensor as an array, which holds it."""
+    """Return a contiguous tensor as an array, which holds a reference to it."""
     return ForeignArray(tensor, flat=False)
 
 
 def contiguous(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the same elements, contiguous and aligned, without gradient: a view where they are."""
+    """Return a contiguous, aligned tensor of the same elements, detached; a view if possible."""
     tensor = tensor.detach().resolve_neg().contiguous()
     return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
-
-
-def is_dense(tensor: torch.Tensor) -> bool:
-    """Tell whether the elements fill a stretch of memory, each place once, in whatever order."""
-    if tensor.is_contiguous():
-        return True
-    filled = 1
-    dims = zip(tensor.stride(), tensor.shape, strict=True)
-    for stride, length in sorted(dim for dim in dims if dim[1] != 1):
-        if stride != filled:
-            return False
-        filled *= length
-    return True
 
 
 def flat(tensor: torch.Tensor) -> ForeignArray:
@@ -89,14 +76,22 @@ def flat(tensor: torch.Tensor) -> ForeignArray:
     return ForeignArray(tensor, flat=True)
 
 
+def dense(tensors: list[torch.Tensor]) -> list[ForeignArray | None]:
+    """Return the results of `flat`; None for tensors that are not dense, and for negative views."""
+    return dense_tensors(tensors)
+
+
 def scalar(value: float, dtype: torch.dtype) -> torch.Tensor:
-    """Return a number as a tensor without dimensions, infinite where the dtype cannot have it."""
+    """Return a number as a 0-d tensor, which is infinite if the number exceeds the dtype."""
     return torch.scalar_tensor(value, dtype=torch.float64, device="cpu").to(dtype)
 
 
 def changed(tensors: list[torch.Tensor]) -> None:
-    """Count a change of tensors, so that autograd notices if it has saved one of them."""
+    """Increment the versions of tensors, so that autograd detects stale graphs."""
+    if TAKES_LISTS and not any(map(torch.Tensor.is_inference, tensors)):
+        INCREMENT_VERSION(tensors)
+        return
     for tensor in tensors:
-        # Those of the inference mode have no count.
+        # Tensors created under inference_mode have no version.
         if not tensor.is_inference():
-            torch.autograd.graph.increment_version(tensor)
+            INCREMENT_VERSION(tensor)

@@ -22,24 +22,24 @@ def get_total_norm(
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,
 ) -> torch.Tensor:
-    """Return the norm of tensors taken as one vector.
+    """Return the norm of all tensors taken as one vector.
 
     Parameters
     ----------
     tensors : tensor or iterable of tensors
-        Usually gradients: dense, in float32, float64, bfloat16 or float16, which may be mixed.
+        Usually gradients: dense CPU tensors of float32, float64, bfloat16 or float16, also mixed.
     norm_type : float, default 2.0
         The p of the p-norm, > 0; ``math.inf`` or ``"inf"`` for the largest absolute value.
     error_if_nonfinite : bool, default False
-        Raise where the norm is NaN or infinite.
+        Whether a NaN or infinite norm is a RuntimeError.
     foreach : bool, optional
-        PyTorch's; the norm is the same for any.
+        Accepted for compatibility; the norm does not depend on it.
 
     Returns
     -------
     tensor
-        Without dimensions, float64 where a tensor is, or else float32. It is accumulated in
-        float64: finite for all finite gradients in float32 or 16 bits.
+        A 0-d tensor of float64 if one of the tensors is float64, and of float32 otherwise. The sum
+        is accumulated in float64, so it is finite for all finite float32 and 16-bit gradients.
 
     Examples
     --------
@@ -61,24 +61,24 @@ def clip_grad_norm_(
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,
 ) -> torch.Tensor:
-    """Limit the norm of the gradients of parameters taken as one vector.
+    """Limit the norm of all gradients taken as one vector.
 
-    They are scaled in place by ``min(1, max_norm / (norm + 1e-6))``; nothing is written where the
-    factor is 1 or the norm is not finite. Where an optimizer of this package follows,
-    ``step(max_norm=)`` does the same in its own pass.
+    They are scaled in place by ``min(1, max_norm / (norm + 1e-6))``. Nothing is written if the
+    factor is 1 or the norm is not finite. If an optimizer of this package follows,
+    ``step(max_norm=)`` does the same within the step and is faster.
 
     Parameters
     ----------
     parameters : tensor or iterable of tensors
-        Those whose gradients are clipped; those without gradient are passed over.
+        The parameters whose gradients are clipped; those without a gradient are skipped.
     max_norm : float
-        > 0; infinity only measures.
+        > 0; infinity only computes the norm.
     norm_type : float, default 2.0
         The p of the p-norm, > 0; ``math.inf`` or ``"inf"`` for the largest absolute value.
     error_if_nonfinite : bool, default False
-        Raise, before anything is written, where the norm is NaN or infinite.
+        Whether a NaN or infinite norm is a RuntimeError; nothing is written then.
     foreach : bool, optional
-        PyTorch's; the result is the same for any.
+        Accepted for compatibility; the result does not depend on it.
 
     Returns
     -------
@@ -88,8 +88,8 @@ def clip_grad_norm_(
     Raises
     ------
     TypeError, ValueError, RuntimeError
-        A gradient is not a dense tensor of the processor, two of them share memory, an argument is
-        out of range, or the norm is not finite. Nothing has been written then.
+        A gradient is not a dense CPU tensor, two gradients share memory, an argument is out of
+        range, or the norm is not finite. Nothing has been written then.
 
     Examples
     --------
@@ -120,13 +120,13 @@ def clip_grads_with_norm_(
     Parameters
     ----------
     parameters : tensor or iterable of tensors
-        Those whose gradients are scaled in place.
+        The parameters whose gradients are scaled in place.
     max_norm : float
-        > 0; infinity scales nothing.
+        > 0; infinity leaves the gradients unchanged.
     total_norm : tensor or float
         What `get_total_norm` returned.
     foreach : bool, optional
-        PyTorch's; the result is the same for any.
+        Accepted for compatibility; the result does not depend on it.
     """
     max_norm, norm = float(max_norm), float(total_norm)
     if norm < 0:
@@ -142,11 +142,11 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
     Parameters
     ----------
     parameters : tensor or iterable of tensors
-        Those whose gradients are changed in place.
+        The parameters whose gradients are clipped in place.
     clip_value : float
-        >= 0; in 16 bits the nearest number of the dtype.
+        >= 0; rounded to the nearest number of a 16-bit dtype.
     foreach : bool, optional
-        PyTorch's; the result is the same for any.
+        Accepted for compatibility; the result does not depend on it.
 
     Examples
     --------
@@ -163,7 +163,7 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
 
 
 def _gradients(parameters: Tensors) -> list[torch.Tensor]:
-    """Return the gradients that are there."""
+    """Return the gradients that are not None."""
     if isinstance(parameters, torch.Tensor):
         parameters = [parameters]
     is_generator = isinstance(parameters, types.GeneratorType)
@@ -178,7 +178,7 @@ def _gradients(parameters: Tensors) -> list[torch.Tensor]:
 def _in_place(
     grads: list[torch.Tensor], change: Callable[[list[Any]], Any], written: bool = True
 ) -> Any:
-    """Change gradients by a call of the core; those with gaps in their memory in a copy."""
+    """Call the core on gradients, and on copies of those that are not dense."""
     arrays, copies = _as_arrays("grads", grads, written)
     result = change(arrays)
     if written:
@@ -191,23 +191,22 @@ def _in_place(
 def _as_arrays(
     name: str, tensors: list[torch.Tensor], written: bool
 ) -> tuple[list[Any], list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Return tensors as arrays, and those that have gaps in their memory with copies of them."""
-    arrays, copies = [], []
-    for index, tensor in enumerate(tensors):
-        if not _arrays.is_plain(tensor):
-            _arrays.require(f"{name}[{index}]", tensor)
-        if _arrays.is_dense(tensor) and not tensor.is_neg():
-            arrays.append(_arrays.flat(tensor))
+    """Return tensors as arrays, and pairs of each tensor that is not dense and its copy."""
+    arrays: list[Any] = _arrays.dense(tensors)
+    copies = []
+    for index, (tensor, array) in enumerate(zip(tensors, arrays, strict=True)):
+        if array is not None:
             continue
+        _arrays.require(f"{name}[{index}]", tensor)
         if written and any(
             stride == 0 and length > 1
             for stride, length in zip(tensor.stride(), tensor.shape, strict=True)
         ):
             raise ValueError(
-                f"{name}[{index}] has elements that share memory; its clone() has none"
+                f"{name}[{index}] has elements that share memory; its clone() does not"
             )
         copy = _arrays.contiguous(tensor)
-        arrays.append(_arrays.array(copy))
+        arrays[index] = _arrays.array(copy)
         copies.append((tensor, copy))
     return arrays, copies
 

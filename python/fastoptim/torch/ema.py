@@ -21,40 +21,40 @@ _decay = partial(between, low=0, high=1, ends="[)")
 
 
 class EMA(torch.nn.Module):
-    r"""An exponential moving average of a model or of parameters, to evaluate with.
+    r"""An exponential moving average of a model or of parameters, for evaluation.
 
     .. math::
         s \leftarrow s + (1 - d_t) (p - s), \qquad
         d_t = \text{decay}, \text{ or with warm-up } \min(\text{decay}, (1 + t) / (10 + t))
 
-    With ``step(ema=ema)`` of an optimizer it is made in the sweep of the step itself. It may stand
-    where ``torch.optim.swa_utils.AveragedModel`` does: it is called as the model is, and
-    ``update_parameters`` and ``state_dict`` are those of that class.
+    ``step(ema=ema)`` of an optimizer updates it in the same pass as the parameters. It can replace
+    ``torch.optim.swa_utils.AveragedModel``: it is called like the model, and has the
+    ``update_parameters`` and the ``state_dict`` of that class.
 
     Parameters
     ----------
     params : module, tensor, or iterable of tensors or of names and tensors
-        What the average starts from: dense CPU tensors. A module is copied.
+        The initial values: dense CPU tensors. A module is copied.
     decay : float, default 0.999
-        How much of the average each update keeps, in [0, 1); 0 copies the parameters.
+        The weight of the old average in an update, in [0, 1); 0 copies the parameters.
     use_buffers : bool, default False
-        Whether the buffers of a module are averaged, too. They are copied otherwise.
+        Whether the buffers of a module are averaged. Otherwise they are copied.
     warmup : bool, default False
-        Keep less at first: update t, counted from 0, keeps (1 + t) / (10 + t) at most.
+        Whether the decay of update t, counted from 0, is at most (1 + t) / (10 + t).
 
     Attributes
     ----------
     module : module or None
-        The copy of the module, which has the average; None without a module.
+        The copy of the module, with the averaged parameters; None without a module.
     shadow : dict
-        The average by the names of the parameters: float64 for float64, float32 for all others, as
-        an average in 16 bits would not move. Those of `module` are its own.
+        The average by the names of the parameters: float64 for float64, and float32 for all others,
+        because an average in 16 bits would not change. It shares the memory of `module`.
     decay, use_buffers, warmup
-        The arguments; they may be changed between updates.
+        The arguments, which may be changed between updates.
     updates : int
-        The number of updates so far; ``n_averaged`` is the same as a tensor.
+        The number of updates so far; ``n_averaged`` is the same number as a tensor.
     swapped : bool
-        Whether the average is in the place of the parameters.
+        Whether the parameters have the values of the average: see `swap`.
 
     References
     ----------
@@ -94,7 +94,7 @@ class EMA(torch.nn.Module):
         is_module = isinstance(params, torch.nn.Module)
         self.module = deepcopy(params) if is_module else None
         self.register_buffer("n_averaged", torch.zeros((), dtype=torch.int64, device="cpu"))
-        # The averages that are not in the module: those that are wider than its parameters.
+        # The averages that are wider than the parameters of the module.
         self.wide = torch.nn.Module()
         for index, tensor in enumerate(tensors):
             if not is_module or tensor.dtype.itemsize == 2:
@@ -103,11 +103,11 @@ class EMA(torch.nn.Module):
                 self.wide.register_buffer(str(index), average)
         self._sources: list[weakref.ref[torch.Tensor]] = [weakref.ref(p) for p in tensors]
         self._model: Any = weakref.ref(params) if is_module else None
-        # While swapped: the memory that was exchanged with the parameters.
+        # The memory that was exchanged with the parameters, while they are swapped.
         self._kept: list[torch.Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy does not know by itself whose average it is.
+        # Weak references cannot be copied.
         return {**self.__dict__, "_sources": [], "_model": None}
 
     @property
@@ -125,13 +125,13 @@ class EMA(torch.nn.Module):
 
     @property
     def swapped(self) -> bool:
-        """Whether the average is in the place of the parameters."""
+        """Whether the parameters have the values of the average."""
         return self._kept is not None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the averaged module does."""
+        """Return the output of the averaged module."""
         if self.module is None:
-            raise RuntimeError("this is an average of parameters without their module")
+            raise RuntimeError("the average of parameters without a module cannot be called")
         return self.module(*args, **kwargs)
 
     def update(self, params: Params | None = None) -> None:
@@ -140,33 +140,32 @@ class EMA(torch.nn.Module):
         Parameters
         ----------
         params : as for the constructor, optional
-            The parameters in the order of those that the average started from, which are the
-            default.
+            The parameters, in the order of those given to the constructor, which are the default.
 
         Raises
         ------
         TypeError, ValueError
-            A tensor is not one that the average can be moved towards. Nothing has changed then.
+            A tensor does not fit the average. Nothing has changed then.
         RuntimeError
-            The average is swapped in, or another thread is working on the same memory.
+            The parameters are swapped, or another thread uses the same memory.
         """
         self._move(params, self._weight("update"))
 
     def update_parameters(self, model: Params) -> None:
-        """Do as `update`, but copy the first time, as ``AveragedModel`` does.
+        """Update the average; the first update copies the parameters, as in ``AveragedModel``.
 
         Parameters
         ----------
         model : as for the constructor
-            The parameters in the order of those that the average started from.
+            The parameters, in the order of those given to the constructor.
         """
         weight = self._weight("update_parameters")
         self._move(model, weight if self.updates else 1.0)
 
     def swap(self, params: Params | None = None) -> None:
-        """Exchange the parameters and the average; once more brings both back, to the bit.
+        """Exchange the parameters and the average; a second call restores both exactly.
 
-        Averaged buffers go with them. Parameters in 16 bits get the average rounded to the nearest.
+        Averaged buffers are exchanged, too. 16-bit parameters get the average rounded to nearest.
 
         Parameters
         ----------
@@ -200,7 +199,7 @@ class EMA(torch.nn.Module):
                     buffer.copy_(kept)
 
     def copy_to(self, params: Params | None = None) -> None:
-        """Give the parameters, and buffers, the values of the average.
+        """Copy the average to the parameters and buffers.
 
         Parameters
         ----------
@@ -218,21 +217,21 @@ class EMA(torch.nn.Module):
     def _begin_for(
         self, params: Sequence[torch.Tensor]
     ) -> tuple[tuple[list[torch.Tensor], float], list[_Call]]:
-        """Return what a step of parameters needs to make the next update, and to count it.
+        """Return the arguments with which a step makes the next update.
 
         Returns
         -------
         tuple
             The averages of these parameters, and the weight of the parameters in them.
         list of calls
-            What the step calls when it is done.
+            The calls that the step makes after it.
 
         Raises
         ------
         ValueError
             There is no average of a parameter.
         RuntimeError
-            The average is swapped in.
+            The parameters are swapped.
         """
         weight = self._weight("step")
         sources = map(id, self._ordered(None)[0])
@@ -240,26 +239,26 @@ class EMA(torch.nn.Module):
         for index, p in enumerate(params):
             if id(p) not in averages:
                 raise ValueError(
-                    f"ema has no average of parameter {index} of the step: it must be made of the "
-                    "model or the parameters that are trained"
+                    f"ema has no average of parameter {index} of the step: create it from the "
+                    "model or from the parameters of the optimizer"
                 )
         return ([averages[id(p)] for p in params], weight), [(self._follow, weight)]
 
     def _follow(self, weight: float) -> None:
-        """Count what a step has done to the averages, and let the module follow."""
+        """Count an update that a step has made, and update the buffers."""
         self.n_averaged += 1
         model = None if self._model is None else self._model()
         self._finish([] if model is None else list(model.buffers()), weight)
 
     def _weight(self, call: str) -> float:
-        """Return the share of the parameters in the next average."""
+        """Return the weight of the parameters in the next update."""
         self._refuse_swapped(call)
         decay, t = _decay("decay", self.decay), self.updates
         return 1.0 - (min(decay, (1 + t) / (10 + t)) if self.warmup else decay)
 
     def _refuse_swapped(self, call: str) -> None:
         if self.swapped:
-            raise RuntimeError(f"{call} while the average is swapped in; swap it back first")
+            raise RuntimeError(f"{call} while the average is swapped in: call swap() first")
 
     def _averages(self) -> list[torch.Tensor]:
         """Return the averages in the order of the parameters."""
@@ -268,11 +267,11 @@ class EMA(torch.nn.Module):
         return [wide.get(str(index), p) for index, p in enumerate(own)]
 
     def _buffers_of(self, buffers: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Return those of the module, where there are some to go with them."""
+        """Return the buffers of the averaged module, if there are buffers to average."""
         return list(self.module.buffers()) if buffers and self.module is not None else []
 
     def _ordered(self, params: Params | None) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Return parameters in the order of the averages, and the buffers beside them."""
+        """Return parameters in the order of the averages, and their buffers."""
         if params is None:
             params = self._source()
         _, tensors, buffers = _listed(params)
@@ -290,14 +289,14 @@ class EMA(torch.nn.Module):
         return tensors, buffers
 
     def _source(self) -> Params:
-        """Return what the average was made of."""
+        """Return the model or the parameters given to the constructor."""
         found: Any = [source() for source in self._sources]
         if self._model is not None:
             found = self._model()
         elif len(found) < len(self._names) or any(p is None for p in found):
             found = None
         if found is None:
-            raise ValueError("the parameters of this average are gone: pass those to use")
+            raise ValueError("the parameters given to the constructor no longer exist: pass params")
         return found
 
     def _move(self, params: Params | None, weight: float) -> None:
@@ -316,7 +315,7 @@ class EMA(torch.nn.Module):
         self._finish(buffers, weight)
 
     def _finish(self, buffers: Sequence[torch.Tensor], weight: float) -> None:
-        """Round the averages for the module, and average or copy buffers."""
+        """Copy the wider averages to the module, and average or copy the buffers."""
         with torch.no_grad():
             if self.module is None:
                 return
@@ -330,13 +329,13 @@ class EMA(torch.nn.Module):
                 elif average.is_floating_point() or average.is_complex():
                     average.lerp_(buffer, weight)
                 else:
-                    # As PyTorch does with numbers that have no fractions.
+                    # As in PyTorch, for integers.
                     average.copy_(average * (1.0 - weight) + buffer * weight)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # The state of an `AveragedModel` has nothing wider than the parameters.
+        # The state of an `AveragedModel` has no wider averages.
         for index, name in enumerate(self._names if self.module is not None else []):
             wide, narrow = f"{prefix}wide.{index}", f"{prefix}module.{name}"
             if str(index) in self.wide._buffers and wide not in state_dict and narrow in state_dict:
@@ -359,8 +358,8 @@ def _listed(params: Params) -> tuple[list[str], list[torch.Tensor], list[torch.T
 
 
 def _laid_out(p: torch.Tensor, average: torch.Tensor) -> torch.Tensor:
-    """Return a parameter, or a copy of it, whose elements lie as those of its average do."""
-    if p.stride() == average.stride() and _arrays.is_dense(p) and not p.is_neg():
+    """Return a parameter in the memory order of its average, a copy if necessary."""
+    if p.stride() == average.stride() and _arrays.dense([p])[0] is not None:
         return p
     with torch.no_grad():
         return torch.empty_like(average, dtype=p.dtype).copy_(p)

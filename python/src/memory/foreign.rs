@@ -1,9 +1,11 @@
 //! Tensors of PyTorch as arrays of a call.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
+use crate::memory::items::Items;
 use crate::memory::numpy::Array;
 use crate::memory::strided;
 use crate::memory::tensor::{Scratch, Torch};
@@ -59,6 +61,30 @@ impl ForeignArray {
     }
 }
 
+/// Returns floating-point tensors as 1-D arrays in the order of their memory, and `None` for those
+/// that have no such array: their memory has gaps, is not aligned, or stands for its negative.
+#[pyfunction]
+fn dense_tensors(
+    py: Python<'_>,
+    tensors: Items<Bound<'_, PyAny>>,
+) -> PyResult<Vec<Option<ForeignArray>>> {
+    let (torch, mut scratch) = (torch(py)?, Scratch::default());
+    let dense = |tensor: Bound<'_, PyAny>| {
+        let Some(seen) = torch.describe(&tensor, &mut scratch) else {
+            return Ok(None);
+        };
+        if !seen.dtype.is_float() || !seen.is_dense() {
+            return Ok(None);
+        }
+        let negative = tensor.call_method0(intern!(py, "is_neg"))?.is_truthy()?;
+        Ok((!negative).then(|| ForeignArray {
+            tensor: tensor.unbind(),
+            flat: true,
+        }))
+    };
+    tensors.into_iter().map(dense).collect()
+}
+
 /// Returns the functions of PyTorch, which are imported at the first use of a tensor.
 fn torch(py: Python<'_>) -> PyResult<&'static Torch> {
     static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
@@ -68,5 +94,6 @@ fn torch(py: Python<'_>) -> PyResult<&'static Torch> {
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(dense_tensors, module)?)?;
     module.add_class::<ForeignArray>()
 }

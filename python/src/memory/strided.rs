@@ -16,6 +16,16 @@ pub(crate) fn c_order(shape: &[usize]) -> Vec<i64> {
     strides
 }
 
+/// Returns whether an array has the strides of C order, also in dimensions of size 1.
+pub(crate) fn is_c_order(shape: &[i64], strides: &[i64]) -> bool {
+    let mut next: i64 = 1;
+    shape.iter().zip(strides).rev().all(|(&dim, &stride)| {
+        let fits = stride == next;
+        next = next.wrapping_mul(dim.max(1));
+        fits
+    })
+}
+
 /// Returns whether two strides describe the same memory order. The stride of a dimension of size 1
 /// does not matter.
 pub(crate) fn agree(shape: &[usize], a: &[i64], b: &[i64]) -> bool {

@@ -1,5 +1,9 @@
 //! Checks and descriptions of PyTorch tensors, as kernels need them.
 
+use std::ffi::c_void;
+
+use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyType};
 
@@ -23,6 +27,12 @@ impl Seen<'_> {
             shape: self.shape.iter().map(|&n| n as usize).collect(),
             strides: self.strides.to_vec(),
         }
+    }
+
+    /// Returns whether the elements are aligned and without gaps.
+    pub(crate) fn is_dense(&self) -> bool {
+        let aligned = self.data.addr().is_multiple_of(self.dtype.size());
+        aligned && (strided::is_c_order(self.shape, self.strides) || self.form().is_dense())
     }
 }
 
@@ -59,9 +69,45 @@ impl Form {
     }
 }
 
+/// An attribute of tensors that is written in C, without the search for its name in their classes.
+struct Getter {
+    descriptor: Py<PyAny>,
+    get: ffi::descrgetfunc,
+}
+
+impl Getter {
+    /// Returns the getter of a data descriptor, or `None` for other objects.
+    fn new(descriptor: &Bound<'_, PyAny>) -> Option<Self> {
+        let class = descriptor.get_type_ptr();
+        // SAFETY: a class; its slots of these numbers have these types, or are null.
+        let (get, set) = unsafe {
+            (
+                ffi::PyType_GetSlot(class, ffi::Py_tp_descr_get),
+                ffi::PyType_GetSlot(class, ffi::Py_tp_descr_set),
+            )
+        };
+        (!get.is_null() && !set.is_null()).then(|| Self {
+            descriptor: descriptor.clone().unbind(),
+            // SAFETY: as above, and not null.
+            get: unsafe { std::mem::transmute::<*mut c_void, ffi::descrgetfunc>(get) },
+        })
+    }
+
+    /// Returns the attribute of an object of a class that has the descriptor.
+    fn of<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let class = object.get_type_ptr().cast();
+        // SAFETY: the function checks its arguments, and returns a new reference or null with an error.
+        unsafe {
+            let found = (self.get)(self.descriptor.as_ptr(), object.as_ptr(), class);
+            Bound::from_owned_ptr_or_err(object.py(), found)
+        }
+    }
+}
+
 /// The objects of PyTorch that recognize and create tensors.
 pub(crate) struct Torch {
     exchange: Option<Exchange>,
+    grad: Option<Getter>,
     classes: Vec<Py<PyType>>,
     /// A function in C that counts a change of a tensor, or of those of a list.
     increment_version: Py<PyAny>,
@@ -85,6 +131,7 @@ impl Torch {
         let classes: Vec<Bound<'_, PyType>> = support.getattr("CLASSES")?.extract()?;
         Ok(Self {
             exchange: Exchange::new(&support.getattr("EXCHANGE")?),
+            grad: Getter::new(&support.getattr("GRAD")?),
             classes: classes.into_iter().map(Bound::unbind).collect(),
             increment_version: support.getattr("INCREMENT_VERSION")?.unbind(),
             modes: support.getattr("MODES")?.unbind(),
@@ -139,6 +186,56 @@ impl Torch {
         };
         let absent = seen.data.is_null() && !seen.shape.contains(&0);
         (seen.shape.len() == seen.strides.len() && !absent).then_some(seen)
+    }
+
+    /// Returns whether tensors are described without a Python call.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.exchange.is_some()
+    }
+
+    /// Returns the gradient of a parameter, or `None` of Python.
+    pub(crate) fn grad<'py>(&self, parameter: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match &self.grad {
+            Some(getter) if self.is_known(parameter) => getter.of(parameter),
+            _ => parameter.getattr(intern!(parameter.py(), "grad")),
+        }
+    }
+
+    /// Returns the address of a gradient, if a parameter still has this layout, which is dense, and the
+    /// gradient has the same dtype, shape and strides. No Python code runs.
+    pub(crate) fn same(
+        &self,
+        form: &Form,
+        parameter: &Bound<'_, PyAny>,
+        gradient: &Bound<'_, PyAny>,
+    ) -> Option<*mut u8> {
+        let exchange = self.exchange?;
+        if !self.is_known(parameter) || !self.is_known(gradient) {
+            return None;
+        }
+        // SAFETY: tensors or parameters; the function is that of torch.Tensor, their base.
+        let (p, g) = unsafe {
+            (
+                exchange.describe(parameter).ok()?,
+                exchange.describe(gradient).ok()?,
+            )
+        };
+        let dtype = dtype_of(p.dtype)?;
+        let seen = Seen {
+            data: p.data,
+            dtype,
+            shape: p.shape,
+            strides: p.strides,
+        };
+        let same = p.on_cpu
+            && g.on_cpu
+            && form.is(&seen)
+            && dtype_of(g.dtype) == Some(dtype)
+            && g.shape == p.shape
+            && g.strides == p.strides
+            && !g.data.is_null()
+            && g.data.addr().is_multiple_of(dtype.size());
+        same.then_some(g.data)
     }
 
     /// Describes a tensor by its Python methods.

@@ -103,10 +103,11 @@ impl Piece {
 
 /// One state array of a parameter.
 pub(crate) struct Slot {
-    pub(crate) spec: StateSpec,
+    pub(crate) spec: &'static StateSpec,
     pub(crate) numbers: Piece,
-    /// One scale per block, if the array is stored in 8 bits.
-    pub(crate) scales: Option<Piece>,
+    /// One scale per block, if the array is stored in 8 bits. Boxed, as most arrays have none and a
+    /// step reads the slots of all parameters.
+    pub(crate) scales: Option<Box<Piece>>,
     /// Whether a step or a load has written it.
     pub(crate) started: bool,
 }
@@ -120,7 +121,7 @@ impl Slot {
 
     /// Returns the range of its addresses.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
-        let scales = self.scales.iter().map(Piece::range);
+        let scales = self.scales.iter().map(|scales| scales.range());
         [self.numbers.range()].into_iter().chain(scales)
     }
 

@@ -86,7 +86,10 @@ impl ParameterSet {
     /// Allocates the missing state arrays that the hyperparameters require, all or none, and
     /// returns them. Most state arrays cannot be added after the first step: the maximum of AMSGrad
     /// would lack the earlier values.
-    pub(super) fn allocate(&mut self, py: Python<'_>) -> PyResult<Vec<(usize, StateSpec)>> {
+    pub(super) fn allocate(
+        &mut self,
+        py: Python<'_>,
+    ) -> PyResult<Vec<(usize, &'static StateSpec)>> {
         let mut missing = Vec::new();
         for (index, parameter) in self.parameters.iter().enumerate() {
             let method = &self.groups[parameter.group].method;
@@ -100,7 +103,7 @@ impl ParameterSet {
                         spec.name, parameter.name
                     )));
                 }
-                missing.push((index, *spec));
+                missing.push((index, spec));
             }
         }
         self.add_slots(py, &missing)?;
@@ -108,7 +111,7 @@ impl ParameterSet {
     }
 
     /// Removes the state arrays that `allocate` added.
-    pub(super) fn rollback(&mut self, added: &[(usize, StateSpec)]) {
+    pub(super) fn rollback(&mut self, added: &[(usize, &'static StateSpec)]) {
         for (index, spec) in added {
             let slots = &mut self.parameters[*index].slots;
             slots.retain(|slot| slot.spec.name != spec.name);
@@ -119,7 +122,11 @@ impl ParameterSet {
     }
 
     /// Allocates state arrays of parameters by their index.
-    fn add_slots(&mut self, py: Python<'_>, missing: &[(usize, StateSpec)]) -> PyResult<()> {
+    fn add_slots(
+        &mut self,
+        py: Python<'_>,
+        missing: &[(usize, &'static StateSpec)],
+    ) -> PyResult<()> {
         if missing.is_empty() {
             return Ok(());
         }
@@ -153,7 +160,7 @@ impl ParameterSet {
             self.parameters[index].slots.push(Slot {
                 spec,
                 numbers,
-                scales,
+                scales: scales.map(Box::new),
                 started: false,
             });
         }
@@ -176,7 +183,7 @@ impl ParameterSet {
                 |spec: &&StateSpec| arrays.contains_key(spec.name) && !needed.contains(spec);
             let specs = needed.iter().chain(others.iter().filter(given));
             let absent = specs.filter(|spec| parameter.slot(spec.name).is_none());
-            missing.extend(absent.map(|spec| (index, *spec)));
+            missing.extend(absent.map(|spec| (index, spec)));
         }
         self.add_slots(py, &missing)
     }
@@ -314,7 +321,7 @@ impl ParameterSet {
         for (parameter, (_, _, arrays)) in self.parameters.iter().zip(state) {
             for slot in &parameter.slots {
                 let numbers = (slot.spec.name.to_owned(), &slot.numbers);
-                let scales = slot.scales.iter();
+                let scales = slot.scales.as_deref().into_iter();
                 let scales = scales.map(|piece| (scale_name(slot.spec.name), piece));
                 for (name, piece) in std::iter::once(numbers).chain(scales) {
                     let value = match arrays.get(&name) {

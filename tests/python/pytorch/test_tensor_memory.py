@@ -411,3 +411,22 @@ def test_dead_objects_are_not_held() -> None:
     gc.collect()
     assert engine() is None
     assert param() is None
+
+
+@pytest.mark.parametrize("change", ["transpose", "grow", "shift"])
+def test_a_parameter_of_another_layout_at_the_same_address_is_noticed(change: str) -> None:
+    memory = [torch.arange(32.0), torch.arange(32.0)]
+    pair = [torch.nn.Parameter(whole[:16].view(4, 4)) for whole in memory]
+    ours, theirs = ft.AdamW(pair[:1], lr=0.1), torch.optim.AdamW(pair[1:], lr=0.1)
+    for turn in range(6):
+        for p, whole in zip(pair, memory, strict=True):
+            if turn == 3:
+                p.data = {
+                    "transpose": p.data.t(),
+                    "grow": whole.view(4, 8)[:, :4],
+                    "shift": whole[16:].view(4, 4),
+                }[change]
+            p.grad = torch.full((4, 4), 0.5).triu() * (turn + 1)
+        ours.step()
+        theirs.step()
+    assert torch.allclose(*memory)

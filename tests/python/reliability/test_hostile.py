@@ -252,6 +252,7 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
         lambda: ([x(3), None], 1.0, 2.0, False),
         lambda: ([x(3)], float("inf"), 1.0, True),
     ],
+    "dense_tensors": [lambda: ([torch.ones(3), torch.ones(2, 3)[:, :2], torch.ones(())],)],
     "ForeignArray": [lambda: (torch.ones(3), True)],
     "TensorEngine": [
         lambda: (ft.SGD._kind, "int8", "nearest", 3, {}, False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,9 @@ CLASSES = [torch.Tensor, torch.nn.Parameter]
 
 # The C functions by which tensors are described without a call of Python: PyTorch 2.10 and later.
 EXCHANGE = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+
+# The getter of gradients, which the core calls without a search for its name.
+GRAD = inspect.getattr_static(torch.Tensor, "grad")
 
 # The dtypes that kernels know, by their names in the core.
 DTYPES = {
@@ -32,7 +36,7 @@ _BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
 def described(
     tensor: torch.Tensor,
 ) -> tuple[int, str, tuple[int, ...], tuple[int, ...]] | None:
-    """Return address, dtype, shape and strides of a dense tensor of the processor, or None."""
+    """Return the address, dtype, shape and strides of a dense CPU tensor, or None."""
     if tensor.layout is not torch.strided or not tensor.is_cpu:
         return None
     dtype = DTYPES.get(tensor.dtype)
@@ -42,7 +46,7 @@ def described(
 
 
 def refusal(name: str, tensor: Any) -> Exception:
-    """Return the error of what cannot be computed on, with the reason."""
+    """Return the error for an object that kernels do not take, with the reason."""
     kinds = "a dense CPU tensor of float32, float64, bfloat16 or float16"
     if not isinstance(tensor, torch.Tensor):
         return TypeError(f"{name} must be {kinds}, got {type(tensor).__name__}")
@@ -61,11 +65,11 @@ def refusal(name: str, tensor: Any) -> Exception:
 
 
 def check_written(name: str, tensor: torch.Tensor) -> None:
-    """Refuse a tensor that must not be written in place."""
+    """Check that a tensor may be written in place."""
     if tensor.is_inference():
         raise ValueError(
-            f"{name} was made under torch.inference_mode(), so that autograd could not notice "
-            "that it changes; its clone() outside of it can be trained"
+            f"{name} was created under torch.inference_mode() and has no version, so that autograd "
+            "could not detect a change; clone() it outside of the mode"
         )
     if tensor.is_neg():
         raise ValueError(f"{name} stands for the negative of its memory; use its resolve_neg()")
@@ -80,29 +84,35 @@ def check_written(name: str, tensor: torch.Tensor) -> None:
 def unwritten(
     wanted: Sequence[tuple[torch.Tensor, str, Sequence[int], bool]],
 ) -> list[torch.Tensor]:
-    """Return new tensors: for each a parameter, a dtype, a shape, and whether it is laid out alike.
+    """Return uninitialized tensors for pairs of a parameter with a dtype, shape and memory order.
 
-    Nothing is written, which PyTorch does in threads that a forked child does not have.
+    They are not filled here, because PyTorch would use threads that a forked child does not have.
     """
     with torch.inference_mode(False):
         return [
-            torch.empty_like(
-                parameter.detach(), dtype=_BY_NAME[dtype], memory_format=torch.preserve_format
-            )
-            if alike
-            else torch.empty(tuple(shape), dtype=_BY_NAME[dtype], device="cpu")
+            _empty(parameter, _BY_NAME[dtype], tuple(shape), alike)
             for parameter, dtype, shape, alike in wanted
         ]
 
 
+def _empty(
+    parameter: torch.Tensor, dtype: torch.dtype, dims: tuple[int, ...], alike: bool
+) -> torch.Tensor:
+    """Return an uninitialized tensor, in the memory order of a parameter if ``alike``."""
+    if not alike:
+        return torch.empty(dims, dtype=dtype, device="cpu")
+    like = parameter.detach()
+    return torch.empty_like(like, dtype=dtype, device="cpu", memory_format=torch.preserve_format)
+
+
 def numbers(values: Sequence[float]) -> list[torch.Tensor]:
-    """Return numbers as tensors without dimensions, which share one allocation."""
+    """Return numbers as 0-d tensors, which share one allocation."""
     with torch.inference_mode(False):
         return list(torch.tensor(values, dtype=torch.float64, device="cpu").unbind())
 
 
 def fitting(name: str, value: Any, dtype: str, shape: Sequence[int]) -> torch.Tensor:
-    """Return what stands for the same numbers in a wider dtype."""
+    """Return an entry of the state converted to a wider dtype."""
     wanted, dims = _BY_NAME[dtype], tuple(shape)
     with torch.inference_mode(False):
         if not dims and wanted is torch.float64:
@@ -120,7 +130,7 @@ def fitting(name: str, value: Any, dtype: str, shape: Sequence[int]) -> torch.Te
 
 
 def _takes_lists() -> bool:
-    """Tell whether PyTorch counts a change of several tensors in one call; older ones do not."""
+    """Return whether `INCREMENT_VERSION` takes lists, which older versions of PyTorch do not."""
     try:
         INCREMENT_VERSION([torch.zeros(())])
     except Exception:
@@ -128,11 +138,12 @@ def _takes_lists() -> bool:
     return True
 
 
-# Counts a change of tensors, so that autograd notices it: in C, so that no interrupt comes between.
+# Increments the versions of tensors, so that autograd detects stale graphs. It is written in C and
+# therefore not interrupted.
 INCREMENT_VERSION = torch._C._increment_version
 TAKES_LISTS = _takes_lists()
 
-# Counts the modes of PyTorch that run code of Python in every method of a tensor.
+# Returns the number of active modes, which run Python code in the methods of tensors.
 MODES = torch._C._len_torch_function_stack
 
 
@@ -142,7 +153,7 @@ def name_of(tensor: torch.Tensor) -> str:
 
 
 def number(name: str, value: Any) -> torch.Tensor:
-    """Return a number of a saved state as a tensor without dimensions."""
+    """Return a number of a saved state as a 0-d tensor."""
     return fitting(name, value, "float64", ())
 
 
@@ -154,9 +165,9 @@ def loaded(
     shape: Sequence[int],
     sliced: bool,
 ) -> torch.Tensor:
-    """Return a copy of an array of a saved state, laid out as the parameter is.
+    """Return a copy of an array of a saved state in the memory order of the parameter.
 
-    Those of the package prodigyopt are flat where ``sliced``, or one 0 where all elements are 0.
+    If ``sliced``, an array of the package prodigyopt may be flat, or a single 0 for zeros.
     """
     dims = tuple(shape)
     if not value.is_floating_point() and name_of(value) != dtype:
@@ -167,19 +178,12 @@ def loaded(
         value = value.reshape(dims)
     if tuple(value.shape) != dims:
         raise ValueError(f"{name} must have the shape {dims}, got {tuple(value.shape)}")
-    return _empty(parameter, _BY_NAME[dtype], dims).copy_(value.detach())
-
-
-def _empty(parameter: torch.Tensor, dtype: torch.dtype, dims: tuple[int, ...]) -> torch.Tensor:
-    """Return a tensor for the state of a parameter, laid out as that is where it has its shape."""
-    if tuple(parameter.shape) != dims:
-        return torch.empty(dims, dtype=dtype, device="cpu")
-    like = parameter.detach()
-    return torch.empty_like(like, dtype=dtype, device="cpu", memory_format=torch.preserve_format)
+    alike = tuple(parameter.shape) == dims
+    return _empty(parameter, _BY_NAME[dtype], dims, alike).copy_(value.detach())
 
 
 def decoded(engine: Any, codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Return the numbers that codes in 8 bits stand for."""
+    """Return decoded 8-bit codes."""
     out = torch.empty_like(codes, dtype=torch.float32, memory_format=torch.preserve_format)
     engine.decode(codes, scales, out)
     return out
@@ -188,7 +192,7 @@ def decoded(engine: Any, codes: torch.Tensor, scales: torch.Tensor) -> torch.Ten
 def encoded(
     engine: Any, name: str, value: torch.Tensor, parameter: torch.Tensor, dtype: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return codes in 8 bits for numbers, and their scales."""
+    """Return numbers as 8-bit codes and scales."""
     numbers = loaded(name, value, parameter, "float32", parameter.shape, False)
     codes = torch.empty_like(numbers, dtype=_BY_NAME[dtype], memory_format=torch.preserve_format)
     scales = torch.empty(-(-numbers.numel() // 256), dtype=torch.float32, device="cpu")

@@ -45,7 +45,6 @@ pub(super) struct TensorSet {
 
 /// The names of keys and attributes.
 struct Keys {
-    grad: Py<PyString>,
     params: Py<PyString>,
     param_names: Py<PyString>,
 }
@@ -65,7 +64,6 @@ impl TensorSet {
             plans: Vec::new(),
             torch,
             keys: Keys {
-                grad: intern("grad"),
                 params: intern("params"),
                 param_names: intern("param_names"),
             },

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::ptr;
 
 use fastoptim::optim::StateSpec;
+use fastoptim::step::MAX_SCALARS;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -11,7 +12,7 @@ use pyo3::types::PyDict;
 
 use super::TensorSet;
 use crate::error::to_py;
-use crate::memory::numpy::Layout;
+use crate::memory::numpy::{Address, Layout};
 use crate::memory::strided::{self, Staged};
 use crate::memory::tensor::Form;
 
@@ -29,6 +30,11 @@ pub(super) struct Plan {
     pub(super) specs: &'static [StateSpec],
     /// The entries of the state, in the order of the dictionary.
     pub(super) items: Vec<Item>,
+    /// The numbers among them, which each step writes: the step and the scalars.
+    pub(super) step: Option<Address>,
+    pub(super) scalars: [Option<Address>; MAX_SCALARS],
+    /// Whether a step copies an array of the state.
+    pub(super) copied: bool,
     /// Whether the state was checked, and whether it has all entries that a step needs.
     pub(super) checked: bool,
     pub(super) complete: bool,
@@ -61,6 +67,22 @@ pub(super) enum Place {
     /// Their scales.
     Scales(usize),
     Other,
+}
+
+impl Plan {
+    /// Collects from the entries what each step uses, so that a step does not read them all.
+    pub(super) fn summarize(&mut self) {
+        (self.step, self.scalars, self.copied) = (None, [None; MAX_SCALARS], false);
+        for item in &self.items {
+            let Some(form) = &item.form else { continue };
+            match item.place {
+                Place::Step => self.step = Some(form.data),
+                Place::Scalar(j) => self.scalars[j] = Some(form.data),
+                Place::Numbers(_) => self.copied |= !item.in_place,
+                Place::Scales(_) | Place::Other => {}
+            }
+        }
+    }
 }
 
 impl TensorSet {
@@ -180,6 +202,9 @@ impl TensorSet {
         let mut staged = Vec::new();
         for (index, plan) in self.plans.iter().enumerate() {
             if !self.active[index] {
+                continue;
+            }
+            if plan.in_place && !plan.copied {
                 continue;
             }
             let parameter = &mut self.set.parameters[index];

@@ -112,6 +112,7 @@ impl TensorSet {
         }
         let has = |name: &str| found.iter().any(|found| found == name);
         let plan = &mut self.plans[index];
+        plan.summarize();
         (plan.specs, plan.checked, plan.complete) = (specs, clean, false);
         let Some(wants) = wants else {
             return Ok(());
@@ -192,7 +193,7 @@ impl TensorSet {
     }
 
     /// Returns the index of the slot of a state array, which is added if there is none.
-    fn slot(&mut self, index: usize, spec: &StateSpec) -> usize {
+    fn slot(&mut self, index: usize, spec: &'static StateSpec) -> usize {
         let slots = &self.set.parameters[index].slots;
         if let Some(at) = slots.iter().position(|slot| slot.spec.name == spec.name) {
             return at;
@@ -201,11 +202,11 @@ impl TensorSet {
         let (dtype, shape) = self.wanted_of(index, spec, true);
         let scales = view::encoding(dtype).is_scaled().then(|| {
             let (dtype, shape) = self.wanted_of(index, spec, false);
-            Piece::elsewhere(nowhere, dtype, &shape)
+            Box::new(Piece::elsewhere(nowhere, dtype, &shape))
         });
         let slots = &mut self.set.parameters[index].slots;
         slots.push(Slot {
-            spec: *spec,
+            spec,
             numbers: Piece::elsewhere(nowhere, dtype, &shape),
             scales,
             started: false,
@@ -229,7 +230,7 @@ impl TensorSet {
 
     fn wanted(&self, index: usize, slot: usize, numbers: bool) -> (Dtype, Vec<usize>) {
         let spec = self.set.parameters[index].slots[slot].spec;
-        self.wanted_of(index, &spec, numbers)
+        self.wanted_of(index, spec, numbers)
     }
 
     /// Returns the layout of an entry of this dtype and shape. Replaces an entry of a narrower type by

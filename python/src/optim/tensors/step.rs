@@ -8,10 +8,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::gradients::{Copies, Signs};
-use super::plan::{Place, references};
+use super::plan::references;
 use super::state::{Added, not_dict};
 use super::{States, TensorSet};
 use crate::memory::inflight;
+use crate::memory::numpy::{Address, Memory};
+use crate::optim::gradients::Gradients;
+use crate::optim::outputs::Outputs;
 
 /// How often tensors may change while a step checks them: by Python code that creates or describes
 /// tensors.
@@ -41,7 +44,7 @@ impl TensorSet {
         let objects = self.parameters(arguments.groups)?;
         let mut grads = Vec::with_capacity(objects.len());
         for object in &objects {
-            let grad = object.getattr(self.keys.grad.bind(py))?;
+            let grad = self.torch.grad(object)?;
             grads.push((!grad.is_none()).then_some(grad));
         }
         let mut added = Added::default();
@@ -65,42 +68,15 @@ impl TensorSet {
         grads: &[Option<Bound<'py, PyAny>>],
         added: &mut Added<'py>,
     ) -> PyResult<StepOutcome> {
-        let follows = arguments.average.is_some() || arguments.copy.is_some();
-        let (shares, mut states) = (self.shares_numbers(), States::new(arguments.state));
-        let mut active = Vec::with_capacity(objects.len());
-        for (object, grad) in objects.iter().zip(grads) {
-            // Scalars that a step computes over all parameters are written to all of them.
-            let written = grad.is_some() || follows;
-            active.push(written || (shares && states.find(object).is_some()));
-        }
-        let wanted = |index: usize| grads[index].is_some();
-        let mut signs = Signs::default();
-        let (mut copies, outputs, gradients) = loop {
-            self.check(
-                arguments.state,
-                objects,
-                &active,
-                wanted,
-                arguments.touched,
-                added,
-            )?;
-            self.sort_written()?;
-            let mut copies = Copies::default();
-            let outputs = self.outputs(
-                arguments.average.as_ref(),
-                arguments.copy.as_deref(),
-                arguments.zero_grad,
-                &mut copies,
-                &mut signs,
-            )?;
-            let gradients = self.gradients(grads, arguments.zero_grad, &mut copies, &mut signs)?;
-            // Python code may have run: check everything again.
-            if !signs.asked() || !self.torch.has_modes(py)? {
-                break (copies, outputs, gradients);
+        let known = self.unchanged(py, arguments, objects, grads)?;
+        let (mut copies, outputs, gradients) = match known {
+            Some(gradients) => {
+                let outputs = Outputs::of(None, None, arguments.zero_grad);
+                (Copies::default(), outputs, gradients)
             }
+            None => self.checked(py, arguments, objects, grads, added)?,
         };
         let [written, read] = self.disjoint(&gradients, &outputs, &mut copies)?;
-        self.read_numbers()?;
         self.share_numbers(added);
         copies.staged.extend(self.stage());
         let guard = inflight::register(written, read)?;
@@ -131,6 +107,104 @@ impl TensorSet {
             self.write_numbers();
         }
         Ok(outcome)
+    }
+
+    /// Returns the gradients if all layouts are those of the last step and no other code can have
+    /// changed the state since. Each parameter and its gradient are read together, while they are in
+    /// the cache. No Python code runs.
+    fn unchanged<'py>(
+        &mut self,
+        py: Python<'py>,
+        arguments: &Arguments<'_, 'py>,
+        objects: &[Bound<'py, PyAny>],
+        grads: &[Option<Bound<'py, PyAny>>],
+    ) -> PyResult<Option<Gradients<'py>>> {
+        let known = self.trusted
+            && !self.moved
+            && self.active.len() == objects.len()
+            && arguments.average.is_none()
+            && arguments.copy.is_none()
+            && !arguments.touched.load(Ordering::Relaxed)
+            && references(arguments.state.as_ptr()) == 2
+            && self.torch.is_direct()
+            && !self.torch.has_modes(py)?
+            && !self.shares_numbers();
+        if !known {
+            return Ok(None);
+        }
+        let mut arrays = Vec::with_capacity(objects.len());
+        for (index, (object, grad)) in objects.iter().zip(grads).enumerate() {
+            if grad.is_some() != self.active[index] {
+                return Ok(None);
+            }
+            let Some(grad) = grad else {
+                arrays.push(None);
+                continue;
+            };
+            let plan = &self.plans[index];
+            let Some(form) = plan.form.as_ref().filter(|_| plan.in_place && plan.alone) else {
+                return Ok(None);
+            };
+            let len = self.set.parameters[index].layout.len;
+            // The elements of a single number have no order, so that it may be a negative view.
+            let data = (len > 1 && self.is_planned(index, true))
+                .then(|| self.torch.same(form, object, grad))
+                .flatten();
+            let Some(data) = data else { return Ok(None) };
+            let memory = Memory::of(grad.clone(), Address(data), len, form.dtype);
+            arrays.push(Some(memory));
+        }
+        Ok(Some(Gradients {
+            arrays,
+            flat: false,
+        }))
+    }
+
+    /// Checks parameters, state, outputs and gradients, and reads the numbers of the state.
+    fn checked<'py>(
+        &mut self,
+        py: Python<'py>,
+        arguments: &Arguments<'_, 'py>,
+        objects: &[Bound<'py, PyAny>],
+        grads: &[Option<Bound<'py, PyAny>>],
+        added: &mut Added<'py>,
+    ) -> PyResult<(Copies, Outputs<'py>, Gradients<'py>)> {
+        let follows = arguments.average.is_some() || arguments.copy.is_some();
+        let (shares, mut states) = (self.shares_numbers(), States::new(arguments.state));
+        let mut active = Vec::with_capacity(objects.len());
+        for (object, grad) in objects.iter().zip(grads) {
+            // Scalars that a step computes over all parameters are written to all of them.
+            let written = grad.is_some() || follows;
+            active.push(written || (shares && states.find(object).is_some()));
+        }
+        let wanted = |index: usize| grads[index].is_some();
+        let mut signs = Signs::default();
+        let checked = loop {
+            self.check(
+                arguments.state,
+                objects,
+                &active,
+                wanted,
+                arguments.touched,
+                added,
+            )?;
+            self.sort_written()?;
+            let mut copies = Copies::default();
+            let outputs = self.outputs(
+                arguments.average.as_ref(),
+                arguments.copy.as_deref(),
+                arguments.zero_grad,
+                &mut copies,
+                &mut signs,
+            )?;
+            let gradients = self.gradients(grads, arguments.zero_grad, &mut copies, &mut signs)?;
+            // Python code may have run: check everything again.
+            if !signs.asked() || !self.torch.has_modes(py)? {
+                break (copies, outputs, gradients);
+            }
+        };
+        self.read_numbers()?;
+        Ok(checked)
     }
 
     /// Checks the `active` parameters and their state, and adds missing entries to the state of the
@@ -213,24 +287,23 @@ impl TensorSet {
                 continue;
             }
             let parameter = &mut self.set.parameters[index];
-            for item in &plan.items {
-                let (Place::Step | Place::Scalar(_), Some(form)) = (item.place, &item.form) else {
-                    continue;
-                };
-                // SAFETY: `check` found a number of this type here, and the plan holds its tensor.
-                let x = unsafe { form.data.0.cast::<f64>().read_unaligned() };
-                match item.place {
-                    Place::Scalar(j) => parameter.progress.scalars[j] = x,
-                    _ => {
-                        if !(x >= 0.0 && x.is_finite() && x.fract() == 0.0) {
-                            return Err(PyValueError::new_err(format!(
-                                "step of {:?} must be a whole number >= 0, got {x}",
-                                parameter.name
-                            )));
-                        }
-                        parameter.progress.steps = x as u64;
-                    }
+            // SAFETY: `check` found numbers of this type here, and the plan holds their tensors.
+            let read = |data: Address| unsafe { data.0.cast::<f64>().read_unaligned() };
+            let numbers = parameter.progress.scalars.iter_mut().zip(plan.scalars);
+            for (number, data) in numbers {
+                if let Some(data) = data {
+                    *number = read(data);
                 }
+            }
+            if let Some(data) = plan.step {
+                let x = read(data);
+                if !(x >= 0.0 && x.is_finite() && x.fract() == 0.0) {
+                    return Err(PyValueError::new_err(format!(
+                        "step of {:?} must be a whole number >= 0, got {x}",
+                        parameter.name
+                    )));
+                }
+                parameter.progress.steps = x as u64;
             }
         }
         Ok(())
@@ -245,8 +318,7 @@ impl TensorSet {
         let name = method.scalars().first().map_or("", |(name, _)| *name);
         let is_new = |index: usize| added.has(index, name);
         let mut old = (0..self.plans.len()).filter(|&index| {
-            let mut items = self.plans[index].items.iter();
-            self.active[index] && !is_new(index) && items.any(|item| item.place == Place::Scalar(0))
+            self.active[index] && !is_new(index) && self.plans[index].scalars[0].is_some()
         });
         let Some(old) = old.next() else { return };
         let scalars = self.set.parameters[old].progress.scalars;
@@ -270,16 +342,16 @@ impl TensorSet {
                 continue;
             }
             let progress = &self.set.parameters[index].progress;
-            for item in &plan.items {
-                let Some(form) = &item.form else { continue };
-                let x = match item.place {
-                    Place::Step => progress.steps as f64,
-                    Place::Scalar(j) => progress.scalars[j],
-                    _ => continue,
-                };
-                // SAFETY: as in `read_numbers`; with the interpreter attached no other call of this
-                // library writes it.
-                unsafe { form.data.0.cast::<f64>().write_unaligned(x) };
+            // SAFETY: as in `read_numbers`; with the interpreter attached no other call of this
+            // library writes them.
+            let write = |data: Address, x| unsafe { data.0.cast::<f64>().write_unaligned(x) };
+            for (x, data) in progress.scalars.iter().zip(plan.scalars) {
+                if let Some(data) = data {
+                    write(data, *x);
+                }
+            }
+            if let Some(data) = plan.step {
+                write(data, progress.steps as f64);
             }
         }
     }
