@@ -16,6 +16,11 @@ import tensor_losses as cases  # noqa: E402
 from tensor_losses import CASES, OWN, WEIGHT, Case, evaluated, fitted, normal  # noqa: E402
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
+VERSION = torch.__version__
+KNOWS_THE_GRAPH = pytest.mark.skipif(
+    not hasattr(torch._C._autograd, "_get_current_graph_task_keep_graph"),
+    reason="PyTorch does not tell whether a backward pass keeps the graph",
+)
 HALVES = [torch.bfloat16, torch.float16]
 REDUCTIONS = ["mean", "sum", "none"]
 
@@ -98,6 +103,8 @@ def test_variances_of_any_shape_have_the_gradient_of_pytorch(shape: Any, reducti
         ours = evaluated(ft.GaussianNLLLoss(**arguments), [x, y, var], [])
         for mine, expected in zip(ours, of(torch.nn, var), strict=True):
             torch.testing.assert_close(mine, expected, **EXACT)
+        if VERSION < (2, 6):
+            return  # PyTorch does not take a number there.
         number = ft.GaussianNLLLoss(**arguments)(x, y, 0.5)
         torch.testing.assert_close(number, torch.nn.GaussianNLLLoss(**arguments)(x, y, 0.5))
 
@@ -149,6 +156,7 @@ def test_a_loss_may_be_used_and_gone_back_through_twice() -> None:
         loss.backward()
 
 
+@KNOWS_THE_GRAPH
 def test_the_gradient_is_scaled_where_it_lies_only_where_the_graph_goes_away() -> None:
     x, y = normal(0, 9, 5).requires_grad_(), normal(1, 9, 5)
     for factor in (1.0, 2.0):
@@ -390,6 +398,7 @@ class Made(DispatchMode):  # type: ignore[misc]
         return result
 
 
+@KNOWS_THE_GRAPH
 def test_cross_entropy_makes_one_array_where_pytorch_makes_three() -> None:
     x, y = normal(0, 64, 1000).requires_grad_(), cases.classes(1, 1000, 64)
     counts = []

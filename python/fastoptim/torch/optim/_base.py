@@ -1,4 +1,4 @@
-"""What all optimizers over tensors share: groups, state, steps, checkpoints."""
+"""The base class of the optimizers over tensors: groups, state, steps, checkpoints."""
 
 from __future__ import annotations
 
@@ -22,44 +22,46 @@ Params: TypeAlias = (
 # A number, which may be a tensor of one element.
 Number: TypeAlias = Hyperparameter[float] | torch.Tensor
 
+# Older versions of PyTorch do not take pairs of a name and a tensor.
+_TAKES_NAMES = torch.__version__ >= (2, 6)
+
 _APPLIED = StepInfo(True, None)
 _SKIPPED = StepInfo(False, None)
 
 
 class Optimizer(torch.optim.Optimizer):
-    """The base of the optimizers over tensors; it cannot be used by itself.
+    """The abstract base class of the optimizers over tensors.
 
-    It is a ``torch.optim.Optimizer``: groups, state, hooks and schedulers are PyTorch's.
-    Parameters and gradients are dense tensors of the processor in float32, float64, bfloat16 or
-    float16, of any strides; they are worked on where they lie.
+    It is a ``torch.optim.Optimizer``: groups, state, hooks and schedulers work as in PyTorch.
+    Parameters and gradients are dense CPU tensors of float32, float64, bfloat16 or float16 with any
+    strides, and are updated in place.
 
     Attributes
     ----------
     param_groups : list of dict
-        PyTorch's, with every hyperparameter, read anew at each step. Each may be a tensor of one
-        element, or a function of the number of steps applied so far.
+        As in PyTorch, with every hyperparameter, read again in each step. Each may be a tensor of
+        one element, or a function of the number of steps applied so far.
     state : dict
-        By parameter, tensors under PyTorch's names. It is what a step uses and changes: a tensor
-        put there takes the place of the one before. ``step`` is a float64 tensor, as are the other
-        numbers; arrays are float32 (float64 beside float64 parameters) unless ``state_dtype`` says
-        otherwise.
+        The tensors of each parameter under PyTorch's names. A step uses and changes them, also
+        those that the user has replaced. ``step`` and the other numbers are float64 tensors; arrays
+        are float32 (float64 for float64 parameters) unless ``state_dtype`` says otherwise.
     last_info : StepInfo or None
-        What the last step did.
+        The result of the last step.
 
     Notes
     -----
-    A step is one call into the core. While it runs, other threads can work, but not give its
-    tensors other memory: PyTorch does not hold what a tensor has lost.
+    A step is one call into the core, which releases the interpreter. Other threads must not assign
+    other memory to the tensors of a step while it runs.
     """
 
     _kind: ClassVar[str]
-    # Hyperparameters that make the class what it is: no saved state changes them.
+    # The hyperparameters that a saved state does not change.
     _fixed: ClassVar[Mapping[str, Any]] = {}
-    # Numbers of the state that the steps find, and that stand for a hyperparameter.
+    # The numbers in the state that are estimates of hyperparameters.
     _estimates: ClassVar[tuple[str, ...]] = ()
-    # Whether PyTorch, too, counts the steps of a parameter with its state.
+    # Whether PyTorch has the number of steps in the state of each parameter.
     _counted: ClassVar[bool] = True
-    # PyTorch's GradScaler hands its scale and what it has found over to such optimizers.
+    # PyTorch's GradScaler passes `grad_scale` and `found_inf` to such optimizers.
     _step_supports_amp_scaling = True
 
     last_info: StepInfo | None
@@ -71,7 +73,7 @@ class Optimizer(torch.optim.Optimizer):
         storage.check()
         self._engine = self._new_engine(defaults)
         self.last_info = None
-        # As in PyTorch, hyperparameters are refused before parameters.
+        # As in PyTorch, hyperparameters are checked before parameters.
         _check_flags(defaults)
         self._engine.check_groups([{**defaults, "params": []}])
         super().__init__(params, defaults)
@@ -80,7 +82,7 @@ class Optimizer(torch.optim.Optimizer):
     def state(self) -> Any:
         """The state of the parameters.
 
-        The engine has it, and looks at what is in it when somebody has asked for it.
+        The engine owns it, and checks it again after each access.
         """
         return self._engine.state
 
@@ -92,7 +94,7 @@ class Optimizer(torch.optim.Optimizer):
         return _core.TensorEngine(self._kind, *self._storage, defaults, self._counted, _tensors)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters with hyperparameters of its own, as PyTorch does.
+        """Add a group of parameters with its own hyperparameters.
 
         Parameters
         ----------
@@ -102,9 +104,11 @@ class Optimizer(torch.optim.Optimizer):
         Raises
         ------
         ValueError
-            A parameter is there already, or a hyperparameter is out of range.
+            A parameter is in a group already, or a hyperparameter is out of range.
         """
         count = len(self.param_groups)
+        if not _TAKES_NAMES:
+            _split_pairs(param_group)
 
         def action() -> None:
             super(Optimizer, self).add_param_group(param_group)
@@ -118,11 +122,11 @@ class Optimizer(torch.optim.Optimizer):
         _core.attempt(action, settle)
 
     def _state_type(self, parameter: torch.Tensor) -> torch.dtype:
-        """Return the dtype of state that is kept as it is computed in."""
+        """Return the dtype of computation, which state arrays have by default."""
         return torch.float64 if parameter.dtype == torch.float64 else torch.float32
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        """Refuse a group that has no meaning for the class."""
+        """Check a group for conditions of the class."""
 
     def step(
         self,
@@ -137,34 +141,33 @@ class Optimizer(torch.optim.Optimizer):
         copy_to: Sequence[torch.Tensor] | Mapping[str, torch.Tensor] | None = None,
         zero_grad: bool = False,
     ) -> Any:
-        """Update the parameters in one sweep, with all that is asked for around the update.
+        """Update the parameters in one pass, with all options fused in.
 
         The order is: unscale, finite check, regularizer, clip by value, clip by norm, update,
-        shrink (of a proximal regularizer), average, copy, zero. What the step did is in
+        shrink (of a proximal regularizer), average, copy, zero. The result of the step is in
         ``last_info``.
 
         Parameters
         ----------
         closure : function, optional
-            Computes the loss and the gradients anew, and returns the loss.
+            Computes the loss and the gradients, and returns the loss.
         loss_scale : float, default 1.0
-            What the gradients are divided by first. The scale of a ``torch.amp.GradScaler`` comes
-            on top by itself.
+            The divisor of the gradients, in addition to the scale of a ``torch.amp.GradScaler``.
         max_norm : float, optional
-            Clips the global 2-norm of the gradients to this; infinity only measures it.
+            Clips the global 2-norm of the gradients; infinity only computes the norm.
         clip_value : float, optional
             Clips every element to ``-clip_value..clip_value``, before the norm is taken.
         nonfinite : {"propagate", "skip", "raise"}, default "propagate"
-            What becomes of infinite and NaN gradients: they go into the parameters, the step
-            changes nothing and does not count, or a FloatingPointError names the first parameter.
+            The handling of infinite and NaN gradients: update the parameters with them, change and
+            count nothing, or raise a FloatingPointError that names the first parameter.
         regularizer : Regularizer, optional
-            Its gradient is added, whatever ``maximize`` says, or what is proximal in it applied
-            after the update: in the groups that have no ``"regularizer"`` of their own.
+            Adds its gradient, independent of ``maximize``; proximal terms shrink the parameters
+            after the update. For the groups that have no ``"regularizer"`` of their own.
         ema : EMA, optional
             The moving average to update with the new parameters.
         copy_to : sequence or mapping of tensors, optional
-            bfloat16 or float16 tensors, one for each parameter of all groups in order or by name,
-            for a copy of the parameters rounded to the nearest.
+            bfloat16 or float16 tensors that receive the parameters, rounded to nearest: one for
+            each parameter of all groups, in order or by name.
         zero_grad : bool, default False
             Sets the gradients to 0.
 
@@ -178,13 +181,13 @@ class Optimizer(torch.optim.Optimizer):
             A tensor is sparse, complex, quantized, on another device, of an unknown subclass or of
             another dtype than its parameter.
         ValueError
-            A wrong shape or range, or memory that is shared.
+            A shape or range is wrong, or tensors share memory.
         FloatingPointError
             A gradient is not finite, and ``nonfinite`` is "raise".
         RuntimeError
-            Another thread is working on the same memory or in a call of this optimizer.
+            Another thread uses the same memory or is in a call of this optimizer.
 
-        Nothing has changed then, targets included.
+        Nothing has been written in any of these cases.
         """
         if type(loss_scale) is not float:
             loss_scale = number("loss_scale", loss_scale)
@@ -224,7 +227,7 @@ class Optimizer(torch.optim.Optimizer):
         return loss
 
     def _averages(self, ema: Any) -> Any:
-        """Return the averages in the order of the parameters, their weight, and calls to make."""
+        """Return the averages in the order of the parameters, their weight, and later calls."""
         if not hasattr(ema, "_begin_for"):
             raise TypeError(f"ema must be a fastoptim.torch.EMA, got {type(ema).__name__}")
         return ema._begin_for([p for group in self.param_groups for p in group["params"]])
@@ -232,7 +235,7 @@ class Optimizer(torch.optim.Optimizer):
     def _targets(
         self, tensors: Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
     ) -> list[torch.Tensor]:
-        """Return tensors in the structure of the parameters in their order."""
+        """Return the targets of a copy in the order of the parameters."""
         if not isinstance(tensors, Mapping):
             return [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
         names = [
@@ -245,21 +248,21 @@ class Optimizer(torch.optim.Optimizer):
         return [tensors[name] for name in names]
 
     def current(self, name: str, group: int = 0) -> Any:
-        """Return what a hyperparameter will be in the next step.
+        """Return the value of a hyperparameter in the next step.
 
         Parameters
         ----------
         name : str
-            The key of a group, such as ``"lr"``; of `Prodigy` also ``"d"``, its estimate.
+            A key of a group, such as ``"lr"``; for `Prodigy` also ``"d"``, its estimate.
         group : int, default 0
-            The group whose it is, by its place in ``param_groups``.
+            The index of the group in ``param_groups``.
 
         Raises
         ------
         ValueError
-            There is no hyperparameter of this name.
+            There is no hyperparameter with this name.
         IndexError
-            There is no such group.
+            There is no group with this index.
         """
         index = integer("group", group)
         if not 0 <= index < len(self.param_groups):
@@ -275,10 +278,10 @@ class Optimizer(torch.optim.Optimizer):
         raise ValueError(f"name must be one of {names}; got {name!r}")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state in PyTorch's layout, for this class or for PyTorch's of its name.
+        """Return the state in PyTorch's layout, for this class or the class of PyTorch.
 
-        Hyperparameters that are functions are saved as their current values, and moments in int8
-        as the float32 numbers that they stand for.
+        Hyperparameters that are functions are saved as their current values, and 8-bit moments as
+        float32.
         """
         for pre_hook in self._optimizer_state_dict_pre_hooks.values():
             pre_hook(self)
@@ -293,11 +296,11 @@ class Optimizer(torch.optim.Optimizer):
         return saved
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from what ``state_dict`` returned, here or in PyTorch.
+        """Load a result of ``state_dict`` of this class or of PyTorch.
 
-        Everything is validated before anything changes, and tensors are copied. Parameters are
-        matched by position, as in PyTorch. A hyperparameter that is a function here stays that
-        function, and one that the class fixes stays as it is.
+        Everything is checked before anything changes, and tensors are copied. Parameters are
+        matched by position, as in PyTorch. Hyperparameters that are functions here, or that the
+        class fixes, do not change.
 
         Raises
         ------
@@ -310,7 +313,7 @@ class Optimizer(torch.optim.Optimizer):
             if changed is not None:
                 saved = changed
         state, groups = loaded_state(self, saved)
-        # Nothing comes between what belongs together; what follows only prepares it.
+        # One call, so that an interrupt finds all changes or none. The rest prepares the groups.
         _core.call_all(
             [
                 (self._engine.set_steps, _most_steps(state)),
@@ -348,8 +351,19 @@ class Optimizer(torch.optim.Optimizer):
             group.update(self._fixed)
 
 
+def _split_pairs(group: Any) -> None:
+    """Move the names of pairs in a group to ``"param_names"``, as PyTorch does."""
+    params = group.get("params") if isinstance(group, dict) else None
+    if params is None or isinstance(params, (torch.Tensor, set)):
+        return
+    group["params"] = params = list(params)
+    if params and all(isinstance(item, tuple) and len(item) == 2 for item in params):
+        names, tensors = zip(*params, strict=True)
+        group["params"], group["param_names"] = list(tensors), list(names)
+
+
 def _check_flags(group: Mapping[str, Any]) -> None:
-    """Refuse what PyTorch's flags ask for and no tensor of the processor can have."""
+    """Reject flags of PyTorch that have no meaning for CPU tensors."""
     for key, value in group.items():
         if isinstance(value, torch.Tensor) and value.numel() != 1:
             raise ValueError(f"{key} must be a number, got a tensor of shape {tuple(value.shape)}")
@@ -357,15 +371,15 @@ def _check_flags(group: Mapping[str, Any]) -> None:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
     if group.get("capturable"):
         raise ValueError(
-            "capturable=True is for graphs of accelerators, which no CPU tensor can be in"
+            "capturable=True is for graphs of accelerators, and the parameters are on the CPU"
         )
     if group.get("differentiable"):
         raise ValueError(
-            "differentiable=True asks for a step that autograd records, which torch.optim has"
+            "differentiable=True needs a step that autograd records: use the class in torch.optim"
         )
 
 
 def _most_steps(state: Mapping[Any, Any]) -> int:
-    """Return the steps of the parameter that has made the most."""
+    """Return the largest number of steps of a parameter."""
     entries = [entry for entry in state.values() if isinstance(entry, Mapping)]
     return int(max((float(entry["step"]) for entry in entries if "step" in entry), default=0))
