@@ -1,7 +1,7 @@
-"""Drop-in parts for PyTorch on CPUs: change the import, get the speed.
+"""Drop-in replacements of optimizers, losses, clipping and averages of PyTorch on CPUs.
 
-Everything here takes and gives tensors of PyTorch, without copies. The package needs the extra
-``torch``; ``import fastoptim`` alone does not import it.
+All functions take and return PyTorch tensors, and work on their memory without copies. The package
+needs the extra ``torch``; ``import fastoptim`` alone does not import it.
 
 Examples
 --------

@@ -1,4 +1,4 @@
-"""PyTorch's own names, with the kernels of this package behind them."""
+"""Replaces functions and steps of PyTorch by those of this package."""
 
 from __future__ import annotations
 
@@ -43,30 +43,30 @@ _OPTIMIZERS = (
 
 _MODULES = (binary, classification, embedding, likelihood, multiclass, regression)
 
-# What PyTorch keeps as float32 tensors, and this package in float64.
+# The numbers in the state that are float32 in PyTorch and float64 here.
 _NUMBERS = ("step", "mu_product", "eta", "mu")
 
-# What a call of this package raises for what it does not take: PyTorch then has the call.
+# The errors for arguments that this package does not take. The call is then left to PyTorch.
 _REFUSALS = (TypeError, ValueError, IndexError)
 
-# How to undo what is in force.
+# The calls that undo `patch`.
 _undo: list[Callable[[], None]] = []
 
-# By optimizer of PyTorch, that of this package over the same groups and state.
+# The optimizers of this package, by the optimizers of PyTorch whose groups and state they share.
 _twins: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 def patch() -> None:
-    """Put this package behind the names of PyTorch, for tensors of the processor.
+    """Replace the optimizers, losses and clipping of PyTorch for CPU tensors.
 
-    From then on the steps of the optimizers of ``torch.optim``, the losses of
-    ``torch.nn.functional``, and so those of ``torch.nn``, and the clipping of ``torch.nn.utils``
-    are computed here. Classes stay what they are, as do optimizers that exist, subclasses and
-    checkpoints. What this package does not take, such as tensors on other devices, sparse
-    gradients, or what ``torch.compile`` traces, stays with PyTorch: that is decided in each call.
+    Afterwards this package computes the steps of the optimizers in ``torch.optim``, the losses in
+    ``torch.nn.functional`` and ``torch.nn``, and the clipping in ``torch.nn.utils``. Classes,
+    subclasses, existing optimizers and checkpoints stay valid. Each call checks its arguments:
+    tensors on other devices, sparse gradients, code under ``torch.compile`` and other arguments
+    that this package does not take are left to PyTorch.
 
-    Call it before schedulers are made of optimizers that are there already, as these keep the step
-    that they find. It does nothing where it is in force.
+    Call it before you create schedulers for existing optimizers, because a scheduler keeps the
+    ``step`` that it finds. A second call does nothing.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def patch() -> None:
         ("get_total_norm", clip.get_total_norm),
     ):
         for module in (utils, utils.clip_grad):
-            # Those that PyTorch 2.4 has, and only the public names.
+            # PyTorch 2.4 lacks some, and `clip_grad` has private names.
             if hasattr(module, name):
                 _replace(module, name, functools.partial(_clipping, function))
     for name in _OPTIMIZERS:
@@ -108,7 +108,7 @@ def patch() -> None:
 
 
 def unpatch() -> None:
-    """Undo `patch`: optimizers go on in PyTorch with the state that they have."""
+    """Undo `patch`. Optimizers continue in PyTorch with their state."""
     while _undo:
         _undo.pop()()
     for optimizer in list(_twins):
@@ -117,7 +117,7 @@ def unpatch() -> None:
 
 @contextmanager
 def patched() -> Iterator[None]:
-    """Put this package behind the names of PyTorch within a block: see `patch`.
+    """Call `patch` at the start of a block and `unpatch` at its end.
 
     Examples
     --------
@@ -143,7 +143,7 @@ def _replace(module: Any, name: str, make: Callable[[Any], Any]) -> None:
 
 
 def _rules() -> list[tuple[str, _base.Rule]]:
-    """Return the losses that PyTorch has as functions."""
+    """Return the losses that are also functions of PyTorch."""
     classes = [cls for module in _MODULES for cls in vars(module).values()]
     rules = [
         vars(cls)["_rule"]
@@ -154,7 +154,7 @@ def _rules() -> list[tuple[str, _base.Rule]]:
 
 
 def _loss(rule: _base.Rule, original: Any) -> Any:
-    """Return a loss that is computed here where its arguments are taken here."""
+    """Return a loss that this package computes if it takes the arguments."""
     parameters = inspect.signature(original).parameters
     names, count = list(parameters), len(rule.names)
     defaults = {name: p.default for name, p in list(parameters.items())[count:]}
@@ -176,32 +176,32 @@ def _loss(rule: _base.Rule, original: Any) -> Any:
 
 
 def _takes(rule: _base.Rule, tensors: list[Any]) -> bool:
-    """Tell whether tensors may be computed on here; evaluation says the rest."""
+    """Return whether tensors pass the checks that are cheap; the loss itself makes the others."""
     first = tensors[0]
     return (
         _arrays.is_plain(first)
         and all(isinstance(x, torch.Tensor) and x.is_cpu for x in tensors)
-        # PyTorch broadcasts, with a warning.
+        # PyTorch broadcasts and warns.
         and (rule.shape != "elements" or all(x.shape == first.shape for x in tensors[:2]))
     )
 
 
 def _clipping(function: Any, original: Any) -> Any:
-    """Return a function of gradients that is computed here where they are taken here."""
+    """Return a clipping function that this package computes if it takes the gradients."""
 
     @functools.wraps(original)
     def wrapped(parameters: Any, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return original(parameters, *args, **kwargs)
         if not isinstance(parameters, (torch.Tensor, list, tuple)):
-            # A generator is gone through once.
+            # A generator can be iterated over only once.
             parameters = list(parameters) or _nothing()
         try:
             return function(parameters, *args, **kwargs)
         except _REFUSALS:
             return original(parameters, *args, **kwargs)
 
-    # The first argument keeps its name, by which some call it.
+    # Callers may pass the first argument by its name.
     first = next(iter(inspect.signature(original).parameters))
 
     @functools.wraps(original)
@@ -212,12 +212,12 @@ def _clipping(function: Any, original: Any) -> Any:
 
 
 def _nothing() -> Iterator[torch.Tensor]:
-    """Return a generator of nothing, of which PyTorch warns."""
+    """Return an empty generator, for which PyTorch warns."""
     yield from ()
 
 
 def _step(original: Any) -> Any:
-    """Return the step of a class, computed here where an optimizer's tensors are taken here."""
+    """Return the step of a class, which this package makes if it takes the tensors."""
 
     @functools.wraps(original)
     def step(self: Any, closure: Any = None) -> Any:
@@ -241,7 +241,7 @@ def _step(original: Any) -> Any:
 
 
 def _is_ours(optimizer: Any) -> bool:
-    """Tell whether a step may be made here; the step itself says the rest, and writes nothing."""
+    """Return whether an optimizer passes the checks that are cheap; the step makes the others."""
     groups = optimizer.param_groups
     first = next((p for group in groups for p in group["params"]), None)
     return (
@@ -252,7 +252,7 @@ def _is_ours(optimizer: Any) -> bool:
 
 
 def _twin(optimizer: Any) -> Any:
-    """Return the optimizer of this package that works on the groups and state of another."""
+    """Return the optimizer of this package that shares the groups and the state of another."""
     twin = _twins.get(optimizer)
     if twin is None:
         kinds = (cls.__name__ for cls in type(optimizer).__mro__ if cls.__module__[:6] == "torch.")
@@ -265,7 +265,7 @@ def _twin(optimizer: Any) -> Any:
 
 
 def _give_back(optimizer: Any) -> None:
-    """Put the state of an optimizer into the dtypes that PyTorch computes with."""
+    """Convert the state of an optimizer to the dtypes of PyTorch."""
     if _twins.pop(optimizer, None) is None:
         return
     for p, state in optimizer.state.items():
@@ -279,9 +279,9 @@ def _give_back(optimizer: Any) -> None:
 
 
 def _replace_step(cls: Any, old: Any, new: Any) -> None:
-    """Put one step in the place of another, in a class and in those that have a copy of its own.
+    """Replace a step in a class and in the subclasses that have a copy of it.
 
-    PyTorch wraps the step of a class into its hooks with the first optimizer of the class.
+    PyTorch wraps the step of a class with its hooks when the first optimizer is created.
     """
     step = vars(cls).get("step")
     if step is old:

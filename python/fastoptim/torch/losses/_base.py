@@ -1,4 +1,4 @@
-"""What all losses over tensors share: how autograd sees a loss of the core."""
+"""The common part of the losses over tensors: the connection of the core to autograd."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastoptim.torch import _arrays
 
 Tensors = Sequence[torch.Tensor]
 
-# Tells whether the backward pass that is going on keeps the graph for another one.
+# Returns whether the current backward pass keeps the graph.
 _keeps_graph: Callable[[], bool] = getattr(
     torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
 )
@@ -23,21 +23,21 @@ _keeps_graph: Callable[[], bool] = getattr(
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """A loss of the core, and what is PyTorch's for it."""
+    """A loss of the core, and the function of PyTorch for it."""
 
     # Its name in the core.
     name: str
-    # The arguments that PyTorch's function takes as well.
+    # The arguments that PyTorch's function takes, too.
     arguments: tuple[str, ...]
     # PyTorch's function of the same tensors and arguments.
     torch: Callable[..., Any] | None
-    # What has a value: an element, a row of scores of classes, or a vector.
+    # The parts of the input with one value each: elements, rows of class scores, or vectors.
     shape: Literal["elements", "scores", "vectors"] = "elements"
     # The names of the tensors.
     names: tuple[str, ...] = ("input", "target")
-    # The gradient of the core by each tensor, and its sign; None for a tensor without.
+    # For each tensor the index of its gradient in the core and a sign, or None without a gradient.
     gradients: tuple[tuple[int, int] | None, ...] = ((0, 1), None)
-    # Arguments that the core takes beside those.
+    # Further arguments of the core.
     others: Mapping[str, Any] = field(default_factory=dict)
     # Whether targets of scores may be probabilities.
     probabilities: bool = False
@@ -49,7 +49,7 @@ class Loss(torch.nn.Module):
     _rule: ClassVar[Rule]
 
     def _check(self) -> None:
-        """Refuse arguments out of range; PyTorch's own losses do so when they are called."""
+        """Check the ranges of the arguments, which PyTorch does in each call."""
         numbers = {name: getattr(self, name) for name in self._rule.arguments}
         for name, value in numbers.items():
             if isinstance(value, torch.Tensor):
@@ -62,7 +62,7 @@ class Loss(torch.nn.Module):
 
 
 def evaluate(rule: Rule, tensors: Tensors, arguments: dict[str, Any]) -> torch.Tensor:
-    """Return the value of a loss, with a gradient where one will be wanted."""
+    """Return the value of a loss, and compute its gradient if a backward pass may need it."""
     if rule.torch is not None and (torch.compiler.is_compiling() or _is_transformed(tensors)):
         return rule.torch(*tensors, **arguments)
     _require(rule, tensors)
@@ -89,14 +89,14 @@ def evaluate(rule: Rule, tensors: Tensors, arguments: dict[str, Any]) -> torch.T
 
 
 def _is_transformed(tensors: Tensors) -> bool:
-    """Tell whether derivatives other than those of a backward pass are asked for."""
+    """Return whether forward-mode derivatives or transforms are active."""
     return forward_ad._current_level >= 0 or any(
         isinstance(tensor, torch.Tensor) and _arrays.is_wrapped(tensor) for tensor in tensors
     )
 
 
 def _require(rule: Rule, tensors: Tensors) -> None:
-    """Refuse tensors that the core cannot compute on."""
+    """Check that the core takes the tensors."""
     for name, tensor, gradient in zip(rule.names, tensors, rule.gradients, strict=True):
         if gradient is not None and gradient[1] > 0:
             _arrays.require(name, tensor)
@@ -114,14 +114,14 @@ def _require(rule: Rule, tensors: Tensors) -> None:
 def _without_gradient(
     rule: Rule, tensors: Tensors, arguments: Mapping[str, Any]
 ) -> list[tuple[str, torch.Tensor]]:
-    """Return the tensors that the core knows no gradient by, with their names."""
+    """Return the tensors without a gradient in the core, with their names."""
     named = zip(rule.names, tensors, rule.gradients, strict=True)
     found = [(name, tensor) for name, tensor, gradient in named if gradient is None]
     return found + [(n, x) for n, x in arguments.items() if isinstance(x, torch.Tensor)]
 
 
 def _alike(rule: Rule, tensors: Tensors) -> list[torch.Tensor]:
-    """Return the tensors in one dtype, as PyTorch promotes them; indices and labels of rows stay.
+    """Return the tensors in the dtype to which PyTorch promotes them; class indices are unchanged.
 
     Under autocast, losses are computed in float32.
     """
@@ -142,9 +142,9 @@ def _alike(rule: Rule, tensors: Tensors) -> list[torch.Tensor]:
 def _one_each(
     x: torch.Tensor, first: torch.Tensor, gradient: tuple[int, int] | None
 ) -> torch.Tensor:
-    """Return an input with a number for each element, as each has a gradient of its own from above.
+    """Return an input expanded to the shape of the first, so that each element has a gradient.
 
-    Only a variance may have fewer. Other shapes are refused later.
+    Only a variance may have another shape. The core rejects all others.
     """
     if gradient is None or x.shape == first.shape or gradient[1] < 0:
         return x
@@ -155,10 +155,10 @@ def _one_each(
 
 
 def _in_rows(rule: Rule, tensors: Tensors) -> tuple[Tensors, tuple[int, ...] | None]:
-    """Return views that the core takes where it takes them as they lie, and the values' shape.
+    """Return inputs as matrices, if that needs no copy, and the shape of the values.
 
-    Those are vectors in more than two dimensions, and scores whose classes lie next to each other
-    though they are the second dimension, as with ``torch.channels_last``.
+    Vectors may have more than two dimensions, and scores may have their classes next to each other
+    in memory although they are the second dimension, as in ``torch.channels_last``.
     """
     x = tensors[0]
     if rule.shape == "vectors" and x.ndim > 2:
@@ -186,7 +186,7 @@ class Call:
         self.arguments = arguments
         self.dtype = tensors[0].dtype
         shape = tuple(tensors[0].shape)
-        # That of the values that are not reduced.
+        # The shape of the values before the reduction.
         self.shape = {
             "elements": shape,
             "vectors": shape[:-1],
@@ -195,16 +195,16 @@ class Call:
         self.is_reduced = arguments["reduction"] != "none"
         self.scale = 1.0
         if self.dtype is torch.float16 and "mean" in str(arguments["reduction"]):
-            # That of a mean over many rows is often below the numbers of float16. It is kept larger
-            # by a power of two, which leaves room for the largest, until it is scaled.
+            # The gradient of a mean over many rows may underflow in float16. It is multiplied by a
+            # power of two with which it does not overflow, until the backward pass scales it.
             self.scale = 2.0 ** min(max(math.prod(self.shape), 1).bit_length() - 1, 10)
 
     def compute(
         self, tensors: Tensors, wanted: Sequence[bool]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Return the value, and gradients where one is wanted: those of the core, in its order.
+        """Return the value, and all gradients of the core if any is wanted.
 
-        They are `scale` times too large, and without reduction those of the sum.
+        They are multiplied by `scale`. Without a reduction they are the gradients of the sum.
         """
         rule, tensors = self.rule, [_arrays.contiguous(x) for x in tensors]
         arguments = {**rule.others, **self.arguments}
@@ -233,7 +233,7 @@ class Call:
         return values, gradients
 
     def _weight(self, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """Return a weight in a dtype that the core takes beside the input."""
+        """Return a weight in a dtype that the core takes with this input."""
         _arrays.require(name, weight)
         if torch.promote_types(self.dtype, weight.dtype) is self.dtype:
             return _arrays.contiguous(weight.to(self.dtype))
@@ -247,11 +247,11 @@ class Call:
     def by_torch(
         self, tensors: Tensors, wanted: Sequence[bool], upstream: torch.Tensor
     ) -> list[torch.Tensor | None]:
-        """Return gradients that can be differentiated again, of PyTorch's own loss."""
+        """Return differentiable gradients, which PyTorch computes."""
         if self.rule.torch is None:
             raise RuntimeError(
                 f"the gradient of the loss {self.rule.name} cannot be differentiated again, as "
-                "create_graph=True asks for"
+                "create_graph=True requires"
             )
         with torch.enable_grad():
             value = self.rule.torch(*tensors, **self.arguments)
@@ -261,25 +261,25 @@ class Call:
 
 
 class Differentiable(torch.autograd.Function):
-    """The value of a call; its gradient is computed with it, and scaled by the backward pass."""
+    """The value of a call. Its gradient is computed with it; the backward pass scales it."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: torch.Tensor) -> torch.Tensor:
-        """Return the value, and keep the gradients that are needed."""
+        """Return the value, and save the gradients that are needed."""
         wanted = ctx.needs_input_grad[1:]
         value, gradients = call.compute(tensors, wanted)
         by = zip(call.rule.gradients, wanted, strict=True)
         used = {gradient[0] for gradient, needed in by if gradient is not None and needed}
         ctx.save_for_backward(*(g if i in used else None for i, g in enumerate(gradients)))
         ctx.call = call
-        # Kept for a second derivative, and counted as they are: what PyTorch's losses keep, too.
+        # For second derivatives. PyTorch's losses save them, too.
         ctx.tensors = tensors
         ctx.versions = _versions(tensors)
         return value
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Return the gradients times that of the value."""
+        """Return the gradients times that of the value, `upstream`."""
         gradients, call, wanted = ctx.saved_tensors, ctx.call, ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
             if ctx.versions != _versions(ctx.tensors):
@@ -292,7 +292,7 @@ class Differentiable(torch.autograd.Function):
         if not keeps:
             ctx.tensors = None
         results: list[torch.Tensor | None] = [None] * (1 + len(wanted))
-        # Targets first: theirs is the gradient of an input, with the other sign.
+        # Targets first, because their gradients are those of inputs with the other sign.
         for index in sorted(
             range(len(wanted)), key=lambda i: (call.rule.gradients[i] or (0, 0))[1]
         ):
@@ -309,14 +309,14 @@ class Differentiable(torch.autograd.Function):
 
 
 def _versions(tensors: Tensors) -> list[int]:
-    """Return how often the tensors have been changed; those of the inference mode count nothing."""
+    """Return the versions of the tensors, and 0 for those created under inference_mode."""
     return [0 if x.is_inference() else x._version for x in tensors]
 
 
 def _scaled(
     gradient: torch.Tensor, upstream: torch.Tensor, factor: float, call: Call, keep: bool
 ) -> torch.Tensor:
-    """Return a gradient times that of the value and a factor, in its memory unless that is kept."""
+    """Return a gradient times `upstream` and a factor, in its memory unless ``keep``."""
     if call.is_reduced and not _arrays.is_wrapped(upstream):
         factor *= upstream.item()
         if keep:

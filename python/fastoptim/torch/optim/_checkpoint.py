@@ -1,4 +1,4 @@
-"""State in PyTorch's layout: saved, checked, and converted to what a step works on."""
+"""State dicts in PyTorch's layout: saving, checks, and conversion to the dtypes of a step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def saved_groups(groups: Sequence[Mapping[str, Any]], steps: int) -> list[dict[str, Any]]:
-    """Return the groups with numbers for parameters, and functions as what they are at a step."""
+    """Return the groups with numbers for parameters and values for functions of the step."""
     numbers: dict[int, int] = {}
     start, packed = 0, []
     for group in groups:
@@ -50,7 +50,7 @@ def saved_state(optimizer: Optimizer) -> dict[Any, Any]:
 
 
 def _exported(optimizer: Optimizer, entry: Any) -> Any:
-    """Return the state of a parameter with the numbers that its 8-bit codes stand for."""
+    """Return the state of a parameter with 8-bit codes decoded."""
     if not isinstance(entry, dict) or not any(str(key).endswith("_scale") for key in entry):
         return entry
     scaled = {key for key in entry if f"{key}_scale" in entry}
@@ -67,7 +67,7 @@ def _exported(optimizer: Optimizer, entry: Any) -> Any:
 def loaded_state(
     optimizer: Optimizer, saved: Mapping[str, Any]
 ) -> tuple[defaultdict[Any, Any], list[dict[str, Any]]]:
-    """Check a saved state against an optimizer; return the state and the groups to take over."""
+    """Check a saved state against an optimizer. Return the new state and groups."""
     try:
         state, theirs = saved["state"], deepcopy(saved["param_groups"])
         keys = [list(group["params"]) for group in theirs]
@@ -114,7 +114,7 @@ def loaded_state(
 def _merged(
     optimizer: Optimizer, mine: Mapping[str, Any], theirs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return a saved group with the parameters of one here."""
+    """Return a saved group with the parameters of a group of the optimizer."""
     group = {**theirs, "params": mine["params"]}
     if "param_names" in mine:
         group.setdefault("param_names", mine["param_names"])
@@ -138,10 +138,9 @@ def _loaded(
     numbers: Sequence[tuple[str, float]],
     slots: Sequence[tuple[str, str, list[int], bool, bool]],
 ) -> dict[str, Any]:
-    """Return the state of a parameter with tensors of the dtypes that a step works on.
+    """Return the state of a parameter with tensors of the dtypes of a step.
 
-    Numbers that are those of all parameters may be in the group, where the packages prodigyopt and
-    schedulefree have them.
+    The packages prodigyopt and schedulefree have numbers that all parameters share in the group.
     """
     found = dict(entry)
     if found and "step" not in found and "k" in group:

@@ -18,7 +18,7 @@ from fastoptim.torch.optim._base import Optimizer, Params
 
 
 class SAM(torch.optim.Optimizer):
-    r"""Sharpness-aware minimization: seeks flat minima, at two gradients per step.
+    r"""Sharpness-aware minimization: finds flat minima, with two gradients per step.
 
     .. math::
         e = \rho \frac{g}{\lVert g \rVert + 10^{-12}}, \qquad
@@ -33,19 +33,19 @@ class SAM(torch.optim.Optimizer):
     params : iterable of tensors, of names and tensors, or of groups
         Dense CPU tensors in float32, float64, bfloat16 or float16, updated in place.
     base_optimizer : class
-        What makes the step: an optimizer of this package or of ``torch.optim``.
+        The class of the optimizer that makes the step, of this package or of ``torch.optim``.
     rho : float, default 0.05
         The size of the neighbourhood; finite and >= 0. A group may have its own.
     adaptive : bool, default False
         Scales the neighbourhood by the parameters; use a ``rho`` about 10 times larger. The groups
         must agree.
     **kwargs
-        Of the base optimizer.
+        Arguments of the base optimizer.
 
     Attributes
     ----------
     base_optimizer : torch.optim.Optimizer
-        The base; groups and state are its own.
+        The base optimizer, to which groups and state belong.
 
     References
     ----------
@@ -106,13 +106,13 @@ class SAM(torch.optim.Optimizer):
 
     @property
     def last_info(self) -> StepInfo | None:
-        """What the last step of the base optimizer did, if it says so."""
+        """The result of the last step of the base optimizer, if it has one."""
         if self._skipped:
             return StepInfo(False, None)
         return getattr(self.base_optimizer, "last_info", None)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters with hyperparameters of its own."""
+        """Add a group of parameters with its own hyperparameters."""
         for key in ("rho", "adaptive"):
             param_group.setdefault(key, self.defaults[key])
         _checked(param_group)
@@ -123,7 +123,7 @@ class SAM(torch.optim.Optimizer):
             base.add_param_group(param_group)
 
     def _pairs(self) -> tuple[list[torch.Tensor], list[torch.Tensor], list[float]]:
-        """Return the parameters that have gradients, these, and how far the first are to move."""
+        """Return the parameters that have gradients, their gradients, and the factors."""
         params, grads, factors = [], [], []
         for group in self.param_groups:
             rho, _ = _checked(group)
@@ -135,19 +135,19 @@ class SAM(torch.optim.Optimizer):
         return params, grads, factors
 
     def first_step(self, zero_grad: bool = False, *, loss_scale: float = 1.0) -> None:
-        """Save the parameters and move them to where the loss is worst nearby.
+        """Save the parameters and move them to the perturbed point.
 
         Parameters
         ----------
         zero_grad : bool, default False
             Clears the gradients afterwards.
         loss_scale : float, default 1.0
-            What the gradients are divided by; finite and > 0.
+            The divisor of the gradients; finite and > 0.
 
         Raises
         ------
         RuntimeError
-            They are there already.
+            They are at the perturbed point already.
         """
         self._refuse_perturbed()
         loss_scale = positive("loss_scale", loss_scale)
@@ -157,7 +157,7 @@ class SAM(torch.optim.Optimizer):
         scaled = adaptive.pop()
         params, grads, factors = self._pairs()
         norm = _core.tensor_norm(_tensors, params, grads, scaled)
-        # The norm of what the scale is taken out of, and the scale of what is added.
+        # The norm includes the scale, so the constant is multiplied by it.
         factors = [factor / (norm + 1e-12 * loss_scale) for factor in factors]
         finite = math.isfinite(norm) or all(bool(g.isfinite().all()) for g in grads)
         saved = [
@@ -170,23 +170,22 @@ class SAM(torch.optim.Optimizer):
             self.zero_grad()
 
     def _noise(self) -> tuple[int, int] | None:
-        """Return the seed and the step that stochastic rounding depends on, if it is asked for."""
+        """Return the seed and the step of stochastic rounding, or None without it."""
         base = self.base_optimizer
         if not isinstance(base, Optimizer) or base._storage.rounding == "nearest":
             return None
         return operator.index(base._storage.seed), base._engine.steps
 
     def second_step(self, zero_grad: bool = False, **options: Any) -> None:
-        """Bring the parameters back and step by the gradients found at the perturbed point.
+        """Restore the parameters and step with the gradients at the perturbed point.
 
         Parameters
         ----------
         zero_grad : bool, default False
             Clears the gradients afterwards.
         **options
-            As for the ``step`` of the base optimizer. Where ``nonfinite`` is "skip" or "raise", the
-            gradients of `first_step` count, too: what is not finite there makes no direction to
-            move in.
+            Arguments of the ``step`` of the base optimizer. If ``nonfinite`` is "skip" or "raise",
+            it also applies to the gradients of `first_step`.
 
         Raises
         ------
@@ -194,7 +193,7 @@ class SAM(torch.optim.Optimizer):
             ``first_step`` has not been called.
         """
         if not self._perturbed:
-            raise RuntimeError("second_step comes after first_step")
+            raise RuntimeError("call first_step before second_step")
         lost = not self._finite and options.get("nonfinite", "propagate") != "propagate"
         if lost and options["nonfinite"] == "raise":
             raise FloatingPointError("the gradients of first_step were not finite")
@@ -209,7 +208,7 @@ class SAM(torch.optim.Optimizer):
                 self.base_optimizer.step(**options)
 
         def settle() -> None:
-            # A step that was made raised the versions.
+            # A step that was applied has incremented the versions.
             stepped = versions and versions != [parameter._version for parameter in params]
             if not self._perturbed and not stepped:
                 self._exchange(perturbed=True)
@@ -225,16 +224,16 @@ class SAM(torch.optim.Optimizer):
         Parameters
         ----------
         closure : function
-            Computes the loss and the gradients anew, and returns the loss. It is called at the
-            perturbed point, and first at the parameters unless they have gradients already, as in
-            ``loss.backward(); opt.step(closure)``. Where it raises, or a step does, the parameters
-            are as before.
+            Computes the loss and the gradients, and returns the loss. It is called at the perturbed
+            point, and before that at the parameters, unless they have gradients already, as in
+            ``loss.backward(); opt.step(closure)``. If it or a step raises, the parameters are
+            restored.
         **options
-            As for the ``step`` of the base optimizer.
+            Arguments of the ``step`` of the base optimizer.
 
         Returns
         -------
-        The loss that the first call returned.
+        The loss of the first call.
         """
         if closure is None:
             raise TypeError("SAM needs a closure, or first_step and second_step")
@@ -261,10 +260,10 @@ class SAM(torch.optim.Optimizer):
 
     def _refuse_perturbed(self) -> None:
         if self._perturbed:
-            raise RuntimeError("first_step comes once before each second_step")
+            raise RuntimeError("call second_step before the next first_step")
 
     def _exchange(self, *, perturbed: bool) -> None:
-        """Swap the parameters and the saved ones, and note which of them are in place."""
+        """Swap the parameters with the saved values."""
         params, saved = [pair[0] for pair in self._saved], [pair[1] for pair in self._saved]
         then = [setting(self, _perturbed=perturbed)]
         _core.exchange_tensors(_tensors, params, saved, then)
@@ -280,7 +279,7 @@ class SAM(torch.optim.Optimizer):
         return saved
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load what ``state_dict`` of this or of the base optimizer returned."""
+        """Load a result of ``state_dict`` of this or of the base optimizer."""
         saved = dict(state_dict)
         for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
             changed = pre_hook(self, saved)
@@ -305,5 +304,5 @@ class SAM(torch.optim.Optimizer):
 
 
 def _checked(group: Mapping[str, Any]) -> tuple[float, bool]:
-    """Return the size of the neighbourhood of a group, and whether it is scaled."""
+    """Return the size of the neighbourhood of a group, and whether it is adaptive."""
     return non_negative("rho", group["rho"]), flag("adaptive", group["adaptive"])

@@ -10,17 +10,17 @@ from fastoptim.torch.optim._base import Number, Optimizer, Params
 
 
 class ScheduleFree(Optimizer):
-    """The two points of a schedule-free optimizer; it cannot be used by itself.
+    """The abstract base class of the schedule-free optimizers.
 
-    The groups say under ``train_mode`` at which of them the parameters are.
+    The key ``train_mode`` of the groups says at which of the two points the parameters are.
     """
 
     def eval(self) -> None:
-        """Move the parameters to the average of the iterates, to evaluate or to save them."""
+        """Move the parameters to the average of the iterates, for evaluation or saving."""
         self._average(True)
 
     def train(self) -> None:
-        """Move the parameters back to where gradients are taken."""
+        """Move the parameters back to the point at which gradients are computed."""
         self._average(False)
 
     def _average(self, averaged: bool) -> None:
