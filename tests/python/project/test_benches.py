@@ -20,6 +20,8 @@ def test_every_optimizer_is_measured() -> None:
 def test_the_results_of_all_contestants_agree(script: Path) -> None:
     if script.stem == "bench_distributed":
         pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    if script.stem == "bench_torch":
+        pytest.importorskip("torch", reason="torch is not installed")
     command = [sys.executable, str(script), "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
