@@ -37,6 +37,7 @@ SMALL = {
     "your_own.py": ["--quick", "--output", "."],
     "distributed.py": ["--quick", "--output", "."],
     "torch_convolution.py": ["--quick", "--output", "."],
+    "torch_transformer.py": ["--quick", "--output", "."],
 }
 
 
