@@ -66,9 +66,10 @@ def array(tensor: torch.Tensor) -> ForeignArray:
 
 
 def contiguous(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a contiguous, aligned tensor of the same elements, detached; a view if possible."""
-    tensor = tensor.detach().resolve_neg().contiguous()
-    return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
+    """Return a contiguous, aligned tensor of the same elements; the tensor itself if it is one."""
+    if not tensor.is_contiguous() or tensor.is_neg():
+        tensor = tensor.detach().resolve_neg().contiguous()
+    return tensor.detach().clone() if tensor.data_ptr() % tensor.element_size() else tensor
 
 
 def flat(tensor: torch.Tensor) -> ForeignArray:
@@ -83,6 +84,8 @@ def dense(tensors: list[torch.Tensor]) -> list[ForeignArray | None]:
 
 def scalar(value: float, dtype: torch.dtype) -> torch.Tensor:
     """Return a number as a 0-d tensor, which is infinite if the number exceeds the dtype."""
+    if dtype is torch.float64 or abs(value) < 1.0:
+        return torch.scalar_tensor(value, dtype=dtype, device="cpu")
     return torch.scalar_tensor(value, dtype=torch.float64, device="cpu").to(dtype)
 
 

@@ -1,6 +1,7 @@
 //! Checks and descriptions of PyTorch tensors, as kernels need them.
 
 use std::ffi::c_void;
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::ffi;
 use pyo3::intern;
@@ -114,6 +115,8 @@ pub(crate) struct Torch {
     takes_lists: bool,
     /// A function that counts the modes that take part in calls of tensors' methods.
     modes: Py<PyAny>,
+    /// The error of the last description by Python methods, such as an interrupt.
+    failure: Mutex<Option<PyErr>>,
     /// Functions of `fastoptim.torch.optim._tensors`.
     pub(crate) support: Py<PyAny>,
 }
@@ -136,8 +139,15 @@ impl Torch {
             increment_version: support.getattr("INCREMENT_VERSION")?.unbind(),
             modes: support.getattr("MODES")?.unbind(),
             takes_lists: support.getattr("TAKES_LISTS")?.is_truthy()?,
+            failure: Mutex::new(None),
             support: support.clone().unbind(),
         })
+    }
+
+    /// Keeps an error for `refusal`, or discards that of an earlier description.
+    fn set_failure(&self, failure: Option<PyErr>) -> Option<PyErr> {
+        let mut kept = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *kept, failure)
     }
 
     /// Returns whether the class of an object is a known tensor class. Other classes may interpret their
@@ -182,7 +192,14 @@ impl Torch {
                     strides: found.strides,
                 })?
             }
-            None => self.ask(tensor, scratch).ok()??,
+            None => {
+                let (found, failure) = match self.ask(tensor, scratch) {
+                    Ok(found) => (found, None),
+                    Err(error) => (None, Some(error)),
+                };
+                self.set_failure(failure);
+                found?
+            }
         };
         let absent = seen.data.is_null() && !seen.shape.contains(&0);
         (seen.shape.len() == seen.strides.len() && !absent).then_some(seen)
@@ -283,6 +300,9 @@ impl Torch {
 
     /// Returns the error for an object that `see` rejects.
     pub(crate) fn refusal(&self, name: &str, object: &Bound<'_, PyAny>) -> PyErr {
+        if let Some(error) = self.set_failure(None) {
+            return error;
+        }
         let py = object.py();
         let support = self.support.bind(py);
         match support.call_method1("refusal", (name, object)) {

@@ -203,6 +203,8 @@ SCHEDULERS = [
 @pytest.mark.parametrize("index", range(len(SCHEDULERS)))
 @pytest.mark.parametrize("tensor", [False, True])
 def test_schedulers_of_either_kind_set_the_rate(index: int, tensor: bool) -> None:
+    if tensor and index == len(SCHEDULERS) - 1 and torch.__version__ < (2, 6):
+        pytest.skip("PyTorch's SequentialLR starts from another rate if it is a tensor")
     found = []
     for cls, module in [
         (torch.optim.AdamW, torch.optim.lr_scheduler),

@@ -133,7 +133,8 @@ def _alike(rule: Rule, tensors: Tensors) -> list[torch.Tensor]:
         dtype = torch.float32
     return [
         tensor.to(dtype)
-        if rule.shape == "elements" or tensor.is_floating_point() or tensor.dtype is torch.bool
+        if tensor.dtype is not dtype
+        and (rule.shape == "elements" or tensor.is_floating_point() or tensor.dtype is torch.bool)
         else tensor
         for tensor in tensors
     ]
