@@ -536,7 +536,7 @@ mod tests {
         }
         // Below the smallest code. Squares are raised to it, so only signed numbers are checked.
         check(Signed, 3e-7);
-        let ends = [rise(0), rise(u32::MAX)];
+        let ends = [rise(0), rise(u32::from(u16::MAX))];
         assert_eq!(ends, [MARGIN, (1 << SHIFT) - MARGIN]);
     }
 

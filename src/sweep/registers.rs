@@ -181,3 +181,110 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::optim::Kind;
+    use crate::optim::hyper::Value::{Flag, Number, Numbers};
+    use crate::step::{self, GroupSegments, Local, Options, Segment, StepContext};
+    use crate::storage::view::StorageView;
+    use crate::storage::{Half, Noise, Rounding};
+    use crate::sweep::epilogue::Epilogue;
+
+    /// Two runs of random numbers, whole groups, and a rest.
+    const N: usize = 2 * super::RUN + 3 * super::GROUP + 5;
+
+    /// The arrays of a step in bfloat16 and in `f32`, of which a step uses one of each.
+    #[derive(Clone, PartialEq, Debug)]
+    struct Arrays {
+        p: (Vec<u16>, Vec<u32>),
+        state: [(Vec<u16>, Vec<u32>); 2],
+    }
+
+    fn bits(x: f32) -> u32 {
+        x.to_bits()
+    }
+
+    fn views<'a>(
+        (halves, singles): &'a mut (Vec<u16>, Vec<f32>),
+        low: bool,
+        buffer: u64,
+    ) -> StorageView<'a, f32> {
+        if low {
+            let noise = Noise::new(1, 2, buffer, 3);
+            StorageView::half(Half::Bf16, halves, Rounding::Stochastic(noise))
+        } else {
+            StorageView::native(singles)
+        }
+    }
+
+    /// Returns the arrays after a step of AdamW. A copy of the parameter requires tiles.
+    fn stepped(low: [bool; 3], with_copy: bool) -> Arrays {
+        let values = |scale: f32| -> (Vec<u16>, Vec<f32>) {
+            let special = [f32::NAN, f32::INFINITY, 3.4e38, 0.0, -0.0];
+            let at = |i: usize| match i % 97 {
+                n if n < special.len() => special[n],
+                n => scale * (1.0 + n as f32 / 7.0),
+            };
+            let singles: Vec<f32> = (0..N).map(at).collect();
+            (
+                singles.iter().map(|&x| (bits(x) >> 16) as u16).collect(),
+                singles,
+            )
+        };
+        let (mut p, g) = (values(-1.0), values(1e-2));
+        let (mut m, mut v) = (values(1e-2), values(1e-4));
+        let numbers = [
+            Number(1e-3),
+            Numbers(vec![0.9, 0.999]),
+            Number(1e-8),
+            Number(0.01),
+        ];
+        let flags = [Flag(false), Flag(true), Flag(false)];
+        let values = numbers.into_iter().chain(flags).collect::<Vec<_>>();
+        let method = Kind::Adam.method(&values).expect("in range");
+        let context = StepContext {
+            step: 3,
+            ..StepContext::default()
+        };
+        let gradient = if low[1] {
+            StorageView::read_half(Half::Bf16, &g.0)
+        } else {
+            StorageView::read(&g.1)
+        };
+        let mut copy = vec![0; N];
+        let shape = [N];
+        let state = [views(&mut m, low[2], 1), views(&mut v, low[2], 2)];
+        let mut segment = Segment::new(views(&mut p, low[0], 0), gradient, &shape, state, context);
+        if with_copy {
+            segment = segment.with_epilogue(Epilogue {
+                copy: Some(StorageView::half(Half::Bf16, &mut copy, Rounding::Nearest)),
+                ..Epilogue::default()
+            });
+        }
+        let group = GroupSegments {
+            single: vec![segment],
+            ..GroupSegments::new(&method)
+        };
+        step::run(vec![group], &Options::default(), &Local).expect("in range");
+        let whole = |(halves, singles): (Vec<u16>, Vec<f32>)| {
+            (halves, singles.into_iter().map(bits).collect())
+        };
+        Arrays {
+            p: whole(p),
+            state: [whole(m), whole(v)],
+        }
+    }
+
+    #[test]
+    fn conversions_in_registers_give_the_bits_of_tiles() {
+        for low in [
+            [false, false, true],
+            [false, true, false],
+            [true, true, false],
+            [true, true, true],
+        ] {
+            assert!(stepped(low, false) == stepped(low, true), "{low:?}");
+        }
+    }
+}
