@@ -217,6 +217,12 @@ impl<'a, T: Float> StorageView<'a, T> {
         self.encoded.is_none()
     }
 
+    /// Returns whether the elements of a block share a scale.
+    pub(crate) fn is_scaled(&self) -> bool {
+        let encoded = self.encoded.as_ref();
+        encoded.is_some_and(|encoded| encoded.encoding.is_scaled())
+    }
+
     /// Returns whether the array may be written.
     pub(crate) fn is_writable(&self) -> bool {
         self.writable

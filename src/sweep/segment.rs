@@ -219,6 +219,11 @@ impl<'a, T: Float> Segment<'a, T> {
         self.epilogue.is_some() || self.threshold > T::ZERO
     }
 
+    /// Returns whether a state array is stored with scales.
+    pub(crate) fn has_scales(&self) -> bool {
+        self.state().iter().any(StorageView::is_scaled)
+    }
+
     /// Returns whether a rule can run directly on the caller's memory, with no epilogue.
     pub(crate) fn is_bare(&self) -> bool {
         let state = self.state().iter().all(StorageView::is_native);

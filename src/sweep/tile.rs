@@ -30,7 +30,8 @@ struct Tile<'s, T> {
 
 /// Calls `f` with each block of `block` elements in `from..to`, and with the factor by which the
 /// gradient is still to be multiplied. `from` is a multiple of `block`, which is a multiple of
-/// [`storage::BLOCK`](crate::storage::BLOCK) and at most [`TILE`].
+/// [`storage::BLOCK`](crate::storage::BLOCK) and at most [`TILE`], or the rest of arrays without
+/// scales starts there.
 ///
 /// # Safety
 /// `check_elementwise` has passed for `S` states, `from <= to <= len`, and no other code accesses
@@ -44,7 +45,7 @@ pub(crate) unsafe fn for_each_tile<T: Float, const S: usize>(
     tier: Tier,
     mut f: impl FnMut(T, Slices<'_, T, S>),
 ) {
-    debug_assert!(from.is_multiple_of(block) || segment.is_bare());
+    debug_assert!(from.is_multiple_of(block) || !segment.has_scales());
     let plain = prologue.plain::<T>();
     if let (Some(scale), true) = (plain, segment.is_bare()) {
         for at in (from..to).step_by(block) {
