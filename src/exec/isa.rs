@@ -195,6 +195,30 @@ pub(crate) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
+/// Transposes a square in registers. Compilers build its columns element by element, with twice as
+/// many instructions.
+#[inline(always)]
+pub(crate) fn transpose(square: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: x86-64 includes SSE; a register and an array of four `f32` are the same bits.
+    unsafe {
+        use std::arch::x86_64::{
+            __m128, _mm_movehl_ps, _mm_movelh_ps, _mm_unpackhi_ps, _mm_unpacklo_ps,
+        };
+        let [a, b, c, d] = std::mem::transmute::<[[f32; 4]; 4], [__m128; 4]>(square);
+        let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));
+        let (rest_ab, rest_cd) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d));
+        std::mem::transmute::<[__m128; 4], [[f32; 4]; 4]>([
+            _mm_movelh_ps(ab, cd),
+            _mm_movehl_ps(cd, ab),
+            _mm_movelh_ps(rest_ab, rest_cd),
+            _mm_movehl_ps(rest_cd, rest_ab),
+        ])
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::array::from_fn(|i| std::array::from_fn(|j| square[j][i]))
+}
+
 /// The environment variable that sets the tier of the process.
 pub const VARIABLE: &str = "FASTOPTIM_ISA";
 

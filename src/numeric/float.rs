@@ -7,11 +7,16 @@
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
+use crate::exec::isa;
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
     impl Sealed for f64 {}
 }
+
+/// The side of the squares of [`Float::transpose`].
+pub const SQUARE: usize = 4;
 
 /// A floating-point type that kernels compute in.
 pub trait Float:
@@ -57,6 +62,8 @@ pub trait Float:
     fn to_f32(self) -> f32;
     /// Returns the largest absolute value, or NaN if an element is NaN.
     fn largest(x: &[Self]) -> Self;
+    /// Transposes a square.
+    fn transpose(square: [[Self; SQUARE]; SQUARE]) -> [[Self; SQUARE]; SQUARE];
     /// Returns the correctly rounded square root.
     fn sqrt(self) -> Self;
     /// Returns the absolute value.
@@ -125,8 +132,19 @@ fn to_odd(x: f64) -> f32 {
     f32::from_bits(if exact { bits } else { towards_zero | 1 })
 }
 
+#[inline(always)]
+fn transpose<T: Float>(square: [[T; SQUARE]; SQUARE]) -> [[T; SQUARE]; SQUARE] {
+    let mut transposed = [[T::ZERO; SQUARE]; SQUARE];
+    for i in 0..SQUARE {
+        for j in 0..SQUARE {
+            transposed[j][i] = square[i][j];
+        }
+    }
+    transposed
+}
+
 macro_rules! float {
-    ($t:ident, $name:literal, $to_f32:expr) => {
+    ($t:ident, $name:literal, $to_f32:expr, $transpose:expr) => {
         impl Float for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -163,6 +181,10 @@ macro_rules! float {
                 $t::from_bits(top)
             }
             #[inline(always)]
+            fn transpose(square: [[Self; SQUARE]; SQUARE]) -> [[Self; SQUARE]; SQUARE] {
+                $transpose(square)
+            }
+            #[inline(always)]
             fn sqrt(self) -> Self {
                 $t::sqrt(self)
             }
@@ -186,5 +208,5 @@ macro_rules! float {
     };
 }
 
-float!(f32, "float32", f32::from);
-float!(f64, "float64", to_odd);
+float!(f32, "float32", f32::from, isa::transpose);
+float!(f64, "float64", to_odd, transpose);

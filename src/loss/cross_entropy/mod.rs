@@ -62,9 +62,8 @@ struct SoftmaxRows<'a, T, D, F> {
     scale: f64,
 }
 
-/// The most classes for which rows are processed in groups: one such row does not fill the lanes of
-/// [`wide`].
-const NARROW: usize = wide::LANES - 1;
+/// The most classes for which rows are processed in groups. With more, a block has less than one group.
+const NARROW: usize = 128;
 
 impl Loss for CrossEntropy {
     const SIGNATURE: Signature = Signature {

@@ -1,6 +1,7 @@
 //! Kernel for few classes: a group of rows is transposed into a tile in L1, where lane `r` is row `r`, and
 //! every loop runs over rows.
 
+use std::array;
 use std::ops::Range;
 
 use super::distribution::{Distribution, Pivot};
@@ -20,6 +21,12 @@ type Tile<T> = [[T; GROUP]];
 
 /// A pivot that is not equal to any class.
 const IGNORED: i32 = -1;
+
+/// Rows that a loop over classes has in registers.
+const PART: usize = 16;
+
+/// Sums stay in `T` for this many classes, then go to `f64`.
+const STEPS: usize = 64;
 
 impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
     #[inline(always)]
@@ -48,61 +55,59 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
         } = self.0;
         self.gather(first, n, x, q);
 
-        let mut max = [-T::INFINITY; GROUP];
-        let mut pivot = [0; GROUP];
-        for j in 0..classes {
-            for r in 0..GROUP {
-                let larger = x[j][r] > max[r];
-                max[r] = if larger { x[j][r] } else { max[r] };
-                if D::LARGEST {
-                    pivot[r] = if larger { j as i32 } else { pivot[r] };
+        let (mut max, mut largest) = ([T::ZERO; GROUP], [0; GROUP]);
+        for at in (0..GROUP).step_by(PART) {
+            let (found, place) = largest_of::<T, D>(x, at);
+            max[at..at + PART].copy_from_slice(&found);
+            largest[at..at + PART].copy_from_slice(&place);
+        }
+        let (mut pivot, mut extra) = ([IGNORED; GROUP], [0.0; GROUP]);
+        let (mut pivot_x, mut pivot_q) = ([T::ZERO; GROUP], [T::ZERO; GROUP]);
+        for r in 0..n {
+            pivot[r] = match distribution.pivot(first + r) {
+                Pivot::Class(class) => {
+                    extra[r] = distribution.extra(first + r);
+                    class as i32
+                }
+                Pivot::Largest => largest[r],
+                Pivot::Ignored => IGNORED,
+            };
+            if pivot[r] != IGNORED {
+                // Without the pivot, which adds exp(-inf) = 0, every class is summed in the same way.
+                let class = pivot[r] as usize;
+                pivot_x[r] = std::mem::replace(&mut x[class][r], -T::INFINITY);
+                if D::DENSE {
+                    pivot_q[r] = std::mem::take(&mut q[class][r]);
                 }
             }
         }
-        let mut extra = [0.0; GROUP];
-        for r in 0..n {
-            match distribution.pivot(first + r) {
-                Pivot::Class(class) => {
-                    pivot[r] = class as i32;
-                    extra[r] = distribution.extra(first + r);
-                }
-                Pivot::Largest => {}
-                Pivot::Ignored => pivot[r] = IGNORED,
-            }
+        let (mut pivot_d, mut pivot_e) = ([T::ZERO; GROUP], [T::ZERO; GROUP]);
+        for r in 0..GROUP {
+            pivot_d[r] = pivot_x[r] - max[r];
+            pivot_e[r] = pivot_d[r].exp_nonpositive();
         }
 
-        let (mut others, mut rest, mut dot) =
-            ([T::ZERO; GROUP], [T::ZERO; GROUP], [T::ZERO; GROUP]);
-        let (mut pivot_e, mut pivot_d, mut pivot_q) =
-            ([T::ZERO; GROUP], [T::ZERO; GROUP], [T::ZERO; GROUP]);
-        for j in 0..classes {
-            for r in 0..GROUP {
-                let d = x[j][r] - max[r];
-                let e = d.exp_nonpositive();
-                let is_pivot = pivot[r] == j as i32;
-                others[r] += if is_pivot { T::ZERO } else { e };
-                pivot_e[r] = if is_pivot { e } else { pivot_e[r] };
-                pivot_d[r] = if is_pivot { d } else { pivot_d[r] };
-                x[j][r] = e;
-                if D::DENSE {
-                    let q = q[j][r];
-                    rest[r] += if is_pivot { T::ZERO } else { q };
-                    pivot_q[r] = if is_pivot { q } else { pivot_q[r] };
-                    // Zero times -inf adds 0.
-                    dot[r] += if is_pivot | (q == T::ZERO) {
-                        T::ZERO
-                    } else {
-                        q * d
-                    };
+        let next = (first + GROUP) * classes;
+        let mut sums = [[0.0; GROUP]; 3];
+        for at in (0..GROUP).step_by(PART) {
+            for from in (0..classes).step_by(STEPS) {
+                let classes = from..classes.min(from + STEPS);
+                let prefetch = |j: usize| buffers.prefetch(next + j * GROUP + at, PART);
+                let found = exponentials::<T, D>(x, q, classes, at, &max, prefetch);
+                for (sum, found) in sums.iter_mut().zip(&found) {
+                    for i in 0..PART {
+                        sum[at + i] += found[i].to_f64();
+                    }
                 }
             }
         }
+        let [others, rest, dot] = sums;
 
         let mut values = [0.0; GROUP];
         let mut factor = [T::ZERO; GROUP];
         let mut pivot_g = [T::ZERO; GROUP];
         for r in 0..GROUP {
-            let (others, rest) = (others[r].to_f64(), rest[r].to_f64());
+            let (others, rest) = (others[r], rest[r]);
             let e = pivot_e[r].to_f64();
             let q = pivot_q[r].to_f64() + extra[r];
             let mass = rest + q;
@@ -119,7 +124,7 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
                 let [weight, slope] = focus.factors(chances, log - pivot_d[r].to_f64());
                 [weight, scale * slope]
             };
-            let value = weigh(weight, mass * log - dot[r].to_f64() - pivot_term);
+            let value = weigh(weight, mass * log - dot[r] - pivot_term);
             let counts = (r < n) & (pivot[r] != IGNORED);
             values[r] = if counts { value } else { 0.0 };
             factor[r] = T::from_f64(scale * mass / (others + e));
@@ -130,15 +135,81 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
             for j in 0..classes {
                 for r in 0..GROUP {
                     let g = x[j][r] * factor[r];
-                    let g = if D::DENSE { g - scale * q[j][r] } else { g };
-                    let g = if pivot[r] == j as i32 { pivot_g[r] } else { g };
-                    x[j][r] = if pivot[r] == IGNORED { T::ZERO } else { g };
+                    x[j][r] = if D::DENSE { g - scale * q[j][r] } else { g };
                 }
             }
             buffers.write_transposed(first, n, x);
+            for r in 0..n {
+                // SAFETY: this task has the row alone, and the slice is dropped before anything else of
+                // the row is read or written.
+                let row = unsafe { buffers.gradient((first + r) * classes, classes) };
+                match pivot[r] {
+                    IGNORED => row.fill(T::ZERO),
+                    class => row[class as usize] = pivot_g[r],
+                }
+            }
         }
         values
     }
+}
+
+/// The largest element of each of `PART` rows from `at` and, where pivots are the largest logits, its
+/// class.
+#[inline(always)]
+fn largest_of<T: Math, D: Distribution<T>>(x: &Tile<T>, at: usize) -> ([T; PART], [i32; PART]) {
+    let (mut max, mut place) = ([-T::INFINITY; PART], [0; PART]);
+    for (j, x) in x.iter().enumerate() {
+        let x = part(x, at);
+        if D::LARGEST {
+            place = array::from_fn(|i| if x[i] > max[i] { j as i32 } else { place[i] });
+        }
+        max = array::from_fn(|i| if x[i] > max[i] { x[i] } else { max[i] });
+    }
+    (max, place)
+}
+
+/// Replaces the logits of some classes of `PART` rows from `at` by their exponentials. Returns the
+/// sums of these, of the probabilities, and of the products of probability and logit minus the
+/// largest one.
+#[inline(always)]
+fn exponentials<T: Math, D: Distribution<T>>(
+    x: &mut Tile<T>,
+    q: &Tile<T>,
+    classes: Range<usize>,
+    at: usize,
+    max: &[T; GROUP],
+    prefetch: impl Fn(usize),
+) -> [[T; PART]; 3] {
+    let max = part(max, at);
+    let mut sums = [[T::ZERO; PART]; 3];
+    for j in classes {
+        prefetch(j);
+        let logits = part(&x[j], at);
+        let mut e = [T::ZERO; PART];
+        for i in 0..PART {
+            e[i] = (logits[i] - max[i]).exp_nonpositive();
+        }
+        x[j][at..at + PART].copy_from_slice(&e);
+        for i in 0..PART {
+            sums[0][i] += e[i];
+        }
+        if D::DENSE {
+            let q = part(&q[j], at);
+            for i in 0..PART {
+                sums[1][i] += q[i];
+                // Zero times -inf adds 0.
+                let term = q[i] * (logits[i] - max[i]);
+                sums[2][i] += if q[i] == T::ZERO { T::ZERO } else { term };
+            }
+        }
+    }
+    sums
+}
+
+/// A copy of `PART` lanes, which stays in registers.
+#[inline(always)]
+fn part<T: Copy>(lanes: &[T; GROUP], at: usize) -> [T; PART] {
+    array::from_fn(|i| lanes[at + i])
 }
 
 impl<T: Math, D: Distribution<T>, F: Focus> rowwise::RowKernel for Narrow<'_, T, D, F> {

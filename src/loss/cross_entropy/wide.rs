@@ -274,7 +274,7 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
 #[inline(always)]
 pub(super) fn log_of_sum(others: f64, pivot: f64) -> f64 {
     // One of the two has the exponential of 0, so others + (pivot - 1) loses nothing.
-    Math::ln_1p(others + (pivot - 1.0))
+    Math::ln_1p_nonnegative(others + (pivot - 1.0))
 }
 
 /// The derivative by the pivot's logit, from `[others, pivot]` of the exponentials and of `q`.

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use crate::error::Result;
 use crate::exec::isa;
 use crate::loss::checks::require_len;
-use crate::numeric::float::Float;
+use crate::numeric::float::{Float, SQUARE};
 
 /// The input of a loss and the memory of its gradient.
 #[derive(Debug)]
@@ -214,7 +214,24 @@ impl<'a, T: Float> Buffers<'a, T> {
         let classes = tile.len();
         assert!(n <= N, "a tile holds N rows");
         self.check(first * classes, n * classes);
-        for r in 0..n {
+        let mut r = 0;
+        while r + SQUARE <= n && classes >= SQUARE {
+            for j in squares(classes) {
+                let mut square = [[T::ZERO; SQUARE]; SQUARE];
+                for k in 0..SQUARE {
+                    let start = (first + r + k) * classes + j;
+                    // SAFETY: row `first + r + k` is one of the `n` rows, whose elements are in bounds, and
+                    // has `SQUARE` classes from `j`; no other task writes them, by the contract of `new`.
+                    square[k] = unsafe { load(self.x.add(start), SQUARE, T::ZERO) };
+                }
+                let square = T::transpose(square);
+                for k in 0..SQUARE {
+                    tile[j + k][r..r + SQUARE].copy_from_slice(&square[k]);
+                }
+            }
+            r += SQUARE;
+        }
+        for r in r..n {
             let start = (first + r) * classes;
             for j in 0..classes {
                 // SAFETY: `n * classes` elements from `first * classes` are in bounds, and no other
@@ -229,14 +246,32 @@ impl<'a, T: Float> Buffers<'a, T> {
     #[inline(always)]
     pub(crate) fn write_transposed<const N: usize>(&self, first: usize, n: usize, tile: &[[T; N]]) {
         let classes = tile.len();
-        if self.has_gradient() {
-            // SAFETY: the task has these rows alone, by the contract of `new`, and `gradient`
-            // is dropped before anything else of them is read or written.
-            let gradient = unsafe { self.gradient(first * classes, n * classes) };
-            for r in 0..n {
-                for j in 0..classes {
-                    gradient[r * classes + j] = tile[j][r];
+        assert!(n <= N, "a tile holds N rows");
+        self.check(first * classes, n * classes);
+        let Some(gradient) = self.gradient else {
+            return;
+        };
+        let mut r = 0;
+        while r + SQUARE <= n && classes >= SQUARE {
+            for j in squares(classes) {
+                let mut square = [[T::ZERO; SQUARE]; SQUARE];
+                for k in 0..SQUARE {
+                    square[k].copy_from_slice(&tile[j + k][r..r + SQUARE]);
                 }
+                let square = T::transpose(square);
+                for k in 0..SQUARE {
+                    let start = (first + r + k) * classes + j;
+                    // SAFETY: as in `read_transposed`.
+                    unsafe { store(gradient.add(start), SQUARE, &square[k]) };
+                }
+            }
+            r += SQUARE;
+        }
+        for r in r..n {
+            let start = (first + r) * classes;
+            for j in 0..classes {
+                // SAFETY: as in `read_transposed`.
+                unsafe { gradient.add(start + j).write(tile[j][r]) };
             }
         }
     }
@@ -302,6 +337,14 @@ impl<'a, T: Float> Buffers<'a, T> {
             }
         }
     }
+}
+
+/// The first classes of squares that cover rows of at least [`SQUARE`] classes. The last one overlaps
+/// the one before.
+#[inline(always)]
+fn squares(classes: usize) -> impl Iterator<Item = usize> {
+    let last = classes - SQUARE;
+    (0..classes).step_by(SQUARE).map(move |j| j.min(last))
 }
 
 /// # Panics
