@@ -231,9 +231,10 @@ impl<'a, T: Float> Buffers<'a, T> {
             }
             r += SQUARE;
         }
-        for r in r..n {
-            let start = (first + r) * classes;
-            for j in 0..classes {
+        // Each class in one loop: loops over two or three classes would take longer to start than to run.
+        for j in 0..classes {
+            for r in r..n {
+                let start = (first + r) * classes;
                 // SAFETY: `n * classes` elements from `first * classes` are in bounds, and no other
                 // task writes them, by the contract of `new`.
                 tile[j][r] = unsafe { self.x.add(start + j).read() };
@@ -267,9 +268,9 @@ impl<'a, T: Float> Buffers<'a, T> {
             }
             r += SQUARE;
         }
-        for r in r..n {
-            let start = (first + r) * classes;
-            for j in 0..classes {
+        for j in 0..classes {
+            for r in r..n {
+                let start = (first + r) * classes;
                 // SAFETY: as in `read_transposed`.
                 unsafe { gradient.add(start + j).write(tile[j][r]) };
             }
