@@ -1,4 +1,9 @@
-"""Losses with their gradient in a reused buffer, compared with other libraries."""
+"""Losses with their gradient in a reused buffer, compared with other libraries and with a stream.
+
+The stream is a pass over as many bytes as the loss moves, by plain loops on the same threads, which
+read two arrays and write one of these. A gradient counts twice, because a store reads the line
+first. The ratio of the stream is the share of this upper bound that the loss reaches.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ import numpy.typing as npt
 
 import fastoptim as fo
 import harness
+from fastoptim import _core
 from fastoptim.commands.bench.contestants import (
     numpy_loss_of_classes,
     optax_cross_entropy,
@@ -20,6 +26,9 @@ from fastoptim.commands.bench.contestants import (
 from harness import Array, Contestant
 
 Labels = npt.NDArray[np.int64]
+
+# The numbers of classes for which rows are processed in groups.
+FEW = (2, 3, 5, 10, 16, 26, 100)
 
 
 def our_gradients(loss: Any, *inputs: Array | Labels, count: int) -> Contestant:
@@ -43,6 +52,12 @@ def torch_gradients(loss: Any, *inputs: Array | Labels, count: int) -> Contestan
         found[:] = [value.item(), *(gradient.numpy() for gradient in gradients)]
 
     return Contestant(run, lambda: found)
+
+
+def ceiling(moved: int, size: int) -> dict[str, Contestant]:
+    """Return a stream over so many bytes for each of the elements."""
+    out, x = (np.zeros(size * moved // 12, np.float32) for _ in range(2))
+    return {f"stream of {moved} B": Contestant(lambda: _core.stream([out], x), None)}
 
 
 def torch_focal(logits: Any, target: Any) -> Any:
@@ -87,7 +102,7 @@ def cross_entropies(asked: harness.Options) -> Iterator[tuple[str, dict[str, Con
     rng = np.random.default_rng(0)
     for rows, classes, smoothing in (
         (128, 10, 0.0),
-        (65536, 10, 0.0),
+        *((65536, classes, 0.0) for classes in FEW),
         (8192, 1000, 0.0),
         (8192, 1000, 0.1),
         (1024, 32000, 0.0),
@@ -103,6 +118,7 @@ def cross_entropies(asked: harness.Options) -> Iterator[tuple[str, dict[str, Con
             if harness.HAS_OPTAX:
                 found["optax jit"] = optax_cross_entropy(x, target)
             found["NumPy out="] = numpy_loss_of_classes(x, target)
+        found |= ceiling(12, x.size)
         smoothed = f", label smoothing {smoothing}" if smoothing else ""
         yield f"{rows} x {classes}{smoothed}", found
 
@@ -151,6 +167,8 @@ def of_vectors(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contesta
 
             function = getattr(torch.nn.functional, theirs)
             found["torch"] = torch_gradients(function, *inputs, count=count)
+        # An array per input and gradient; gradients count twice.
+        found |= ceiling(36 if count == 3 else 24, rows * length)
         yield f"{name}, {rows} x {length}", found
 
 
@@ -161,7 +179,7 @@ def elementwise(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contest
     if harness.HAS_TORCH:
         found["torch"] = torch_loss("mse_loss", x, target)
     found["NumPy out="] = numpy_mse(x, target)
-    yield "MSE", found
+    yield "MSE", found | ceiling(16, size)
     signs, labels = np.sign(target), (target > 0).astype(np.float32)
     cases: list[tuple[str, fo.losses.Loss, str | Callable[..., Any], Array]] = [
         ("L1", fo.losses.L1Loss(), "l1_loss", target),
@@ -182,15 +200,85 @@ def elementwise(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contest
         found = {"fastoptim": our_loss(loss, x, y)}
         if harness.HAS_TORCH:
             found["torch"] = torch_loss(theirs, x, y)
-        yield name, found
+        yield name, found | ceiling(16, size)
+
+
+def our_penalty(regularizer: Any, w: Array, g: Array) -> Contestant:
+    g = g.copy()
+    return Contestant(lambda: regularizer.add_grad([w], [g]), lambda: [g])
+
+
+def numpy_penalty(regularizer: Any, w: Array, g: Array) -> Contestant:
+    g, scratch = g.copy(), np.empty_like(w)
+
+    def run() -> None:
+        if regularizer.l1 != 0:
+            np.sign(w, out=scratch)
+            np.multiply(scratch, np.float32(regularizer.l1), out=scratch)
+            np.add(g, scratch, out=g)
+        if regularizer.l2 != 0:
+            np.multiply(w, np.float32(2 * regularizer.l2), out=scratch)
+            np.add(g, scratch, out=g)
+
+    return Contestant(run, lambda: [g])
+
+
+def penalties(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
+    size = asked.size(1 << 23, 1 << 12)
+    w, g = harness.arrays(2, size)
+    kinds = fo.regularizers
+    for regularizer in kinds.L1(1e-3), kinds.L2(1e-3), kinds.ElasticNet(1e-3, 1e-3):
+        found = {
+            "fastoptim": our_penalty(regularizer, w, g),
+            "NumPy out=": numpy_penalty(regularizer, w, g),
+        }
+        yield type(regularizer).__name__, found | ceiling(12, size)
+
+
+def product(function: Callable[..., Any], *inputs: Any) -> Contestant:
+    return Contestant(lambda: function(*inputs), lambda: [np.asarray(function(*inputs))])
+
+
+def products(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
+    rng = np.random.default_rng(0)
+    for rows, classes, length in (256, 10, 3072), (8192, 10, 784), (1024, 1000, 512):
+        rows = asked.size(rows, 32)
+        x = rng.standard_normal((rows, length), dtype=np.float32)
+        W = rng.standard_normal((classes, length), dtype=np.float32)
+        found = {"fastoptim": product(fo.linear_scores, W, x)}
+        if harness.HAS_TORCH:
+            import torch
+
+            linear = torch.nn.functional.linear
+            found["torch"] = product(linear, torch.tensor(x), torch.tensor(W))
+        yield f"{rows} x {length} times {length} x {classes}", found
 
 
 def main() -> None:
     asked = harness.options(__doc__ or "")
-    harness.compare("cross-entropy and its gradient", cross_entropies(asked), asked)
+    harness.compare(
+        "cross-entropy and its gradient",
+        cross_entropies(asked),
+        asked,
+        goals={f"65536 x {classes}/torch": 4 for classes in FEW},
+    )
     harness.compare("losses of rows and their gradients", of_rows(asked), asked)
-    harness.compare("losses of vectors and their gradients", of_vectors(asked), asked)
-    harness.compare("elementwise losses and their gradients on 8 Mi", elementwise(asked), asked)
+    harness.compare(
+        "losses of vectors and their gradients",
+        of_vectors(asked),
+        asked,
+        goals={"triplet, 65536 x 128/torch": 20},
+    )
+    harness.compare(
+        "elementwise losses and their gradients on 8 Mi",
+        elementwise(asked),
+        asked,
+        goals={"stream of 16 B": 0.9},
+    )
+    harness.compare(
+        "gradients of penalties on 8 Mi", penalties(asked), asked, goals={"stream of 12 B": 0.9}
+    )
+    harness.compare("scores of a linear classifier, by NumPy's BLAS", products(asked), asked)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import fastoptim as fo
+from fastoptim import _core
 from fastoptim.commands.bench.harness import (
     HAS_OPTAX,
     HAS_TORCH,
@@ -75,9 +76,17 @@ def compare(
     asked: Options,
     *,
     tolerance: float = 1e-4,
+    goals: Mapping[str, float] | None = None,
 ) -> None:
-    """Check and time each case, and print the table."""
+    """Check and time each case, and print the table.
+
+    ``goals`` has the least ratio of a contestant's time to that of the first, by the name of the
+    contestant or by ``case/contestant``. It is printed beside the ratio, and the ratios below their
+    goals are listed at the end.
+    """
     print(f"\n{title}", flush=True)
+    goals = goals or {}
+    below: list[str] = []
     for name, contestants in cases:
         check(name, contestants, tolerance)
         if asked.quick:
@@ -90,4 +99,14 @@ def compare(
         for label, taken in zip(contestants, times, strict=True):
             ratio = float(np.median(taken / times[0]))
             median = duration(float(np.median(taken)))
-            print(f"    {label:16} {median:>10} {spread(taken):>22} {ratio:8.2f}x", flush=True)
+            goal = goals.get(f"{name}/{label}", goals.get(label))
+            wanted = "" if goal is None else f"  goal {goal:g}x"
+            if goal is not None and ratio < goal:
+                below.append(f"    {name}: {ratio:.2f}x of {label}, goal {goal:g}x")
+            print(
+                f"    {label:16} {median:>10} {spread(taken):>22} {ratio:8.2f}x{wanted}", flush=True
+            )
+    if goals and not asked.quick:
+        print(f"  below goal ({_core.tier()}, {asked.threads} threads): {len(below) or 'none'}")
+        for line in below:
+            print(line, flush=True)

@@ -210,3 +210,21 @@ macro_rules! float {
 
 float!(f32, "float32", f32::from, isa::transpose);
 float!(f64, "float64", to_odd, transpose);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squares_are_transposed() {
+        fn check<T: Float>() {
+            let element = |i: usize, j: usize| T::from_f64((10 * i + j) as f64);
+            let square = std::array::from_fn(|i| std::array::from_fn(|j| element(i, j)));
+            let expected: [[T; SQUARE]; SQUARE] =
+                std::array::from_fn(|i| std::array::from_fn(|j| element(j, i)));
+            assert_eq!(T::transpose(square), expected);
+        }
+        check::<f32>();
+        check::<f64>();
+    }
+}

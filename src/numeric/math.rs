@@ -474,6 +474,31 @@ mod tests {
         check(f64::NAN);
     }
 
+    #[test]
+    fn ln_1p_nonnegative_has_the_bits_of_ln_1p() {
+        let steps = if cfg!(miri) { 300 } else { 300_000 };
+        for i in 0..steps {
+            // Up to 2^24, and 2^53.
+            let share = f64::from(i) / f64::from(steps - 1);
+            let single = f32::from_bits((f64::from(16_777_216.0_f32.to_bits()) * share) as u32);
+            let double =
+                f64::from_bits((9_007_199_254_740_992.0_f64.to_bits() as f64 * share) as u64);
+            assert_eq!(
+                single.ln_1p_nonnegative().to_bits(),
+                Math::ln_1p(single).to_bits(),
+                "{single}"
+            );
+            if double <= 9_007_199_254_740_992.0 {
+                assert_eq!(
+                    double.ln_1p_nonnegative().to_bits(),
+                    Math::ln_1p(double).to_bits(),
+                    "{double}"
+                );
+            }
+        }
+        assert!(f32::NAN.ln_1p_nonnegative().is_nan() && f64::NAN.ln_1p_nonnegative().is_nan());
+    }
+
     struct Apply<T>([T; 256]);
 
     impl<T: Math> Kernel for Apply<T> {

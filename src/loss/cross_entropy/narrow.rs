@@ -1,7 +1,6 @@
 //! Kernel for few classes: a group of rows is transposed into a tile in L1, where lane `r` is row `r`, and
 //! every loop runs over rows.
 
-use std::array;
 use std::ops::Range;
 
 use super::distribution::{Distribution, Pivot};
@@ -22,7 +21,8 @@ type Tile<T> = [[T; GROUP]];
 /// A pivot that is not equal to any class.
 const IGNORED: i32 = -1;
 
-/// Rows that a loop over classes has in registers.
+/// Rows that a loop over classes has in registers. With 8 or 32 a call of 65536 x 10 takes 1.2 to 1.4
+/// times as long (AVX2, one thread of Sapphire Rapids).
 const PART: usize = 16;
 
 /// Sums stay in `T` for this many classes, then go to `f64`.
@@ -160,10 +160,13 @@ fn largest_of<T: Math, D: Distribution<T>>(x: &Tile<T>, at: usize) -> ([T; PART]
     let (mut max, mut place) = ([-T::INFINITY; PART], [0; PART]);
     for (j, x) in x.iter().enumerate() {
         let x = part(x, at);
-        if D::LARGEST {
-            place = array::from_fn(|i| if x[i] > max[i] { j as i32 } else { place[i] });
+        for i in 0..PART {
+            let larger = x[i] > max[i];
+            max[i] = if larger { x[i] } else { max[i] };
+            if D::LARGEST {
+                place[i] = if larger { j as i32 } else { place[i] };
+            }
         }
-        max = array::from_fn(|i| if x[i] > max[i] { x[i] } else { max[i] });
     }
     (max, place)
 }
@@ -206,10 +209,13 @@ fn exponentials<T: Math, D: Distribution<T>>(
     sums
 }
 
-/// A copy of `PART` lanes, which stays in registers.
+/// A copy of `PART` lanes, which stays in registers. Not by `array::from_fn`, which may be a call, and
+/// then doubles the time of the whole kernel.
 #[inline(always)]
 fn part<T: Copy>(lanes: &[T; GROUP], at: usize) -> [T; PART] {
-    array::from_fn(|i| lanes[at + i])
+    let mut piece = [lanes[at]; PART];
+    piece.copy_from_slice(&lanes[at..at + PART]);
+    piece
 }
 
 impl<T: Math, D: Distribution<T>, F: Focus> rowwise::RowKernel for Narrow<'_, T, D, F> {

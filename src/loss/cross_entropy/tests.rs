@@ -58,12 +58,14 @@ fn oracle(x: &[f64], q: &[f64]) -> (f64, Vec<f64>) {
 }
 
 /// Those that Miri does not take minutes for come first.
-const SHAPES: [[usize; 2]; 10] = [
+const SHAPES: [[usize; 2]; 12] = [
     [1, 1],
     [3, 2],
     [33, 10],
     [2, 129],
     [64, 48],
+    [35, 127],
+    [33, 128],
     [5, 49],
     [3, 64],
     [1, 1024],
