@@ -63,6 +63,8 @@ struct SoftmaxRows<'a, T, D, F> {
 }
 
 /// The most classes for which rows are processed in groups. With more, a block has less than one group.
+/// Rows of 64 classes alone take 1.3 (AVX2) to 2 times (AVX-512) as long as in groups (8192 rows, one
+/// thread of Sapphire Rapids).
 const NARROW: usize = 128;
 
 impl Loss for CrossEntropy {
