@@ -220,8 +220,8 @@ impl<'a, T: Float> Buffers<'a, T> {
                 let mut square = [[T::ZERO; SQUARE]; SQUARE];
                 for k in 0..SQUARE {
                     let start = (first + r + k) * classes + j;
-                    // SAFETY: row `first + r + k` is one of the `n` rows, whose elements are in bounds, and
-                    // has `SQUARE` classes from `j`; no other task writes them, by the contract of `new`.
+                    // SAFETY: the row is one of the `n` rows, which are in bounds, and has `SQUARE`
+                    // classes from `j`; no other task writes them, by the contract of `new`.
                     square[k] = unsafe { load(self.x.add(start), SQUARE, T::ZERO) };
                 }
                 let square = T::transpose(square);
@@ -231,7 +231,7 @@ impl<'a, T: Float> Buffers<'a, T> {
             }
             r += SQUARE;
         }
-        // Each class in one loop: loops over two or three classes would take longer to start than to run.
+        // Classes outside: a loop over two or three classes takes longer to start than to run.
         for j in 0..classes {
             for r in r..n {
                 let start = (first + r) * classes;
