@@ -79,9 +79,8 @@ impl Bf16 {
         }
         halves
     }
-}
 
-impl Bf16 {
+    /// As [`narrow`](Self::narrow), for groups that it does not round itself.
     #[cold]
     fn narrow_any(x: &[f32; GROUP], numbers: &[u32; GROUP]) -> [u16; GROUP] {
         std::array::from_fn(|i| Self.stochastic(x[i], numbers[i]))

@@ -35,7 +35,13 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "SGD": [{}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01, "maximize": True}],
     "RMSprop": [{}, {"momentum": 0.9, "centered": True}],
     "Adam": [{}, {"weight_decay": 0.01}],
-    "AdamW": [{}, {"amsgrad": True}, {"cautious": True}],
+    "AdamW": [
+        {},
+        {"amsgrad": True},
+        {"cautious": True},
+        {"state_dtype": "bfloat16"},
+        {"state_dtype": "int8"},
+    ],
 }
 
 
