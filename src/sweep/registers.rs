@@ -266,7 +266,8 @@ mod tests {
             single: vec![segment],
             ..GroupSegments::new(&method)
         };
-        step::run(vec![group], &Options::default(), &Local).expect("in range");
+        let outcome = step::run(vec![group], &Options::default(), &Local).expect("in range");
+        assert!(outcome.applied);
         let whole = |(halves, singles): (Vec<u16>, Vec<f32>)| {
             (halves, singles.into_iter().map(bits).collect())
         };

@@ -15,6 +15,7 @@ from fastoptim.distributed.bundles import Bundles
 from fastoptim.distributed.partition import divided
 from fastoptim.distributed.team import Agreement, Team, team_of
 from fastoptim.optim._base import Grads, Optimizer, Params, StepInfo
+from fastoptim.optim._state_dict import checked, saved_groups
 from fastoptim.params.flat_buffer import FlatBuffer
 from fastoptim.params.structure import Array, all_arrays, reiterable
 
@@ -123,9 +124,10 @@ class ShardedOptimizer:
     def _hyperparameters(self) -> dict[str, Any]:
         """Return the values in force."""
         optimizer = self._optimizer
+        groups = saved_groups(optimizer.param_groups, optimizer._engine.steps)
         return {
             f"{key} of group {index}": value
-            for index, group in enumerate(optimizer._saved_groups(optimizer._engine.steps))
+            for index, group in enumerate(groups)
             for key, value in group.items()
             if key not in ("params", "param_names")
         }
@@ -283,7 +285,7 @@ class ShardedOptimizer:
         """
         optimizer = self._optimizer
         with self._team.agreement() as agreement:
-            groups, state, steps, averaged = optimizer._checked(state_dict, any_values=False)
+            groups, state, steps, averaged = checked(optimizer, state_dict, any_values=False)
             counts = [(count, numbers, sorted(arrays)) for count, numbers, arrays in state]
             agreement.meet({"state": counts, "steps": steps, "averaged": averaged})
             optimizer._engine.restore(
