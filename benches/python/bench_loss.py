@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ import numpy.typing as npt
 
 import fastoptim as fo
 import harness
-from fastoptim import _core
 from fastoptim.commands.bench.contestants import (
     numpy_loss_of_classes,
     optax_cross_entropy,
@@ -31,7 +31,7 @@ Labels = npt.NDArray[np.int64]
 FEW = (2, 3, 5, 10, 16, 26, 100)
 
 
-def our_gradients(loss: Any, *inputs: Array | Labels, count: int) -> Contestant:
+def our_gradients(loss: Any, *inputs: npt.NDArray[Any], count: int) -> Contestant:
     """A loss with gradients with respect to its first inputs."""
     out = tuple(np.empty_like(x) for x in inputs[:count])
     return Contestant(
@@ -56,8 +56,14 @@ def torch_gradients(loss: Any, *inputs: Array | Labels, count: int) -> Contestan
 
 def ceiling(moved: int, size: int) -> dict[str, Contestant]:
     """Return a stream over so many bytes for each of the elements."""
-    out, x = (np.zeros(size * moved // 12, np.float32) for _ in range(2))
-    return {f"stream of {moved} B": Contestant(lambda: _core.stream([out], x), None)}
+    return {f"stream of {moved} B": harness.Ceiling(1, size * moved // 12)}
+
+
+def exact(loss: Any, *inputs: Array | Labels, count: int = 1) -> dict[str, Contestant]:
+    """Return the loss and its gradients in float64."""
+    wide = [x.astype("f8") if x.dtype == np.float32 else x for x in inputs]
+    make = partial(our_loss if count == 1 else partial(our_gradients, count=count), loss, *wide)
+    return {"float64": harness.Exact(make)}
 
 
 def torch_focal(logits: Any, target: Any) -> Any:
@@ -118,7 +124,7 @@ def cross_entropies(asked: harness.Options) -> Iterator[tuple[str, dict[str, Con
             if harness.HAS_OPTAX:
                 found["optax jit"] = optax_cross_entropy(x, target)
             found["NumPy out="] = numpy_loss_of_classes(x, target)
-        found |= ceiling(12, x.size)
+        found |= ceiling(12, x.size) | exact(loss, x, target)
         smoothed = f", label smoothing {smoothing}" if smoothing else ""
         yield f"{rows} x {classes}{smoothed}", found
 
@@ -139,10 +145,12 @@ def of_rows(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]
             if harness.HAS_TORCH:
                 arguments = {"p": 2} if name.startswith("squared") else {}
                 found["torch"] = torch_loss(theirs, x, target, **arguments)
+            found |= exact(loss, x, target)
             yield f"{name}, {rows} x {classes}", found
         found = {"fastoptim": our_loss(fo.losses.FocalLoss(), x, target)}
         if harness.HAS_TORCH:
             found["torch composed"] = torch_gradients(torch_focal, x, target, count=1)
+        found |= exact(fo.losses.FocalLoss(), x, target)
         yield f"focal, {rows} x {classes}", found
 
 
@@ -169,6 +177,7 @@ def of_vectors(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contesta
             found["torch"] = torch_gradients(function, *inputs, count=count)
         # An array per input and gradient; gradients count twice.
         found |= ceiling(36 if count == 3 else 24, rows * length)
+        found |= exact(loss, *inputs, count=count)
         yield f"{name}, {rows} x {length}", found
 
 
@@ -179,7 +188,7 @@ def elementwise(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contest
     if harness.HAS_TORCH:
         found["torch"] = torch_loss("mse_loss", x, target)
     found["NumPy out="] = numpy_mse(x, target)
-    yield "MSE", found | ceiling(16, size)
+    yield "MSE", found | ceiling(16, size) | exact(fo.losses.MSELoss(), x, target)
     signs, labels = np.sign(target), (target > 0).astype(np.float32)
     cases: list[tuple[str, fo.losses.Loss, str | Callable[..., Any], Array]] = [
         ("L1", fo.losses.L1Loss(), "l1_loss", target),
@@ -200,7 +209,7 @@ def elementwise(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contest
         found = {"fastoptim": our_loss(loss, x, y)}
         if harness.HAS_TORCH:
             found["torch"] = torch_loss(theirs, x, y)
-        yield name, found | ceiling(16, size)
+        yield name, found | ceiling(16, size) | exact(loss, x, y)
 
 
 def our_penalty(regularizer: Any, w: Array, g: Array) -> Contestant:

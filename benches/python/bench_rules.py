@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import fastoptim as fo
 import harness
-from fastoptim import _core
 from harness import Array, Contestant
 
 # The arguments here and in PyTorch, and the bytes of memory traffic per parameter.
@@ -48,7 +48,9 @@ RULES: dict[str, tuple[dict[str, Any], int]] = {
 OTHERS: dict[str, dict[str, Any]] = {"Adafactor": {}, "Muon": {}}
 
 
-def ours(name: str, arguments: dict[str, Any], p: Array, g: Array) -> Contestant:
+def ours(
+    name: str, arguments: dict[str, Any], p: npt.NDArray[Any], g: npt.NDArray[Any]
+) -> Contestant:
     p = p.copy()
     opt = getattr(fo, name.split()[0])([p], **arguments)
     return Contestant(lambda: opt.step([g]), lambda: [p])
@@ -94,20 +96,16 @@ def optax_rule(name: str, p: Array, g: Array) -> Contestant | None:
     return Contestant(run, lambda: [now[0]])
 
 
-def ceiling(bytes_per_parameter: int, p: Array, g: Array) -> Contestant:
+def ceiling(bytes_per_parameter: int, size: int) -> Contestant:
     """Stream over as many bytes: whole arrays, in a second pass if one is not sufficient."""
     passes = 1 if bytes_per_parameter <= 36 else 2
-    arrays = [p.copy() for _ in range((bytes_per_parameter // passes // 4 - 1) // 2)]
-
-    def run() -> None:
-        for _ in range(passes):
-            _core.stream(arrays, g)
-
-    return Contestant(run, None)
+    return harness.Ceiling((bytes_per_parameter // passes // 4 - 1) // 2, size, passes)
 
 
-def cases(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
-    n = asked.size(1 << 24, 1 << 12)
+def cases(
+    asked: harness.Options, size: int = 1 << 24
+) -> Iterator[tuple[str, dict[str, Contestant]]]:
+    n = asked.size(size, 1 << 12)
     for name, (arguments, moved) in RULES.items():
         p, g = harness.arrays(1, n)[0], harness.arrays(1, n, seed=1)[0]
         found = {"fastoptim": ours(name, arguments, p, g)}
@@ -115,8 +113,12 @@ def cases(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]
             found["torch default"] = contestant
         if harness.HAS_OPTAX and (contestant := optax_rule(name, p, g)):
             found["optax jit"] = contestant
-        found[f"stream of {moved} B"] = ceiling(moved, p, g)
-        yield name, found
+        found[f"stream of {moved} B"] = ceiling(moved, n)
+        wide = partial(ours, name, arguments, p.astype("f8"), g.astype("f8"))
+        yield name, {**found, "float64": harness.Exact(wide)}
+
+
+def others(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
     side = asked.size(1024, 32)
     for name, arguments in OTHERS.items():
         p, g = (harness.arrays(1, side * side, seed=s)[0].reshape(side, side) for s in (0, 1))
@@ -127,7 +129,7 @@ def cases(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]
             assert contestant is not None
             found["torch default"] = contestant
         yield f"{name}, {side} x {side}", found
-    yield "AdamW, moments decayed to nothing", decayed(n)
+    yield "AdamW, moments decayed to nothing", decayed(asked.size(1 << 24, 1 << 12))
 
 
 def decayed(n: int) -> dict[str, Contestant]:
@@ -144,7 +146,10 @@ def decayed(n: int) -> dict[str, Contestant]:
 
 def main() -> None:
     asked = harness.options(__doc__ or "")
-    harness.compare("one step on 16 Mi float32 parameters in one array", cases(asked), asked)
+    for name, size in ("16 Mi", 1 << 24), ("64 Ki", 1 << 16):
+        title = f"one step on {name} float32 parameters in one array"
+        harness.compare(title, cases(asked, size), asked)
+    harness.compare("steps on matrices, and of subnormal moments", others(asked), asked)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import numpy as np
 
 import harness
 from fastoptim._extras import has
-from fastoptim.commands.bench.harness import check, duration, limit_threads, measure
+from fastoptim.commands.bench.harness import check, duration, limit_threads
 from harness import Contestant
 
 if not harness.HAS_TORCH:
@@ -483,19 +483,26 @@ def peaks(section: str, case: Case, asked: harness.Options) -> dict[str, int]:
 
 
 def report(section: str, case: Case, asked: harness.Options) -> list[bool]:
-    """Check, measure and print one case. Return which of its goals are met."""
+    """Check, measure, record and print one case. Return which of its goals are met."""
     contestants = {label: make() for label, make in case.contestants.items()}
     check(case.name, contestants, case.tolerance)
     if asked.quick:
         print(f"  {case.name}, made small: {', '.join(contestants)} agree", flush=True)
+        if asked.json is not None:
+            times = harness.timed(contestants, asked)
+            harness.record(section, case.name, contestants, times, asked)
         return []
     compilations = {
         label: contestant.compilation
         for label, contestant in contestants.items()
         if isinstance(contestant, CompiledContestant)
     }
-    runs = [contestant.run for contestant in contestants.values()]
-    times = measure(runs, min(asked.rounds, case.rounds), cold=asked.cold)
+    times = harness.timed(contestants, asked, most=case.rounds)
+    # An empty step has no state.
+    memory = None
+    if not case.excess and sys.platform == "linux":
+        memory = peaks(section, case, asked)
+    harness.record(section, case.name, contestants, times, asked, memory=memory)
     print(f"  {case.name}")
     met = []
     for label, taken in zip(case.contestants, times, strict=True):
@@ -514,12 +521,11 @@ def report(section: str, case: Case, asked: harness.Options) -> list[bool]:
                 f"goal {duration(case.excess[label])}: {'met' if met[-1] else 'MISSED'}"
             )
         print(line, flush=True)
-    return met
+    return met if memory is None else [*met, remember(case, memory)]
 
 
-def remember(section: str, case: Case, asked: harness.Options) -> list[bool]:
-    """Measure and print the memory of one case. Return whether its goal is met."""
-    found = peaks(section, case, asked)
+def remember(case: Case, found: dict[str, int]) -> bool:
+    """Print the peak memory of one case by contestant. Return whether its goal is met."""
     ours = found.pop(OURS)
     most = max(case.memory * min(found.values()), 0) + NOISE
     print(f"    {'peak memory':24}{ours / 2**20:7.1f} MiB", end="")
@@ -527,7 +533,7 @@ def remember(section: str, case: Case, asked: harness.Options) -> list[bool]:
     met = ours <= most
     goal = "not above PyTorch's" if case.memory == 1 else f"{case.memory:g} of PyTorch's"
     print(f"   goal {goal}: {'met' if met else 'MISSED'}", flush=True)
-    return [met]
+    return met
 
 
 def main() -> None:
@@ -537,9 +543,6 @@ def main() -> None:
         print(f"\n{section}", flush=True)
         for case in cases(asked):
             met += report(section, case, asked)
-            # An empty step has no state.
-            if not asked.quick and not case.excess and sys.platform == "linux":
-                met += remember(section, case, asked)
     if not asked.quick:
         print(f"\n{sum(met)} of {len(met)} goals are met")
 

@@ -1,16 +1,21 @@
-"""The options of the benchmarks, and tables that compare contestants."""
+"""The options of the benchmarks, tables that compare contestants, and records of these."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 import fastoptim as fo
 from fastoptim import _core
 from fastoptim.commands.bench.harness import (
+    CHECKED,
     HAS_OPTAX,
     HAS_TORCH,
     Array,
@@ -30,14 +35,48 @@ __all__ = [
     "HAS_OPTAX",
     "HAS_TORCH",
     "Array",
+    "Ceiling",
     "Contestant",
+    "Exact",
     "Options",
     "arrays",
     "compare",
     "options",
+    "record",
+    "timed",
     "torch_answer",
     "torch_parameters",
 ]
+
+
+class Ceiling(Contestant):
+    """A plain pass over memory: it updates some arrays of one size and reads one more."""
+
+    def __init__(self, updated: int, size: int, passes: int = 1) -> None:
+        # Written first, because reads of untouched pages of zeros come from one page in a cache.
+        held, read = [np.ones(size, np.float32) for _ in range(updated)], np.ones(size, np.float32)
+
+        def run() -> None:
+            for _ in range(passes):
+                _core.stream(held, read)
+
+        super().__init__(run, None)
+        self.held = 4 * size * (updated + 1)
+        self.moved = passes * 4 * size * (2 * updated + 1)
+
+
+class Exact(Contestant):
+    """The same work in float64, as often as results are checked. It is not timed."""
+
+    def __init__(self, make: Callable[[], Contestant]) -> None:
+        def answer() -> Iterable[npt.ArrayLike]:
+            contestant = make()
+            assert contestant.answer is not None
+            for _ in range(CHECKED):
+                contestant.run()
+            return contestant.answer()
+
+        super().__init__(lambda: None, answer)
 
 
 @dataclass
@@ -48,6 +87,8 @@ class Options:
     rounds: int
     cold: bool
     quick: bool
+    # A file to which each case is appended as a line of JSON.
+    json: Path | None = None
 
     def size(self, full: int, quick: int) -> int:
         """Choose a size, which is small if the benchmark runs as a test."""
@@ -63,11 +104,80 @@ def options(description: str) -> Options:
         "--cold", action="store_true", help="single calls, 5 ms apart, so that thread pools sleep"
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, once, as a test")
+    parser.add_argument("--json", type=Path, help="a file to append each case to, as JSON")
     given = parser.parse_args()
-    asked = Options(given.threads, given.rounds, given.cold, given.quick)
+    asked = Options(given.threads, given.rounds, given.cold, given.quick, given.json)
     limit_threads(asked.threads)
     print_machine(asked.threads)
     return asked
+
+
+def errors(contestants: Mapping[str, Contestant], exact: Contestant) -> dict[str, float]:
+    """Return each contestant's largest error, as a share of the largest value of that result."""
+    assert exact.answer is not None
+    expected = [np.array(part, np.float64) for part in exact.answer()]
+    found = {}
+    for label, contestant in contestants.items():
+        if contestant.answer is None:
+            continue
+        shares = [
+            np.abs(np.asarray(part, np.float64) - wanted).max() / np.abs(wanted).max()
+            for part, wanted in zip(contestant.answer(), expected, strict=True)
+        ]
+        found[label] = float(max(shares))
+    return found
+
+
+def timed(
+    contestants: Mapping[str, Contestant], asked: Options, *, most: int = sys.maxsize
+) -> npt.NDArray[np.float64]:
+    """Measure the contestants: once if the benchmark runs as a test, else by the options."""
+    runs = [contestant.run for contestant in contestants.values()]
+    return measure(runs, 1 if asked.quick else min(asked.rounds, most), cold=asked.cold)
+
+
+def record(
+    title: str,
+    name: str,
+    contestants: Mapping[str, Contestant],
+    times: npt.NDArray[np.float64],
+    asked: Options,
+    *,
+    error: Mapping[str, float] | None = None,
+    memory: Mapping[str, int] | None = None,
+) -> None:
+    """Append a case to the file of records, if one is wanted."""
+    if asked.json is None:
+        return
+    rows = []
+    for label, taken in zip(contestants, times, strict=True):
+        low, median, high = np.percentile(taken, [25, 50, 75])
+        rows.append(
+            {
+                "contestant": label,
+                "seconds": median,
+                "low": low,
+                "high": high,
+                "ratio": float(np.median(taken / times[0])),
+                "ceiling": isinstance(contestants[label], Ceiling),
+                "error": (error or {}).get(label),
+                "memory": (memory or {}).get(label),
+            }
+        )
+    ceiling = next((c for c in contestants.values() if isinstance(c, Ceiling)), None)
+    case = {
+        "script": Path(sys.argv[0]).stem,
+        "title": title,
+        "case": name,
+        "tier": _core.tier(),
+        "threads": asked.threads,
+        "cold": asked.cold,
+        "moved": ceiling and ceiling.moved,
+        "held": ceiling and ceiling.held,
+        "rows": rows,
+    }
+    with asked.json.open("a", encoding="utf-8") as file:
+        print(json.dumps(case), file=file)
 
 
 def compare(
@@ -87,14 +197,20 @@ def compare(
     print(f"\n{title}", flush=True)
     goals = goals or {}
     below: list[str] = []
-    for name, contestants in cases:
+    for name, prepared in cases:
+        contestants = {k: v for k, v in prepared.items() if not isinstance(v, Exact)}
         check(name, contestants, tolerance)
+        exact = next((v for v in prepared.values() if isinstance(v, Exact)), None)
+        error = {} if exact is None else errors(contestants, exact)
+        assert all(value <= tolerance for value in error.values()), (name, error)
         if asked.quick:
             print(f"  {name}, made small: {', '.join(contestants)} agree", flush=True)
+            if asked.json is None:
+                continue
+        times = timed(contestants, asked)
+        record(title, name, contestants, times, asked, error=error)
+        if asked.quick:
             continue
-        times = measure(
-            [contestant.run for contestant in contestants.values()], asked.rounds, cold=asked.cold
-        )
         print(f"  {name}")
         for label, taken in zip(contestants, times, strict=True):
             ratio = float(np.median(taken / times[0]))
@@ -103,8 +219,10 @@ def compare(
             wanted = "" if goal is None else f"  goal {goal:g}x"
             if goal is not None and ratio < goal:
                 below.append(f"    {name}: {ratio:.2f}x of {label}, goal {goal:g}x")
+            off = f"  error {error[label]:.1e}" if label in error else ""
             print(
-                f"    {label:16} {median:>10} {spread(taken):>22} {ratio:8.2f}x{wanted}", flush=True
+                f"    {label:16} {median:>10} {spread(taken):>22} {ratio:8.2f}x{wanted}{off}",
+                flush=True,
             )
     if goals and not asked.quick:
         print(f"  below goal ({_core.tier()}, {asked.threads} threads): {len(below) or 'none'}")
