@@ -61,7 +61,7 @@ def ceiling(moved: int, size: int) -> dict[str, Contestant]:
 
 def exact(loss: Any, *inputs: Array | Labels, count: int = 1) -> dict[str, Contestant]:
     """Return the loss and its gradients in float64."""
-    wide = [x.astype("f8") if x.dtype == np.float32 else x for x in inputs]
+    wide: list[Any] = [x.astype("f8") if x.dtype == np.float32 else x for x in inputs]
     make = partial(our_loss if count == 1 else partial(our_gradients, count=count), loss, *wide)
     return {"float64": harness.Exact(make)}
 

@@ -1,15 +1,19 @@
-"""One step of AdamW, compared with PyTorch, NumPy and optax.
+"""One step of AdamW, compared with PyTorch, NumPy, optax and, if installed, other libraries.
 
-NumPy uses one thread, with operations in place and as commonly written.
+NumPy uses one thread, with operations in place and as commonly written. thinc zeroes the gradients,
+so its time has a copy of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 import numpy as np
 
 import harness
+import libraries
 from fastoptim.commands.bench.contestants import (
     LR,
     WEIGHT_DECAY,
@@ -19,6 +23,11 @@ from fastoptim.commands.bench.contestants import (
     torch_adamw,
 )
 from harness import Array, Contestant
+
+# Below this number of bytes moved, the overhead of the call dominates.
+LEAST_MOVED = 1 << 20
+# The memory that all contestants together need at their peak, per parameter.
+BYTES = 256
 
 
 class AllocatingAdamW:
@@ -47,7 +56,9 @@ def numpy_allocating(params: list[Array], grads: list[Array]) -> Contestant:
     return Contestant(lambda: opt.step(grads), lambda: opt.params)
 
 
-def contestants(params: list[Array], grads: list[Array]) -> dict[str, Contestant]:
+def contestants(
+    params: list[Array], grads: list[Array], others: Mapping[str, libraries.Make]
+) -> dict[str, Contestant]:
     found = {"fastoptim": our_adamw(params, grads)}
     if harness.HAS_TORCH:
         found["torch fused"] = torch_adamw(params, grads, fused=True)
@@ -56,20 +67,44 @@ def contestants(params: list[Array], grads: list[Array]) -> dict[str, Contestant
         found["optax jit"] = optax_adamw(params, grads)
     found["NumPy out="] = numpy_adamw(params, grads)
     found["NumPy"] = numpy_allocating(params, grads)
-    return found
+    found |= {label: make(params, grads) for label, make in others.items()}
+    if 28 * params[0].size * len(params) >= LEAST_MOVED:
+        found["stream of 28 B"] = harness.Ceiling(3, params[0].size * len(params))
+    wide = [[x.astype("f8") for x in held] for held in (params, grads)]
+    return found | {"float64": harness.Exact(partial(our_adamw, *wide))}
+
+
+def physical_memory() -> float:
+    """Return the bytes of memory of this machine, or infinity if they are unknown."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
 
 
 def cases(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
+    others, missing = libraries.usable()
+    for label, reason in missing.items():
+        print(f"  without {label}: {reason}")
+    if asked.quick:
+        others.pop("torch compiled", None)
     for name, count, size in (
         ("1 Ki", 1, 1 << 10),
+        ("4 Ki", 1, 1 << 12),
         ("64 Ki", 1, 1 << 16),
         ("1 Mi", 1, 1 << 20),
         ("16 Mi", 1, 1 << 24),
+        ("64 Mi", 1, 1 << 26),
         ("1000 arrays of 1 Ki", 1000, 1 << 10),
     ):
         count, size = asked.size(count, 20), asked.size(size, 1 << 12)
+        if count * size * BYTES > physical_memory():
+            print(f"  without {name}: all contestants need {count * size * BYTES >> 30} GiB")
+            continue
         params, grads = harness.arrays(count, size), harness.arrays(count, size, seed=1)
-        yield name, contestants(params, grads)
+        # Its code for many tensors takes minutes to compile; bench_torch.py has 200 of them.
+        few = {k: v for k, v in others.items() if count == 1 or k != "torch compiled"}
+        yield name, contestants(params, grads, few)
 
 
 def main() -> None:

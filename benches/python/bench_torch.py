@@ -13,8 +13,6 @@ import functools
 import importlib
 import itertools
 import multiprocessing
-import os
-import shutil
 import sys
 import tempfile
 import time
@@ -29,6 +27,7 @@ import harness
 from fastoptim._extras import has
 from fastoptim.commands.bench.harness import check, duration, limit_threads
 from harness import Contestant
+from libraries import HAS_COMPILER
 
 if not harness.HAS_TORCH:
     print("PyTorch is not installed: nothing to compare")
@@ -39,7 +38,6 @@ import torch
 import fastoptim.torch
 
 OURS = "fastoptim"
-HAS_COMPILER = any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
 
 # The hidden size, layers, patch and token counts and classes of ViT-S/16: Touvron et al., 2021.
 WIDTH, LAYERS, PATCH, TOKENS, CLASSES = 384, 12, 3 * 16 * 16, 197, 1000

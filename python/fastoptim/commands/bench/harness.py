@@ -71,7 +71,7 @@ def print_machine(threads: int) -> None:
     ]
     versions += [
         f"{name} {importlib.metadata.version(name)}"
-        for name in ("numpy", "torch", "jax", "optax")
+        for name in ("numpy", "torch", "jax", "optax", "thinc", "bitsandbytes", "deepspeed")
         if has(name)
     ]
     print(f"versions    {', '.join(versions)}")
