@@ -17,7 +17,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 
 .NOTPARALLEL:
 .PHONY: help setup quick demo test test-rust test-python miri asan tsan mutants
-.PHONY: lint lint-rust lint-python types format docs site bench wheel check-wheel clean
+.PHONY: lint lint-rust lint-python types format docs site bench bench-compare wheel check-wheel clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -145,9 +145,14 @@ site: $(VENV)/.docs
 		--doctree-dir target/site/doctrees docs target/site/html
 	@echo 'Open target/site/html/index.html'
 
-bench: setup ## Benchmark the kernels, and the package against NumPy, PyTorch and optax if installed
+bench: setup ## Benchmark the kernels, and report how the package compares in target/bench/report.html
 	cargo bench
-	for script in benches/python/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benches/python/report.py
+
+# The base is built under target/base, once per commit.
+bench-compare: setup ## Compare the speed with that of another commit: BASE=<commit>
+	@test -n '$(BASE)' || { echo 'State the base: make bench-compare BASE=<commit>'; exit 1; }
+	$(BIN)/python benches/python/regressions.py $(BASE)
 
 # On Linux, zig links with the oldest C library that the wheel is for. TARGET=... builds for another
 # system, after `rustup target add`.

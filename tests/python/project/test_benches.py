@@ -1,14 +1,26 @@
 """Small runs of the benchmarks, which compare the results of all contestants."""
 
+import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import fastoptim as fo
 from cases import OPTIMIZERS
 
-SCRIPTS = sorted((Path(__file__).parents[3] / "benches" / "python").glob("bench_*.py"))
+FOLDER = Path(__file__).parents[3] / "benches" / "python"
+SCRIPTS = sorted(FOLDER.glob("bench_*.py"))
+
+
+def run(script: str, *options: str | Path) -> str:
+    command = [sys.executable, str(FOLDER / script), "--quick", *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_every_optimizer_is_measured() -> None:
@@ -22,7 +34,88 @@ def test_the_results_of_all_contestants_agree(script: Path) -> None:
         pytest.importorskip("mpi4py", reason="mpi4py is not installed")
     if script.stem == "bench_torch":
         pytest.importorskip("torch", reason="torch is not installed")
-    command = [sys.executable, str(script), "--quick"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "agree" in done.stdout
+    assert "agree" in run(script.name)
+
+
+def test_the_report_has_each_case_with_its_errors_and_ceilings(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    run("report.py", "--only", "bench_clip", "--output", tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    assert {record["cold"] for record in records} == {False, True}
+    ours = records[0]["rows"][0]
+    # A step in float32 has rounding errors, and no others.
+    assert 0 < ours["error"] < 1e-6
+    assert records[0]["moved"] == 28 << 12
+    markdown, page = ((tmp_path / f"report.{kind}").read_text() for kind in ("md", "html"))
+    for record in records:
+        for text in record["title"], record["case"]:
+            assert text in markdown
+            assert text in page
+    for text in "processor", "caches", "tiers", f"{ours['error']:.1e}", "of ceiling":
+        assert text in markdown
+        assert text in page
+    assert (tmp_path / "chart0.svg").read_text().startswith("<?xml")
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("report")
+
+
+def test_kernels_below_their_ceilings_are_listed(report: Any) -> None:
+    def record(case: str, held: int, share: float) -> dict[str, Any]:
+        rows = [{"ratio": 1.0, "ceiling": False}, {"ratio": share, "ceiling": True}]
+        how = {"tier": "avx2", "threads": 2, "cold": False}
+        return {"title": "a step", "case": case, "held": held, "rows": rows, **how}
+
+    records = [
+        record("beyond, slow", 2000, 0.94),
+        record("beyond, fast", 2000, 0.96),
+        record("within, slow", 1000, 0.89),
+        record("within, fast", 1000, 0.91),
+        record("single calls", 2000, 0.1) | {"cold": True},
+    ]
+    _, *rows = report.below(records, 1000).rows
+    assert [(row[1], row[3], row[4]) for row in rows] == [
+        ("beyond, slow", "memory", "94%"),
+        ("within, slow", "cache", "89%"),
+    ]
+    assert report.below(records[1:2], 1000).text == "None."
+
+
+def test_cells_of_the_report_are_escaped(report: Any) -> None:
+    block = report.Block("table", rows=(("a|b", "<c>"), ("1", "2")))
+    assert block.markdown() == "| a\\|b | <c> |\n|---|---|\n| 1 | 2 |"
+    assert "<th>a|b</th><th>&lt;c&gt;</th>" in block.html()
+
+
+@pytest.fixture
+def regressions(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("regressions")
+
+
+def test_regressions_are_those_above_the_limit_by_the_median_of_rounds(regressions: Any) -> None:
+    assert regressions.ratio([1.0, 2.0, 4.0], [1.1, 2.2, 40.0]) == pytest.approx(1.1)
+    ratios = {"same": 1.0, "faster": 0.5, "within": 1.04, "slower": 1.06, "slowest": 2.0}
+    assert regressions.slower(ratios) == ["slowest", "slower"]
+
+
+def test_every_case_of_the_comparison_runs(regressions: Any) -> None:
+    for make in regressions.CASES.values():
+        shrunk = [min(x, 64) if isinstance(x, int) else x for x in make.args]
+        make.func(*shrunk, **make.keywords)()
+
+
+def test_a_build_is_compared_with_itself() -> None:
+    printed = run("regressions.py", "--package", Path(fo.__file__).parents[1])
+    assert "AdamW, 1 Ki" in printed
+    assert "slower than the base by more than 5%" in printed
+
+
+def test_a_base_that_is_no_commit_is_refused() -> None:
+    command = [sys.executable, str(FOLDER / "regressions.py"), "no-such-commit"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "BASE=no-such-commit is no commit of this repository" in done.stderr
