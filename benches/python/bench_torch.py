@@ -488,7 +488,7 @@ def report(section: str, case: Case, asked: harness.Options) -> list[bool]:
         print(f"  {case.name}, made small: {', '.join(contestants)} agree", flush=True)
         if asked.json is not None:
             times = harness.timed(contestants, asked)
-            harness.record(section, case.name, contestants, times, asked)
+            harness.record(f"fastoptim.torch, {section}", case.name, contestants, times, asked)
         return []
     compilations = {
         label: contestant.compilation
@@ -500,7 +500,9 @@ def report(section: str, case: Case, asked: harness.Options) -> list[bool]:
     memory = None
     if not case.excess and sys.platform == "linux":
         memory = peaks(section, case, asked)
-    harness.record(section, case.name, contestants, times, asked, memory=memory)
+    harness.record(
+        f"fastoptim.torch, {section}", case.name, contestants, times, asked, memory=memory
+    )
     print(f"  {case.name}")
     met = []
     for label, taken in zip(case.contestants, times, strict=True):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,7 @@ def test_a_build_is_compared_with_itself() -> None:
     assert "slower than the base by more than 5%" in printed
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_a_base_that_is_no_commit_is_refused() -> None:
     command = [sys.executable, str(FOLDER / "regressions.py"), "no-such-commit"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
