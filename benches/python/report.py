@@ -96,8 +96,8 @@ pre {{ overflow-x: auto; }}
 """
 
 
-def run(script: str, tier: str, *options: str) -> str:
-    """Run a script on a tier, and return what it prints."""
+def run(script: str, tier: str, *options: str) -> tuple[str, bool]:
+    """Run a script on a tier. Return what it prints, and whether it failed."""
     print(f"{script} {' '.join(options)} ({tier})", flush=True)
     done = subprocess.run(
         [sys.executable, str(FOLDER / f"{script}.py"), *options],
@@ -108,8 +108,7 @@ def run(script: str, tier: str, *options: str) -> str:
     )
     if done.returncode:
         print(done.stdout)
-        raise SystemExit(f"{script}.py failed with exit code {done.returncode}")
-    return done.stdout
+    return done.stdout, done.returncode != 0
 
 
 def last_cache() -> int:
@@ -159,17 +158,21 @@ def table(record: Record) -> Block:
 def below(records: list[Record], cache: int) -> Block:
     """Return the kernels that are further below their ceiling than they should be."""
     rows = [("kernel", "case", "measured", "bound by", "of ceiling", "wanted")]
+    compared = 0
     for record in records:
         part = share(record, record["rows"][0])
         if part is None or record["cold"]:
             continue
+        compared += 1
         bound, wanted = ("memory", MEMORY) if record["held"] > cache else ("cache", CACHE)
         if part < wanted:
             rows.append(
                 (record["title"], record["case"], configuration(record), bound,
                  f"{part:.0%}", f"{wanted:.0%}")
             )  # fmt: skip
-    return Block("table", rows=tuple(rows)) if len(rows) > 1 else Block("p", "None.")
+    if len(rows) > 1:
+        return Block("table", rows=tuple(rows))
+    return Block("p", f"None of {compared} cases with a ceiling.")
 
 
 def draw(records: list[Record], path: Path) -> None:
@@ -261,10 +264,11 @@ def configurations(quick: bool) -> list[tuple[str, int]]:
     return list(itertools.product(tiers, threads))[: 1 if quick else None]
 
 
-def measure(given: argparse.Namespace, path: Path) -> tuple[list[str], dict[str, str]]:
-    """Run the scripts. Return notes on what is left out, and what the others print."""
+def measure(given: argparse.Namespace, path: Path) -> tuple[list[str], dict[str, str], list[str]]:
+    """Run the scripts. Return notes on what is left out, what some print, and what failed."""
     quick = ["--quick"] * given.quick
     notes: set[str] = set()
+    failures: list[str] = []
     if given.quick:
         notes.add(
             "A quick run: the sizes are small, and each case ran once. Its times say nothing."
@@ -277,7 +281,9 @@ def measure(given: argparse.Namespace, path: Path) -> tuple[list[str], dict[str,
             for cold in ([], ["--cold"]) if script in COLD else ([],):
                 options = [f"--threads={threads}", f"--json={path}", *cold, *quick]
                 options += [f"--rounds={given.rounds}"]
-                printed = run(script, tier, *options)
+                printed, failed = run(script, tier, *options)
+                if failed:
+                    failures.append(f"{script}, {tier}, {threads} threads")
                 for line in re.findall(r"^  without (.+)$", printed, re.MULTILINE):
                     notes.add(f"Without {line}.")
     if not has("optax"):
@@ -285,13 +291,14 @@ def measure(given: argparse.Namespace, path: Path) -> tuple[list[str], dict[str,
     texts = {}
     for script, needed in {} if given.only else PRINTING.items():
         if has(needed):
-            texts[script] = run(script, configurations(given.quick)[0][0], *quick)
+            texts[script], failed = run(script, configurations(given.quick)[0][0], *quick)
+            failures += [script] * failed
         else:
             notes.add(f"Without {script}: {needed} is not installed.")
-    return sorted(notes), texts
+    return sorted(notes), texts, failures
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=FOLDER.parents[1] / "target" / "bench")
     parser.add_argument("--rounds", type=int, default=15)
@@ -303,7 +310,10 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     path = given.output / "records.jsonl"
     path.unlink(missing_ok=True)
-    notes, printed = measure(given, path)
+    notes, printed, failures = measure(given, path)
+    notes += [f"FAILED: {failure}. Its later cases are missing." for failure in failures]
+    if not path.exists():
+        raise SystemExit(f"no case was measured: {', '.join(failures) or ', '.join(notes)}")
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     # A script that ran several times has its titles once, with all configurations.
     order = list(dict.fromkeys((record["script"], record["title"]) for record in records))
@@ -315,7 +325,8 @@ def main() -> None:
     page = PAGE.format("\n".join(block.html() for block in found))
     (given.output / "report.html").write_text(page, encoding="utf-8")
     print(f"wrote report.html and report.md to {given.output}")
+    return int(bool(failures))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

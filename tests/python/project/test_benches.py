@@ -82,7 +82,40 @@ def test_kernels_below_their_ceilings_are_listed(report: Any) -> None:
         ("beyond, slow", "memory", "94%"),
         ("within, slow", "cache", "89%"),
     ]
-    assert report.below(records[1:2], 1000).text == "None."
+    assert report.below(records[1:2], 1000).text == "None of 1 cases with a ceiling."
+
+
+def test_a_script_that_fails_is_named_in_the_report_which_then_fails(
+    report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    row: dict[str, Any] = {
+        "contestant": "fastoptim",
+        "seconds": 1e-3,
+        "low": 1e-3,
+        "high": 1e-3,
+        "ratio": 1.0,
+    }
+    row |= {"ceiling": False, "error": None, "memory": None}
+    case: dict[str, Any] = {
+        "script": "bench_loss",
+        "title": "losses",
+        "case": "MSE",
+        "tier": "avx2",
+    }
+    case |= {"threads": 2, "cold": False, "moved": None, "held": None, "rows": [row]}
+
+    def run(script: str, _tier: str, *_options: str) -> tuple[str, bool]:
+        (tmp_path / "records.jsonl").write_text(json.dumps(case))
+        return "  without thinc: thinc is not installed\n", True
+
+    monkeypatch.setattr(report, "run", run)
+    options = ["report.py", "--quick", "--only", "bench_loss", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", options)
+    assert report.main() == 1
+    text = (tmp_path / "report.md").read_text()
+    assert "FAILED: bench_loss" in text
+    assert "Without thinc: thinc is not installed." in text
 
 
 def test_cells_of_the_report_are_escaped(report: Any) -> None:
