@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -35,15 +37,22 @@ def torch_compiled(params: list[Array], grads: list[Array]) -> Contestant:
 
 
 def thinc_adam(params: list[Array], grads: list[Array]) -> Contestant:
-    """Step thinc's Adam, which zeroes the gradients: each run first copies them."""
+    """Step thinc's Adam, which zeroes the gradients: each run first copies them.
+
+    It adds epsilon before the bias correction, so epsilon follows that.
+    """
     optimizers: Any = require("thinc.optimizers", "this contestant")
+    schedules: Any = require("thinc.schedules", "this contestant")
     opt = optimizers.Adam(
         LR, L2=WEIGHT_DECAY, L2_is_weight_decay=True, beta1=0.9, beta2=0.999, eps=1e-8,
         grad_clip=0.0, use_averages=False,
     )  # fmt: skip
     held, copies = [p.copy() for p in params], [np.empty_like(g) for g in grads]
 
+    steps = itertools.count(1)
+
     def run() -> None:
+        opt.eps = schedules.constant(1e-8 * math.sqrt(1 - 0.999 ** next(steps)))
         for i, (g, copy) in enumerate(zip(grads, copies, strict=True)):
             np.copyto(copy, g)
             held[i], _ = opt((i, "p"), held[i], copy)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fastoptim import _core
-from fastoptim._extras import has
+from fastoptim._extras import has, require
 from fastoptim.commands.bench.harness import duration, print_machine
 from fastoptim.commands.machine import caches
 from fastoptim.plot.axes import new_figure
@@ -307,6 +307,8 @@ def main() -> int:
         "--quick", action="store_true", help="small sizes, once, on one tier, as a test"
     )
     given = parser.parse_args()
+    # Before the measurements, which take long.
+    require("matplotlib", "the report")
     given.output.mkdir(parents=True, exist_ok=True)
     path = given.output / "records.jsonl"
     path.unlink(missing_ok=True)
