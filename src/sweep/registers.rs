@@ -1,4 +1,9 @@
 //! The loop of an elementwise rule over bfloat16 arrays, with the conversions in registers.
+//!
+//! Their integer arithmetic runs beside the square root and the division of the rule. Through tiles,
+//! AdamW takes 1.7 times as long with bfloat16 moments on AVX2 and 1.2 times on AVX-512 (16 Ki
+//! elements in cache, one thread of Sapphire Rapids: 2.70 and 1.62 ns per element against 1.59 and
+//! 1.38), and 1.8 and 1.6 times with two threads on 4 Mi elements.
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::numeric::float::Float;
