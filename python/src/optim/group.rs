@@ -21,6 +21,10 @@ const MAXIMIZE: Spec = Spec {
     kind: hyper::Kind::Flag,
 };
 
+/// The keys of a group that are not hyperparameters.
+const REGULARIZER: &str = "regularizer";
+const PARAMS: &str = "params";
+
 /// The keys of a group that the core reads.
 pub(crate) struct Keys {
     kind: Kind,
@@ -38,8 +42,8 @@ impl Keys {
             kind,
             specs: kind.specs().iter().map(|spec| intern(spec.name)).collect(),
             maximize: intern(MAXIMIZE.name),
-            regularizer: intern("regularizer"),
-            params: intern("params"),
+            regularizer: intern(REGULARIZER),
+            params: intern(PARAMS),
         }
     }
 
@@ -49,82 +53,49 @@ impl Keys {
         let py = group.py();
         let dict = group.cast::<PyDict>()?;
         let mut values = Vec::with_capacity(self.specs.len());
-        let mut objects = Vec::with_capacity(self.specs.len() + 1);
+        let mut constant = true;
         for (spec, key) in self.kind.specs().iter().zip(&self.specs) {
             let object = required(dict, key.bind(py))?;
             values.push(value(spec, &object, steps)?);
-            objects.push(object.unbind());
+            constant &= is_constant(&object);
         }
         let object = required(dict, self.maximize.bind(py))?;
         let maximize = value(&MAXIMIZE, &object, steps)? == Value::Flag(true);
-        objects.push(object.unbind());
+        constant &= is_constant(&object);
         let method = self.kind.method(&values).map_err(to_py)?;
         let own = dict.get_item(self.regularizer.bind(py))?;
         let regularization = own.as_ref().map(regularizer::read).transpose()?;
         if let Some(regularization) = &regularization {
             method.check_regularization(regularization).map_err(to_py)?;
         }
+        let entry = |(key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
+            let value = self.reads(&key).then(|| value.unbind());
+            (key.unbind(), value)
+        };
         Ok(Group {
             method,
             maximize,
             regularization,
-            regularizer: own.map(Bound::unbind),
             params: required(dict, self.params.bind(py))?.unbind(),
-            constant: objects.iter().all(|object| is_constant(object.bind(py))),
-            objects,
-            entries: self.entries(dict)?,
+            constant,
+            entries: dict.iter().map(entry).collect(),
         })
     }
 
-    /// Returns the keys of a group in order, with the values of those that the core reads, or nothing
-    /// if these keys are other objects than the interned strings.
-    fn entries(&self, dict: &Bound<'_, PyDict>) -> PyResult<Vec<Entry>> {
-        let own = [&self.maximize, &self.params, &self.regularizer];
-        let mut missing = self.specs.len() + own.len();
-        if !dict.contains(self.regularizer.bind(dict.py()))? {
-            missing -= 1;
-        }
-        let mut entries = Vec::with_capacity(dict.len());
-        for (key, value) in dict.iter() {
-            let is_read = self.specs.iter().chain(own).any(|own| key.is(own));
-            missing -= usize::from(is_read);
-            entries.push((key.unbind(), is_read.then(|| value.unbind())));
-        }
-        if missing > 0 {
-            entries.clear();
-        }
-        Ok(entries)
+    /// Returns whether the core reads the value of a key. No Python code runs.
+    fn reads(&self, key: &Bound<'_, PyAny>) -> bool {
+        let Ok(key) = key.cast::<PyString>() else {
+            return false;
+        };
+        let own = [MAXIMIZE.name, PARAMS, REGULARIZER];
+        let known =
+            |name| own.contains(&name) || self.kind.specs().iter().any(|spec| spec.name == name);
+        key.to_str().is_ok_and(known)
     }
 
     /// Returns the value of "params" of a group.
     pub(crate) fn params<'py>(&self, group: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         required(group.cast::<PyDict>()?, self.params.bind(group.py()))
-    }
-
-    /// Returns whether reading the group again would give the same values.
-    pub(crate) fn is_current(&self, known: &Group, group: &Bound<'_, PyAny>) -> PyResult<bool> {
-        if !known.constant {
-            return Ok(false);
-        }
-        let py = group.py();
-        let dict = group.cast::<PyDict>()?;
-        if known.has_entries_of(dict) {
-            return Ok(true);
-        }
-        let keys = self.specs.iter().chain([&self.maximize, &self.params]);
-        for (key, object) in keys.zip(known.objects.iter().chain([&known.params])) {
-            match dict.get_item(key.bind(py))? {
-                Some(now) if now.is(object) => {}
-                _ => return Ok(false),
-            }
-        }
-        // Regularizers are immutable.
-        let regularizer = dict.get_item(self.regularizer.bind(py))?;
-        Ok(match (&known.regularizer, regularizer) {
-            (None, None) => true,
-            (Some(object), Some(now)) => now.is(object),
-            _ => false,
-        })
     }
 }
 
@@ -134,26 +105,21 @@ pub(crate) struct Group {
     pub(crate) maximize: bool,
     /// `None` if the group has no key "regularizer".
     pub(crate) regularization: Option<Regularization>,
-    regularizer: Option<Py<PyAny>>,
     /// The value of "params".
     pub(crate) params: Py<PyAny>,
-    /// The objects that were read. If all are immutable, the same objects have the same values.
-    objects: Vec<Py<PyAny>>,
+    /// Whether all hyperparameters are immutable, so that the same objects have the same values.
     constant: bool,
-    /// As returned by [`Keys::entries`].
-    entries: Vec<Entry>,
+    /// The entries of the dictionary in order, with the values of those that the core reads.
+    entries: Vec<(Py<PyAny>, Option<Py<PyAny>>)>,
 }
 
-/// A key of a group, and its value if the core reads it.
-type Entry = (Py<PyAny>, Option<Py<PyAny>>);
-
 impl Group {
-    /// Returns whether the group has the same keys in the same order, and those that the core reads
-    /// the same values. A pass over a dictionary takes a fraction of the time of a search for each
-    /// key.
-    fn has_entries_of(&self, dict: &Bound<'_, PyDict>) -> bool {
-        if dict.len() != self.entries.len() {
-            return false;
+    /// Returns whether reading the group again would give the same values. A pass over a dictionary
+    /// takes a fraction of the time of a search for each key. Regularizers are immutable.
+    pub(crate) fn is_current(&self, group: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let dict = group.cast::<PyDict>()?;
+        if !self.constant || dict.len() != self.entries.len() {
+            return Ok(false);
         }
         let (mut position, mut key, mut value) = (0, ptr::null_mut(), ptr::null_mut());
         for (own, object) in &self.entries {
@@ -164,23 +130,19 @@ impl Group {
             };
             let same = |object: &Py<PyAny>| object.as_ptr() == value;
             if !found || own.as_ptr() != key || !object.as_ref().is_none_or(same) {
-                return false;
+                return Ok(false);
             }
         }
-        true
+        Ok(true)
     }
 
     /// Visits the references for the garbage collector.
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.params)?;
-        visit.call(&self.regularizer)?;
-        for (key, value) in &self.entries {
+        self.entries.iter().try_for_each(|(key, value)| {
             visit.call(key)?;
-            visit.call(value)?;
-        }
-        self.objects
-            .iter()
-            .try_for_each(|object| visit.call(object))
+            visit.call(value)
+        })
     }
 }
 

@@ -44,7 +44,7 @@ impl ParameterSet {
         self.check_groups(groups.iter())?;
         let mut changed = Vec::new();
         for (index, (known, group)) in self.groups.iter().zip(groups).enumerate() {
-            if !self.keys.is_current(known, &group)? {
+            if !known.is_current(&group)? {
                 changed.push((index, self.keys.read(&group, self.steps)?));
             }
         }

@@ -20,7 +20,7 @@ impl TensorSet {
                 PyTypeError::new_err(format!("param_groups[{index}] must be a dict"))
             })?;
             if let Some(known) = set.groups.get(index)
-                && set.keys.is_current(known, &group)?
+                && known.is_current(&group)?
             {
                 continue;
             }
