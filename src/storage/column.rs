@@ -1,7 +1,7 @@
 //! Arrays that a loop reads and writes group by group, with the conversion in registers.
 
 use super::half::Bf16;
-use super::{Draws, GROUP, Noise};
+use super::{Draws, GROUP, Noise, STRETCH};
 use crate::numeric::float::Float;
 
 /// An array of groups that is read.
@@ -14,6 +14,8 @@ pub(crate) trait Column<T> {
 
 /// Elements of a run of groups, all of which have random numbers under one key.
 pub(crate) const RUN: usize = 256;
+
+const _: () = assert!(RUN.is_multiple_of(GROUP) && STRETCH.is_multiple_of(RUN as u64));
 
 /// An array of groups that is updated from the first to the last.
 pub(crate) trait ColumnMut<T>: Column<T> {

@@ -33,52 +33,28 @@ pub(crate) unsafe fn update<T: Float, const S: usize, R: Rule<T, S>>(
     // checked those that are written, and no other code accesses these elements.
     unsafe {
         let (p, g) = (segment.p.slice_mut(from, to), segment.g.slice(from, to));
-        let halves = || (segment.p.halves_mut(from, to), segment.g.halves(from, to));
         let native = || each(|j| segment.state()[j].slice_mut(from, to));
         let low = || each(|j| segment.state()[j].halves_mut(from, to));
         match (p, g) {
             (Some(p), Some(g)) => {
                 let Some(state) = low() else { return 0 };
-                tier.run(InRegisters {
-                    rule,
-                    scale,
-                    p,
-                    g,
-                    state,
-                });
+                tier.run(InRegisters::new(rule, scale, p, g, state));
             }
             (Some(p), None) => {
                 let (Some(g), Some(state)) = (segment.g.halves(from, to), native()) else {
                     return 0;
                 };
-                tier.run(InRegisters {
-                    rule,
-                    scale,
-                    p,
-                    g,
-                    state,
-                });
+                tier.run(InRegisters::new(rule, scale, p, g, state));
             }
             (None, None) => {
-                let (Some(p), Some(g)) = halves() else {
+                let p = segment.p.halves_mut(from, to);
+                let (Some(p), Some(g)) = (p, segment.g.halves(from, to)) else {
                     return 0;
                 };
                 if let Some(state) = native() {
-                    tier.run(InRegisters {
-                        rule,
-                        scale,
-                        p,
-                        g,
-                        state,
-                    });
+                    tier.run(InRegisters::new(rule, scale, p, g, state));
                 } else if let Some(state) = low() {
-                    tier.run(InRegisters {
-                        rule,
-                        scale,
-                        p,
-                        g,
-                        state,
-                    });
+                    tier.run(InRegisters::new(rule, scale, p, g, state));
                 } else {
                     return 0;
                 }
@@ -103,6 +79,18 @@ struct InRegisters<T, R, P, G, M, const S: usize> {
     p: P,
     g: G,
     state: [M; S],
+}
+
+impl<T, R, P, G, M, const S: usize> InRegisters<T, R, P, G, M, S> {
+    fn new(rule: R, scale: T, p: P, g: G, state: [M; S]) -> Self {
+        Self {
+            rule,
+            scale,
+            p,
+            g,
+            state,
+        }
+    }
 }
 
 /// Runs a block for every state array. LLVM does not unroll a loop with such long iterations, and
