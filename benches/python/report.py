@@ -9,9 +9,7 @@ files are report.html, report.md, the charts, and records.jsonl with a line of J
 from __future__ import annotations
 
 import argparse
-import contextlib
 import html
-import io
 import itertools
 import json
 import os
@@ -25,8 +23,8 @@ from typing import Any
 
 from fastoptim import _core
 from fastoptim._extras import has, require
-from fastoptim.commands.bench.harness import duration, print_machine
-from fastoptim.commands.machine import caches
+from fastoptim.commands.bench.harness import duration, machine
+from fastoptim.commands.machine import cache_sizes
 from fastoptim.plot.axes import new_figure
 
 FOLDER = Path(__file__).parent
@@ -113,11 +111,8 @@ def run(script: str, tier: str, *options: str) -> tuple[str, bool]:
 
 def last_cache() -> int:
     """Return the bytes of the last-level cache."""
-    sizes = re.findall(r"([\d.]+) (KiB|MiB)", caches())
-    if not sizes:
-        return LAST_CACHE
-    number, unit = sizes[-1]
-    return int(float(number) * {"KiB": 1 << 10, "MiB": 1 << 20}[unit])
+    sizes = [size for size in cache_sizes().values() if re.fullmatch(r"\d+K", size)]
+    return int(sizes[-1][:-1]) << 10 if sizes else LAST_CACHE
 
 
 def share(record: Record, row: Record) -> float | None:
@@ -205,20 +200,12 @@ def draw(records: list[Record], path: Path) -> None:
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def machine(threads: int) -> str:
-    """Return the description of the machine and the versions."""
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text):
-        print_machine(threads)
-    return f"{text.getvalue()}tiers       {', '.join(_core.tiers())}"
-
-
 def blocks(
     records: list[Record], notes: list[str], printed: dict[str, str], threads: int, folder: Path
 ) -> Iterator[Block]:
     """Yield the report, and draw its charts into the folder."""
     yield Block("h1", "Benchmarks of fastoptim")
-    yield Block("pre", machine(threads))
+    yield Block("pre", f"{machine(threads)}\ntiers       {', '.join(_core.tiers())}")
     yield Block(
         "p",
         "Times are medians of alternating runs in one process, with the same threads for every"

@@ -22,9 +22,9 @@ def processor() -> str:
     return _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
 
 
-def caches() -> str:
-    """Return the sizes of the data caches of the first processor, if they are known."""
-    found = []
+def cache_sizes() -> dict[str, str]:
+    """Return the sizes of the data caches of the first processor by level, such as 48K."""
+    found = {}
     for index in sorted(CACHES.glob("index*")):
         try:
             level, kind, size = (
@@ -34,14 +34,20 @@ def caches() -> str:
         except OSError:
             continue
         if kind != "Instruction":
-            found.append(f"L{level} {_readable(size)}")
+            found[f"L{level}"] = size
     for level, key in (
         ("L1", "hw.l1dcachesize"),
         ("L2", "hw.l2cachesize"),
         ("L3", "hw.l3cachesize"),
     ):
         if not CACHES.exists() and (size := _sysctl(key)) not in ("", "0"):
-            found.append(f"{level} {_readable(str(int(size) // 1024) + 'K')}")
+            found[level] = f"{int(size) // 1024}K"
+    return found
+
+
+def caches() -> str:
+    """Return the sizes of the data caches of the first processor, if they are known."""
+    found = [f"{level} {_readable(size)}" for level, size in cache_sizes().items()]
     return ", ".join(found) or "unknown"
 
 

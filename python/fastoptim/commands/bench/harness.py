@@ -54,17 +54,19 @@ def limit_threads(threads: int) -> None:
         require("torch", "this contestant").set_num_threads(threads)
 
 
-def print_machine(threads: int) -> None:
-    """Print the conditions of the measurements."""
-    print(f"processor   {processor()}")
-    print(f"caches      {caches()}")
-    print(f"threads     {threads} of {os.cpu_count()} processors")
+def machine(threads: int) -> str:
+    """Return the conditions of the measurements, one per line."""
+    rows = {
+        "processor": processor(),
+        "caches": caches(),
+        "threads": f"{threads} of {os.cpu_count()} processors",
+    }
     busy = load()
     if busy is not None:
-        print(f"load        {busy:.1f} in the last minute")
+        rows["load"] = f"{busy:.1f} in the last minute"
     if warning := disturbance(threads):
-        print(f"note        {warning}")
-    print(f"system      {platform.system()} {platform.release()}, {platform.machine()}")
+        rows["note"] = warning
+    rows["system"] = f"{platform.system()} {platform.release()}, {platform.machine()}"
     versions = [
         f"fastoptim {fo.__version__} ({_core.tier()})",
         f"Python {platform.python_version()}",
@@ -74,7 +76,13 @@ def print_machine(threads: int) -> None:
         for name in ("numpy", "torch", "jax", "optax", "thinc", "bitsandbytes", "deepspeed")
         if has(name)
     ]
-    print(f"versions    {', '.join(versions)}")
+    rows["versions"] = ", ".join(versions)
+    return "\n".join(f"{name:11} {text}" for name, text in rows.items())
+
+
+def print_machine(threads: int) -> None:
+    """Print the conditions of the measurements."""
+    print(machine(threads))
 
 
 def check(name: str, contestants: Mapping[str, Contestant], tolerance: float) -> None:
