@@ -154,8 +154,9 @@ bench-compare: setup ## Compare the speed with that of another commit: BASE=<com
 	@test -n '$(BASE)' || { echo 'State the base: make bench-compare BASE=<commit>'; exit 1; }
 	$(BIN)/python benches/python/regressions.py $(BASE)
 
-# On Linux, zig links with the oldest C library that the wheel is for. TARGET=... builds for another
-# system, after `rustup target add`.
+# On Linux, zig links with the oldest C library that the wheel is for; maturin finds it by the Python
+# that has it. TARGET=... builds for another system, after `rustup target add`.
+wheel: export CARGO_ZIGBUILD_PYTHON_PATH := $(abspath $(BIN)/python)
 wheel: $(VENV)/.maturin ## Build a wheel for every Python from 3.11 on into dist/
 	@$(PIP) install '$(BUILD_TOOL)'
 	rm -f dist/*.whl
