@@ -252,11 +252,14 @@ macro_rules! optimizers {
             /// # Errors
             /// The method has none.
             pub fn check_regularization(&self, regularization: &Regularization) -> Result<()> {
+                if regularization.shrinkage == 0.0 {
+                    return Ok(());
+                }
                 let first = StepContext { step: 1, ..StepContext::default() };
                 let (name, rate) = match self {
                     $(Self::$name(hyper) => (stringify!($name), hyper.rate(first)),)*
                 };
-                if rate.is_some() || regularization.shrinkage == 0.0 {
+                if rate.is_some() {
                     return Ok(());
                 }
                 Err(Error::Value(format!(

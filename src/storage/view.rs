@@ -96,6 +96,16 @@ fn raw<U>(encoding: Encoding, data: *mut [U]) -> Raw {
 }
 
 impl<'a, T: Float> StorageView<'a, T> {
+    /// A view of no elements.
+    pub(crate) const EMPTY: Self = Self {
+        data: NonNull::<u64>::dangling().cast(),
+        len: 0,
+        encoded: None,
+        writable: true,
+        memory: PhantomData,
+    };
+
+    #[inline]
     fn new(raw: Raw, rounding: Rounding, writable: bool) -> Self {
         let Raw {
             encoding,

@@ -56,6 +56,7 @@ impl<'a, T: Float> Segment<'a, T> {
     /// # Panics
     /// The gradient or the shape has another size than the parameter, the parameter or a state
     /// array is read-only, or there are more than [`MAX_STATE`] state arrays.
+    #[inline]
     pub fn new(
         p: StorageView<'a, T>,
         g: StorageView<'a, T>,
@@ -74,16 +75,14 @@ impl<'a, T: Float> Segment<'a, T> {
             "a parameter must have the size of its shape"
         );
         assert!(p.is_writable(), "a parameter must be writable");
-        let (mut state, mut slots) = (state.into_iter().fuse(), 0);
-        let view = std::array::from_fn(|_| {
-            let Some(array) = state.next() else {
-                return StorageView::native(&mut []);
-            };
+        let mut view = [const { StorageView::EMPTY }; MAX_STATE];
+        let mut slots = 0;
+        for array in state {
             assert!(array.is_writable(), "state must be writable");
+            assert!(slots < MAX_STATE, "at most {MAX_STATE} state arrays");
+            view[slots] = array;
             slots += 1;
-            array
-        });
-        assert!(state.next().is_none(), "at most {MAX_STATE} state arrays");
+        }
         Self {
             offset: 0,
             whole: p.len(),
@@ -128,6 +127,7 @@ impl<'a, T: Float> Segment<'a, T> {
     ///
     /// # Panics
     /// A target has another length or is read-only, or a read-only gradient is to be cleared.
+    #[inline]
     #[must_use]
     pub fn with_epilogue(self, epilogue: Epilogue<'a, T>) -> Self {
         epilogue.check(self.len());
@@ -139,6 +139,7 @@ impl<'a, T: Float> Segment<'a, T> {
     }
 
     /// Sets the index of the parameter among all parameters of a step.
+    #[inline]
     #[must_use]
     pub fn numbered(self, index: usize) -> Self {
         Self { index, ..self }
@@ -151,6 +152,7 @@ impl<'a, T: Float> Segment<'a, T> {
     /// # Panics
     /// The part is not inside the parameter, or `offset` is not a multiple of [`PART`] in a part
     /// that is not empty.
+    #[inline]
     #[must_use]
     pub fn part_of(self, offset: usize, whole: usize) -> Self {
         assert!(
@@ -176,6 +178,7 @@ impl<'a, T: Float> Segment<'a, T> {
     /// allocation as that of the segment before it, and the pointers given to
     /// [`StorageView::from_raw`] are valid for the whole allocation. Pointers from slices are not,
     /// so this must not be called on a segment from [`Segment::native`].
+    #[inline]
     #[must_use]
     pub unsafe fn follows(self) -> Self {
         Self {

@@ -16,12 +16,15 @@ pub(crate) const POLL: Duration = Duration::from_micros(100);
 /// Ranges of addresses, in any order.
 pub(crate) type Ranges = Arc<[Range<usize>]>;
 
+/// The ranges that a call writes, which an optimizer reuses, and those that it reads.
+pub(crate) type Accessed = (Ranges, Vec<Range<usize>>);
+
 struct Call {
     id: u64,
     /// The number of the calling thread.
     thread: u64,
     written: Ranges,
-    read: Ranges,
+    read: Vec<Range<usize>>,
 }
 
 struct Table {
@@ -30,7 +33,7 @@ struct Table {
 }
 
 impl Table {
-    fn add(&mut self, written: Ranges, read: Ranges) -> Guard {
+    fn add(&mut self, written: Ranges, read: Vec<Range<usize>>) -> Guard {
         self.next += 1;
         self.calls.push(Call {
             id: self.next,
@@ -90,11 +93,11 @@ pub(crate) struct Guard(u64);
 /// Registers the memory of a call. Several calls may read the same memory, but only one may write
 /// it, and only if no other call reads it.
 pub(crate) fn enter(written: Vec<Range<usize>>, read: Vec<Range<usize>>) -> PyResult<Guard> {
-    register(written.into(), read.into())
+    register(written.into(), read)
 }
 
-/// Registers a call like [`enter`], with ranges that the caller reuses.
-pub(crate) fn register(written: Ranges, read: Ranges) -> PyResult<Guard> {
+/// Registers a call like [`enter`], with written ranges that the caller reuses.
+pub(crate) fn register(written: Ranges, read: Vec<Range<usize>>) -> PyResult<Guard> {
     let mut table = table();
     // In a forked child, calls of other threads of the parent do not exist.
     table.calls.retain(|call| process::is_here(call.thread));
@@ -111,9 +114,9 @@ pub(crate) fn register(written: Ranges, read: Ranges) -> PyResult<Guard> {
 
 /// Registers a call that reads, and waits for calls that write the same memory. The registration
 /// rejects new calls from the beginning, so the wait ends even if another thread steps repeatedly.
-pub(crate) fn wait_to_read(py: Python<'_>, read: Ranges) -> PyResult<Guard> {
+pub(crate) fn wait_to_read(py: Python<'_>, read: Vec<Range<usize>>) -> PyResult<Guard> {
     let nothing: Ranges = Vec::new().into();
-    let guard = table().add(nothing, Arc::clone(&read));
+    let guard = table().add(nothing, read.clone());
     let waits = |call: &Call| call.id < guard.0 && meet(&read, &call.written);
     loop {
         let mut table = table();

@@ -194,7 +194,7 @@ impl Engine {
         // it.
         let (mut saved, _guard) = {
             let inner = self.lock()?;
-            let guard = inflight::register(Vec::new().into(), inner.written())?;
+            let guard = inflight::enter(Vec::new(), inner.written().to_vec())?;
             (inner.saved(py)?, guard)
         };
         for (_, _, arrays) in saved.iter_mut().flatten() {

@@ -49,9 +49,10 @@ pub(super) fn dtypes(parameter: Dtype) -> &'static [Dtype] {
 impl ParameterSet {
     /// Checks each gradient against its parameter. The result holds references to the arrays.
     pub(super) fn gradients<'py>(&self, grads: &Bound<'py, PyAny>) -> PyResult<Gradients<'py>> {
-        if self.flat
+        let array = grads.cast::<PyUntypedArray>().is_ok();
+        if array
+            && self.flat
             && let Some(first) = self.parameters.first()
-            && grads.is_instance_of::<PyUntypedArray>()
         {
             return self.pieces(grads, first.layout.dtype);
         }
@@ -62,12 +63,18 @@ impl ParameterSet {
             )))
         };
         // A sequence of another length is not iterated over: it may be infinite.
-        match grads.len() {
+        match if array { Ok(1) } else { grads.len() } {
             Ok(said) if said != count => return wrong(said),
             _ => {}
         }
-        let grads: Items<Bound<'py, PyAny>> = grads.extract()?;
-        let pairs = self.parameters.iter().zip(grads.iter());
+        let items;
+        let grads = if array {
+            std::slice::from_ref(grads)
+        } else {
+            items = grads.extract::<Items<Bound<'py, PyAny>>>()?;
+            items.as_slice()
+        };
+        let pairs = self.parameters.iter().zip(grads);
         let gradients = pairs.map(|(parameter, grad)| {
             if grad.is_none() {
                 return Ok(None);

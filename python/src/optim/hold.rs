@@ -8,7 +8,7 @@ use pyo3::types::PyList;
 
 use super::engine::Engine;
 use super::state::Saved;
-use crate::memory::inflight::{self, Guard, POLL, Ranges};
+use crate::memory::inflight::{self, Guard, POLL};
 use crate::memory::items::Items;
 
 /// Memory protected from writes between `enter` and `close`: a step that uses it raises
@@ -35,7 +35,7 @@ impl Hold {
         optimizers: Items<(Bound<'py, Engine>, Bound<'py, PyList>)>,
         ranges: Items<(usize, usize)>,
     ) -> PyResult<Vec<Moment<'py>>> {
-        let ranges: Ranges = ranges.into_iter().map(|(start, end)| start..end).collect();
+        let ranges = ranges.into_iter().map(|(start, end)| start..end).collect();
         // While the parameters are registered, no new step passes its checks, so the engines become
         // unlocked.
         let mut guards = vec![inflight::wait_to_read(py, ranges)?];
@@ -48,7 +48,7 @@ impl Hold {
             }
             let inner = engine.lock()?;
             inner.check_groups(groups.iter())?;
-            guards.push(inflight::register(Vec::new().into(), inner.written())?);
+            guards.push(inflight::enter(Vec::new(), inner.written().to_vec())?);
             moments.push((inner.steps, inner.averaged, inner.saved(py)?));
         }
         self.guards().append(&mut guards);

@@ -9,7 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::gradients::Gradients;
-use crate::memory::inflight::Ranges;
+use crate::memory::inflight::Accessed;
 use crate::memory::items::Items;
 use crate::memory::numpy::{Address, Dtype, Layout, Memory, check_disjoint, matching};
 use crate::memory::view;
@@ -91,7 +91,7 @@ impl<'py> Outputs<'py> {
         written: &[Range<usize>],
         gradients: &Gradients<'_>,
         others: [&[Range<usize>]; 2],
-    ) -> PyResult<[Ranges; 2]> {
+    ) -> PyResult<Accessed> {
         let mut writes: Vec<(&str, Range<usize>)> = Vec::new();
         writes.extend(others[0].iter().map(|range| ("outputs", range.clone())));
         writes.extend(written.iter().map(|range| ("params", range.clone())));
@@ -109,9 +109,11 @@ impl<'py> Outputs<'py> {
             reads.extend(grads);
         }
         check_disjoint(&writes, &reads)?;
-        let ranges =
-            |named: Vec<(&str, Range<usize>)>| named.into_iter().map(|(_, range)| range).collect();
-        Ok([ranges(writes), ranges(reads)])
+        let range = |(_, range): (&str, Range<usize>)| range;
+        Ok((
+            writes.into_iter().map(range).collect(),
+            reads.into_iter().map(range).collect(),
+        ))
     }
 
     /// Returns the epilogue of the part of one parameter. With `iterate`, the outputs receive the averaged

@@ -98,7 +98,7 @@ impl ParameterSet {
         for parameter in &self.parameters {
             parameter.check(py)?;
         }
-        let _guard = inflight::register(self.written(), Vec::new().into())?;
+        let _guard = inflight::register(self.written(), Vec::new())?;
         // SAFETY: `check` has just passed, and `self` holds the arrays. Parameters and state share no
         // memory, and `_guard` excludes other calls.
         unsafe { self.blend(py, averaged) };

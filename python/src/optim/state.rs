@@ -283,7 +283,7 @@ impl ParameterSet {
                 self.parameters.len()
             )));
         }
-        let _guard = inflight::register(self.written(), Vec::new().into())?;
+        let _guard = inflight::register(self.written(), Vec::new())?;
         let before = std::mem::replace(&mut self.steps, steps);
         let ready = self
             .read_groups(groups)

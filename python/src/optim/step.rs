@@ -20,7 +20,7 @@ use super::gradients::Gradients;
 use super::outputs::Outputs;
 use super::parameter_set::ParameterSet;
 use crate::error::to_py;
-use crate::memory::inflight::{self, Ranges};
+use crate::memory::inflight::{self, Accessed};
 use crate::memory::items::Items;
 use crate::memory::numpy::{Dtype, Memory};
 use crate::memory::view;
@@ -97,7 +97,7 @@ impl ParameterSet {
             arguments.copy.as_ref().map(|arrays| arrays.as_slice()),
             arguments.zero_grad,
         )?;
-        let [written, read] = self.accessed(py, &gradients, &outputs)?;
+        let (written, read) = self.accessed(py, &gradients, &outputs)?;
         let guard = inflight::register(written, read)?;
         // After all other checks, so that only the allocation itself can still fail. No other code
         // can access the new arrays yet.
@@ -155,11 +155,11 @@ impl ParameterSet {
         py: Python<'_>,
         gradients: &Gradients<'_>,
         outputs: &Outputs<'_>,
-    ) -> PyResult<[Ranges; 2]> {
+    ) -> PyResult<Accessed> {
         let written = self.written();
         if outputs.is_empty() {
             let read = self.read(gradients, &written)?;
-            return Ok([written, read.into()]);
+            return Ok((written, read));
         }
         if outputs.clear_gradients {
             self.require_writable(gradients)?;

@@ -36,7 +36,7 @@ impl TensorSet {
         }
         self.sort_written()?;
         let mut staged = self.stage();
-        let guard = inflight::register(self.set.written(), Vec::new().into())?;
+        let guard = inflight::register(self.set.written(), Vec::new())?;
         for copy in &mut staged {
             // SAFETY: the tensors are held, and `guard` keeps other calls from their memory.
             unsafe { copy.gather() };

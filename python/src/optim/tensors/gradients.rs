@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use super::TensorSet;
 use super::plan::{lies, stage};
-use crate::memory::inflight::Ranges;
+use crate::memory::inflight::Accessed;
 use crate::memory::numpy::{Dtype, Memory};
 use crate::memory::strided::Staged;
 use crate::memory::tensor::Form;
@@ -229,7 +229,7 @@ impl TensorSet {
         gradients: &Gradients<'_>,
         outputs: &Outputs<'_>,
         copies: &mut Copies,
-    ) -> PyResult<[Ranges; 2]> {
+    ) -> PyResult<Accessed> {
         let written = self.set.written();
         if !outputs.is_empty() || !copies.staged.is_empty() {
             return outputs.disjoint(&written, gradients, [&copies.written, &copies.read]);
@@ -248,6 +248,6 @@ impl TensorSet {
             }
             read.push(range);
         }
-        Ok([written, read.into()])
+        Ok((written, read))
     }
 }

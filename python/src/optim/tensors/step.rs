@@ -76,7 +76,7 @@ impl TensorSet {
             }
             None => self.checked(py, arguments, objects, grads, added)?,
         };
-        let [written, read] = self.disjoint(&gradients, &outputs, &mut copies)?;
+        let (written, read) = self.disjoint(&gradients, &outputs, &mut copies)?;
         self.share_numbers(added);
         copies.staged.extend(self.stage());
         let guard = inflight::register(written, read)?;
