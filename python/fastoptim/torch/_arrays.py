@@ -11,6 +11,9 @@ from fastoptim.torch.optim._tensors import CLASSES, DTYPES, INCREMENT_VERSION, T
 
 FLOATS = {dtype: name for dtype, name in DTYPES.items() if dtype.is_floating_point}
 
+# A number that is not larger in any of them fits, whatever it is rounded to.
+_LARGEST = {dtype: torch.finfo(dtype).max for dtype in FLOATS}
+
 # The dtypes of targets; bool tensors are converted.
 NUMBERS = DTYPES | {torch.bool: "bool"}
 
@@ -20,7 +23,7 @@ _is_batched = torch._C._functorch.is_legacy_batchedtensor
 
 def is_wrapped(tensor: torch.Tensor) -> bool:
     """Return whether a tensor is a wrapper of a function transform, such as that of `vmap`."""
-    return bool(_is_wrapped(tensor) or _is_batched(tensor))
+    return _is_wrapped(tensor) or _is_batched(tensor)
 
 
 def is_plain(tensor: Any) -> bool:
@@ -84,7 +87,7 @@ def dense(tensors: list[torch.Tensor]) -> list[ForeignArray | None]:
 
 def scalar(value: float, dtype: torch.dtype) -> torch.Tensor:
     """Return a number as a 0-d tensor, which is infinite if the number exceeds the dtype."""
-    if dtype is torch.float64 or abs(value) < 1.0:
+    if abs(value) <= _LARGEST[dtype]:
         return torch.scalar_tensor(value, dtype=dtype, device="cpu")
     return torch.scalar_tensor(value, dtype=torch.float64, device="cpu").to(dtype)
 

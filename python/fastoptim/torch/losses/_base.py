@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -41,6 +42,14 @@ class Rule:
     others: Mapping[str, Any] = field(default_factory=dict)
     # Whether targets of scores may be probabilities.
     probabilities: bool = False
+
+    @cached_property
+    def order(self) -> list[int]:
+        """The tensors in the order in which gradients are scaled, some of them in place.
+
+        Targets come first, because their gradients are those of inputs with the other sign.
+        """
+        return sorted(range(len(self.gradients)), key=lambda i: (self.gradients[i] or (0, 0))[1])
 
 
 class Loss(torch.nn.Module):
@@ -127,7 +136,7 @@ def _alike(rule: Rule, tensors: Tensors) -> list[torch.Tensor]:
     """
     dtype = tensors[0].dtype
     for tensor, gradient in zip(tensors, rule.gradients, strict=True):
-        if rule.shape == "elements" or gradient is not None:
+        if tensor.dtype is not dtype and (rule.shape == "elements" or gradient is not None):
             dtype = torch.promote_types(dtype, tensor.dtype)
     if dtype.itemsize == 2 and torch.is_autocast_enabled("cpu"):
         dtype = torch.float32
@@ -293,10 +302,7 @@ class Differentiable(torch.autograd.Function):
         if not keeps:
             ctx.tensors = None
         results: list[torch.Tensor | None] = [None] * (1 + len(wanted))
-        # Targets first, because their gradients are those of inputs with the other sign.
-        for index in sorted(
-            range(len(wanted)), key=lambda i: (call.rule.gradients[i] or (0, 0))[1]
-        ):
+        for index in call.rule.order:
             if wanted[index]:
                 place, sign = call.rule.gradients[index]
                 shared = sign < 0 and any(
