@@ -52,7 +52,7 @@ impl Form {
     }
 
     /// Returns whether a tensor still has this layout.
-    pub(crate) fn is(&self, seen: &Seen<'_>) -> bool {
+    pub(crate) fn matches(&self, seen: &Seen<'_>) -> bool {
         self.data == Address(seen.data)
             && self.dtype == seen.dtype
             && self.strides.iter().eq(seen.strides)
@@ -220,7 +220,7 @@ impl Torch {
 
     /// Returns the address of a gradient, if a parameter still has this layout, which is dense, and the
     /// gradient has the same dtype, shape and strides. No Python code runs.
-    pub(crate) fn same(
+    pub(crate) fn gradient_like(
         &self,
         form: &Form,
         parameter: &Bound<'_, PyAny>,
@@ -246,7 +246,7 @@ impl Torch {
         };
         let same = p.on_cpu
             && g.on_cpu
-            && form.is(&seen)
+            && form.matches(&seen)
             && dtype_of(g.dtype) == Some(dtype)
             && g.shape == p.shape
             && g.strides == p.strides

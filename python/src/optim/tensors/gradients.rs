@@ -8,7 +8,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::TensorSet;
-use super::plan::{lies, stage};
+use super::plan::{has_order, stage};
 use crate::memory::inflight::Accessed;
 use crate::memory::numpy::{Dtype, Memory};
 use crate::memory::strided::Staged;
@@ -194,11 +194,11 @@ impl TensorSet {
                 label(self)
             )));
         }
-        Ok(self.lay(index, tensor, &form, usage, copies))
+        Ok(self.in_order(index, tensor, &form, usage, copies))
     }
 
     /// Returns the memory of a tensor, or of a copy if its order differs.
-    fn lay<'py>(
+    fn in_order<'py>(
         &self,
         index: usize,
         tensor: &Bound<'py, PyAny>,
@@ -208,7 +208,7 @@ impl TensorSet {
     ) -> Memory<'py> {
         let order = &self.plans[index].order;
         let mut data = form.data;
-        if !lies(form, &form.shape, order) {
+        if !has_order(form, &form.shape, order) {
             let mut copy = stage(form, order);
             (copy.read, copy.written) = (usage.read, usage.written);
             data = copy.copy();

@@ -6,7 +6,7 @@ use fastoptim::ops::sam;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::plan::{lies, stage};
+use super::plan::{has_order, stage};
 use crate::memory::inflight::{self, Guard};
 use crate::memory::items::Items;
 use crate::memory::numpy::{Address, Dtype, check_disjoint, with_float};
@@ -32,7 +32,7 @@ impl Side {
             copy: None,
             form,
         };
-        if !lies(&side.form, &side.form.shape, order) {
+        if !has_order(&side.form, &side.form.shape, order) {
             let mut copy = stage(&side.form, order);
             (copy.read, copy.written) = (read, written);
             side.data = copy.copy();

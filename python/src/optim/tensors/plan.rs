@@ -99,7 +99,7 @@ impl TensorSet {
         if self.plans[index]
             .form
             .as_ref()
-            .is_some_and(|form| form.is(&seen))
+            .is_some_and(|form| form.matches(&seen))
         {
             return Ok(true);
         }
@@ -124,7 +124,7 @@ impl TensorSet {
         } else {
             order
         };
-        plan.in_place = dense && lies(&form, &form.shape, &plan.order);
+        plan.in_place = dense && has_order(&form, &form.shape, &plan.order);
         plan.checked = false;
         parameter.layout = Layout {
             dtype: form.dtype,
@@ -175,7 +175,7 @@ impl TensorSet {
             // SAFETY: borrowed from the dictionary, which no code changes before this holds a reference.
             let value = unsafe { Bound::from_borrowed_ptr(py, value) };
             let seen = self.torch.see(&value, &mut self.scratch);
-            if !seen.is_some_and(|seen| form.is(&seen)) {
+            if !seen.is_some_and(|seen| form.matches(&seen)) {
                 return false;
             }
             match &item.value {
@@ -307,13 +307,13 @@ pub(super) fn order_of(plan: &Plan, shape: &[usize]) -> Vec<i64> {
     }
 }
 
-/// Returns whether an array can be used in place, in a dense order.
-pub(super) fn lies(form: &Form, shape: &[usize], order: &[i64]) -> bool {
+/// Returns whether an array is in this order and aligned, so that a step can use it in place.
+pub(super) fn has_order(form: &Form, shape: &[usize], order: &[i64]) -> bool {
     strided::agree(shape, &form.strides, order)
         && form.data.0.addr().is_multiple_of(form.dtype.size())
 }
 
-/// Allocates the copy of an array in another order.
+/// Allocates a copy of an array in this order.
 pub(super) fn stage(form: &Form, order: &[i64]) -> Staged {
     Staged::new(
         form.data,

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::TensorSet;
-use super::plan::{Item, Place, lies, order_of};
+use super::plan::{Item, Place, has_order, order_of};
 use crate::memory::numpy::{Address, Dtype};
 use crate::memory::strided;
 use crate::memory::tensor::Form;
@@ -272,12 +272,12 @@ impl TensorSet {
         let slots = &mut self.set.parameters[index].slots;
         match item.place {
             Place::Numbers(slot) => {
-                item.in_place = lies(form, &form.shape, &order);
+                item.in_place = has_order(form, &form.shape, &order);
                 slots[slot].numbers.data = form.data;
                 slots[slot].started = !fresh;
             }
             Place::Scales(slot) => {
-                item.in_place = lies(form, &form.shape, &strided::c_order(&form.shape));
+                item.in_place = has_order(form, &form.shape, &strided::c_order(&form.shape));
                 if let Some(scales) = &mut slots[slot].scales {
                     scales.data = form.data;
                 }

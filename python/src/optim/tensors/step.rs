@@ -148,7 +148,7 @@ impl TensorSet {
             let len = self.set.parameters[index].layout.len;
             // The elements of a single number have no order, so that it may be a negative view.
             let data = (len > 1 && self.is_planned(index, true))
-                .then(|| self.torch.same(form, object, grad))
+                .then(|| self.torch.gradient_like(form, object, grad))
                 .flatten();
             let Some(data) = data else { return Ok(None) };
             let memory = Memory::of(grad.clone(), Address(data), len, form.dtype);
