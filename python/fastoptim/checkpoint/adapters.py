@@ -281,7 +281,9 @@ def register(adapter: type[Adapter[Any]], *kinds: type) -> None:
 
 
 def adapter_of(name: str, thing: Any) -> Adapter[Any]:
-    """Return the adapter of an object."""
+    """Return the adapter of an object with this name."""
+    if not name or "." in name or name == "__metadata__":
+        raise ValueError(f"names must not be empty and have no dot, got {name!r}")
     return _adapter_class(thing)(name, thing)
 
 

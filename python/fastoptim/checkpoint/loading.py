@@ -65,8 +65,21 @@ def load(path: str | os.PathLike[str], /, **named: Any) -> dict[str, Any]:
     to the file, which `save` never does, since it replaces files. The error then says that objects
     are damaged.
     """
-    adapters = adapted(named)
-    with team_of(adapters).agreement() as agreement, Reader(path) as reader:
+    adapters, error = adapted(named)
+    with team_of(adapters).agreement() as agreement:
+        if error is not None:
+            raise error
+        return _loaded(path, adapters, agreement.meet)
+
+
+def _loaded(
+    path: str | os.PathLike[str],
+    adapters: Sequence[Adapter[Any]],
+    meet: Callable[[Mapping[str, Any]], None],
+) -> dict[str, Any]:
+    """Load objects from a file, and return the other values in it."""
+    named = {adapter.name for adapter in adapters}
+    with Reader(path) as reader:
         for adapter in adapters:
             adapter.check_target()
         records = _records(reader, os.fspath(path))
@@ -83,7 +96,7 @@ def load(path: str | os.PathLike[str], /, **named: Any) -> dict[str, Any]:
         _check_memory(adapters, plans)
         contents = zlib.crc32(repr(sorted(reader.metadata.items())).encode())
         subject = {"names": sorted(named), "contents of the file": contents}
-        _carry_out(reader, plans, partial(agreement.meet, subject))
+        _carry_out(reader, plans, partial(meet, subject))
     return {
         name: decode(saved.data["value"], str)
         for name, saved in records.items()

@@ -71,12 +71,14 @@ def save(path: str | os.PathLike[str], /, **named: Any) -> None:
     >>> values, bool((fresh["w"] == model["w"]).all())
     ({'epoch': 1}, True)
     """
-    adapters = adapted(named)
+    adapters, error = adapted(named)
     team = team_of(adapters)
     hold = _core.Hold()
 
     def action() -> None:
         with team.agreement() as agreement:
+            if error is not None:
+                raise error
             for adapter in adapters:
                 adapter.memory()  # Raises an error for unsupported objects before waiting.
             texts, arrays = _moment(adapters, hold)
@@ -116,12 +118,18 @@ def team_of(adapters: Sequence[Adapter[Any]]) -> Any:
     return next(iter(teams.values()), _Alone())
 
 
-def adapted(named: dict[str, Any]) -> list[Adapter[Any]]:
-    """Return the adapters of objects by name."""
-    for name in named:
-        if not name or "." in name or name == "__metadata__":
-            raise ValueError(f"names must not be empty and have no dot, got {name!r}")
-    return [adapter_of(name, thing) for name, thing in named.items()]
+def adapted(named: dict[str, Any]) -> tuple[list[Adapter[Any]], Exception | None]:
+    """Return the adapters of objects by name, and the first error.
+
+    It is not raised here, since other processes may have none, and would wait for this one.
+    """
+    adapters, first = [], None
+    for name, thing in named.items():
+        try:
+            adapters.append(adapter_of(name, thing))
+        except (TypeError, ValueError) as error:
+            first = first or error
+    return adapters, first
 
 
 def ranges_of(arrays: Sequence[Array]) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -411,20 +412,26 @@ def bad_files() -> None:
     opt.step(params.zeros_like())
     state = opt.state_dict()
     path = COMM.bcast(tempfile.mkdtemp() if RANK == 0 else None)
-    fo.save(f"{path}/good", opt=opt)
+    good = f"{path}/good"
+    fo.save(good, opt=opt, x=np.ones(2), xy={})
     COMM.Barrier()
-    mine = f"{path}/{'missing' if RANK == SIZE - 1 else 'good'}"
+    mine = f"{path}/missing" if RANK == SIZE - 1 else good
     last = f"rank {SIZE - 1}: " if SIZE - 1 != RANK else ""
     raises(FileNotFoundError, last, lambda: fo.load(mine, opt=opt))
     values = {"x": object()} if RANK == SIZE - 1 else {"x": 1}
     raises(TypeError, last, lambda: fo.save(f"{path}/other", opt=opt, **values))
+    masked = {"x": np.ma.ones(2) if RANK == SIZE - 1 else np.ones(2)}
+    dotted: dict[str, Any] = {"x.y" if RANK == SIZE - 1 else "xy": {}}
+    for call in (partial(fo.save, f"{path}/other", opt=opt), partial(fo.load, good, opt=opt)):
+        raises(TypeError, f"{last}x must be a plain array", partial(call, **masked))
+        raises(ValueError, f"{last}names must not be empty", partial(call, **dotted))
     raises(OSError, "", lambda: fo.save(f"{path}/missing/other", opt=opt))
     if RANK == 0:
-        data = bytearray(Path(f"{path}/good").read_bytes())
+        data = bytearray(Path(good).read_bytes())
         data[-5] ^= 1
         Path(f"{path}/damaged").write_bytes(data)
     COMM.Barrier()
-    mine = f"{path}/{'damaged' if RANK == SIZE - 1 else 'good'}"
+    mine = f"{path}/damaged" if RANK == SIZE - 1 else good
     raises(fo.CheckpointError, f"{last}{path}/damaged", lambda: fo.load(mine, opt=opt))
     same_state("after refused files", opt.state_dict(), state)
 
