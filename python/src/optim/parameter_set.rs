@@ -65,13 +65,13 @@ impl ParameterSet {
         method.state(parameter.layout.shape.len())
     }
 
-    /// Returns the context of a parameter in the next step.
-    pub(super) fn context(&self, parameter: &Parameter) -> StepContext {
+    /// Returns the context in the next step of a parameter that uses these state arrays.
+    pub(super) fn context(parameter: &Parameter, specs: &[StateSpec]) -> StepContext {
         let started = |spec: &StateSpec| {
             let slot = parameter.slot(spec.name);
             slot.is_some_and(|slot| slot.started)
         };
-        let fresh = !self.specs(parameter).iter().any(started);
+        let fresh = !specs.iter().any(started);
         parameter.progress.context(fresh)
     }
 

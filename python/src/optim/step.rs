@@ -185,8 +185,8 @@ impl ParameterSet {
     pub(super) fn write_back(&mut self, gradients: &Gradients<'_>, outcome: &StepOutcome) {
         for (index, gradient) in gradients.arrays.iter().enumerate() {
             let parameter = &self.parameters[index];
-            let context = gradient.as_ref().map(|_| self.context(parameter));
             let specs = self.specs(parameter);
+            let context = gradient.as_ref().map(|_| Self::context(parameter, specs));
             let parameter = &mut self.parameters[index];
             let method = &self.groups[parameter.group].method;
             outcome.write_back(method, context, &mut parameter.progress);
@@ -214,41 +214,41 @@ impl ParameterSet {
         // Groups are added one after the other, so the parameters of each are consecutive.
         let mut end = 0;
         let segments = |(index, group): (usize, &'a Group)| {
-            let start = end;
-            end += self.parameters[start..]
-                .iter()
-                .take_while(|parameter| parameter.group == index)
-                .count();
+            let (start, mut doubles) = (end, 0);
+            let members = self.parameters[start..].iter();
+            for parameter in members.take_while(|parameter| parameter.group == index) {
+                end += 1;
+                doubles += usize::from(parameter.layout.dtype.arithmetic() == Dtype::F64);
+            }
+            let singles = end - start - doubles;
             let mut found = GroupSegments::new(&group.method);
             found.maximize = group.maximize;
             found.regularization = group.regularization;
             // SAFETY: `segments` has the contract of this function.
             unsafe {
                 (found.single, found.frozen_single) =
-                    self.segments(start..end, Dtype::F32, gradients, outputs);
+                    self.segments(start..end, (Dtype::F32, singles), gradients, outputs);
                 (found.double, found.frozen_double) =
-                    self.segments(start..end, Dtype::F64, gradients, outputs);
+                    self.segments(start..end, (Dtype::F64, doubles), gradients, outputs);
             }
             found
         };
         self.groups.iter().enumerate().map(segments).collect()
     }
 
-    /// Returns the segments of a group's parameters with one type of computation, and the
-    /// parameters without a gradient that have outputs.
+    /// Returns the segments of those of a group's parameters that have one type of computation, of
+    /// which the number is given, and the parameters without a gradient that have outputs.
     ///
     /// # Safety
     /// As for `group_segments`.
     unsafe fn segments<'a, T: Float>(
         &'a self,
         parameters: Range<usize>,
-        arithmetic: Dtype,
+        (arithmetic, count): (Dtype, usize),
         gradients: &'a Gradients<'_>,
         outputs: &'a Outputs<'_>,
     ) -> (Vec<Segment<'a, T>>, Vec<FrozenParameter<'a, T>>) {
-        let belongs = |p: &Parameter| p.layout.dtype.arithmetic() == arithmetic;
         let members = &self.parameters[parameters.clone()];
-        let count = members.iter().filter(|p| belongs(p)).count();
         let Some(Parameter { group, .. }) = members.first().filter(|_| count > 0) else {
             return (Vec::new(), Vec::new());
         };
@@ -259,7 +259,7 @@ impl ParameterSet {
         let pairs = members.iter().zip(&gradients.arrays[parameters.clone()]);
         for (index, (parameter, g)) in parameters.zip(pairs) {
             let layout = &parameter.layout;
-            if !belongs(parameter) {
+            if layout.dtype.arithmetic() != arithmetic {
                 continue;
             }
             let step = parameter.progress.steps.saturating_add(1);
@@ -292,7 +292,7 @@ impl ParameterSet {
                     gradient(g, outputs.clear_gradients),
                     parameter.part_shape(),
                     state.map(|(slot, buffer)| slot.view(rounding(buffer))),
-                    self.context(parameter),
+                    Self::context(parameter, specs),
                 )
                 .part_of(start, layout.len)
                 .numbered(index)
