@@ -6,7 +6,7 @@ use crate::exec::isa::{self, Kernel, Tier};
 use crate::exec::pool;
 use crate::numeric::float::Float;
 use crate::numeric::scale::ScaleFactor;
-use crate::reduce::{self, Absolute, Largest, Powers, Squares};
+use crate::reduce::{self, Absolute, Largest, Powers, ScaledSquares, Squares};
 use crate::storage::precision::{AnyView, Precision};
 use crate::storage::view::StorageView;
 
@@ -20,7 +20,8 @@ pub fn total_norm(arrays: &[AnyView<'_>], norm_type: f64) -> f64 {
     if norm_type == 2.0 {
         scaled_root(
             arrays.iter().all(AnyView::is_single),
-            |scale| sum(reduce::measure(arrays, Squares { scale })),
+            || sum(reduce::measure(arrays, Squares)),
+            |scale| sum(reduce::measure(arrays, ScaledSquares { scale })),
             || largest(arrays),
         )
     } else if norm_type == 1.0 {
@@ -40,15 +41,16 @@ pub fn total_norm(arrays: &[AnyView<'_>], norm_type: f64) -> f64 {
     }
 }
 
-/// Returns the root of a sum of squares without overflow or underflow. `squares` computes the sum
-/// with every number multiplied by its argument, `largest` the largest absolute value, and `single`
-/// says whether all numbers are `f32`.
+/// Returns the root of a sum of squares without overflow or underflow. `squares` computes the sum,
+/// `scaled` that with every number multiplied by its argument, `largest` the largest absolute value,
+/// and `single` says whether all numbers are `f32`.
 pub(crate) fn scaled_root(
     single: bool,
-    squares: impl Fn(f64) -> f64,
+    squares: impl FnOnce() -> f64,
+    scaled: impl FnOnce(f64) -> f64,
     largest: impl FnOnce() -> f64,
 ) -> f64 {
-    let sum = squares(1.0);
+    let sum = squares();
     // Squares of `f32` neither overflow nor underflow in `f64`. If the sum is between these bounds,
     // other squares have not lost accuracy either.
     if single || sum.is_nan() || (1e-250..1e300).contains(&sum) {
@@ -61,7 +63,7 @@ pub(crate) fn scaled_root(
     // A power of two that scales the largest number to about 1. Multiplying by it is exact.
     let exponent = ((largest.to_bits() >> 52) as i32 - 1023).clamp(-1022, 1022);
     let scale = f64::from_bits(((1023 - exponent) as u64) << 52);
-    squares(scale).sqrt() / scale
+    scaled(scale).sqrt() / scale
 }
 
 fn largest(arrays: &[AnyView<'_>]) -> f64 {

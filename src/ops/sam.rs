@@ -15,7 +15,7 @@ use crate::storage::view::StorageView;
 pub fn squares<T: Float>(p: &StorageView<'_, T>, g: &StorageView<'_, T>, adaptive: bool) -> f64 {
     check(p, g);
     let tier = isa::current();
-    let what = Squares { scale: 1.0 };
+    let what = Squares;
     let join = |a, b| what.join(a, b);
     let sums = reduce::blockwise(&[g.len()], g.len() / 2, join, |_, range| {
         let (from, n) = (range.start, range.len());

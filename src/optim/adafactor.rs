@@ -94,7 +94,7 @@ impl<T: Float> TensorRule<T> for Step<T> {
         if n == 0 {
             return;
         }
-        let rms = (reduce::measure(&[&*p], Squares { scale: 1.0 })[0] / n as f64).sqrt();
+        let rms = (reduce::measure(&[&*p], Squares)[0] / n as f64).sqrt();
         let mut state = state.into_iter();
         let (first, second) = (state.next().expect("one or two arrays"), state.next());
         let variance = match (shape, second) {

@@ -35,6 +35,7 @@ impl<T: Float, const S: usize, R: Directed<T, S>> TwoPassRule<T, S> for Cautious
     const STATE: [StateSpec; S] = R::STATE;
     const FIRST_WRITES: bool = false;
     const SQUARED: bool = false;
+    const SUMS: usize = 1;
 
     #[inline(always)]
     fn first(&self, _p: T, g: T, state: [T; S]) -> ([T; S], [T; 2]) {

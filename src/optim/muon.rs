@@ -125,7 +125,7 @@ impl<T: Float> TensorRule<T> for Step<T> {
                 });
             });
         }
-        let norm = reduce::measure(&[&x[..]], Squares { scale: 1.0 })[0].sqrt();
+        let norm = reduce::measure(&[&x[..]], Squares)[0].sqrt();
         let scale = T::from_f64(1.0 / norm.max(self.eps));
         pool::for_chunks(&mut x, CHUNK, n / 4, |_, x| tier.run(Scale { x, scale }));
         let x = self.orthogonalize(x, [rows, cols], tier);

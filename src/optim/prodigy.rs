@@ -171,6 +171,12 @@ impl<T: Float> TwoPassRule<T, 4> for Step<T> {
     const GLOBAL: bool = true;
 
     #[inline(always)]
+    fn moves(&self, state: usize) -> bool {
+        // p0 is set once.
+        self.fresh || state != 3
+    }
+
+    #[inline(always)]
     fn first(&self, p: T, g: T, [m, v, s, p0]: [T; 4]) -> ([T; 4], [T; 2]) {
         let p0 = if self.fresh { p } else { p0 };
         if self.lr == T::ZERO {

@@ -43,10 +43,12 @@ pub(crate) struct Sum;
 /// `sum(abs(x))`
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Absolute;
-/// `sum((x scale)^2)`, where `scale` is a power of two.
+/// `sum(x^2)`
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Squares {
-    /// 1, or a factor that prevents overflow and underflow of the squares of `f64`.
+pub(crate) struct Squares;
+/// `sum((x scale)^2)`. A power of two prevents overflow and underflow of the squares of `f64`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScaledSquares {
     pub(crate) scale: f64,
 }
 /// `max(abs(x))`, or NaN if an element is NaN.
@@ -84,6 +86,17 @@ impl Measure for Absolute {
 }
 
 impl Measure for Squares {
+    #[inline(always)]
+    fn add(self, lane: f64, x: f64) -> f64 {
+        lane + x * x
+    }
+    #[inline(always)]
+    fn join(self, a: f64, b: f64) -> f64 {
+        a + b
+    }
+}
+
+impl Measure for ScaledSquares {
     #[inline(always)]
     fn add(self, lane: f64, x: f64) -> f64 {
         let x = x * self.scale;
@@ -437,7 +450,7 @@ mod tests {
             let found = isa::with_tier(tier, || {
                 [
                     bits(measure(&[&x[..]], Sum)),
-                    bits(measure(&[&x[..]], Squares { scale: 1.0 })),
+                    bits(measure(&[&x[..]], Squares)),
                     bits(measure(&[&single[..]], Sum)),
                     bits(measure(&[&x[..77]], Sum)),
                 ]

@@ -8,7 +8,7 @@ use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
 use crate::numeric::scale::ScaleFactor;
 use crate::ops::clip::scaled_root;
-use crate::reduce::{self, Elements, Largest, Measure, Squares};
+use crate::reduce::{self, Elements, Largest, Measure, ScaledSquares, Squares};
 use crate::storage::precision::Precision;
 use crate::sweep::all_reduce::AllReduce;
 use crate::sweep::prologue::Prologue;
@@ -30,19 +30,20 @@ pub(crate) struct Group<'s, 'a> {
 /// finite. Reads the gradients once. The scale and the bound must be the same in all groups.
 pub(crate) fn norm(groups: &[Group<'_, '_>], check: bool, ranks: &dyn AllReduce) -> f64 {
     // What is the same for all gradients comes last: they need not be scaled one by one.
-    let scaled = groups.iter().all(|group| group.prologue.is_scale());
-    let sum = |unit| {
-        let squares = Squares { scale: unit };
-        reduce::total(&measure_all(groups, squares, check, scaled, ranks))
+    let unprepared = groups.iter().all(|group| group.prologue.is_scale());
+    let squares = || reduce::total(&measure_all(groups, Squares, check, unprepared, ranks));
+    let scaled = |scale| {
+        let squares = ScaledSquares { scale };
+        reduce::total(&measure_all(groups, squares, check, unprepared, ranks))
     };
     let largest = || {
-        let largest = measure_all(groups, Largest, false, scaled, ranks);
+        let largest = measure_all(groups, Largest, false, unprepared, ranks);
         largest.into_iter().fold(0.0, f64::max_or_nan)
     };
     let single = groups.iter().all(|group| group.double.is_empty());
-    let norm = scaled_root(single, sum, largest);
+    let norm = scaled_root(single, squares, scaled, largest);
     match groups.first() {
-        Some(Group { prologue, .. }) if scaled => {
+        Some(Group { prologue, .. }) if unprepared => {
             let [a, b] = prologue.scale.parts::<f64>();
             norm * a.abs() * b.abs()
         }

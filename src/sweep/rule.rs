@@ -31,6 +31,16 @@ pub(crate) trait TwoPassRule<T, const S: usize>: Copy + Send + Sync {
     /// Whether the squares of the values are summed.
     const SQUARED: bool;
 
+    /// The number of values that are summed. The sums of the others are 0.
+    const SUMS: usize = 2;
+
+    /// Returns whether the first pass changes a state array. Arrays that it does not change are not
+    /// written.
+    #[inline(always)]
+    fn moves(&self, _state: usize) -> bool {
+        true
+    }
+
     /// Returns the new state and the values to be summed.
     fn first(&self, p: T, g: T, state: [T; S]) -> ([T; S], [T; 2]);
 

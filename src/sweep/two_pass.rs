@@ -161,9 +161,9 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
             if flushes {
                 subnormal::flush(&R::STATE, &mut slices, tier);
             }
-            for k in 0..2 {
+            for k in 0..R::SUMS {
                 let sum = if R::SQUARED {
-                    reduce::block(&values[k][..n], Squares { scale: 1.0 }, tier)
+                    reduce::block(&values[k][..n], Squares, tier)
                 } else {
                     reduce::block(&values[k][..n], Sum, tier)
                 };
@@ -305,10 +305,17 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Kernel for First<'_, T, R, 
             let (new, values) = rule.first(p[i], g[i] * scale, old);
             if R::FIRST_WRITES {
                 for j in 0..S {
-                    state[j][i] = new[j];
+                    // The condition is the same for all elements, so the compiler moves it out of
+                    // the loop.
+                    if rule.moves(j) {
+                        state[j][i] = new[j];
+                    }
                 }
             }
-            [a[i], b[i]] = values;
+            a[i] = values[0];
+            if R::SUMS > 1 {
+                b[i] = values[1];
+            }
         }
     }
 }
