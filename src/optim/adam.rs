@@ -96,6 +96,7 @@ impl<T: Float> Step<T> {
 
 impl<T: Float> Rule<T, 2> for Step<T> {
     const STATE: [StateSpec; 2] = [EXP_AVG, EXP_AVG_SQ];
+    const EPILOGUES: bool = true;
 
     #[inline(always)]
     fn update(&self, p: T, g: T, state: [T; 2]) -> (T, [T; 2]) {

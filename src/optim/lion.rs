@@ -60,6 +60,7 @@ struct Step<T> {
 
 impl<T: Float> Rule<T, 1> for Step<T> {
     const STATE: [StateSpec; 1] = [EXP_AVG];
+    const EPILOGUES: bool = true;
 
     #[inline(always)]
     fn update(&self, p: T, g: T, state: [T; 1]) -> (T, [T; 1]) {

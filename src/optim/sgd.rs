@@ -107,6 +107,7 @@ struct Outside<T> {
 
 impl<T: Float> Rule<T, 1> for Outside<T> {
     const STATE: [StateSpec; 1] = [MOMENTUM_BUFFER];
+    const EPILOGUES: bool = true;
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {
@@ -123,6 +124,7 @@ struct Nesterov<T> {
 
 impl<T: Float> Rule<T, 1> for Nesterov<T> {
     const STATE: [StateSpec; 1] = [MOMENTUM_BUFFER];
+    const EPILOGUES: bool = true;
 
     #[inline(always)]
     fn update(&self, p: T, g: T, [v]: [T; 1]) -> (T, [T; 1]) {

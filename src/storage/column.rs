@@ -1,6 +1,6 @@
 //! Arrays that a loop reads and writes group by group, with the conversion in registers.
 
-use super::half::Bf16;
+use super::half::{Bf16, Format};
 use super::{Draws, GROUP, Noise, STRETCH};
 use crate::numeric::float::Float;
 
@@ -9,7 +9,7 @@ pub(crate) trait Column<T> {
     /// Returns the number of elements.
     fn len(&self) -> usize;
     /// Returns the group from `at`.
-    fn read(&self, at: usize) -> [T; GROUP];
+    fn read(&mut self, at: usize) -> [T; GROUP];
 }
 
 /// Elements of a run of groups, all of which have random numbers under one key.
@@ -74,7 +74,7 @@ impl<T: Copy> Column<T> for &[T] {
         (**self).len()
     }
     #[inline(always)]
-    fn read(&self, at: usize) -> [T; GROUP] {
+    fn read(&mut self, at: usize) -> [T; GROUP] {
         *group(self, at)
     }
 }
@@ -85,7 +85,7 @@ impl<T: Copy> Column<T> for &mut [T] {
         (**self).len()
     }
     #[inline(always)]
-    fn read(&self, at: usize) -> [T; GROUP] {
+    fn read(&mut self, at: usize) -> [T; GROUP] {
         *group(self, at)
     }
 }
@@ -103,7 +103,7 @@ impl<T: Float> Column<T> for Halves<'_> {
         self.0.len()
     }
     #[inline(always)]
-    fn read(&self, at: usize) -> [T; GROUP] {
+    fn read(&mut self, at: usize) -> [T; GROUP] {
         map(&Bf16::widen(group(self.0, at)), T::from_f32)
     }
 }
@@ -114,7 +114,7 @@ impl<T: Float> Column<T> for HalvesMut<'_> {
         self.halves.len()
     }
     #[inline(always)]
-    fn read(&self, at: usize) -> [T; GROUP] {
+    fn read(&mut self, at: usize) -> [T; GROUP] {
         map(&Bf16::widen(group(self.halves, at)), T::from_f32)
     }
 }
@@ -128,5 +128,75 @@ impl<T: Float> ColumnMut<T> for HalvesMut<'_> {
     fn write(&mut self, at: usize, new: [T; GROUP]) {
         let single = map(&new, T::to_f32);
         *group_mut(self.halves, at) = Bf16::narrow(&single, &self.draws.next());
+    }
+}
+
+/// An array that is set to 0 once it is read.
+pub(crate) struct Cleared<'a, T>(pub(crate) &'a mut [T]);
+
+impl<T: Float> Column<T> for Cleared<'_, T> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    #[inline(always)]
+    fn read(&mut self, at: usize) -> [T; GROUP] {
+        std::mem::replace(group_mut(self.0, at), [T::ZERO; GROUP])
+    }
+}
+
+/// An array with an average that moves towards what is written: `average += weight (new - average)`.
+pub(crate) struct Averaged<'a, P, T> {
+    pub(crate) p: P,
+    pub(crate) average: &'a mut [T],
+    pub(crate) weight: T,
+}
+
+impl<T: Float, P: Column<T>> Column<T> for Averaged<'_, P, T> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.p.len()
+    }
+    #[inline(always)]
+    fn read(&mut self, at: usize) -> [T; GROUP] {
+        self.p.read(at)
+    }
+}
+
+impl<T: Float, P: ColumnMut<T>> ColumnMut<T> for Averaged<'_, P, T> {
+    #[inline(always)]
+    fn write(&mut self, at: usize, new: [T; GROUP]) {
+        let average = group_mut(self.average, at);
+        let mut moved = *average;
+        for i in 0..GROUP {
+            moved[i] += self.weight * (new[i] - moved[i]);
+        }
+        *average = moved;
+        self.p.write(at, new);
+    }
+}
+
+/// An array with a bfloat16 copy of what is written, rounded to nearest.
+pub(crate) struct Copied<'a, P> {
+    pub(crate) p: P,
+    pub(crate) copy: &'a mut [u16],
+}
+
+impl<T: Float, P: Column<T>> Column<T> for Copied<'_, P> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.p.len()
+    }
+    #[inline(always)]
+    fn read(&mut self, at: usize) -> [T; GROUP] {
+        self.p.read(at)
+    }
+}
+
+impl<T: Float, P: ColumnMut<T>> ColumnMut<T> for Copied<'_, P> {
+    #[inline(always)]
+    fn write(&mut self, at: usize, new: [T; GROUP]) {
+        *group_mut(self.copy, at) = map(&new, |x| Bf16.nearest(x.to_f32()));
+        self.p.write(at, new);
     }
 }

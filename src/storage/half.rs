@@ -46,7 +46,7 @@ impl Bf16 {
     #[inline(always)]
     fn upper(bits: u32, addend: u32) -> u16 {
         let sum = bits.wrapping_add(addend);
-        let nan = bits & !SIGN > INFINITY;
+        let nan = f32::from_bits(bits).is_nan();
         ((if nan { bits | QUIET } else { sum }) >> 16) as u16
     }
 

@@ -314,6 +314,21 @@ impl<'a, T: Float> StorageView<'a, T> {
         HalvesMut::new(halves, noise.skip(from))
     }
 
+    /// Borrows the elements `from..to` of a bfloat16 array with rounding to nearest for writing.
+    /// Returns `None` for other arrays.
+    ///
+    /// # Safety
+    /// As for [`slice_mut`](Self::slice_mut).
+    pub(crate) unsafe fn nearest_mut(&self, from: usize, to: usize) -> Option<&'a mut [u16]> {
+        debug_assert!(self.writable && from <= to && to <= self.len);
+        let encoded = self.encoded.as_ref()?;
+        let bf16 = encoded.encoding == Encoding::Half(Half::Bf16);
+        // SAFETY: the elements are aligned `u16`. By this function's contract the range is inside
+        // the writable array, and no other code accesses its elements.
+        (bf16 && encoded.rounding == Rounding::Nearest)
+            .then(|| unsafe { std::slice::from_raw_parts_mut(self.at(from).cast(), to - from) })
+    }
+
     /// Returns the address of the stored element `from`.
     ///
     /// # Safety

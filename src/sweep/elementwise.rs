@@ -1,8 +1,9 @@
 //! The driver of elementwise rules: prepares the gradient and applies the rule in one pass.
 //!
-//! If the gradient is only scaled, the loop of the rule runs directly on the caller's memory. All
-//! other work is done tile by tile in a buffer that stays in the L1 cache, and the same loop then
-//! runs on that buffer. Each rule is compiled to one loop, whatever is fused with it.
+//! If the gradient is only scaled, the loop of the rule runs directly on the caller's memory. What
+//! is frequent beside that is done by a loop of its own, [in registers](super::registers). All other
+//! work is done tile by tile in a buffer that stays in the L1 cache, and the loop of the rule then
+//! runs on that buffer.
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::CHUNK;
@@ -128,16 +129,14 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
         // SAFETY: `new` called `check_elementwise` on every segment. The range and the exclusive
         // access are this function's contract.
         unsafe {
-            let plain = self.prologue.plain();
-            if let (Some(scale), true) = (plain, segment.is_bare()) {
+            if let (Some(scale), true) = (self.prologue.plain(), segment.is_bare()) {
                 return piece(scale, segment.slices(from, to));
             }
             // `flush` works on native arrays.
-            let done = match plain {
-                Some(scale) if !flushes => {
-                    registers::update(segment, (from, to), rule, scale, tier)
-                }
-                _ => 0,
+            let done = if flushes {
+                0
+            } else {
+                registers::update(segment, (from, to), rule, &self.prologue, tier)
             };
             for_each_tile(
                 segment,

@@ -41,6 +41,15 @@ impl Prologue {
         (exact && self.is_scale() && self.weight_decay == 0.0).then_some(factor)
     }
 
+    /// Returns the two factors and the weight decay of a prologue that only multiplies the gradient
+    /// and adds weight decay, if the factors are exact.
+    pub(crate) fn decay<T: Float>(&self) -> Option<([T; 2], T)> {
+        let [scale, coefficient] = [self.scale, self.coefficient].map(ScaleFactor::parts);
+        let exact = scale[1] == T::ONE && coefficient[1] == T::ONE;
+        (exact && self.is_scale() && self.weight_decay != 0.0)
+            .then(|| ([scale[0], coefficient[0]], T::from_f64(self.weight_decay)))
+    }
+
     /// Returns whether the gradient is only scaled before it is clipped by norm.
     pub(crate) fn is_scale(&self) -> bool {
         self.clip_value == f64::INFINITY && self.regularizer == Penalty::NONE

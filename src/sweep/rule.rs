@@ -13,6 +13,9 @@ pub(crate) trait Rule<T, const S: usize>: Copy + Send + Sync {
     /// The state arrays.
     const STATE: [StateSpec; S];
 
+    /// Whether loops over native arrays with the usual epilogues are compiled, too.
+    const EPILOGUES: bool = false;
+
     /// Returns the new parameter and state. `g` is the gradient after its prologue.
     fn update(&self, p: T, g: T, state: [T; S]) -> (T, [T; S]);
 }
