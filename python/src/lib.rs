@@ -39,6 +39,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ops::clip::register(module)?;
     runtime::commit::register(module)?;
     loss::register(module)?;
+    optim::arithmetic::register(module)?;
     optim::engine::register(module)?;
     optim::hold::register(module)?;
     optim::tensors::engine::register(module)?;

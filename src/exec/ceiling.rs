@@ -1,9 +1,11 @@
-//! The upper bound on the speed of kernels beyond the caches: plain loops over the same memory.
+//! The upper bound that memory sets to the speed of kernels: plain loops over the same arrays.
 //!
 //! The loops share only one thing with the kernels, the compilation for a
 //! [tier](crate::exec::isa::Tier). They use neither segments nor chunks nor the thread pool. Each
 //! array is divided into one contiguous part per thread, and each thread passes over its parts
 //! together, a few cache lines of one array after the other, with one integer addition per 32 bits.
+//!
+//! The upper bound that arithmetic sets is [`Method::arithmetic`](crate::optim::Method::arithmetic).
 
 use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
@@ -85,6 +87,20 @@ pub fn pass(arrays: Vec<Access<'_>>, threads: usize, passes: u32) -> Result<Dura
         shares.push(Mutex::new(share));
         rest = others;
     }
+    let taken = together(threads, |thread| {
+        let mut share = shares[thread]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..passes {
+            tier.run(Pass(&mut share));
+        }
+    })?;
+    Ok(taken / passes)
+}
+
+/// Calls `work` with each index below `threads`, on as many threads at once, and returns the time
+/// until the last call ends.
+pub(crate) fn together(threads: usize, work: impl Fn(usize) + Sync) -> Result<Duration> {
     static TEAM: Mutex<Option<ThreadPool>> = Mutex::new(None);
     let mut team = TEAM.lock().unwrap_or_else(PoisonError::into_inner);
     let team = match team.as_ref() {
@@ -97,15 +113,8 @@ pub fn pass(arrays: Vec<Access<'_>>, threads: usize, passes: u32) -> Result<Dura
         ),
     };
     let start = Instant::now();
-    team.broadcast(|context| {
-        let mut share = shares[context.index()]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..passes {
-            tier.run(Pass(&mut share));
-        }
-    });
-    Ok(start.elapsed() / passes)
+    team.broadcast(|context| work(context.index()));
+    Ok(start.elapsed())
 }
 
 /// One pass of one thread.

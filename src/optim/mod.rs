@@ -21,13 +21,16 @@ pub mod rprop;
 pub mod schedule_free;
 pub mod sgd;
 
+use std::time::Duration;
+
 pub use crate::hyper;
 pub use crate::sweep::state::{Role, StateSpec};
 
 use crate::error::{Error, Result};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Hyper, Spec, Value};
-use crate::step::Regularization;
+use crate::step::{Progress, Regularization};
+use crate::sweep::arithmetic::Arithmetic;
 use crate::sweep::elementwise::Elementwise;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::{Optimizer, Rule, TensorRule, TwoPassRule, Visitor};
@@ -277,6 +280,24 @@ macro_rules! optimizers {
             /// Returns whether a step uses sums over all parameters of all groups.
             pub fn sums_globally(&self) -> bool {
                 match self { $(Self::$name(hyper) => hyper.visit::<f32, _>(SumsGlobally),)* }
+            }
+
+            /// Applies the rule alone to `elements` elements, in equal parts on so many threads,
+            /// and returns the time. Each thread repeats the loop of the rule over one block that
+            /// stays in its L1 cache: the upper bound that arithmetic sets to the speed of a step.
+            ///
+            /// # Errors
+            /// The rule works by shape, or the system does not give so many threads.
+            ///
+            /// # Panics
+            /// `threads` is 0.
+            pub fn arithmetic<T: Float>(&self, elements: usize, threads: usize) -> Result<Duration> {
+                // A step at which moments are not flushed.
+                let context = StepContext { step: 10, ..Progress::new(self).context(false) };
+                let arithmetic = Arithmetic { context, elements, threads };
+                match self {
+                    $(Self::$name(hyper) => hyper.visit::<T, _>(arithmetic),)*
+                }
             }
 
             /// Creates the work of one step over `segments`, each with the arrays of

@@ -111,11 +111,7 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
         let rule = self.rules[index];
         let flushes = subnormal::is_due(segment.context);
         let piece = |scale, mut slices: Slices<'_, T, S>| {
-            tier.run(Piece {
-                rule,
-                scale,
-                slices: slices.reborrow(),
-            });
+            apply(rule, scale, slices.reborrow(), tier);
             if flushes {
                 subnormal::flush(&R::STATE, &mut slices, tier);
             }
@@ -149,6 +145,20 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
             );
         }
     }
+}
+
+/// Applies a rule to a part of one segment, with the gradient times `scale`.
+pub(crate) fn apply<T: Float, const S: usize, R: Rule<T, S>>(
+    rule: R,
+    scale: T,
+    slices: Slices<'_, T, S>,
+    tier: Tier,
+) {
+    tier.run(Piece {
+        rule,
+        scale,
+        slices,
+    });
 }
 
 /// The loop over a part of one segment.

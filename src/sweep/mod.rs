@@ -1,6 +1,7 @@
 //! The pass over the parameters: segments, drivers, and the operations fused with an update.
 
 pub(crate) mod all_reduce;
+pub(crate) mod arithmetic;
 pub(crate) mod elementwise;
 pub mod epilogue;
 pub mod frozen;

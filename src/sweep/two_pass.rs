@@ -152,22 +152,13 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
         let flushes = R::FIRST_WRITES && subnormal::is_due(segment.context);
         let pass = |scale, mut slices: Slices<'_, T, S>| {
             let n = slices.p.len();
-            tier.run(First {
-                rule,
-                scale,
-                slices: slices.reborrow(),
-                values: values.each_mut().map(|array| &mut array[..n]),
-            });
+            let values = values.each_mut().map(|array| &mut array[..n]);
+            let sums = apply_first(rule, scale, slices.reborrow(), values, tier);
             if flushes {
                 subnormal::flush(&R::STATE, &mut slices, tier);
             }
             for k in 0..R::SUMS {
-                let sum = if R::SQUARED {
-                    reduce::block(&values[k][..n], Squares, tier)
-                } else {
-                    reduce::block(&values[k][..n], Sum, tier)
-                };
-                self.blocks.set(2 * index + k, sum);
+                self.blocks.set(2 * index + k, sums[k]);
             }
             index += 1;
         };
@@ -190,12 +181,7 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
         };
         let flushes = !R::FIRST_WRITES && subnormal::is_due(segment.context);
         let pass = |scale, mut slices: Slices<'_, T, S>| {
-            tier.run(Second {
-                rule,
-                ratio,
-                scale,
-                slices: slices.reborrow(),
-            });
+            apply_second(rule, ratio, scale, slices.reborrow(), tier);
             if flushes {
                 subnormal::flush(&R::STATE, &mut slices, tier);
             }
@@ -270,6 +256,47 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R
     fn scalars(&self) -> Option<[f64; MAX_SCALARS]> {
         self.scalars
     }
+}
+
+/// Makes the first pass over one block, which writes the values to be summed, and returns their sums.
+pub(crate) fn apply_first<T: Float, const S: usize, R: TwoPassRule<T, S>>(
+    rule: R,
+    scale: T,
+    slices: Slices<'_, T, S>,
+    mut values: [&mut [T]; 2],
+    tier: Tier,
+) -> Sums {
+    tier.run(First {
+        rule,
+        scale,
+        slices,
+        values: values.each_mut().map(|array| &mut **array),
+    });
+    let mut sums = [0.0; 2];
+    for k in 0..R::SUMS {
+        sums[k] = if R::SQUARED {
+            reduce::block(values[k], Squares, tier)
+        } else {
+            reduce::block(values[k], Sum, tier)
+        };
+    }
+    sums
+}
+
+/// Makes the second pass over one block.
+pub(crate) fn apply_second<T: Float, const S: usize, R: TwoPassRule<T, S>>(
+    rule: R,
+    ratio: T,
+    scale: T,
+    slices: Slices<'_, T, S>,
+    tier: Tier,
+) {
+    tier.run(Second {
+        rule,
+        ratio,
+        scale,
+        slices,
+    });
 }
 
 /// The first pass over one block. It writes the values to be summed to `values`: a loop without

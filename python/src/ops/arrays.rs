@@ -228,20 +228,27 @@ fn add_normal(
     Ok(())
 }
 
-/// Reads and writes all float32 arrays and reads `grad` in plain loops: the upper bound on the speed of
-/// a step. It changes the arrays.
+/// Passes so often over float32 arrays in plain loops that read and write the arrays and read `grad`:
+/// the upper bound that memory sets to the speed of a step. It changes the arrays.
 #[pyfunction]
+#[pyo3(signature = (arrays, grad, passes=1))]
 fn stream(
     py: Python<'_>,
     arrays: Items<Bound<'_, PyAny>>,
     grad: &Bound<'_, PyAny>,
+    passes: u16,
 ) -> PyResult<()> {
     let pairs = moved_by(&arrays, &vec![grad.clone(); arrays.len()])?;
-    if pairs.arrays.is_empty() || pairs.arrays[0].0.dtype != Dtype::F32 {
+    let read = floats("grad", grad)?;
+    if read.dtype != Dtype::F32 {
         return Err(PyValueError::new_err("arrays must be arrays of float32"));
     }
-    let _guard = pairs.enter()?;
-    // SAFETY: the arrays are checked, disjoint, held by this frame, and registered by the guard; a
+    if passes == 0 {
+        return Err(PyValueError::new_err("passes must be >= 1"));
+    }
+    let _written = pairs.enter()?;
+    let _read = inflight::enter(Vec::new(), vec![read.range()])?;
+    // SAFETY: the arrays are checked, disjoint, held by this frame, and registered by the guards; a
     // word has the size and the alignment of an f32.
     let mut accesses: Vec<_> = pairs
         .arrays
@@ -249,8 +256,8 @@ fn stream(
         .map(|(p, _)| Access::Update(unsafe { p.slice_mut() }))
         .collect();
     // SAFETY: as for the arrays, and the gradient is only read.
-    accesses.push(Access::Read(unsafe { pairs.arrays[0].1.slice() }));
-    py.detach(|| ceiling::pass(accesses, pool::count(), 1))
+    accesses.push(Access::Read(unsafe { read.slice() }));
+    py.detach(|| ceiling::pass(accesses, pool::count(), passes.into()))
         .map_err(to_py)?;
     Ok(())
 }

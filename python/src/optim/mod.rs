@@ -1,5 +1,6 @@
 //! The engine behind every optimizer class.
 
+pub(crate) mod arithmetic;
 pub(crate) mod engine;
 mod exchange;
 mod gradients;

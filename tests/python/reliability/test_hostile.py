@@ -245,6 +245,10 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
     "add_normal": [lambda: ([x(3), x(2, dtype="f4")], 0.5, 1, 2)],
     "add_penalty": [lambda: (["a", "b"], [x(3), x(2)], [x(3), None], 0.1, 0.2)],
     "aligned_zeros": [lambda: (3, np.dtype("f4"))],
+    "arithmetic": [
+        lambda: ("Adam", Held().group, 3),
+        lambda: ("LAMB", Held(fo.LAMB).group, 3, True),
+    ],
     "attempt": [lambda: (int, int)],
     "call_all": [lambda: ([({}.update, {"a": 1}), (print, "")],)],
     "clamp": [lambda: ([x(3), None], ["a", "b"], 0.5)],
@@ -460,7 +464,10 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
     "set_num_threads": [lambda: (2,)],
     "suggest_num_threads": [lambda: (2,)],
     "set_own_threads": [lambda: (2,), lambda: (None,)],
-    "stream": [lambda: ([x(3, dtype="f4"), x(3, dtype="f4")], x(3, dtype="f4"))],
+    "stream": [
+        lambda: ([x(3, dtype="f4"), x(3, dtype="f4")], x(3, dtype="f4")),
+        lambda: ([], x(3, dtype="f4"), 2),
+    ],
     "tier": [lambda: ()],
     "tiers": [lambda: ()],
     "total_norm": [lambda: ([x(3), None], ["a", "b"], 2.0)],
