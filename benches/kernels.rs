@@ -1,10 +1,12 @@
-//! Benchmarks of kernels with arrays in L1, L2, the last-level cache and memory, and of a stream
-//! over as many arrays. Run with `cargo bench`.
+//! Benchmarks of kernels with arrays in L1, L2, the last-level cache and memory, of a stream over as
+//! many arrays, and of the arithmetic of each rule. Run with `cargo bench`.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fastoptim::exec::ceiling::{self, Access};
+use fastoptim::exec::isa::{self, Tier};
 use fastoptim::exec::pool;
 use fastoptim::loss::cross_entropy::CrossEntropy;
 use fastoptim::loss::mse::Mse;
@@ -60,9 +62,21 @@ fn methods() -> Vec<(&'static str, Method)> {
     .into()
 }
 
+/// Calls `run` on every tier but the baseline, unless the processor has no other.
+fn on_tiers(mut run: impl FnMut(Tier)) {
+    let tiers = Tier::supported();
+    for &tier in &tiers[usize::from(tiers.len() > 1)..] {
+        isa::with_tier(tier, || run(tier)).expect("supported");
+    }
+}
+
 fn optimizers(c: &mut Criterion) {
+    on_tiers(|tier| steps(c, tier));
+}
+
+fn steps(c: &mut Criterion, tier: Tier) {
     for n in SIZES {
-        let mut group = c.benchmark_group("step");
+        let mut group = c.benchmark_group(format!("step on {tier}"));
         let g = vec![1e-3_f32; n];
         let shape = [n];
         for (name, method) in methods() {
@@ -85,9 +99,22 @@ fn optimizers(c: &mut Criterion) {
                     step::run(vec![group], &Options::default(), &Local).expect("in range")
                 });
             });
+            // Beyond the caches, the stream is the ceiling.
+            if n <= 1 << 20 {
+                let name = format!("arithmetic of {name}");
+                group.bench_function(BenchmarkId::new(name, n), |b| {
+                    b.iter_custom(|passes| {
+                        let elements = n * usize::try_from(passes).expect("as many as a usize");
+                        method
+                            .arithmetic::<f32>(elements, pool::count())
+                            .expect("a rule over elements")
+                    });
+                });
+            }
         }
         for others in 0..4 {
-            let mut arrays = vec![vec![0_u32; n]; others + 2];
+            // Written first, because reads of untouched pages of zeros come from one page in a cache.
+            let mut arrays = vec![vec![1_u32; n]; others + 2];
             group.throughput(Throughput::Bytes((4 * n * (3 + 2 * others)) as u64));
             let name = format!("stream of {} reads and {} writes", others + 2, others + 1);
             group.bench_function(BenchmarkId::new(name, n), |b| {
@@ -105,8 +132,12 @@ fn optimizers(c: &mut Criterion) {
 }
 
 fn clipping(c: &mut Criterion) {
+    on_tiers(|tier| clips(c, tier));
+}
+
+fn clips(c: &mut Criterion, tier: Tier) {
     for n in SIZES {
-        let mut group = c.benchmark_group("clip");
+        let mut group = c.benchmark_group(format!("clip on {tier}"));
         let mut g = vec![1e-3_f32; n];
         group.throughput(Throughput::Bytes(4 * n as u64));
         group.bench_function(BenchmarkId::new("norm", n), |b| {
@@ -129,7 +160,11 @@ fn clipping(c: &mut Criterion) {
 }
 
 fn losses(c: &mut Criterion) {
-    let mut group = c.benchmark_group("loss");
+    on_tiers(|tier| losses_on(c, tier));
+}
+
+fn losses_on(c: &mut Criterion, tier: Tier) {
+    let mut group = c.benchmark_group(format!("loss on {tier}"));
     for n in SIZES {
         let (x, y) = (vec![0.5_f32; n], vec![0.25_f32; n]);
         let mut out = vec![0.0_f32; n];
@@ -168,5 +203,17 @@ fn losses(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, optimizers, clipping, losses);
+/// Each benchmark takes two seconds: there are about 200 with the tiers.
+fn brief() -> Criterion {
+    Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_millis(1500))
+        .sample_size(20)
+}
+
+criterion_group! {
+    name = benches;
+    config = brief();
+    targets = optimizers, clipping, losses
+}
 criterion_main!(benches);
