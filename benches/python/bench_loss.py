@@ -56,7 +56,7 @@ def torch_gradients(loss: Any, *inputs: Array | Labels, count: int) -> Contestan
 
 def ceiling(moved: int, size: int) -> dict[str, Contestant]:
     """Return a stream over so many bytes for each of the elements."""
-    return {f"stream of {moved} B": harness.Ceiling(1, size * moved // 12)}
+    return {f"stream of {moved} B": harness.Stream(1, size * moved // 12)}
 
 
 def exact(loss: Any, *inputs: Array | Labels, count: int = 1) -> dict[str, Contestant]:

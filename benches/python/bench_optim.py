@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+import fastoptim as fo
 import harness
 import libraries
 from fastoptim.commands.bench.contestants import (
@@ -26,6 +27,8 @@ from harness import Array, Contestant
 
 # Below this number of bytes moved, the overhead of the call dominates.
 LEAST_MOVED = 1 << 20
+# The sizes for which a step is compiled.
+COMPILED = (1 << 16, 1 << 24)
 # The memory that all contestants together need at their peak, per parameter.
 BYTES = 256
 
@@ -69,7 +72,9 @@ def contestants(
     found["NumPy"] = numpy_allocating(params, grads)
     found |= {label: make(params, grads) for label, make in others.items()}
     if 28 * params[0].size * len(params) >= LEAST_MOVED:
-        found["stream of 28 B"] = harness.Ceiling(3, params[0].size * len(params))
+        size = params[0].size * len(params)
+        opt = fo.AdamW(np.ones(1, np.float32), lr=LR, weight_decay=WEIGHT_DECAY)
+        found |= harness.ceilings(harness.Stream(3, size), opt, size)
     wide = [[x.astype("f8") for x in held] for held in (params, grads)]
     return found | {"float64": harness.Exact(partial(our_adamw, *wide))}
 
@@ -86,7 +91,7 @@ def cases(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]
     others, missing = libraries.usable()
     for label, reason in missing.items():
         print(f"  without {label}: {reason}")
-    if asked.quick:
+    if asked.quick or asked.brief:
         others.pop("torch compiled", None)
     for name, count, size in (
         ("1 Ki", 1, 1 << 10),
@@ -97,13 +102,16 @@ def cases(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]
         ("64 Mi", 1, 1 << 26),
         ("1000 arrays of 1 Ki", 1000, 1 << 10),
     ):
+        if asked.brief and size == 1 << 26:
+            continue
         count, size = asked.size(count, 20), asked.size(size, 1 << 12)
         if count * size * BYTES > physical_memory():
             print(f"  without {name}: all contestants need {count * size * BYTES >> 30} GiB")
             continue
         params, grads = harness.arrays(count, size), harness.arrays(count, size, seed=1)
-        # Its code for many tensors takes minutes to compile; bench_torch.py has 200 of them.
-        few = {k: v for k, v in others.items() if count == 1 or k != "torch compiled"}
+        # It is compiled for each size, and code for many tensors takes minutes to compile, of which
+        # bench_torch.py has 200.
+        few = {k: v for k, v in others.items() if size in COMPILED or k != "torch compiled"}
         yield name, contestants(params, grads, few)
 
 

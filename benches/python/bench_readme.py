@@ -17,6 +17,7 @@ import numpy as np
 import bench_clip
 import fastoptim as fo
 import harness
+from fastoptim import _core
 from fastoptim.commands.bench.contestants import (
     numpy_adamw,
     numpy_loss_of_classes,
@@ -87,7 +88,7 @@ def cases(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]
 
 
 def bars(contestants: dict[str, Contestant], rounds: int) -> list[Bar]:
-    times = measure([contestant.run for contestant in contestants.values()], rounds)
+    times = measure(contestants.values(), rounds)
     found = []
     for library, taken in zip(contestants, times, strict=True):
         low, middle, high = np.percentile(taken / times[0], [25, 50, 75])
@@ -103,9 +104,9 @@ def caption(threads: int) -> str:
         if name == "numpy" or (harness.HAS_TORCH if name == "torch" else harness.HAS_OPTAX)
     ]
     return (
-        f"float32, {threads} threads of {processor()}. {', '.join(versions)}, Python"
-        f" {platform.python_version()}.\nPyTorch with fused=True, optax under jit, NumPy in place"
-        " on one thread. Whiskers: the middle half."
+        f"float32, {threads} threads of {processor()} ({_core.tier()}). {', '.join(versions)},"
+        f" Python {platform.python_version()}.\nPyTorch with fused=True, optax under jit, NumPy in"
+        " place on one thread. Whiskers: the middle half."
     )
 
 

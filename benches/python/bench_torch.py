@@ -185,7 +185,7 @@ def optimizers(asked: harness.Options) -> list[Case]:
     whole = transformer()
     some = whole[:20] if asked.quick else whole
     side = asked.size(1024, 32)
-    compiles = not asked.quick
+    compiles = not (asked.quick or asked.brief)
     many: Shapes = [(asked.size(1024, 16),)] * asked.size(1000, 20)
     both = {"torch fused": 1.05, "torch default": 3.0}
     cases = [
@@ -284,7 +284,7 @@ def losses(asked: harness.Options) -> list[Case]:
             OURS: functools.partial(contestant, fastoptim.torch.CrossEntropyLoss(), *size),
             "torch default": functools.partial(contestant, theirs, *size),
         }
-        if HAS_COMPILER and not asked.quick:
+        if HAS_COMPILER and not (asked.quick or asked.brief):
             found["torch compiled"] = functools.partial(contestant, theirs, *size, compiles=True)
         goals = {"torch default": goal}
         cases.append(Case(f"cross-entropy {rows} x {classes}", found, goals, memory=memory))
@@ -347,7 +347,7 @@ def trainings(asked: harness.Options) -> list[Case]:
             training, functools.partial(torch.optim.AdamW, fused=True), theirs
         ),
     }
-    if HAS_COMPILER and not asked.quick:
+    if HAS_COMPILER and not (asked.quick or asked.brief):
         found["torch compiled"] = functools.partial(
             training, torch.optim.AdamW, theirs, compiles=True
         )
@@ -498,7 +498,7 @@ def report(section: str, case: Case, asked: harness.Options) -> list[bool]:
     times = harness.timed(contestants, asked, most=case.rounds)
     # An empty step has no state.
     memory = None
-    if not case.excess and sys.platform == "linux":
+    if not case.excess and sys.platform == "linux" and not asked.brief:
         memory = peaks(section, case, asked)
     harness.record(
         f"fastoptim.torch, {section}", case.name, contestants, times, asked, memory=memory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 import fastoptim as fo
 from fastoptim import _core
+from fastoptim.commands.bench.ceilings import Ceiling, Stream, ceilings
 from fastoptim.commands.bench.harness import (
     CHECKED,
     HAS_OPTAX,
@@ -39,7 +41,9 @@ __all__ = [
     "Contestant",
     "Exact",
     "Options",
+    "Stream",
     "arrays",
+    "ceilings",
     "compare",
     "options",
     "record",
@@ -47,22 +51,6 @@ __all__ = [
     "torch_answer",
     "torch_parameters",
 ]
-
-
-class Ceiling(Contestant):
-    """A plain pass over memory: it updates some arrays of one size and reads one more."""
-
-    def __init__(self, updated: int, size: int, passes: int = 1) -> None:
-        # Written first, because reads of untouched pages of zeros come from one page in a cache.
-        held, read = [np.ones(size, np.float32) for _ in range(updated)], np.ones(size, np.float32)
-
-        def run() -> None:
-            for _ in range(passes):
-                _core.stream(held, read)
-
-        super().__init__(run, None)
-        self.held = 4 * size * (updated + 1)
-        self.moved = passes * 4 * size * (2 * updated + 1)
 
 
 class Exact(Contestant):
@@ -89,6 +77,10 @@ class Options:
     quick: bool
     # A file to which each case is appended as a line of JSON.
     json: Path | None = None
+    # The most seconds of the rounds of a case.
+    seconds: float = math.inf
+    # Whether to leave out errors, peaks of memory, compiled contestants and the largest size.
+    brief: bool = False
 
     def size(self, full: int, quick: int) -> int:
         """Choose a size, which is small if the benchmark runs as a test."""
@@ -101,12 +93,28 @@ def options(description: str) -> Options:
     parser.add_argument("--threads", type=int, default=fo.get_num_threads())
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="no round of a case begins after so many"
+    )
+    parser.add_argument(
         "--cold", action="store_true", help="single calls, 5 ms apart, so that thread pools sleep"
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, once, as a test")
+    parser.add_argument(
+        "--brief",
+        action="store_true",
+        help="without errors, peaks of memory, compiled contestants and the largest size",
+    )
     parser.add_argument("--json", type=Path, help="a file to append each case to, as JSON")
     given = parser.parse_args()
-    asked = Options(given.threads, given.rounds, given.cold, given.quick, given.json)
+    asked = Options(
+        given.threads,
+        given.rounds,
+        given.cold,
+        given.quick,
+        given.json,
+        given.seconds,
+        given.brief,
+    )
     limit_threads(asked.threads)
     print_machine(asked.threads)
     return asked
@@ -132,8 +140,8 @@ def timed(
     contestants: Mapping[str, Contestant], asked: Options, *, most: int = sys.maxsize
 ) -> npt.NDArray[np.float64]:
     """Measure the contestants: once if the benchmark runs as a test, else by the options."""
-    runs = [contestant.run for contestant in contestants.values()]
-    return measure(runs, 1 if asked.quick else min(asked.rounds, most), cold=asked.cold)
+    rounds = 1 if asked.quick else min(asked.rounds, most)
+    return measure(contestants.values(), rounds, cold=asked.cold, most_seconds=asked.seconds)
 
 
 def record(
@@ -159,12 +167,12 @@ def record(
                 "low": low,
                 "high": high,
                 "ratio": float(np.median(taken / times[0])),
-                "ceiling": isinstance(contestants[label], Ceiling),
+                "ceiling": getattr(contestants[label], "bound", None),
                 "error": (error or {}).get(label),
                 "memory": (memory or {}).get(label),
             }
         )
-    ceiling = next((c for c in contestants.values() if isinstance(c, Ceiling)), None)
+    stream = next((c for c in contestants.values() if isinstance(c, Stream)), None)
     case = {
         "script": Path(sys.argv[0]).stem,
         "title": title,
@@ -172,8 +180,8 @@ def record(
         "tier": _core.tier(),
         "threads": asked.threads,
         "cold": asked.cold,
-        "moved": ceiling and ceiling.moved,
-        "held": ceiling and ceiling.held,
+        "moved": stream and stream.moved,
+        "held": stream and stream.held,
         "rows": rows,
     }
     with asked.json.open("a", encoding="utf-8") as file:
@@ -194,14 +202,14 @@ def compare(
     contestant or by ``case/contestant``. It is printed beside the ratio, and the ratios below their
     goals are listed at the end.
     """
-    print(f"\n{title}", flush=True)
+    print(f"\n{title} ({_core.tier()}, {asked.threads} threads)", flush=True)
     goals = goals or {}
     below: list[str] = []
     for name, prepared in cases:
         contestants = {k: v for k, v in prepared.items() if not isinstance(v, Exact)}
         check(name, contestants, tolerance)
         exact = next((v for v in prepared.values() if isinstance(v, Exact)), None)
-        error = {} if exact is None else errors(contestants, exact)
+        error = {} if exact is None or asked.brief else errors(contestants, exact)
         assert all(value <= tolerance for value in error.values()), (name, error)
         if asked.quick:
             print(f"  {name}, made small: {', '.join(contestants)} agree", flush=True)

@@ -2,8 +2,11 @@
 
     python benches/python/report.py --output target/bench
 
-Each script runs once per tier of the processor, fastest first, and with one and two threads. The
-files are report.html, report.md, the charts, and records.jsonl with a line of JSON per case.
+Each script runs once per tier of the processor, fastest first, with two threads, and those of one
+step with one thread, too. Only the first run has what the others would repeat: errors, peaks of
+memory, compiled contestants, the largest size and single calls. The files are report.html,
+report.md, the charts, and records.jsonl with a line of JSON per case. All takes about a quarter of
+an hour.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import Any
 from fastoptim import _core
 from fastoptim._extras import has, require
 from fastoptim.commands.bench.harness import duration, machine
-from fastoptim.commands.machine import cache_sizes
+from fastoptim.commands.machine import last_cache
 from fastoptim.plot.axes import new_figure
 
 FOLDER = Path(__file__).parent
@@ -34,10 +37,13 @@ SCRIPTS = [
     "bench_schedule",
 ]  # fmt: skip
 COLD = {"bench_optim", "bench_clip"}
+# Those that also run with one thread, and those that run no kernels, which one run is enough for.
+ONE_THREAD = {"bench_optim", "bench_rules"}
+ONCE = {"bench_schedule"}
 # Those that print their own tables, which the report quotes, with the package that they need.
 PRINTING = {"bench_readme": "matplotlib", "bench_distributed": "mpi4py"}
-# The shares of the ceiling that a kernel should reach, and where a cache ends if that is unknown.
-MEMORY, CACHE, LAST_CACHE = 0.95, 0.90, 32 << 20
+# The shares of the ceiling that a kernel should reach.
+MEMORY, CACHE = 0.95, 0.90
 OURS = "fastoptim"
 HEADER = ("", "time", "middle half", "ratio", "GB/s", "of ceiling", "error", "peak memory")
 
@@ -109,15 +115,15 @@ def run(script: str, tier: str, *options: str) -> tuple[str, bool]:
     return done.stdout, done.returncode != 0
 
 
-def last_cache() -> int:
-    """Return the bytes of the last-level cache."""
-    sizes = [size for size in cache_sizes().values() if re.fullmatch(r"\d+K", size)]
-    return int(sizes[-1][:-1]) << 10 if sizes else LAST_CACHE
+def lowest(record: Record) -> Record | None:
+    """Return the row of the ceiling that takes most time, of which the work cannot take less."""
+    rows = [row for row in record["rows"] if row["ceiling"]]
+    return max(rows, key=lambda row: row["ratio"], default=None)
 
 
 def share(record: Record, row: Record) -> float | None:
-    """Return the part of the speed of the ceiling that a contestant reaches."""
-    ceiling = next((r for r in record["rows"] if r["ceiling"]), None)
+    """Return the part of the speed of the lowest ceiling that a contestant reaches."""
+    ceiling = lowest(record)
     return None if ceiling is None else float(ceiling["ratio"] / row["ratio"])
 
 
@@ -155,11 +161,14 @@ def below(records: list[Record], cache: int) -> Block:
     rows = [("kernel", "case", "measured", "bound by", "of ceiling", "wanted")]
     compared = 0
     for record in records:
-        part = share(record, record["rows"][0])
-        if part is None or record["cold"]:
+        part, ceiling = share(record, record["rows"][0]), lowest(record)
+        if part is None or ceiling is None or record["cold"]:
             continue
         compared += 1
-        bound, wanted = ("memory", MEMORY) if record["held"] > cache else ("cache", CACHE)
+        fits, bound = record["held"] <= cache, ceiling["ceiling"]
+        wanted = CACHE if fits else MEMORY
+        if fits and bound == "memory":
+            bound = "cache"
         if part < wanted:
             rows.append(
                 (record["title"], record["case"], configuration(record), bound,
@@ -196,6 +205,7 @@ def draw(records: list[Record], path: Path) -> None:
     axes.axvline(1, color="C1", linewidth=0.8)
     axes.margins(x=0.1, y=0.01)
     axes.set_xlabel("time relative to fastoptim (above 1, fastoptim is faster)")
+    axes.set_title(configuration(records[0]), fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, format="svg", metadata={"Date": None})
 
@@ -211,7 +221,9 @@ def blocks(
         "Times are medians of alternating runs in one process, with the same threads for every"
         " library but NumPy, which has one. A ratio is the median of the ratios of the rounds to"
         " the time of fastoptim: above 1x, fastoptim is faster. The ceiling is a stream: a plain"
-        " pass over as many bytes with the same mix of reads and writes. The error is the largest"
+        " pass over as many bytes with the same mix of reads and writes; for a step in a cache, it"
+        " is that or the arithmetic, the loop of the rule over one block in the L1 cache, whichever"
+        " takes longer. The error is the largest"
         " one against the same work in float64, as a share of the largest value of the result.",
     )
     for note in notes:
@@ -220,7 +232,7 @@ def blocks(
     yield Block("h2", "Below the ceiling")
     yield Block(
         "p",
-        f"Kernels below {MEMORY:.0%} of the stream if their arrays exceed the last-level cache of"
+        f"Kernels below {MEMORY:.0%} of the ceiling if their arrays exceed the last-level cache of"
         f" {cache / 2**20:g} MiB, or below {CACHE:.0%} if they fit.",
     )
     yield below(records, cache)
@@ -244,11 +256,14 @@ def blocks(
         yield Block("pre", text.strip())
 
 
-def configurations(quick: bool) -> list[tuple[str, int]]:
-    """Return tiers and numbers of threads, the most and fastest first."""
+def configurations(script: str, *, quick: bool) -> list[tuple[str, int]]:
+    """Return the tiers and numbers of threads of a script, the fastest and most first."""
     tiers = [tier for tier in reversed(_core.tiers()) if tier != "baseline"] or ["baseline"]
-    threads = sorted({1, min(2, os.cpu_count() or 1)}, reverse=True)
-    return list(itertools.product(tiers, threads))[: 1 if quick else None]
+    most = min(2, os.cpu_count() or 1)
+    found = [(tier, most) for tier in tiers]
+    if script in ONE_THREAD and most > 1:
+        found += [(tier, 1) for tier in tiers]
+    return found[: 1 if quick or script in ONCE else None]
 
 
 def measure(given: argparse.Namespace, path: Path) -> tuple[list[str], dict[str, str], list[str]]:
@@ -264,10 +279,11 @@ def measure(given: argparse.Namespace, path: Path) -> tuple[list[str], dict[str,
         if script == "bench_torch" and not has("torch"):
             notes.add("Without bench_torch: torch is not installed.")
             continue
-        for tier, threads in configurations(given.quick):
-            for cold in ([], ["--cold"]) if script in COLD else ([],):
-                options = [f"--threads={threads}", f"--json={path}", *cold, *quick]
-                options += [f"--rounds={given.rounds}"]
+        for number, (tier, threads) in enumerate(configurations(script, quick=given.quick)):
+            brief = ["--brief"] * (number > 0)
+            for cold in ([], ["--cold"]) if script in COLD and not brief else ([],):
+                options = [f"--threads={threads}", f"--json={path}", *cold, *quick, *brief]
+                options += [f"--rounds={given.rounds}", f"--seconds={given.seconds}"]
                 printed, failed = run(script, tier, *options)
                 if failed:
                     failures.append(f"{script}, {tier}, {threads} threads")
@@ -278,7 +294,8 @@ def measure(given: argparse.Namespace, path: Path) -> tuple[list[str], dict[str,
     texts = {}
     for script, needed in {} if given.only else PRINTING.items():
         if has(needed):
-            texts[script], failed = run(script, configurations(given.quick)[0][0], *quick)
+            tier, _ = configurations(script, quick=given.quick)[0]
+            texts[f"{script} ({tier})"], failed = run(script, tier, *quick)
             failures += [script] * failed
         else:
             notes.add(f"Without {script}: {needed} is not installed.")
@@ -289,6 +306,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=FOLDER.parents[1] / "target" / "bench")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="no round of a case begins after so many"
+    )
     parser.add_argument("--only", nargs="+", choices=SCRIPTS, metavar="SCRIPT")
     parser.add_argument(
         "--quick", action="store_true", help="small sizes, once, on one tier, as a test"
@@ -313,6 +333,7 @@ def main() -> int:
     (given.output / "report.md").write_text(f"{texts}\n", encoding="utf-8")
     page = PAGE.format("\n".join(block.html() for block in found))
     (given.output / "report.html").write_text(page, encoding="utf-8")
+    print(f"\nbelow the ceiling:\n\n{below(records, last_cache()).markdown()}\n")
     print(f"wrote report.html and report.md to {given.output}")
     return int(bool(failures))
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+# The bytes of the last-level cache if they are unknown.
+LAST_CACHE = 32 << 20
 
 
 def processor() -> str:
@@ -49,6 +52,12 @@ def caches() -> str:
     """Return the sizes of the data caches of the first processor, if they are known."""
     found = [f"{level} {_readable(size)}" for level, size in cache_sizes().items()]
     return ", ".join(found) or "unknown"
+
+
+def last_cache() -> int:
+    """Return the bytes of the last-level cache."""
+    sizes = [size for size in cache_sizes().values() if re.fullmatch(r"\d+K", size)]
+    return int(sizes[-1][:-1]) << 10 if sizes else LAST_CACHE
 
 
 def load() -> float | None:

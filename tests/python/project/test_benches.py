@@ -46,7 +46,9 @@ def test_the_report_has_each_case_with_its_errors_and_ceilings(tmp_path: Path) -
     ours = records[0]["rows"][0]
     # A step in float32 has rounding errors, and no others.
     assert 0 < ours["error"] < 1e-6
-    assert records[0]["moved"] == 28 << 12
+    # With the gradients that the norm reads.
+    assert records[0]["moved"] == 32 << 12
+    assert [row["ceiling"] for row in records[0]["rows"]][-2:] == ["memory", "arithmetic"]
     markdown, page = ((tmp_path / f"report.{kind}").read_text() for kind in ("md", "html"))
     for record in records:
         for text in record["title"], record["case"]:
@@ -66,11 +68,14 @@ def report(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_kernels_below_their_ceilings_are_listed(report: Any) -> None:
     def record(case: str, held: int, share: float) -> dict[str, Any]:
-        rows = [{"ratio": 1.0, "ceiling": False}, {"ratio": share, "ceiling": True}]
+        rows = [{"ratio": 1.0, "ceiling": None}, {"ratio": share, "ceiling": "memory"}]
         how = {"tier": "avx2", "threads": 2, "cold": False}
         return {"title": "a step", "case": case, "held": held, "rows": rows, **how}
 
+    limited = record("within, slow arithmetic", 1000, 0.5)
+    limited["rows"].append({"ratio": 0.89, "ceiling": "arithmetic"})
     records = [
+        limited,
         record("beyond, slow", 2000, 0.94),
         record("beyond, fast", 2000, 0.96),
         record("within, slow", 1000, 0.89),
@@ -79,10 +84,11 @@ def test_kernels_below_their_ceilings_are_listed(report: Any) -> None:
     ]
     _, *rows = report.below(records, 1000).rows
     assert [(row[1], row[3], row[4]) for row in rows] == [
+        ("within, slow arithmetic", "arithmetic", "89%"),
         ("beyond, slow", "memory", "94%"),
         ("within, slow", "cache", "89%"),
     ]
-    assert report.below(records[1:2], 1000).text == "None of 1 cases with a ceiling."
+    assert report.below(records[2:3], 1000).text == "None of 1 cases with a ceiling."
 
 
 def test_a_script_that_fails_is_named_in_the_report_which_then_fails(
@@ -96,7 +102,7 @@ def test_a_script_that_fails_is_named_in_the_report_which_then_fails(
         "high": 1e-3,
         "ratio": 1.0,
     }
-    row |= {"ceiling": False, "error": None, "memory": None}
+    row |= {"ceiling": None, "error": None, "memory": None}
     case: dict[str, Any] = {
         "script": "bench_loss",
         "title": "losses",

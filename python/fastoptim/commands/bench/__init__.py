@@ -12,9 +12,10 @@ from fastoptim.commands.arguments import obstacle, positive, refuse
 ABOUT = "time a step and a loss, and compare them with NumPy and, if installed, PyTorch and optax"
 DESCRIPTION = f"""{ABOUT[0].upper()}{ABOUT[1:]}: the median time, the interquartile
 range, the ratio to the time of fastoptim (above 1, fastoptim is faster),
-the throughput in GB/s of the required memory traffic, and its ratio to that of a plain pass over
-the same memory with the same threads, the stream ceiling. All results are compared first; exits
-with 1 if one differs."""
+the throughput in GB/s of the required memory traffic, and the share of the ceiling that it reaches.
+The ceiling is a stream, a plain pass over the same memory with the same threads, or, if that takes
+longer in a cache, the arithmetic alone, repeated on one block in the L1 cache. All results are
+compared first; exits with 1 if one differs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

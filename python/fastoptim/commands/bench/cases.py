@@ -15,7 +15,10 @@ import numpy as np
 
 import fastoptim as fo
 from fastoptim import _core
+from fastoptim.commands.bench.ceilings import Ceiling, Stream, ceilings
 from fastoptim.commands.bench.contestants import (
+    LR,
+    WEIGHT_DECAY,
     numpy_adamw,
     numpy_loss_of_classes,
     optax_adamw,
@@ -39,14 +42,13 @@ from fastoptim.commands.bench.harness import (
 )
 from fastoptim.plot.axes import new_figure
 
-CEILING = "stream ceiling"
 # Below this number of bytes, the overhead of the call dominates.
 LEAST_MOVED = 1 << 20
 
 
 @dataclass
 class Work:
-    """One case and its contestants: fastoptim first, and a ceiling last if there is one."""
+    """One case and its contestants: fastoptim first, and the ceilings last."""
 
     name: str
     # The required memory traffic in bytes: each array once per read and once per write.
@@ -65,9 +67,10 @@ class Row:
     spread: str
     # The ratio of its time to that of fastoptim.
     ratio: float
-    # Bytes per second, and the ratio to the ceiling if there is one.
+    # Bytes per second, and the ratio to the lowest ceiling if there is one.
     speed: float
     share: float | None
+    is_ceiling: bool
 
 
 def adamw(size: int) -> Work:
@@ -79,7 +82,11 @@ def adamw(size: int) -> Work:
         found["torch default"] = torch_adamw(params, grads, fused=None)
     if HAS_OPTAX:
         found["optax jit"] = optax_adamw(params, grads)
-    return Work(f"AdamW step, {size:,}", 28 * size, found | ceiling(size, 3))
+    moved = 28 * size
+    if moved >= LEAST_MOVED:
+        opt = fo.AdamW(np.ones(1, np.float32), lr=LR, weight_decay=WEIGHT_DECAY)
+        found |= ceilings(Stream(3, size), opt, size)
+    return Work(f"AdamW step, {size:,}", moved, found)
 
 
 def cross_entropy(rows: int, classes: int) -> Work:
@@ -96,15 +103,10 @@ def cross_entropy(rows: int, classes: int) -> Work:
         found["torch"] = torch_loss("cross_entropy", x, target)
     if HAS_OPTAX:
         found["optax jit"] = optax_cross_entropy(x, target)
-    return Work(f"cross-entropy, {rows:,} x {classes:,}", 12 * x.size, found | ceiling(x.size, 1))
-
-
-def ceiling(size: int, written: int) -> dict[str, Contestant]:
-    """Return a pass that reads and writes these arrays, and reads one more."""
-    if (8 * written + 4) * size < LEAST_MOVED:
-        return {}
-    held = [np.zeros(size, np.float32) for _ in range(written)]
-    return {CEILING: Contestant(partial(_core.stream, held, np.zeros(size, np.float32)), None)}
+    moved = 12 * x.size
+    if moved >= LEAST_MOVED:
+        found["stream of 12 B"] = Stream(1, x.size)
+    return Work(f"cross-entropy, {rows:,} x {classes:,}", moved, found)
 
 
 def works(*, full: bool) -> Iterator[Callable[[], Work]]:
@@ -118,10 +120,11 @@ def works(*, full: bool) -> Iterator[Callable[[], Work]]:
 def measured(work: Work, rounds: int) -> list[Row]:
     """Compare the results of all contestants, then measure them alternately."""
     check(work.name, work.contestants, tolerance=1e-4)
-    times = measure([contestant.run for contestant in work.contestants.values()], rounds)
+    times = measure(work.contestants.values(), rounds)
     medians = [float(np.median(taken)) for taken in times]
-    # The ceiling has the same memory traffic as the work.
-    ceiling = medians[-1] if CEILING in work.contestants else None
+    bounds = [isinstance(contestant, Ceiling) for contestant in work.contestants.values()]
+    # The work cannot take less time than any of its ceilings.
+    least = max((taken for taken, bound in zip(medians, bounds, strict=True) if bound), default=0.0)
     return [
         Row(
             work.name,
@@ -130,9 +133,10 @@ def measured(work: Work, rounds: int) -> list[Row]:
             spread(each),
             float(np.median(each / times[0])),
             work.moved / taken,
-            None if ceiling is None else ceiling / taken,
+            least / taken if least else None,
+            bound,
         )
-        for label, taken, each in zip(work.contestants, medians, times, strict=True)
+        for label, taken, each, bound in zip(work.contestants, medians, times, bounds, strict=True)
     ]
 
 
@@ -140,7 +144,7 @@ def table(rows: list[Row]) -> Iterator[str]:
     """Format the measurements of one case as lines."""
     yield (
         f"\n{rows[0].work:30}{'median':>10}{'middle half':>22}{'ratio':>9}{'GB/s':>8}"
-        f"{'of ceiling':>12}"
+        f"{'of ceiling':>12}  {_core.tier()}"
     )
     for row in rows:
         share = "" if row.share is None else f"{row.share:12.0%}"
@@ -159,13 +163,16 @@ def draw(rows: list[Row], path: Path, kind: str = "png") -> None:
     for axes, name in zip(panels, names, strict=False):
         own = [row for row in rows if row.work == name]
         colours = [
-            {"fastoptim": "C0", CEILING: "lightgray"}.get(row.contestant, "C1") for row in own
+            "lightgray" if row.is_ceiling else "C0" if row.contestant == "fastoptim" else "C1"
+            for row in own
         ]
         bars = axes.barh([row.contestant for row in own], [row.ratio for row in own], color=colours)
         axes.bar_label(bars, [duration(row.seconds) for row in own], padding=3)
         axes.invert_yaxis()
         axes.margins(x=0.3)
-        axes.set(title=name, xlabel="time relative to fastoptim (lower is better)")
+        axes.set(
+            title=f"{name} ({_core.tier()})", xlabel="time relative to fastoptim (lower is better)"
+        )
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
