@@ -27,8 +27,9 @@ pub enum Access<'a> {
     Write(&'a mut [u32]),
 }
 
-/// Words of the longest array that are passed over before the turn of the next array.
-const BLOCK: usize = 512;
+/// Words of the longest array that are passed over before the turn of the next array. With 512, arrays
+/// in the L2 cache are read 0.85 times as fast on AVX2; with 2048, all are in some caches slower.
+const BLOCK: usize = 1024;
 
 impl<'a> Access<'a> {
     fn len(&self) -> usize {
@@ -127,7 +128,7 @@ impl Kernel for Pass<'_, '_> {
     fn run(self) {
         let longest = self.0.iter().map(Access::len).max().unwrap_or(0);
         let blocks = longest.div_ceil(BLOCK);
-        let mut found = [0_u32; 16];
+        let mut found = 0_u32;
         for index in 0..blocks {
             for array in self.0.iter_mut() {
                 // The arrays of fewer words are passed over in as many, smaller blocks.
@@ -135,7 +136,7 @@ impl Kernel for Pass<'_, '_> {
                 let from = array.len().min(index * block);
                 let to = array.len().min(from + block);
                 match array {
-                    Access::Read(words) => read(&words[from..to], &mut found),
+                    Access::Read(words) => found = found.wrapping_add(sum(&words[from..to])),
                     Access::Update(words) => update(&mut words[from..to]),
                     Access::Write(words) => words[from..to].fill(index as u32),
                 }
@@ -145,15 +146,15 @@ impl Kernel for Pass<'_, '_> {
     }
 }
 
+/// A simple reduction, which compilers vectorize with several sums. Sixteen sums of its own became
+/// gathers on AVX-512, five times as slow in the L1 cache.
 #[inline(always)]
-fn read(words: &[u32], found: &mut [u32; 16]) {
-    let mut sums = *found;
-    for words in words.chunks_exact(16) {
-        for i in 0..16 {
-            sums[i] = sums[i].wrapping_add(words[i]);
-        }
+fn sum(words: &[u32]) -> u32 {
+    let mut sum = 0_u32;
+    for &word in words {
+        sum = sum.wrapping_add(word);
     }
-    *found = sums;
+    sum
 }
 
 #[inline(always)]
