@@ -56,11 +56,10 @@ impl<T: Float> Pointwise<T> for Huber {
         let d = x - y;
         let delta = T::from_f64(self.delta);
         let (wide, wide_delta) = (d.abs().to_f64(), delta.to_f64());
-        if d.abs() < delta {
-            (0.5 * wide * wide, d)
-        } else {
-            (wide_delta * (wide - 0.5 * wide_delta), delta * d.sign())
-        }
+        // One formula for both parts: `wide - 0.5 * wide` is exactly `0.5 * wide`. A selection between two
+        // takes 1.3 times as long on AVX2.
+        let least = if wide < wide_delta { wide } else { wide_delta };
+        (least * (wide - 0.5 * least), d.clamp_abs(delta))
     }
 }
 
@@ -77,7 +76,38 @@ impl Loss for SmoothL1 {
     const SIGNATURE: Signature = Signature::ELEMENTWISE;
 
     fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
+        let beta = T::from_f64(self.beta).to_f64();
+        // Small enough for both types.
+        let binades = 2.0_f64.powi(-100)..2.0_f64.powi(100);
+        let is_power = beta.to_bits().trailing_zeros() >= f64::MANTISSA_DIGITS - 1;
+        if is_power && binades.contains(&beta) {
+            return call.pointwise(SmoothL1ByPower { beta });
+        }
         call.pointwise(*self)
+    }
+}
+
+/// [`SmoothL1`] where `beta` is a power of 2, such as 1: a product with its inverse has the bits of the
+/// quotient, which takes twice as long.
+#[derive(Clone, Copy)]
+struct SmoothL1ByPower {
+    beta: f64,
+}
+
+impl<T: Float> Pointwise<T> for SmoothL1ByPower {
+    type Value = f64;
+
+    #[inline(always)]
+    fn at(self, x: T, y: T) -> (f64, T) {
+        let d = x - y;
+        let (beta, inverse) = (self.beta, 1.0 / self.beta);
+        let wide = d.abs().to_f64();
+        let value = if wide < beta {
+            0.5 * wide * wide * inverse
+        } else {
+            wide - 0.5 * beta
+        };
+        (value, d.clamp_abs(T::from_f64(beta)) * T::from_f64(inverse))
     }
 }
 
@@ -100,6 +130,49 @@ impl<T: Float> Pointwise<T> for SmoothL1 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_product_with_a_power_of_2_has_the_bits_of_the_quotient() {
+        fn check<T: Float>(beta: f64) {
+            let (wanted, found) = (SmoothL1 { beta }, SmoothL1ByPower { beta });
+            let steps = (0..1000).map(|i| T::from_f64(f64::from(i) / 300.0 * beta));
+            let small = [
+                T::MIN_POSITIVE,
+                T::MIN_POSITIVE * T::from_f64(0.3),
+                T::INFINITY,
+            ];
+            for d in steps.chain(small).flat_map(|d| [d, -d]) {
+                let ((a, da), (b, db)) = (wanted.at(d, T::ZERO), found.at(d, T::ZERO));
+                let same =
+                    a.to_bits() == b.to_bits() && da.to_f64().to_bits() == db.to_f64().to_bits();
+                assert!(same, "{d} by {beta}: {a} and {b}, {da} and {db}");
+            }
+        }
+        for beta in [1.0, 0.25, 8.0, 2.0_f64.powi(-100), 2.0_f64.powi(99)] {
+            check::<f32>(beta);
+            check::<f64>(beta);
+        }
+    }
+
+    #[test]
+    fn huber_has_the_bits_of_a_selection_of_two_parts() {
+        fn check<T: Float>(delta: f64) {
+            let bound = T::from_f64(delta);
+            for d in (-2000..2000).map(|i| T::from_f64(f64::from(i) / 700.0 * delta)) {
+                let (wide, wide_bound) = (d.abs().to_f64(), bound.to_f64());
+                let wanted = if d.abs() < bound {
+                    (0.5 * wide * wide, d)
+                } else {
+                    (wide_bound * (wide - 0.5 * wide_bound), bound * d.sign())
+                };
+                assert!(Huber { delta }.at(d, T::ZERO) == wanted, "{d} by {delta}");
+            }
+        }
+        for delta in [1.0, 0.3, 1e-30, 7e20] {
+            check::<f32>(delta);
+            check::<f64>(delta);
+        }
+    }
 
     #[test]
     fn by_hand() {
