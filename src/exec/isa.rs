@@ -26,6 +26,15 @@ pub trait Kernel {
     type Output;
     /// Runs the loop.
     fn run(self) -> Self::Output;
+    /// Runs the loop on AVX-512, which has twice as many vector registers as the other tiers of
+    /// x86-64. It must have the same result.
+    #[inline(always)]
+    fn run_wide(self) -> Self::Output
+    where
+        Self: Sized,
+    {
+        self.run()
+    }
 }
 
 /// Proof that this processor has an instruction set. Only this module creates it.
@@ -147,7 +156,7 @@ fn avx2<K: Kernel>(kernel: K) -> K::Output {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,avx512f,avx512bw,avx512cd,avx512dq,avx512vl")]
 fn avx512<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run()
+    kernel.run_wide()
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -3,4 +3,5 @@
 pub mod ceiling;
 pub mod isa;
 pub mod pool;
+pub(crate) mod prefetch;
 pub(crate) mod scratch;

@@ -173,16 +173,16 @@ impl<T: Math> Piecewise<T> for WithPositives<'_, T> {
     type Value = T;
 
     #[inline(always)]
-    fn piece(
+    fn piece<const N: usize>(
         self,
         start: usize,
         n: usize,
-        x: &[T; LANES],
-        y: &[T; LANES],
-    ) -> ([T; LANES], [T; LANES]) {
-        let w: [T; LANES] = piece(self.weights, start % self.period, n);
-        let (mut values, mut derivatives) = ([T::ZERO; LANES], [T::ZERO; LANES]);
-        for i in 0..LANES {
+        x: &[T; N],
+        y: &[T; N],
+    ) -> ([T; N], [T; N]) {
+        let w: [T; N] = piece(self.weights, start % self.period, n);
+        let (mut values, mut derivatives) = ([T::ZERO; N], [T::ZERO; N]);
+        for i in 0..N {
             (values[i], derivatives[i]) = of_logit(x[i], y[i], w[i]);
         }
         (values, derivatives)

@@ -3,7 +3,7 @@
 use super::call::Call;
 use super::checks::require_len;
 use super::driver::buffers::piece;
-use super::driver::pointwise::{LANES, Piecewise};
+use super::driver::pointwise::Piecewise;
 use crate::error::Result;
 use crate::numeric::float::Float;
 
@@ -18,16 +18,16 @@ impl<T: Float, L: Piecewise<T>> Piecewise<T> for Weighted<'_, T, L> {
     type Value = L::Value;
 
     #[inline(always)]
-    fn piece(
+    fn piece<const N: usize>(
         self,
         start: usize,
         n: usize,
-        x: &[T; LANES],
-        y: &[T; LANES],
-    ) -> ([L::Value; LANES], [T; LANES]) {
-        let weight: [T; LANES] = piece(self.weight, start, n);
+        x: &[T; N],
+        y: &[T; N],
+    ) -> ([L::Value; N], [T; N]) {
+        let weight: [T; N] = piece(self.weight, start, n);
         let (mut values, mut derivatives) = self.loss.piece(start, n, x, y);
-        for i in 0..LANES {
+        for i in 0..N {
             values[i] = L::Value::from_f64(weight[i].to_f64()).weigh(values[i]);
             derivatives[i] = derivatives[i] * weight[i];
         }

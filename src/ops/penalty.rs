@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::exec::isa::{self, Kernel, Tier};
+use crate::exec::prefetch::{ahead, prefetch};
 use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
 use crate::reduce;
@@ -62,6 +63,17 @@ impl Penalty {
 struct Terms<const L1: bool, const L2: bool> {
     l1: f64,
     l2: f64,
+}
+
+impl<const L1: bool, const L2: bool> Terms<L1, L2> {
+    /// The gradient of one element.
+    #[inline(always)]
+    fn gradient<T: Float>(self, w: T) -> T {
+        let (l1, twice_l2) = (T::from_f64(self.l1), T::from_f64(2.0 * self.l2));
+        let absolute = if L1 { l1 * w.sign() } else { T::ZERO };
+        let square = if L2 { twice_l2 * w } else { T::ZERO };
+        absolute + square
+    }
 }
 
 impl<const L1: bool, const L2: bool> reduce::Measure for Terms<L1, L2> {
@@ -133,31 +145,37 @@ unsafe fn add_block<T: Float, const L1: bool, const L2: bool>(
     block: Range<usize>,
     tier: Tier,
 ) -> f64 {
+    let ahead = ahead(w.len());
     let start = block.start;
     let mut scratch = Scratch::<T, 1>::new(reduce::BLOCK);
     let [loaded] = scratch.arrays();
     // SAFETY: by this function's contract the block is inside `w`, and no other code writes it.
     let w = unsafe { w.read_into(start, &mut loaded[..block.len()], tier) };
+    let mut penalty = None;
     let add = |at: usize, g: &mut [T]| {
-        tier.run(AddGradient::<T, L1, L2> {
+        let add = AddGradient {
+            terms,
             w: &w[at - start..][..g.len()],
             g,
-            l1: T::from_f64(terms.l1),
-            twice_l2: T::from_f64(2.0 * terms.l2),
-        });
+        };
+        // The blocks of sums are not the tiles of an encoding.
+        if ahead > 0 && add.w.len() == w.len() {
+            penalty = Some(tier.run(AddAndMeasure { add, ahead }));
+        } else {
+            tier.run(add);
+        }
     };
     // SAFETY: by this function's contract the block is inside the writable `g`, and no other code
     // accesses it.
     unsafe { g.update(block, tier, add) };
     // The block is in the L1 cache, so it is not read from memory again.
-    reduce::block(w, terms, tier)
+    penalty.unwrap_or_else(|| reduce::block(w, terms, tier))
 }
 
 struct AddGradient<'a, T, const L1: bool, const L2: bool> {
+    terms: Terms<L1, L2>,
     w: &'a [T],
     g: &'a mut [T],
-    l1: T,
-    twice_l2: T,
 }
 
 impl<T: Float, const L1: bool, const L2: bool> Kernel for AddGradient<'_, T, L1, L2> {
@@ -168,10 +186,32 @@ impl<T: Float, const L1: bool, const L2: bool> Kernel for AddGradient<'_, T, L1,
         let n = self.g.len();
         let w = &self.w[..n];
         for i in 0..n {
-            let absolute = if L1 { self.l1 * w[i].sign() } else { T::ZERO };
-            let square = if L2 { self.twice_l2 * w[i] } else { T::ZERO };
-            self.g[i] += absolute + square;
+            self.g[i] += self.terms.gradient(w[i]);
         }
+    }
+}
+
+/// Adds the gradient and measures the penalty in one loop, for arrays that come from memory: it would be
+/// idle during a second loop over the block in the L1 cache.
+struct AddAndMeasure<'a, T, const L1: bool, const L2: bool> {
+    add: AddGradient<'a, T, L1, L2>,
+    ahead: usize,
+}
+
+impl<T: Float, const L1: bool, const L2: bool> Kernel for AddAndMeasure<'_, T, L1, L2> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let AddGradient { terms, w, g } = self.add;
+        assert_eq!(w.len(), g.len());
+        reduce::rows(w, terms, self.ahead, |from, w| {
+            let g = &mut g[from..from + w.len()];
+            prefetch(g.as_ptr().wrapping_add(self.ahead), w.len());
+            for i in 0..w.len() {
+                g[i] += terms.gradient(w[i]);
+            }
+        })
     }
 }
 

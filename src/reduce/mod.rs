@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::exec::isa::{self, Kernel, Tier};
 use crate::exec::pool;
+use crate::exec::prefetch::{ahead, prefetch};
 use crate::exec::scratch::Scratch;
 use crate::numeric::float::Float;
 use crate::storage::precision::Precision;
@@ -138,6 +139,7 @@ pub(crate) fn total(measured: &[f64]) -> f64 {
 struct Block<'a, T, M> {
     elements: &'a [T],
     measure: M,
+    ahead: usize,
 }
 
 impl<T: Float, M: Measure> Kernel for Block<'_, T, M> {
@@ -145,28 +147,42 @@ impl<T: Float, M: Measure> Kernel for Block<'_, T, M> {
 
     #[inline(always)]
     fn run(self) -> f64 {
-        // The compiler keeps arrays of constant size that are assigned as a whole in registers.
-        // This is 5 times faster than assigning lane by lane.
-        let mut vectors = [[0.0; VECTOR]; LANES / VECTOR];
-        let (rows, rest) = self.elements.as_chunks::<LANES>();
-        for row in rows {
-            for k in 0..LANES / VECTOR {
-                let lane = |i: usize| {
-                    self.measure
-                        .add(vectors[k][i], row[VECTOR * k + i].to_f64())
-                };
-                vectors[k] = std::array::from_fn(lane);
-            }
-        }
-        let mut lanes = [0.0; LANES];
-        for i in 0..LANES {
-            lanes[i] = vectors[i / VECTOR][i % VECTOR];
-        }
-        for i in 0..rest.len() {
-            lanes[i] = self.measure.add(lanes[i], rest[i].to_f64());
-        }
-        halve(lanes, |a, b| self.measure.join(a, b))
+        rows(self.elements, self.measure, self.ahead, |_, _| ())
     }
+}
+
+/// Measures at most [`BLOCK`] elements, in a kernel that also calls `work` with each row of them and
+/// its first index. Prefetches as many elements as `ahead` before their turn, if it is not 0.
+#[inline(always)]
+pub(crate) fn rows<T: Float, M: Measure>(
+    elements: &[T],
+    measure: M,
+    ahead: usize,
+    mut work: impl FnMut(usize, &[T]),
+) -> f64 {
+    // The compiler keeps arrays of constant size that are assigned as a whole in registers. This is 5
+    // times faster than assigning lane by lane.
+    let mut vectors = [[0.0; VECTOR]; LANES / VECTOR];
+    let (rows, rest) = elements.as_chunks::<LANES>();
+    for (index, row) in rows.iter().enumerate() {
+        if ahead > 0 {
+            prefetch(row.as_ptr().wrapping_add(ahead), LANES);
+        }
+        work(index * LANES, row);
+        for k in 0..LANES / VECTOR {
+            let lane = |i: usize| measure.add(vectors[k][i], row[VECTOR * k + i].to_f64());
+            vectors[k] = std::array::from_fn(lane);
+        }
+    }
+    work(rows.len() * LANES, rest);
+    let mut lanes = [0.0; LANES];
+    for i in 0..LANES {
+        lanes[i] = vectors[i / VECTOR][i % VECTOR];
+    }
+    for i in 0..rest.len() {
+        lanes[i] = measure.add(lanes[i], rest[i].to_f64());
+    }
+    halve(lanes, |a, b| measure.join(a, b))
 }
 
 /// Combines all lanes: joins the upper half to the lower half until one lane remains.
@@ -190,7 +206,16 @@ pub(crate) fn sum<const N: usize>(lanes: [f64; N]) -> f64 {
 
 /// Measures at most [`BLOCK`] elements.
 pub(crate) fn block<T: Float, M: Measure>(elements: &[T], measure: M, tier: Tier) -> f64 {
-    tier.run(Block { elements, measure })
+    part(elements, 0, measure, tier)
+}
+
+/// Measures a block of an array of `whole` elements.
+fn part<T: Float, M: Measure>(elements: &[T], whole: usize, measure: M, tier: Tier) -> f64 {
+    tier.run(Block {
+        elements,
+        measure,
+        ahead: ahead(whole),
+    })
 }
 
 /// An array of numbers in any storage.
@@ -207,7 +232,7 @@ impl<T: Float> Elements for [T] {
     }
 
     fn block(&self, range: Range<usize>, measure: impl Measure, tier: Tier) -> f64 {
-        block(&self[range], measure, tier)
+        part(&self[range], self.len(), measure, tier)
     }
 }
 
@@ -231,7 +256,7 @@ impl<T: Float> Elements for StorageView<'_, T> {
         // SAFETY: the range is inside the array. The view is borrowed as shared, and code that
         // writes through a view owns it or borrows it exclusively.
         if let Some(elements) = unsafe { self.slice(range.start, range.end) } {
-            return block(elements, measure, tier);
+            return part(elements, self.len(), measure, tier);
         }
         let mut scratch = Scratch::<T, 1>::new(BLOCK);
         let [loaded] = scratch.arrays();

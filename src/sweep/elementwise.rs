@@ -7,6 +7,7 @@
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::CHUNK;
+use crate::exec::prefetch::LARGE;
 use crate::exec::scratch::TILE;
 use crate::numeric::float::Float;
 use crate::sweep::prologue::Prologue;
@@ -23,9 +24,6 @@ use crate::sweep::tile::{Writes, for_each_tile};
 /// time, 0.53 with 256. Two cores at 16 Mi elements: 12.3 ms with 64, 8.0 with 128, 5.8 with 256,
 /// 7.9 with 512, 8.8 with 1024. Prefetching the next block made all of them slower.
 const BLOCK: [usize; 2] = [TILE, 256];
-
-/// The number of elements above which the arrays of a step are assumed not to fit in a cache.
-const LARGE: usize = 1 << 20;
 
 /// The segments that one type of rule updates.
 pub(crate) struct Elementwise<'a, T, R, const S: usize> {

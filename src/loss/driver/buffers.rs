@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use crate::error::Result;
-use crate::exec::isa;
+use crate::exec::prefetch::prefetch;
 use crate::loss::checks::require_len;
 use crate::numeric::float::{Float, SQUARE};
 
@@ -187,11 +187,9 @@ impl<'a, T: Float> Buffers<'a, T> {
     /// bounds.
     #[inline(always)]
     pub(crate) fn prefetch(&self, start: usize, n: usize) {
-        for i in (0..n).step_by(64 / size_of::<T>()) {
-            isa::prefetch(self.x.wrapping_add(start + i));
-            if let Some(gradient) = self.gradient {
-                isa::prefetch(gradient.wrapping_add(start + i));
-            }
+        prefetch(self.x.wrapping_add(start), n);
+        if let Some(gradient) = self.gradient {
+            prefetch(gradient.wrapping_add(start), n);
         }
     }
 

@@ -7,6 +7,7 @@
 use crate::error::Result;
 use crate::exec::isa::{self, Kernel};
 use crate::exec::pool;
+use crate::exec::prefetch;
 use crate::loss::driver::buffers::{Buffers, Input, Reduction, piece};
 use crate::numeric::float::Float;
 use crate::reduce::{self, Partials, VECTOR};
@@ -26,15 +27,15 @@ pub(crate) trait Piecewise<T: Float>: Copy + Send + Sync {
     /// As [`Pointwise::Value`].
     type Value: Float;
 
-    /// The values of `n` elements from `start`, and the derivatives. The other lanes are padding,
-    /// whose results are not used.
-    fn piece(
+    /// The values of `n` elements from `start`, and the derivatives. The others are padding, whose
+    /// results are not used.
+    fn piece<const N: usize>(
         self,
         start: usize,
         n: usize,
-        x: &[T; LANES],
-        y: &[T; LANES],
-    ) -> ([Self::Value; LANES], [T; LANES]);
+        x: &[T; N],
+        y: &[T; N],
+    ) -> ([Self::Value; N], [T; N]);
 }
 
 /// A loss of one element at a time, applied to the elements of a piece.
@@ -45,16 +46,16 @@ impl<T: Float, L: Pointwise<T>> Piecewise<T> for Each<L> {
     type Value = L::Value;
 
     #[inline(always)]
-    fn piece(
+    fn piece<const N: usize>(
         self,
         _start: usize,
         _n: usize,
-        x: &[T; LANES],
-        y: &[T; LANES],
-    ) -> ([L::Value; LANES], [T; LANES]) {
-        let mut values = [L::Value::ZERO; LANES];
-        let mut derivatives = [T::ZERO; LANES];
-        for i in 0..LANES {
+        x: &[T; N],
+        y: &[T; N],
+    ) -> ([L::Value; N], [T; N]) {
+        let mut values = [L::Value::ZERO; N];
+        let mut derivatives = [T::ZERO; N];
+        for i in 0..N {
             (values[i], derivatives[i]) = self.0.at(x[i], y[i]);
         }
         (values, derivatives)
@@ -64,11 +65,11 @@ impl<T: Float, L: Pointwise<T>> Piecewise<T> for Each<L> {
 /// Elements per block: input, target and gradient in `f32` fit L1.
 const BLOCK: usize = 4096;
 
-/// Elements per piece, and the lanes of its sum: 32 `f64` fill four AVX-512 or eight AVX2 registers.
+/// Lanes of the sum of a block: 32 `f64` fill four AVX-512 or eight AVX2 registers.
 pub(crate) const LANES: usize = 32;
 
 /// Lanes grouped by register: arrays that change as a whole stay in registers.
-type Vectors = [[f64; VECTOR]; LANES / VECTOR];
+type Vectors<const M: usize> = [[f64; VECTOR]; M];
 
 /// Blocks per chunk of parallel work.
 const CHUNK: usize = 8;
@@ -80,26 +81,67 @@ struct ElementBlock<'a, T, L> {
     start: usize,
     end: usize,
     scale: T,
+    /// How many elements ahead are prefetched. Without prefetching, MSE takes 1.3 times as long on
+    /// AVX2 and 1.2 times on AVX-512 (8 Mi `f32`, one thread of Sapphire Rapids: 1.40 and 1.34 ns per
+    /// element against 1.07 and 1.09).
+    ahead: usize,
 }
 
 impl<T: Float, L: Piecewise<T>> ElementBlock<'_, T, L> {
+    /// Evaluates the loss of `n` elements from `start`, and adds the values to `sums`.
     #[inline(always)]
-    fn step(&self, start: usize, n: usize, sums: Vectors) -> Vectors {
-        let x: [T; LANES] = self.buffers.read(start, n, T::ZERO);
-        let y: [T; LANES] = piece(self.target, start, n);
+    fn step<const N: usize, const M: usize>(
+        &self,
+        start: usize,
+        n: usize,
+        sums: Vectors<M>,
+    ) -> Vectors<M> {
+        let x: [T; N] = self.buffers.read(start, n, T::ZERO);
+        let y: [T; N] = piece(self.target, start, n);
         let (mut values, mut gradient) = self.loss.piece(start, n, &x, &y);
-        for i in 0..LANES {
+        for i in 0..N {
             gradient[i] = gradient[i] * self.scale;
         }
         self.buffers.write(start, n, &gradient);
         self.buffers.write_values(start, n, &values);
         // The values of the padding are not part of the sum.
-        for i in n..LANES {
+        for i in n..N {
             values[i] = L::Value::ZERO;
         }
         std::array::from_fn(|k| {
             std::array::from_fn(|i| sums[k][i] + values[VECTOR * k + i].to_f64())
         })
+    }
+
+    /// Evaluates the loss of the block in pieces of `N` elements. There are `M` registers in a
+    /// piece, and `K` pieces in all lanes.
+    #[inline(always)]
+    fn evaluate<const N: usize, const M: usize, const K: usize>(self) -> f64 {
+        const { assert!(M * VECTOR == N && K * N == LANES) };
+        let mut sums = [[[0.0; VECTOR]; M]; K];
+        let mut start = self.start;
+        while start + LANES <= self.end {
+            if self.ahead > 0 {
+                self.buffers.prefetch(start + self.ahead, LANES);
+                prefetch::prefetch(self.target.as_ptr().wrapping_add(start + self.ahead), LANES);
+            }
+            for k in 0..K {
+                sums[k] = self.step::<N, M>(start + k * N, N, sums[k]);
+            }
+            start += LANES;
+        }
+        for k in 0..K {
+            if start < self.end {
+                let n = N.min(self.end - start);
+                sums[k] = self.step::<N, M>(start, n, sums[k]);
+                start += n;
+            }
+        }
+        let mut lanes = [0.0; LANES];
+        for i in 0..LANES {
+            lanes[i] = sums[i / N][i % N / VECTOR][i % VECTOR];
+        }
+        reduce::sum(lanes)
     }
 }
 
@@ -108,20 +150,15 @@ impl<T: Float, L: Piecewise<T>> Kernel for ElementBlock<'_, T, L> {
 
     #[inline(always)]
     fn run(self) -> f64 {
-        let mut sums = [[0.0; VECTOR]; LANES / VECTOR];
-        let mut start = self.start;
-        while start + LANES <= self.end {
-            sums = self.step(start, LANES, sums);
-            start += LANES;
-        }
-        if start < self.end {
-            sums = self.step(start, self.end - start, sums);
-        }
-        let mut lanes = [0.0; LANES];
-        for i in 0..LANES {
-            lanes[i] = sums[i / VECTOR][i % VECTOR];
-        }
-        reduce::sum(lanes)
+        // With 32, the 16 registers of AVX2 hold neither the sums nor the constants of exp and ln:
+        // BCE with logits takes 1.17 times as long there, and with 16 it takes 1.2 times as long on
+        // AVX-512.
+        self.evaluate::<16, 2, 2>()
+    }
+
+    #[inline(always)]
+    fn run_wide(self) -> f64 {
+        self.evaluate::<32, 4, 1>()
     }
 }
 
@@ -157,6 +194,7 @@ pub(crate) fn compute_pieces<T: Float, L: Piecewise<T>>(
     let tier = isa::current();
     let blocks = len.div_ceil(BLOCK);
     let partials = Partials::new(blocks);
+    let ahead = prefetch::ahead(len);
     // The work of an element is about half an AdamW step: three memory streams instead of seven.
     pool::run(blocks.div_ceil(CHUNK), len / 2, |chunk| {
         for block in chunk * CHUNK..((chunk + 1) * CHUNK).min(blocks) {
@@ -171,6 +209,7 @@ pub(crate) fn compute_pieces<T: Float, L: Piecewise<T>>(
                     start,
                     end,
                     scale,
+                    ahead,
                 }),
             );
         }
