@@ -2,11 +2,10 @@
 
     python benches/python/report.py --output target/bench
 
-Each script runs once per tier of the processor, fastest first, with two threads, and those of one
-step with one thread, too. Only the first run has what the others would repeat: errors, peaks of
-memory, compiled contestants, the largest size and single calls. The files are report.html,
-report.md, the charts, and records.jsonl with a line of JSON per case. All takes about a quarter of
-an hour.
+Each script runs once per tier of the processor, fastest first, with two threads, and some with one
+thread or with single calls, too. Only the first run has what the others would repeat: errors, peaks
+of memory, compiled contestants and the largest size. The files are report.html, report.md, the
+charts, and records.jsonl with a line of JSON per case. All takes about a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ SCRIPTS = [
 ]  # fmt: skip
 COLD = {"bench_optim", "bench_clip"}
 # Those that also run with one thread, and those that run no kernels, which one run is enough for.
-ONE_THREAD = {"bench_optim", "bench_rules"}
+ONE_THREAD = {"bench_optim"}
 ONCE = {"bench_schedule"}
 # Those that print their own tables, which the report quotes, with the package that they need.
 PRINTING = {"bench_readme": "matplotlib", "bench_distributed": "mpi4py"}
@@ -280,10 +279,10 @@ def measure(given: argparse.Namespace, path: Path) -> tuple[list[str], dict[str,
             notes.add("Without bench_torch: torch is not installed.")
             continue
         for number, (tier, threads) in enumerate(configurations(script, quick=given.quick)):
-            brief = ["--brief"] * (number > 0)
-            for cold in ([], ["--cold"]) if script in COLD and not brief else ([],):
-                options = [f"--threads={threads}", f"--json={path}", *cold, *quick, *brief]
+            for cold in (False, True) if script in COLD and number == 0 else (False,):
+                options = [f"--threads={threads}", f"--json={path}", *quick]
                 options += [f"--rounds={given.rounds}", f"--seconds={given.seconds}"]
+                options += ["--cold"] * cold + ["--brief"] * (cold or number > 0)
                 printed, failed = run(script, tier, *options)
                 if failed:
                     failures.append(f"{script}, {tier}, {threads} threads")
@@ -307,7 +306,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=FOLDER.parents[1] / "target" / "bench")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument(
-        "--seconds", type=float, default=1.0, help="no round of a case begins after so many"
+        "--seconds", type=float, default=0.5, help="no round of a case begins after so many"
     )
     parser.add_argument("--only", nargs="+", choices=SCRIPTS, metavar="SCRIPT")
     parser.add_argument(
