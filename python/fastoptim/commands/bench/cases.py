@@ -70,7 +70,7 @@ class Row:
     # Bytes per second, and the ratio to the lowest ceiling if there is one.
     speed: float
     share: float | None
-    is_ceiling: bool
+    is_ceiling: bool = False
 
 
 def adamw(size: int) -> Work:
