@@ -1,61 +1,67 @@
 //! Arrays that a loop reads and writes group by group, with the conversion in registers.
 
 use super::half::{Bf16, Format};
-use super::{Draws, GROUP, Noise, STRETCH};
+use super::int8::{Encoder, Scheme, Signed, Squares};
+use super::{Aligned, BLOCK, Encoding, GROUP, Noise, RUN, Rounding};
 use crate::numeric::float::Float;
 
 /// An array of groups that is read.
 pub(crate) trait Column<T> {
-    /// Returns the number of elements.
-    fn len(&self) -> usize;
-    /// Returns the group from `at`.
-    fn read(&mut self, at: usize) -> [T; GROUP];
+    /// Returns the number of groups.
+    fn groups(&self) -> usize;
+    /// Returns a group.
+    fn read(&mut self, index: usize) -> [T; GROUP];
 }
 
-/// Elements of a run of groups, all of which have random numbers under one key.
-pub(crate) const RUN: usize = 256;
+/// Groups of a run of elements, all of which have random numbers under one key.
+pub(crate) const PER_RUN: usize = RUN / GROUP;
 
-const _: () = assert!(RUN.is_multiple_of(GROUP) && STRETCH.is_multiple_of(RUN as u64));
-
-/// An array of groups that is updated from the first to the last.
-pub(crate) trait ColumnMut<T>: Column<T> {
-    /// Prepares for the run from `start`.
-    fn enter(&mut self, _start: usize) {}
-    /// Writes the next group of the run, which is that from `at`.
-    fn write(&mut self, at: usize, new: [T; GROUP]);
+/// An array of groups that is updated from the first to the last. `encoding` is a constant, by which
+/// columns whose elements have several encodings select the code.
+pub(crate) trait ColumnMut<T> {
+    /// What the update of a run needs.
+    type Run: Copy;
+    /// What precedes the first run.
+    const NO_RUN: Self::Run;
+    /// Returns the number of groups.
+    fn groups(&self) -> usize;
+    /// Prepares the run that starts with a group.
+    fn enter(&self, _run: &mut Self::Run, _index: usize) {}
+    /// Returns a group of the run.
+    fn read(&self, run: &Self::Run, index: usize, encoding: Encoding) -> [T; GROUP];
+    /// Replaces a group of the run.
+    fn write(&mut self, run: &mut Self::Run, index: usize, new: [T; GROUP], encoding: Encoding);
+    /// Completes the run that starts with a group.
+    fn leave(&mut self, _run: &mut Self::Run, _index: usize, _encoding: Encoding) {}
+    /// Completes the last run.
+    fn finish(&mut self, _run: &Self::Run, _encoding: Encoding) {}
 }
 
 /// bfloat16 numbers.
-pub(crate) struct Halves<'a>(pub(crate) &'a [u16]);
+pub(crate) struct Halves<'a>(&'a [[u16; GROUP]]);
 
-/// bfloat16 numbers with stochastic rounding.
-pub(crate) struct HalvesMut<'a> {
-    halves: &'a mut [u16],
-    noise: Noise,
-    draws: Draws,
-}
-
-impl<'a> HalvesMut<'a> {
-    /// Creates a column, unless `noise` starts inside a run.
-    pub(super) fn new(halves: &'a mut [u16], noise: Noise) -> Option<Self> {
-        noise.start.is_multiple_of(RUN as u64).then_some(Self {
-            halves,
-            noise,
-            draws: Draws::default(),
-        })
+impl<'a> Halves<'a> {
+    /// Creates a column of the whole groups.
+    pub(super) fn new(halves: &'a [u16]) -> Self {
+        Self(halves.as_chunks().0)
     }
 }
 
-#[inline(always)]
-fn group<U>(array: &[U], at: usize) -> &[U; GROUP] {
-    array[at..at + GROUP].try_into().expect("GROUP elements")
+/// bfloat16 numbers with stochastic rounding.
+pub(crate) struct HalvesMut<'a> {
+    halves: &'a mut [[u16; GROUP]],
+    noise: Noise,
 }
 
-#[inline(always)]
-fn group_mut<U>(array: &mut [U], at: usize) -> &mut [U; GROUP] {
-    (&mut array[at..at + GROUP])
-        .try_into()
-        .expect("GROUP elements")
+impl<'a> HalvesMut<'a> {
+    /// Creates a column of the whole groups, unless `noise` starts inside a run.
+    pub(super) fn new(halves: &'a mut [u16], noise: Noise) -> Option<Self> {
+        let halves = halves.as_chunks_mut().0;
+        noise
+            .start
+            .is_multiple_of(RUN as u64)
+            .then_some(Self { halves, noise })
+    }
 }
 
 /// Applies `f` to every element of a group.
@@ -68,135 +74,254 @@ fn map<U: Copy, V: Copy + Default>(group: &[U; GROUP], f: impl Fn(U) -> V) -> [V
     out
 }
 
-impl<T: Copy> Column<T> for &[T] {
+impl<T: Copy> Column<T> for &[[T; GROUP]] {
     #[inline(always)]
-    fn len(&self) -> usize {
-        (**self).len()
+    fn groups(&self) -> usize {
+        self.len()
     }
     #[inline(always)]
-    fn read(&mut self, at: usize) -> [T; GROUP] {
-        *group(self, at)
-    }
-}
-
-impl<T: Copy> Column<T> for &mut [T] {
-    #[inline(always)]
-    fn len(&self) -> usize {
-        (**self).len()
-    }
-    #[inline(always)]
-    fn read(&mut self, at: usize) -> [T; GROUP] {
-        *group(self, at)
+    fn read(&mut self, index: usize) -> [T; GROUP] {
+        self[index]
     }
 }
 
-impl<T: Copy> ColumnMut<T> for &mut [T] {
+impl<T: Copy> ColumnMut<T> for &mut [[T; GROUP]] {
+    type Run = ();
+    const NO_RUN: () = ();
     #[inline(always)]
-    fn write(&mut self, at: usize, new: [T; GROUP]) {
-        *group_mut(self, at) = new;
+    fn groups(&self) -> usize {
+        self.len()
+    }
+    #[inline(always)]
+    fn read(&self, _run: &(), index: usize, _encoding: Encoding) -> [T; GROUP] {
+        self[index]
+    }
+    #[inline(always)]
+    fn write(&mut self, _run: &mut (), index: usize, new: [T; GROUP], _encoding: Encoding) {
+        self[index] = new;
     }
 }
 
 impl<T: Float> Column<T> for Halves<'_> {
     #[inline(always)]
-    fn len(&self) -> usize {
+    fn groups(&self) -> usize {
         self.0.len()
     }
     #[inline(always)]
-    fn read(&mut self, at: usize) -> [T; GROUP] {
-        map(&Bf16::widen(group(self.0, at)), T::from_f32)
-    }
-}
-
-impl<T: Float> Column<T> for HalvesMut<'_> {
-    #[inline(always)]
-    fn len(&self) -> usize {
-        self.halves.len()
-    }
-    #[inline(always)]
-    fn read(&mut self, at: usize) -> [T; GROUP] {
-        map(&Bf16::widen(group(self.halves, at)), T::from_f32)
+    fn read(&mut self, index: usize) -> [T; GROUP] {
+        map(&Bf16::widen(&self.0[index]), T::from_f32)
     }
 }
 
 impl<T: Float> ColumnMut<T> for HalvesMut<'_> {
+    /// The random numbers.
+    type Run = Aligned<[u16; RUN]>;
+    const NO_RUN: Aligned<[u16; RUN]> = Aligned([0; RUN]);
     #[inline(always)]
-    fn enter(&mut self, start: usize) {
-        self.draws = self.noise.skip(start).draws();
+    fn groups(&self) -> usize {
+        self.halves.len()
     }
     #[inline(always)]
-    fn write(&mut self, at: usize, new: [T; GROUP]) {
+    fn enter(&self, numbers: &mut Aligned<[u16; RUN]>, index: usize) {
+        numbers.0 = self.noise.skip(index * GROUP).numbers();
+    }
+    #[inline(always)]
+    fn read(
+        &self,
+        _numbers: &Aligned<[u16; RUN]>,
+        index: usize,
+        _encoding: Encoding,
+    ) -> [T; GROUP] {
+        map(&Bf16::widen(&self.halves[index]), T::from_f32)
+    }
+    #[inline(always)]
+    fn write(
+        &mut self,
+        numbers: &mut Aligned<[u16; RUN]>,
+        index: usize,
+        new: [T; GROUP],
+        _encoding: Encoding,
+    ) {
         let single = map(&new, T::to_f32);
-        *group_mut(self.halves, at) = Bf16::narrow(&single, &self.draws.next());
+        let numbers = &numbers.0.as_chunks().0[index % PER_RUN];
+        Bf16::narrow(&single, numbers, &mut self.halves[index]);
+    }
+}
+
+/// Whole blocks of signed numbers or of squares in 8 bits.
+pub(crate) struct CodesMut<'a> {
+    codes: &'a mut [[u8; GROUP]],
+    scales: &'a mut [f32],
+    rounding: Rounding,
+}
+
+impl<'a> CodesMut<'a> {
+    /// Creates a column of whole blocks.
+    ///
+    /// # Panics
+    /// There is not one scale per block, or the random numbers do not start at a run.
+    pub(super) fn new(codes: &'a mut [u8], scales: &'a mut [f32], rounding: Rounding) -> Self {
+        let (codes, rest) = codes.as_chunks_mut();
+        assert!(rest.is_empty() && codes.len() == scales.len() * PER_RUN);
+        assert!(rounding.starts_run());
+        Self {
+            codes,
+            scales,
+            rounding,
+        }
+    }
+
+    /// Decodes a group.
+    #[inline(always)]
+    fn decode<T: Float, S: Scheme>(&self, scheme: S, scale: f32, index: usize) -> [T; GROUP] {
+        map(&self.codes[index], |byte| scheme.decode(byte, scale))
+    }
+}
+
+/// The block that a run updates, and the new numbers of the block before it. Rounding needs the
+/// maximum of all new numbers of a block, so they are rounded while the next block is updated, beside
+/// its square roots and divisions.
+#[derive(Clone, Copy)]
+pub(crate) struct Block<T> {
+    /// The scale of the block.
+    scale: f32,
+    /// The new numbers: of the block in the groups that are updated, otherwise of the one before.
+    new: Aligned<[T; BLOCK]>,
+    /// The rounding of the block before.
+    encoder: Encoder,
+    /// The number of groups to the block before.
+    behind: usize,
+}
+
+const _: () = assert!(RUN == BLOCK);
+
+impl<T: Float> Block<T> {
+    /// Rounds a group of the new numbers.
+    #[inline(always)]
+    fn encode<S: Scheme>(&self, scheme: S, place: usize, to: &mut [u8; GROUP]) {
+        self.encoder.group(scheme, &self.new.0, place, to);
+    }
+}
+
+impl<T: Float> ColumnMut<T> for CodesMut<'_> {
+    type Run = Block<T>;
+    const NO_RUN: Block<T> = Block {
+        scale: 0.0,
+        new: Aligned([T::ZERO; BLOCK]),
+        encoder: Encoder::NONE,
+        behind: 0,
+    };
+    #[inline(always)]
+    fn groups(&self) -> usize {
+        self.codes.len()
+    }
+    #[inline(always)]
+    fn enter(&self, block: &mut Block<T>, index: usize) {
+        block.scale = self.scales[index / PER_RUN];
+    }
+    #[inline(always)]
+    fn read(&self, block: &Block<T>, index: usize, encoding: Encoding) -> [T; GROUP] {
+        match encoding {
+            Encoding::Signed => self.decode(Signed, block.scale, index),
+            _ => self.decode(Squares, block.scale, index),
+        }
+    }
+    #[inline(always)]
+    fn write(&mut self, block: &mut Block<T>, index: usize, new: [T; GROUP], encoding: Encoding) {
+        let place = index % PER_RUN;
+        // In the first block there is none before it: its own codes, which have been read, are
+        // overwritten, and once more by their rounding.
+        let to = &mut self.codes[index - block.behind];
+        match encoding {
+            Encoding::Signed => block.encode(Signed, place, to),
+            _ => block.encode(Squares, place, to),
+        }
+        block.new.0.as_chunks_mut().0[place] = new;
+    }
+    #[inline(always)]
+    fn leave(&mut self, block: &mut Block<T>, index: usize, encoding: Encoding) {
+        let rounding = self.rounding.skip(index * GROUP);
+        self.scales[index / PER_RUN] = match encoding {
+            Encoding::Signed => block.encoder.start(Signed, &mut block.new.0, rounding),
+            _ => block.encoder.start(Squares, &mut block.new.0, rounding),
+        };
+        block.behind = PER_RUN;
+    }
+    #[inline(always)]
+    fn finish(&mut self, block: &Block<T>, encoding: Encoding) {
+        let first = self.codes.len() - PER_RUN;
+        let (new, to) = (&block.new.0, &mut self.codes[first..]);
+        match encoding {
+            Encoding::Signed => block.encoder.groups(Signed, new, to),
+            _ => block.encoder.groups(Squares, new, to),
+        }
     }
 }
 
 /// An array that is set to 0 once it is read.
-pub(crate) struct Cleared<'a, T>(pub(crate) &'a mut [T]);
+pub(crate) struct Cleared<'a, T>(pub(crate) &'a mut [[T; GROUP]]);
 
 impl<T: Float> Column<T> for Cleared<'_, T> {
     #[inline(always)]
-    fn len(&self) -> usize {
+    fn groups(&self) -> usize {
         self.0.len()
     }
     #[inline(always)]
-    fn read(&mut self, at: usize) -> [T; GROUP] {
-        std::mem::replace(group_mut(self.0, at), [T::ZERO; GROUP])
+    fn read(&mut self, index: usize) -> [T; GROUP] {
+        std::mem::replace(&mut self.0[index], [T::ZERO; GROUP])
     }
 }
 
-/// An array with an average that moves towards what is written: `average += weight (new - average)`.
+/// Native numbers with an average that moves towards what is written:
+/// `average += weight (new - average)`.
 pub(crate) struct Averaged<'a, P, T> {
     pub(crate) p: P,
-    pub(crate) average: &'a mut [T],
+    pub(crate) average: &'a mut [[T; GROUP]],
     pub(crate) weight: T,
 }
 
-impl<T: Float, P: Column<T>> Column<T> for Averaged<'_, P, T> {
+impl<T: Float, P: ColumnMut<T, Run = ()>> ColumnMut<T> for Averaged<'_, P, T> {
+    type Run = ();
+    const NO_RUN: () = ();
     #[inline(always)]
-    fn len(&self) -> usize {
-        self.p.len()
+    fn groups(&self) -> usize {
+        self.p.groups()
     }
     #[inline(always)]
-    fn read(&mut self, at: usize) -> [T; GROUP] {
-        self.p.read(at)
+    fn read(&self, run: &(), index: usize, encoding: Encoding) -> [T; GROUP] {
+        self.p.read(run, index, encoding)
     }
-}
-
-impl<T: Float, P: ColumnMut<T>> ColumnMut<T> for Averaged<'_, P, T> {
     #[inline(always)]
-    fn write(&mut self, at: usize, new: [T; GROUP]) {
-        let average = group_mut(self.average, at);
-        let mut moved = *average;
+    fn write(&mut self, run: &mut (), index: usize, new: [T; GROUP], encoding: Encoding) {
+        let mut moved = self.average[index];
         for i in 0..GROUP {
             moved[i] += self.weight * (new[i] - moved[i]);
         }
-        *average = moved;
-        self.p.write(at, new);
+        self.average[index] = moved;
+        self.p.write(run, index, new, encoding);
     }
 }
 
-/// An array with a bfloat16 copy of what is written, rounded to nearest.
+/// Native numbers with a bfloat16 copy of what is written, rounded to nearest.
 pub(crate) struct Copied<'a, P> {
     pub(crate) p: P,
-    pub(crate) copy: &'a mut [u16],
+    pub(crate) copy: &'a mut [[u16; GROUP]],
 }
 
-impl<T: Float, P: Column<T>> Column<T> for Copied<'_, P> {
+impl<T: Float, P: ColumnMut<T, Run = ()>> ColumnMut<T> for Copied<'_, P> {
+    type Run = ();
+    const NO_RUN: () = ();
     #[inline(always)]
-    fn len(&self) -> usize {
-        self.p.len()
+    fn groups(&self) -> usize {
+        self.p.groups()
     }
     #[inline(always)]
-    fn read(&mut self, at: usize) -> [T; GROUP] {
-        self.p.read(at)
+    fn read(&self, run: &(), index: usize, encoding: Encoding) -> [T; GROUP] {
+        self.p.read(run, index, encoding)
     }
-}
-
-impl<T: Float, P: ColumnMut<T>> ColumnMut<T> for Copied<'_, P> {
     #[inline(always)]
-    fn write(&mut self, at: usize, new: [T; GROUP]) {
-        *group_mut(self.copy, at) = map(&new, |x| Bf16.nearest(x.to_f32()));
-        self.p.write(at, new);
+    fn write(&mut self, run: &mut (), index: usize, new: [T; GROUP], encoding: Encoding) {
+        self.copy[index] = map(&new, |x| Bf16.nearest(x.to_f32()));
+        self.p.write(run, index, new, encoding);
     }
 }

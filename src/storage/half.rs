@@ -64,26 +64,29 @@ impl Bf16 {
     /// Rounds a group, as [`Format::stochastic`] does. One test of the whole group replaces the
     /// selections of each element for NaN and for numbers beyond the largest.
     #[inline(always)]
-    pub(super) fn narrow(x: &[f32; GROUP], numbers: &[u32; GROUP]) -> [u16; GROUP] {
-        let mut halves = [0; GROUP];
-        let mut beyond = 0;
+    pub(super) fn narrow(x: &[f32; GROUP], numbers: &[u16; GROUP], to: &mut [u16; GROUP]) {
+        let mut within = 1;
         for i in 0..GROUP {
-            // AVX2 compares signed integers only.
-            beyond |= u32::from((x[i].to_bits() & !SIGN).cast_signed() > Self::MAX.cast_signed());
+            // False for NaN.
+            within &= u32::from(x[i].abs() <= f32::from_bits(Self::MAX));
         }
-        if beyond != 0 {
-            return Self::narrow_any(x, numbers);
+        if within == 0 {
+            // The address of a copy, so that the numbers themselves stay in registers.
+            let copy = *x;
+            return Self::narrow_any(&copy, numbers, to);
         }
         for i in 0..GROUP {
-            halves[i] = (x[i].to_bits().wrapping_add(numbers[i]) >> 16) as u16;
+            to[i] = (x[i].to_bits().wrapping_add(u32::from(numbers[i])) >> 16) as u16;
         }
-        halves
     }
 
     /// As [`narrow`](Self::narrow), for groups that it does not round itself.
     #[cold]
-    fn narrow_any(x: &[f32; GROUP], numbers: &[u32; GROUP]) -> [u16; GROUP] {
-        std::array::from_fn(|i| Self.stochastic(x[i], numbers[i]))
+    #[inline(never)]
+    fn narrow_any(x: &[f32; GROUP], numbers: &[u16; GROUP], to: &mut [u16; GROUP]) {
+        for i in 0..GROUP {
+            to[i] = Self.stochastic(x[i], u32::from(numbers[i]));
+        }
     }
 }
 

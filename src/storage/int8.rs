@@ -7,7 +7,9 @@
 //! and the first bits of its mantissa. All instruction sets can vectorize this, and no table is
 //! needed.
 
-use super::{Rounding, map_with_noise};
+use std::hint::black_box;
+
+use super::{Aligned, GROUP, Rounding};
 use crate::exec::isa::{Kernel, Tier};
 use crate::numeric::float::Float;
 
@@ -27,7 +29,7 @@ const RANDOM_BITS: u32 = 12;
 const MARGIN: u32 = 1 << (SHIFT - RANDOM_BITS - 1);
 
 /// An 8-bit encoding.
-trait Scheme: Copy {
+pub(super) trait Scheme: Copy {
     /// The type of a code.
     type Code: Copy + Default;
     /// The number of octaves that the codes cover, with 8 codes each.
@@ -49,9 +51,13 @@ trait Scheme: Copy {
     /// Returns the magnitude of `x` as a fraction of the scale, given the reciprocal of the scale.
     fn share<T: Float>(self, x: T, reciprocal: f32) -> f32;
     /// Returns the code of `x`, given its magnitude.
-    fn code<T: Float>(self, x: T, magnitude: u32) -> Self::Code;
+    fn code(self, x: f32, magnitude: u32) -> Self::Code;
     /// Returns the magnitude of a code, and its sign as the highest bit.
     fn parts(self, code: Self::Code) -> (u32, u32);
+    /// Returns the code in a byte.
+    fn from_byte(byte: u8) -> Self::Code;
+    /// Returns the byte of a code.
+    fn to_byte(code: Self::Code) -> u8;
     /// Returns the number that is this fraction of the scale.
     fn back<T: Float>(self, share: f32, scale: f32) -> T;
 
@@ -63,24 +69,24 @@ trait Scheme: Copy {
         f32::from_bits((sum - f32::from_bits(Self::ORIGIN)).to_bits() | sign)
     }
 
+    /// Returns the number that a byte represents.
+    #[inline(always)]
+    fn decode<T: Float>(self, byte: u8, scale: f32) -> T {
+        self.back(self.value(Self::from_byte(byte)), scale)
+    }
+
     /// Rounds `x` to a code. `rise` is added to the bits below a code before they are truncated.
     #[inline(always)]
     fn round<T: Float>(self, x: T, reciprocal: f32, rise: u32) -> Self::Code {
         let sum = self.share(x, reciprocal) + f32::from_bits(Self::ORIGIN);
         let above = sum.to_bits().wrapping_add(rise.wrapping_sub(Self::ORIGIN));
-        self.code(x, above >> SHIFT)
+        self.code(x.to_f32(), above >> SHIFT)
     }
-}
-
-/// Returns the rise for a random number of 16 bits: the middle of one of 4096 equal intervals.
-#[inline(always)]
-fn rise(number: u32) -> u32 {
-    ((number >> (16 - RANDOM_BITS)) << (SHIFT - RANDOM_BITS)) + MARGIN
 }
 
 /// The encoding of signed numbers.
 #[derive(Clone, Copy)]
-struct Signed;
+pub(super) struct Signed;
 
 impl Scheme for Signed {
     type Code = i8;
@@ -97,14 +103,22 @@ impl Scheme for Signed {
         x.to_f32().abs() * reciprocal
     }
     #[inline(always)]
-    fn code<T: Float>(self, x: T, magnitude: u32) -> i8 {
-        let sign = x.to_f32().to_bits().cast_signed() >> 31;
+    fn code(self, x: f32, magnitude: u32) -> i8 {
+        let sign = x.to_bits().cast_signed() >> 31;
         ((magnitude.cast_signed() ^ sign) - sign) as i8
     }
     #[inline(always)]
     fn parts(self, code: i8) -> (u32, u32) {
         let wide = i32::from(code);
         (wide.unsigned_abs(), wide.cast_unsigned() & 0x8000_0000)
+    }
+    #[inline(always)]
+    fn from_byte(byte: u8) -> i8 {
+        byte.cast_signed()
+    }
+    #[inline(always)]
+    fn to_byte(code: i8) -> u8 {
+        code.cast_unsigned()
     }
     #[inline(always)]
     fn back<T: Float>(self, share: f32, scale: f32) -> T {
@@ -117,7 +131,7 @@ impl Scheme for Signed {
 /// gives as many octaves of the roots. [`Rounding::Nearest`] rounds up. A nonzero square is never
 /// stored as 0, because optimizers divide by it.
 #[derive(Clone, Copy)]
-struct Squares;
+pub(super) struct Squares;
 
 impl Scheme for Squares {
     type Code = u8;
@@ -136,12 +150,22 @@ impl Scheme for Squares {
         (x * reciprocal * reciprocal).to_f32()
     }
     #[inline(always)]
-    fn code<T: Float>(self, x: T, magnitude: u32) -> u8 {
-        magnitude.max(u32::from(x > T::ZERO)) as u8
+    fn code(self, x: f32, magnitude: u32) -> u8 {
+        // The bits of positive numbers are positive integers, those of 0 are 0.
+        let least = x.to_bits().cast_signed().min(1);
+        magnitude.cast_signed().max(least) as u8
     }
     #[inline(always)]
     fn parts(self, code: u8) -> (u32, u32) {
         (u32::from(code), 0)
+    }
+    #[inline(always)]
+    fn from_byte(byte: u8) -> u8 {
+        byte
+    }
+    #[inline(always)]
+    fn to_byte(code: u8) -> u8 {
+        code
     }
     #[inline(always)]
     fn back<T: Float>(self, share: f32, scale: f32) -> T {
@@ -205,6 +229,7 @@ impl<'a, T: Float, S: Scheme> Store<'a, T, S> {
     ) -> Self {
         assert_eq!(q.len(), from.len());
         assert_eq!(scales.len(), from.len().div_ceil(BLOCK));
+        assert!(rounding.starts_run());
         Self {
             scheme,
             from,
@@ -220,45 +245,102 @@ impl<T: Float, S: Scheme> Kernel for Store<'_, T, S> {
 
     #[inline(always)]
     fn run(self) {
+        let mut encoder = Encoder::NONE;
         for block in 0..self.scales.len() {
             let start = block * BLOCK;
             let end = self.from.len().min(start + BLOCK);
-            let (from, q) = (&self.from[start..end], &mut self.q[start..end]);
-            self.scales[block] = store(self.scheme, from, q, self.rounding.skip(start));
+            let mut new = [T::ZERO; BLOCK];
+            new[..end - start].copy_from_slice(&self.from[start..end]);
+            let rounding = self.rounding.skip(start);
+            self.scales[block] = encoder.start(self.scheme, &mut new, rounding);
+            let mut bytes = [[0; GROUP]; BLOCK / GROUP];
+            encoder.groups(self.scheme, &new, &mut bytes);
+            for (q, byte) in self.q[start..end].iter_mut().zip(bytes.as_flattened()) {
+                *q = S::from_byte(*byte);
+            }
         }
     }
 }
 
-/// Stores one block and returns its scale. The scale is NaN if a value is infinite or NaN, so that
-/// all values of the block are loaded as NaN.
-#[inline(always)]
-fn store<T: Float, S: Scheme>(scheme: S, from: &[T], q: &mut [S::Code], rounding: Rounding) -> f32 {
-    let n = q.len();
-    let from = &from[..n];
-    let scale = scheme.scale(T::largest(from));
-    let scale = if scale > 0.0 && scale < f32::MIN_POSITIVE {
-        S::SMALLEST
-    } else {
-        scale
+/// The rounding of the numbers of a block to codes.
+#[derive(Clone, Copy)]
+pub(super) struct Encoder {
+    /// The reciprocal of the scale.
+    reciprocal: f32,
+    /// For each element what is added to the bits below a code before they are truncated, in units
+    /// of [`RISE`].
+    rises: Aligned<[u16; BLOCK]>,
+}
+
+/// The bits below a rise.
+const RISE: u32 = SHIFT - 16;
+
+impl Encoder {
+    /// What precedes the first block.
+    pub(super) const NONE: Self = Self {
+        reciprocal: 0.0,
+        rises: Aligned([0; BLOCK]),
     };
-    if scale == 0.0 || !scale.is_finite() {
-        for i in 0..n {
-            q[i] = S::Code::default();
+
+    /// Prepares the rounding of a block and returns its scale. The scale of a block with an infinity
+    /// or a NaN is NaN, so that all its values are loaded as NaN, and its codes are 0.
+    #[inline(always)]
+    pub(super) fn start<T: Float, S: Scheme>(
+        &mut self,
+        scheme: S,
+        block: &mut [T; BLOCK],
+        rounding: Rounding,
+    ) -> f32 {
+        self.rises.0 = match rounding {
+            Rounding::Nearest => [(S::NEAREST >> RISE) as u16; BLOCK],
+            Rounding::Stochastic(noise) => noise.numbers_of_12_bits(),
+        };
+        let scale = scheme.scale(T::largest(block));
+        let scale = if scale > 0.0 && scale < f32::MIN_POSITIVE {
+            S::SMALLEST
+        } else {
+            scale
+        };
+        if scale > 0.0 && scale.is_finite() {
+            self.reciprocal = 1.0 / scale;
+            return scale;
         }
-        return if scale == 0.0 { scale } else { f32::NAN };
+        *block = [T::ZERO; BLOCK];
+        self.reciprocal = 0.0;
+        if scale == 0.0 { 0.0 } else { f32::NAN }
     }
-    let reciprocal = 1.0 / scale;
-    match rounding {
-        Rounding::Nearest => {
-            for i in 0..n {
-                q[i] = scheme.round(from[i], reciprocal, S::NEAREST);
-            }
+
+    /// Rounds a group of the block.
+    #[inline(always)]
+    pub(super) fn group<T: Float, S: Scheme>(
+        &self,
+        scheme: S,
+        block: &[T; BLOCK],
+        index: usize,
+        to: &mut [u8; GROUP],
+    ) {
+        let group: &[T; GROUP] = &block.as_chunks().0[index];
+        let rises: &[u16; GROUP] = &self.rises.0.as_chunks().0[index];
+        for i in 0..GROUP {
+            let rise = u32::from(rises[i]) << RISE;
+            to[i] = S::to_byte(scheme.round(group[i], self.reciprocal, rise));
         }
-        Rounding::Stochastic(noise) => map_with_noise(from, q, noise, |x, number| {
-            scheme.round(x, reciprocal, rise(number))
-        }),
     }
-    scale
+
+    /// Rounds the whole block.
+    #[inline(always)]
+    pub(super) fn groups<T: Float, S: Scheme>(
+        &self,
+        scheme: S,
+        block: &[T; BLOCK],
+        to: &mut [[u8; GROUP]],
+    ) {
+        for index in 0..to.len() {
+            // LLVM would unroll a loop over known indices, or load a number of each group at a time.
+            let index = black_box(index);
+            self.group(scheme, block, index, &mut to[index]);
+        }
+    }
 }
 
 /// Loads signed numbers: the fraction that a code represents, times the scale. All numbers of a
@@ -276,7 +358,8 @@ pub fn load_signed<T: Float>(q: &[i8], scales: &[f32], to: &mut [T], tier: Tier)
 /// subnormal `f32`. The scale of a block with an infinity or a NaN is NaN.
 ///
 /// # Panics
-/// The lengths differ, or the number of scales is not one per block.
+/// The lengths differ, the number of scales is not one per block, or the position of the first random
+/// number is not a multiple of [`BLOCK`].
 pub fn store_signed<T: Float>(
     from: &[T],
     q: &mut [i8],
@@ -304,7 +387,8 @@ pub fn load_squares<T: Float>(q: &[u8], scales: &[f32], to: &mut [T], tier: Tier
 /// into 0. The scales of blocks with zeros, infinities or NaN are as for signed numbers.
 ///
 /// # Panics
-/// The lengths differ, or the number of scales is not one per block.
+/// The lengths differ, the number of scales is not one per block, or the position of the first random
+/// number is not a multiple of [`BLOCK`].
 pub fn store_squares<T: Float>(
     from: &[T],
     q: &mut [u8],
@@ -468,7 +552,8 @@ mod tests {
                 let mantissa = 1.0 + (i.wrapping_mul(0x9E37_79B9) >> 9) as f32 / 8_388_608.0;
                 let scale = mantissa * 2.0_f32.powi(exponent);
                 let stored = (codes.to_vec(), vec![scale]);
-                for rounding in [Rounding::Nearest, stochastic().skip(i as usize)] {
+                let noise = Noise::new(u64::from(i), 3, 2, 1);
+                for rounding in [Rounding::Nearest, Rounding::Stochastic(noise)] {
                     for tier in Tier::supported() {
                         let x = scheme.load::<f32>(&stored, tier);
                         assert_eq!(scheme.store(&x, rounding, tier), stored, "{scale:e}");
@@ -518,10 +603,14 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "many numbers through safe code")]
     fn stochastic_rounding_is_unbiased() {
+        /// Returns the rise for 12 random bits.
+        fn rise(bits: u32) -> u32 {
+            (bits << 4 | 8) << RISE
+        }
         fn check<S: Scheme>(scheme: S, x: f32) {
             // All 4096 rises. The error is at most 1/4096 of the distance between codes.
             let sum: f64 = (0..4096)
-                .map(|number| scheme.round(x, 1.0, rise(number << 4)))
+                .map(|number| scheme.round(x, 1.0, rise(number)))
                 .map(|code| f64::from(scheme.value(code)))
                 .sum();
             let error = sum / 4096.0 - f64::from(x);
@@ -536,8 +625,7 @@ mod tests {
         }
         // Below the smallest code. Squares are raised to it, so only signed numbers are checked.
         check(Signed, 3e-7);
-        let ends = [rise(0), rise(u32::from(u16::MAX))];
-        assert_eq!(ends, [MARGIN, (1 << SHIFT) - MARGIN]);
+        assert_eq!([rise(0), rise(4095)], [MARGIN, (1 << SHIFT) - MARGIN]);
     }
 
     #[test]

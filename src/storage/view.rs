@@ -8,7 +8,7 @@ use std::ptr::{self, NonNull};
 
 use crate::exec::isa::Tier;
 use crate::numeric::float::Float;
-use crate::storage::column::{Halves, HalvesMut};
+use crate::storage::column::{CodesMut, Halves, HalvesMut};
 use crate::storage::{self, Encoding, Half, Rounding};
 
 /// The additional fields of an array that is not native.
@@ -291,8 +291,9 @@ impl<'a, T: Float> StorageView<'a, T> {
         let encoded = self.encoded.as_ref()?;
         // SAFETY: the elements are aligned `u16`. By this function's contract the range is inside,
         // and no other code writes its elements.
-        (encoded.encoding == Encoding::Half(Half::Bf16))
-            .then(|| unsafe { Halves(std::slice::from_raw_parts(self.at(from).cast(), to - from)) })
+        (encoded.encoding == Encoding::Half(Half::Bf16)).then(|| unsafe {
+            Halves::new(std::slice::from_raw_parts(self.at(from).cast(), to - from))
+        })
     }
 
     /// Borrows the elements `from..to` of a bfloat16 array with stochastic rounding for writing.
@@ -327,6 +328,32 @@ impl<'a, T: Float> StorageView<'a, T> {
         // the writable array, and no other code accesses its elements.
         (bf16 && encoded.rounding == Rounding::Nearest)
             .then(|| unsafe { std::slice::from_raw_parts_mut(self.at(from).cast(), to - from) })
+    }
+
+    /// Borrows the elements `from..to`, which are whole blocks, of an array of 8-bit numbers for
+    /// writing. Returns `None` for other encodings than `encoding`.
+    ///
+    /// # Safety
+    /// As for [`slice_mut`](Self::slice_mut).
+    pub(crate) unsafe fn codes_mut(
+        &self,
+        from: usize,
+        to: usize,
+        encoding: Encoding,
+    ) -> Option<CodesMut<'a>> {
+        debug_assert!(self.writable && from <= to && to <= self.len);
+        let encoded = self.encoded.as_ref()?;
+        if encoded.encoding != encoding || !encoding.is_scaled() {
+            return None;
+        }
+        // SAFETY: the elements are bytes, and there is a scale for each block. By this function's
+        // contract the range is inside the writable array, and no other code accesses its elements
+        // or their scales.
+        unsafe {
+            let codes = std::slice::from_raw_parts_mut(self.at(from), to - from);
+            let scales = encoded.scales_mut(from, to - from);
+            Some(CodesMut::new(codes, scales, encoded.rounding.skip(from)))
+        }
     }
 
     /// Returns the address of the stored element `from`.
@@ -451,13 +478,9 @@ impl Encoded {
     /// Borrows the same scales for writing.
     ///
     /// # Safety
-    /// `from + len` is at most the length of the array, which is writable, and no other code
-    /// accesses these elements while the result exists.
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "each element is borrowed by one thread at a time"
-    )]
-    unsafe fn scales_mut(&self, from: usize, len: usize) -> &mut [f32] {
+    /// `from + len` is at most the length of the array, which is writable and exists as long as the
+    /// result, and no other code accesses these elements while the result exists.
+    unsafe fn scales_mut<'s>(&self, from: usize, len: usize) -> &'s mut [f32] {
         let blocks = self.encoding.scales(len);
         if blocks == 0 {
             return &mut [];

@@ -8,6 +8,7 @@ use crate::exec::isa::Tier;
 use crate::exec::scratch::{Scratch, TILE};
 use crate::numeric::float::Float;
 use crate::ops::penalty::Shrink;
+use crate::storage;
 use crate::sweep::epilogue::Epilogue;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::segment::{MAX_STATE, Segment, Slices};
@@ -29,9 +30,8 @@ struct Tile<'s, T> {
 }
 
 /// Calls `f` with each block of `block` elements in `from..to`, and with the factor by which the
-/// gradient is still to be multiplied. `from` is a multiple of `block`, which is a multiple of
-/// [`storage::BLOCK`](crate::storage::BLOCK) and at most [`TILE`], or the rest of arrays without
-/// scales starts there.
+/// gradient is still to be multiplied. `block` is at most [`TILE`], and if an array has scales, `from`
+/// and `block` are multiples of [`storage::BLOCK`].
 ///
 /// # Safety
 /// `check_elementwise` has passed for `S` states, `from <= to <= len`, and no other code accesses
@@ -45,7 +45,7 @@ pub(crate) unsafe fn for_each_tile<T: Float, const S: usize>(
     tier: Tier,
     mut f: impl FnMut(T, Slices<'_, T, S>),
 ) {
-    debug_assert!(from.is_multiple_of(block) || !segment.has_scales());
+    debug_assert!(from.is_multiple_of(storage::BLOCK) || !segment.has_scales());
     let plain = prologue.plain::<T>();
     if let (Some(scale), true) = (plain, segment.is_bare()) {
         for at in (from..to).step_by(block) {
