@@ -228,6 +228,83 @@ pub(crate) fn transpose(square: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
     std::array::from_fn(|i| std::array::from_fn(|j| square[j][i]))
 }
 
+impl Tier {
+    /// Converts float16 numbers from the first on, as many as this tier has instructions for, and
+    /// returns their number. A NaN becomes quiet.
+    ///
+    /// # Panics
+    /// The lengths differ.
+    pub(crate) fn load_f16(self, from: &[u16], to: &mut [f32]) -> usize {
+        assert_eq!(from.len(), to.len());
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the processor has F16C, because this module returns `Avx2(Checked)` and
+            // `Avx512(Checked)` only if `is_supported` has found it.
+            Self::Avx2(_) | Self::Avx512(_) => unsafe { f16c::load(from, to) },
+            _ => 0,
+        }
+    }
+
+    /// Rounds numbers to the nearest float16, ties to even, from the first on, as many as this tier
+    /// has instructions for, and returns their number. Stops at a NaN, of which the instructions keep
+    /// bits.
+    ///
+    /// # Panics
+    /// The lengths differ.
+    pub(crate) fn store_f16(self, from: &[f32], to: &mut [u16]) -> usize {
+        assert_eq!(from.len(), to.len());
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as in `load_f16`.
+            Self::Avx2(_) | Self::Avx512(_) => unsafe { f16c::store(from, to) },
+            _ => 0,
+        }
+    }
+}
+
+/// The instructions for float16 of x86-64-v3.
+#[cfg(target_arch = "x86_64")]
+mod f16c {
+    use std::arch::x86_64::{
+        __m128i, __m256, _CMP_UNORD_Q, _MM_FROUND_TO_NEAREST_INT, _mm256_cmp_ps, _mm256_cvtph_ps,
+        _mm256_cvtps_ph, _mm256_testz_ps,
+    };
+    use std::mem::transmute;
+
+    /// Elements per instruction.
+    const GROUP: usize = 8;
+
+    #[target_feature(enable = "avx,f16c")]
+    pub(super) fn load(from: &[u16], to: &mut [f32]) -> usize {
+        let (from, to) = (from.as_chunks::<GROUP>().0, to.as_chunks_mut::<GROUP>().0);
+        for (from, to) in from.iter().zip(&mut *to) {
+            // SAFETY: a register and an array of as many numbers are the same bits.
+            unsafe {
+                let halves = transmute::<[u16; GROUP], __m128i>(*from);
+                *to = transmute::<__m256, [f32; GROUP]>(_mm256_cvtph_ps(halves));
+            }
+        }
+        to.len() * GROUP
+    }
+
+    #[target_feature(enable = "avx,f16c")]
+    pub(super) fn store(from: &[f32], to: &mut [u16]) -> usize {
+        let (from, to) = (from.as_chunks::<GROUP>().0, to.as_chunks_mut::<GROUP>().0);
+        for (index, (from, to)) in from.iter().zip(&mut *to).enumerate() {
+            // SAFETY: as in `load`.
+            let x = unsafe { transmute::<[f32; GROUP], __m256>(*from) };
+            let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(x, x);
+            if _mm256_testz_ps(nan, nan) == 0 {
+                return index * GROUP;
+            }
+            let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x);
+            // SAFETY: as in `load`.
+            *to = unsafe { transmute::<__m128i, [u16; GROUP]>(halves) };
+        }
+        to.len() * GROUP
+    }
+}
+
 /// The environment variable that sets the tier of the process.
 pub const VARIABLE: &str = "FASTOPTIM_ISA";
 
