@@ -1,5 +1,5 @@
-//! Benchmarks of kernels with arrays in L1, L2, the last-level cache and memory, of a stream over as
-//! many arrays, and of the arithmetic of each rule. Run with `cargo bench`.
+//! Benchmarks of kernels with arrays in L1, L2, the last-level cache and memory, of a stream over
+//! as many arrays, and of the arithmetic of each rule. Run with `cargo bench`.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -113,7 +113,8 @@ fn steps(c: &mut Criterion, tier: Tier) {
             }
         }
         for others in 0..4 {
-            // Written first, because reads of untouched pages of zeros come from one page in a cache.
+            // Written first, because reads of untouched pages of zeros come from one page in a
+            // cache.
             let mut arrays = vec![vec![1_u32; n]; others + 2];
             group.throughput(Throughput::Bytes((4 * n * (3 + 2 * others)) as u64));
             let name = format!("stream of {} reads and {} writes", others + 2, others + 1);

@@ -5,7 +5,8 @@
 //! array is divided into one contiguous part per thread, and each thread passes over its parts
 //! together, a few cache lines of one array after the other, with one integer addition per 32 bits.
 //!
-//! The upper bound that arithmetic sets is [`Method::arithmetic`](crate::optim::Method::arithmetic).
+//! The upper bound that arithmetic sets is
+//! [`Method::arithmetic`](crate::optim::Method::arithmetic).
 
 use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
@@ -27,8 +28,9 @@ pub enum Access<'a> {
     Write(&'a mut [u32]),
 }
 
-/// Words of the longest array that are passed over before the turn of the next array. With 512, arrays
-/// in the L2 cache are read 0.85 times as fast on AVX2; with 2048, all are in some caches slower.
+/// Words of the longest array that are passed over before the turn of the next array. With 512,
+/// arrays in the L2 cache are read 0.85 times as fast on AVX2; with 2048, all are in some caches
+/// slower.
 const BLOCK: usize = 1024;
 
 impl<'a> Access<'a> {

@@ -140,8 +140,8 @@ impl fmt::Display for Tier {
     }
 }
 
-/// A function of its own, as those of the other tiers, so that each kernel is compiled once per tier
-/// and not once per call.
+/// A function of its own, as those of the other tiers, so that each kernel is compiled once per
+/// tier and not once per call.
 #[inline(never)]
 fn baseline<K: Kernel>(kernel: K) -> K::Output {
     kernel.run()
@@ -246,8 +246,8 @@ impl Tier {
     }
 
     /// Rounds numbers to the nearest float16, ties to even, from the first on, as many as this tier
-    /// has instructions for, and returns their number. Stops at a NaN, of which the instructions keep
-    /// bits.
+    /// has instructions for, and returns their number. Stops at a NaN, of which the instructions
+    /// keep bits.
     ///
     /// # Panics
     /// The lengths differ.

@@ -56,8 +56,8 @@ impl<T: Float> Pointwise<T> for Huber {
         let d = x - y;
         let delta = T::from_f64(self.delta);
         let (wide, wide_delta) = (d.abs().to_f64(), delta.to_f64());
-        // One formula for both parts: `wide - 0.5 * wide` is exactly `0.5 * wide`. A selection between two
-        // takes 1.3 times as long on AVX2.
+        // One formula for both parts: `wide - 0.5 * wide` is exactly `0.5 * wide`. A selection
+        // between two takes 1.3 times as long on AVX2.
         let least = if wide < wide_delta { wide } else { wide_delta };
         (least * (wide - 0.5 * least), d.clamp_abs(delta))
     }
@@ -87,8 +87,8 @@ impl Loss for SmoothL1 {
     }
 }
 
-/// [`SmoothL1`] where `beta` is a power of 2, such as 1: a product with its inverse has the bits of the
-/// quotient, which takes twice as long.
+/// [`SmoothL1`] where `beta` is a power of 2, such as 1: a product with its inverse has the bits of
+/// the quotient, which takes twice as long.
 #[derive(Clone, Copy)]
 struct SmoothL1ByPower {
     beta: f64,

@@ -119,8 +119,8 @@ impl Loss for BceWithLogits {
     }
 }
 
-/// The value and the derivative where the positives have weight `w`. For a label of 0 or 1 the terms
-/// do not cancel each other.
+/// The value and the derivative where the positives have weight `w`. For a label of 0 or 1 the
+/// terms do not cancel each other.
 #[inline(always)]
 fn of_logit<T: Math>(x: T, y: T, w: T) -> (T, T) {
     let p = Logistic::of(x);
@@ -145,8 +145,8 @@ impl<T: Math> Pointwise<T> for BceWithLogits {
     }
 }
 
-/// [`BceWithLogits`] with a weight of the positive part: one per class, which is an index of the last
-/// axis, or one per element.
+/// [`BceWithLogits`] with a weight of the positive part: one per class, which is an index of the
+/// last axis, or one per element.
 #[derive(Clone, Copy)]
 struct WithPositives<'a, T> {
     weights: &'a [T],
@@ -154,8 +154,8 @@ struct WithPositives<'a, T> {
 }
 
 impl<'a, T: Float> WithPositives<'a, T> {
-    /// Weights of `len` elements. Weights of classes are repeated in `memory`, so that a whole piece
-    /// can be read from any of them on.
+    /// Weights of `len` elements. Weights of classes are repeated in `memory`, so that a whole
+    /// piece can be read from any of them on.
     fn new(weights: &'a [T], len: usize, memory: &'a mut Vec<T>) -> Self {
         let period = weights.len();
         if period == len {

@@ -91,8 +91,8 @@ pub(crate) struct Scores<'a, T> {
 }
 
 impl<'a, T> Call<'a, T> {
-    /// A call without weights and ignored rows, and with a loss scale of 1. Its shape is not set, which
-    /// is right for an elementwise loss.
+    /// A call without weights and ignored rows, and with a loss scale of 1. Its shape is not set,
+    /// which is right for an elementwise loss.
     pub fn new(
         inputs: Vec<Input<'a, T>>,
         target: Option<Target<'a, T>>,

@@ -1,5 +1,5 @@
-//! Contrastive loss: `(s D^2 + (1 - s) max(0, margin - D)^2) / 2` for the distance `D` of two vectors,
-//! with `s = 1` for a pair that belongs together.
+//! Contrastive loss: `(s D^2 + (1 - s) max(0, margin - D)^2) / 2` for the distance `D` of two
+//! vectors, with `s = 1` for a pair that belongs together.
 
 use crate::error::Result;
 use crate::hyper::{NON_NEGATIVE, hyper};

@@ -1,4 +1,5 @@
-//! Cosine embedding loss: `1 - cos(a, b)` for pairs with target 1, `max(0, cos(a, b) - margin)` for -1.
+//! Cosine embedding loss: `1 - cos(a, b)` for pairs with target 1, `max(0, cos(a, b) - margin)` for
+//! -1.
 
 use crate::error::Result;
 use crate::hyper::{Kind, Range, hyper};

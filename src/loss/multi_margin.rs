@@ -1,8 +1,8 @@
-//! Multi-class margin loss: `w_t sum_j max(0, margin - x_t + x_j)^p` per row, summed over the classes
-//! `j` other than its target `t`, and optionally divided by the number of classes.
+//! Multi-class margin loss: `w_t sum_j max(0, margin - x_t + x_j)^p` per row, summed over the
+//! classes `j` other than its target `t`, and optionally divided by the number of classes.
 //!
-//! As in cross-entropy, rows of few classes are processed in groups, where lane `r` is row `r`; a row
-//! of many classes fills the lanes by itself. Gaps are in `f64`, where the kink is exact.
+//! As in cross-entropy, rows of few classes are processed in groups, where lane `r` is row `r`; a
+//! row of many classes fills the lanes by itself. Gaps are in `f64`, where the kink is exact.
 
 use std::ops::Range;
 
@@ -66,7 +66,8 @@ struct HingeRows<'a, T, const SQUARED: bool> {
 }
 
 impl<T: Float, const SQUARED: bool> HingeRows<'_, T, SQUARED> {
-    /// The target of a row, the number to add to a score to get its gap, and the factor of the value.
+    /// The target of a row, the number to add to a score to get its gap, and the factor of the
+    /// value.
     #[inline(always)]
     fn target(&self, row: usize) -> (usize, f64, f64) {
         // Every row has a class: the signature has no `ignore_index`, and all targets were checked.

@@ -1,7 +1,8 @@
 //! Binary focal loss of logits: `a q^gamma c` for the probability of error `q`, the cross-entropy
 //! `c`, and the weight `a` of the class (Lin et al., 2017).
 //!
-//! With `p = sigmoid(x)` it is `q = y (1 - p) + (1 - y) p`, with the derivative `q' = (1 - 2 y) p (1 - p)`.
+//! With `p = sigmoid(x)` it is `q = y (1 - p) + (1 - y) p`, with the derivative `q' = (1 - 2 y) p
+//! (1 - p)`.
 
 use crate::error::Result;
 use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
@@ -56,8 +57,8 @@ struct PowerFocal {
     alpha: [f64; 2],
 }
 
-/// The parts of both, in the letters of the formulas above. `q1` and `c1` are the derivatives of `q`
-/// and `c`.
+/// The parts of both, in the letters of the formulas above. `q1` and `c1` are the derivatives of
+/// `q` and `c`.
 struct Parts<T> {
     a: T,
     q: T,

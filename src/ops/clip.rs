@@ -42,8 +42,8 @@ pub fn total_norm(arrays: &[AnyView<'_>], norm_type: f64) -> f64 {
 }
 
 /// Returns the root of a sum of squares without overflow or underflow. `squares` computes the sum,
-/// `scaled` that with every number multiplied by its argument, `largest` the largest absolute value,
-/// and `single` says whether all numbers are `f32`.
+/// `scaled` that with every number multiplied by its argument, `largest` the largest absolute
+/// value, and `single` says whether all numbers are `f32`.
 pub(crate) fn scaled_root(
     single: bool,
     squares: impl FnOnce() -> f64,

@@ -191,8 +191,8 @@ impl<T: Float, const L1: bool, const L2: bool> Kernel for AddGradient<'_, T, L1,
     }
 }
 
-/// Adds the gradient and measures the penalty in one loop, for arrays that come from memory: it would be
-/// idle during a second loop over the block in the L1 cache.
+/// Adds the gradient and measures the penalty in one loop, for arrays that come from memory: it
+/// would be idle during a second loop over the block in the L1 cache.
 struct AddAndMeasure<'a, T, const L1: bool, const L2: bool> {
     add: AddGradient<'a, T, L1, L2>,
     ahead: usize,
@@ -215,8 +215,8 @@ impl<T: Float, const L1: bool, const L2: bool> Kernel for AddAndMeasure<'_, T, L
     }
 }
 
-/// The proximal operator of `threshold sum(abs(p))`: moves every element towards 0 by the threshold,
-/// and one that is no larger to 0. NaN stays NaN.
+/// The proximal operator of `threshold sum(abs(p))`: moves every element towards 0 by the
+/// threshold, and one that is no larger to 0. NaN stays NaN.
 pub(crate) struct Shrink<'a, T> {
     pub(crate) p: &'a mut [T],
     pub(crate) threshold: T,

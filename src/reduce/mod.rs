@@ -151,8 +151,8 @@ impl<T: Float, M: Measure> Kernel for Block<'_, T, M> {
     }
 }
 
-/// Measures at most [`BLOCK`] elements, in a kernel that also calls `work` with each row of them and
-/// its first index. Prefetches as many elements as `ahead` before their turn, if it is not 0.
+/// Measures at most [`BLOCK`] elements, in a kernel that also calls `work` with each row of them
+/// and its first index. Prefetches as many elements as `ahead` before their turn, if it is not 0.
 #[inline(always)]
 pub(crate) fn rows<T: Float, M: Measure>(
     elements: &[T],
@@ -160,8 +160,8 @@ pub(crate) fn rows<T: Float, M: Measure>(
     ahead: usize,
     mut work: impl FnMut(usize, &[T]),
 ) -> f64 {
-    // The compiler keeps arrays of constant size that are assigned as a whole in registers. This is 5
-    // times faster than assigning lane by lane.
+    // The compiler keeps arrays of constant size that are assigned as a whole in registers. This is
+    // 5 times faster than assigning lane by lane.
     let mut vectors = [[0.0; VECTOR]; LANES / VECTOR];
     let (rows, rest) = elements.as_chunks::<LANES>();
     for (index, row) in rows.iter().enumerate() {
@@ -295,9 +295,9 @@ pub(crate) fn measure(arrays: &[impl Elements], measure: impl Measure) -> Vec<f6
     })
 }
 
-/// Measures arrays as [`measure`] does, of which this process has only parts. Each part is the index
-/// of its first element and the length of its array. `combine` adds the results of the blocks of
-/// all processes, each of which has the result of its own blocks and 0 for all others.
+/// Measures arrays as [`measure`] does, of which this process has only parts. Each part is the
+/// index of its first element and the length of its array. `combine` adds the results of the blocks
+/// of all processes, each of which has the result of its own blocks and 0 for all others.
 pub(crate) fn measure_parts(
     arrays: &[impl Elements],
     parts: &[(usize, usize)],

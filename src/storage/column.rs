@@ -16,8 +16,8 @@ pub(crate) trait Column<T> {
 /// Groups of a run of elements, all of which have random numbers under one key.
 pub(crate) const PER_RUN: usize = RUN / GROUP;
 
-/// An array of groups that is updated from the first to the last. `encoding` is a constant, by which
-/// columns whose elements have several encodings select the code.
+/// An array of groups that is updated from the first to the last. `encoding` is a constant, by
+/// which columns whose elements have several encodings select the code.
 pub(crate) trait ColumnMut<T> {
     /// What the update of a run needs.
     type Run: Copy;
@@ -179,8 +179,8 @@ impl<'a> CodesMut<'a> {
 }
 
 /// The block that a run updates, and the new numbers of the block before it. Rounding needs the
-/// maximum of all new numbers of a block, so they are rounded while the next block is updated, beside
-/// its square roots and divisions.
+/// maximum of all new numbers of a block, so they are rounded while the next block is updated,
+/// beside its square roots and divisions.
 #[derive(Clone, Copy)]
 pub(crate) struct Block<T> {
     /// The scale of the block.

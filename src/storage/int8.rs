@@ -282,8 +282,8 @@ impl Encoder {
         rises: Aligned([0; BLOCK]),
     };
 
-    /// Prepares the rounding of a block and returns its scale. The scale of a block with an infinity
-    /// or a NaN is NaN, so that all its values are loaded as NaN, and its codes are 0.
+    /// Prepares the rounding of a block and returns its scale. The scale of a block with an
+    /// infinity or a NaN is NaN, so that all its values are loaded as NaN, and its codes are 0.
     #[inline(always)]
     pub(super) fn start<T: Float, S: Scheme>(
         &mut self,
@@ -336,7 +336,8 @@ impl Encoder {
         to: &mut [[u8; GROUP]],
     ) {
         for index in 0..to.len() {
-            // LLVM would unroll a loop over known indices, or load a number of each group at a time.
+            // LLVM would unroll a loop over known indices, or load a number of each group at a
+            // time.
             let index = black_box(index);
             self.group(scheme, block, index, &mut to[index]);
         }
@@ -358,8 +359,8 @@ pub fn load_signed<T: Float>(q: &[i8], scales: &[f32], to: &mut [T], tier: Tier)
 /// subnormal `f32`. The scale of a block with an infinity or a NaN is NaN.
 ///
 /// # Panics
-/// The lengths differ, the number of scales is not one per block, or the position of the first random
-/// number is not a multiple of [`BLOCK`].
+/// The lengths differ, the number of scales is not one per block, or the position of the first
+/// random number is not a multiple of [`BLOCK`].
 pub fn store_signed<T: Float>(
     from: &[T],
     q: &mut [i8],
@@ -387,8 +388,8 @@ pub fn load_squares<T: Float>(q: &[u8], scales: &[f32], to: &mut [T], tier: Tier
 /// into 0. The scales of blocks with zeros, infinities or NaN are as for signed numbers.
 ///
 /// # Panics
-/// The lengths differ, the number of scales is not one per block, or the position of the first random
-/// number is not a multiple of [`BLOCK`].
+/// The lengths differ, the number of scales is not one per block, or the position of the first
+/// random number is not a multiple of [`BLOCK`].
 pub fn store_squares<T: Float>(
     from: &[T],
     q: &mut [u8],

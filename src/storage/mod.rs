@@ -131,8 +131,8 @@ impl Noise {
 /// The numbers of a run that are hashed: a register of AVX-512, two of AVX2. The others are
 /// multiples of them modulo 2^16, which cost one instruction for 16 or 32 numbers. With a hash for
 /// every number AdamW takes 1.3 and 1.2 times as long with bfloat16 moments, 1.2 and 1.1 times with
-/// moments in 8 bits, and 1.4 and 1.3 times if all arrays are bfloat16 (16 Ki elements in cache, one
-/// thread of Ice Lake, AVX2 and AVX-512).
+/// moments in 8 bits, and 1.4 and 1.3 times if all arrays are bfloat16 (16 Ki elements in cache,
+/// one thread of Ice Lake, AVX2 and AVX-512).
 const SEEDS: usize = 32;
 
 /// What the inputs of the hash differ by: multiples of 2^32 divided by the golden ratio.
@@ -147,8 +147,8 @@ const COUNTERS: [u32; SEEDS / 2] = {
 };
 
 /// The factors of the seeds: the powers of 28155. With it the pairs of numbers at any distance are
-/// spread evenly (their lattices have shortest vectors of at least 0.59 of the longest possible) and
-/// correlated by at most 2e-4, or 0.006 if only 12 bits are random.
+/// spread evenly (their lattices have shortest vectors of at least 0.59 of the longest possible)
+/// and correlated by at most 2e-4, or 0.006 if only 12 bits are random.
 const FACTORS: [u16; RUN / SEEDS] = {
     let mut factors = [1; RUN / SEEDS];
     let mut j = 1;

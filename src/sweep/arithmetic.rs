@@ -1,5 +1,5 @@
-//! The upper bound that arithmetic sets to the speed of a rule: its own loop over one block that stays
-//! in the L1 cache, without driver, segments and thread pool.
+//! The upper bound that arithmetic sets to the speed of a rule: its own loop over one block that
+//! stays in the L1 cache, without driver, segments and thread pool.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::sweep::two_pass;
 /// AdamW.
 const BYTES: usize = 24 << 10;
 
-/// Applies a rule to at least `elements` elements on so many threads together, and returns the time of
-/// `elements`.
+/// Applies a rule to at least `elements` elements on so many threads together, and returns the time
+/// of `elements`.
 pub(crate) struct Arithmetic {
     pub(crate) context: StepContext,
     pub(crate) elements: usize,
@@ -26,8 +26,8 @@ pub(crate) struct Arithmetic {
 }
 
 impl Arithmetic {
-    /// Calls `update` on a block per thread. Its first two arrays, the parameter and the gradient, have
-    /// both signs; the others are positive, as second moments are.
+    /// Calls `update` on a block per thread. Its first two arrays, the parameter and the gradient,
+    /// have both signs; the others are positive, as second moments are.
     fn time<T: Float>(
         &self,
         arrays: usize,

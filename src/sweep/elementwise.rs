@@ -1,9 +1,9 @@
 //! The driver of elementwise rules: prepares the gradient and applies the rule in one pass.
 //!
 //! If the gradient is only scaled, the loop of the rule runs directly on the caller's memory. What
-//! is frequent beside that is done by a loop of its own, [in registers](super::registers). All other
-//! work is done tile by tile in a buffer that stays in the L1 cache, and the loop of the rule then
-//! runs on that buffer.
+//! is frequent beside that is done by a loop of its own, [in registers](super::registers). All
+//! other work is done tile by tile in a buffer that stays in the L1 cache, and the loop of the rule
+//! then runs on that buffer.
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::CHUNK;
@@ -28,8 +28,8 @@ const BLOCK: [usize; 2] = [TILE, 256];
 /// The segments that one type of rule updates.
 pub(crate) struct Elementwise<'a, T, R, const S: usize> {
     segments: Vec<Segment<'a, T>>,
-    /// The end of each segment in the concatenation of all segments. Segments that are processed in
-    /// tiles are padded to whole tiles.
+    /// The end of each segment in the concatenation of all segments. Segments that are processed
+    /// in tiles are padded to whole tiles.
     ends: Vec<usize>,
     rules: Vec<R>,
     prologue: Prologue,

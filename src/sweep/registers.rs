@@ -1,18 +1,18 @@
-//! The loop of an elementwise rule with more in registers: conversions of arrays in 16 or 8 bits, coupled
-//! weight decay, or the epilogue.
+//! The loop of an elementwise rule with more in registers: conversions of arrays in 16 or 8 bits,
+//! coupled weight decay, or the epilogue.
 //!
 //! The integer arithmetic of conversions runs beside the square root and the division of the rule.
 //! Through tiles, AdamW takes 1.7 times as long with bfloat16 moments on AVX2 and 1.2 times on
 //! AVX-512 (16 Ki elements in cache, one thread of Sapphire Rapids: 2.70 and 1.62 ns per element
-//! against 1.59 and 1.38), and 1.8 and 1.6 times with two threads on 4 Mi elements. With moments in 8
-//! bits it takes 1.1 and 1.5 times as long (one thread of Ice Lake: 1.44 and 1.36 ns against 1.32 and
-//! 0.89; with float32 moments 0.48 on both).
+//! against 1.59 and 1.38), and 1.8 and 1.6 times with two threads on 4 Mi elements. With moments in
+//! 8 bits it takes 1.1 and 1.5 times as long (one thread of Ice Lake: 1.44 and 1.36 ns against 1.32
+//! and 0.89; with float32 moments 0.48 on both).
 //!
 //! Stages over tiles leave the memory idle in turn. Through tiles, AdamW takes 1.17 times as long
 //! with an average, 1.22 with a copy, 1.3 with both and 1.1 with zeroing, and momentum with weight
-//! decay 1.3 times (16 Mi elements, two threads of Ice Lake; nearly the same on AVX2 and AVX-512). In
-//! cache, AVX2 gains up to 1.3 and AVX-512 up to 1.4. The loops with epilogues take 30 KiB per rule,
-//! so only rules with [`Rule::EPILOGUES`] have them.
+//! decay 1.3 times (16 Mi elements, two threads of Ice Lake; nearly the same on AVX2 and AVX-512).
+//! In cache, AVX2 gains up to 1.3 and AVX-512 up to 1.4. The loops with epilogues take 30 KiB per
+//! rule, so only rules with [`Rule::EPILOGUES`] have them.
 
 use std::marker::PhantomData;
 
@@ -27,8 +27,8 @@ use crate::sweep::segment::Segment;
 use crate::sweep::state::{Role, StateSpec};
 
 /// Updates the elements `from..to` of a segment, or as many of them as are whole groups, or whole
-/// blocks of 8-bit numbers, and returns their number. Returns 0 if the arrays have encodings, or the prologue or the epilogue have
-/// operations, that require tiles.
+/// blocks of 8-bit numbers, and returns their number. Returns 0 if the arrays have encodings, or
+/// the prologue or the epilogue have operations, that require tiles.
 ///
 /// # Safety
 /// As for [`Segment::slices`], of a segment in any encoding, and no other code accesses these
@@ -75,8 +75,8 @@ struct Part<'s, 'a, T, R> {
 }
 
 impl<T: Float, R> Part<'_, '_, T, R> {
-    /// Updates arrays of which some are in bfloat16, or moments in 8 bits. Returns `None`, having changed nothing, for
-    /// other arrays.
+    /// Updates arrays of which some are in bfloat16, or moments in 8 bits. Returns `None`, having
+    /// changed nothing, for other arrays.
     ///
     /// # Safety
     /// As for [`update`].
@@ -119,8 +119,8 @@ impl<T: Float, R> Part<'_, '_, T, R> {
         Some(())
     }
 
-    /// Updates native arrays after a prologue that adds weight decay. Returns `None`, having changed
-    /// nothing, for other arrays and prologues.
+    /// Updates native arrays after a prologue that adds weight decay. Returns `None`, having
+    /// changed nothing, for other arrays and prologues.
     ///
     /// # Safety
     /// As for [`update`].
@@ -141,8 +141,8 @@ impl<T: Float, R> Part<'_, '_, T, R> {
     }
 
     /// Updates native arrays and runs the epilogue, which may update an average, write a copy in
-    /// bfloat16 and clear the gradient. Returns `None`, having changed nothing, for other arrays and
-    /// epilogues.
+    /// bfloat16 and clear the gradient. Returns `None`, having changed nothing, for other arrays
+    /// and epilogues.
     ///
     /// # Safety
     /// As for [`update`].

@@ -20,7 +20,8 @@ pub struct StateSpec {
     pub name: &'static str,
     /// The purpose.
     pub role: Role,
-    /// Whether the elements are never negative. A negative one would produce NaN or reverse a step.
+    /// Whether the elements are never negative. A negative one would produce NaN or reverse a
+    /// step.
     pub non_negative: bool,
     /// Whether the array may be added, with zeros, after the first step of its parameter.
     pub late_start: bool,

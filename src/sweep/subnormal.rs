@@ -2,11 +2,12 @@
 //!
 //! A moment without gradients decreases by a constant factor per step. Many processors need tens of
 //! times longer for an operation on a subnormal number. A test of every element at every step costs
-//! 15% of a step with momentum, 14% of Lion, 10% of Prodigy and 8% of LAMB (16 Ki elements in cache,
-//! one thread of Zen 5, AVX2; AdamW, which the square root and the division limit, 1%). Therefore the
-//! moments of a parameter are tested at every [`INTERVAL`]th of its steps, against a bound that is
-//! larger by the decrease until the next test for factors from 1/2 on: such moments never become
-//! subnormal. Moments with smaller factors decrease from the bound to 0 within 40 steps.
+//! 15% of a step with momentum, 14% of Lion, 10% of Prodigy and 8% of LAMB (16 Ki elements in
+//! cache, one thread of Zen 5, AVX2; AdamW, which the square root and the division limit, 1%).
+//! Therefore the moments of a parameter are tested at every [`INTERVAL`]th of its steps, against a
+//! bound that is larger by the decrease until the next test for factors from 1/2 on: such moments
+//! never become subnormal. Moments with smaller factors decrease from the bound to 0 within 40
+//! steps.
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::numeric::float::Float;
@@ -16,15 +17,15 @@ use crate::sweep::state::{Role, StateSpec};
 /// Steps of a parameter from one test of its moments to the next.
 const INTERVAL: u64 = 16;
 
-/// Returns whether the moments are tested after this step, which depends only on the parameter's own
-/// count.
+/// Returns whether the moments are tested after this step, which depends only on the parameter's
+/// own count.
 pub(crate) fn is_due(context: StepContext) -> bool {
     context.step.is_multiple_of(INTERVAL)
 }
 
 /// Sets moments below the bound to 0 if their gradient is 0. For a second moment all first moments
-/// must be 0 too: otherwise it is significant beside a tiny eps. A first moment that is subnormal in
-/// spite of its gradient is also set to 0.
+/// must be 0 too: otherwise it is significant beside a tiny eps. A first moment that is subnormal
+/// in spite of its gradient is also set to 0.
 pub(crate) fn flush<T: Float, const S: usize>(
     specs: &[StateSpec; S],
     slices: &mut Slices<'_, T, S>,

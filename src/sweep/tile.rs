@@ -30,8 +30,8 @@ struct Tile<'s, T> {
 }
 
 /// Calls `f` with each block of `block` elements in `from..to`, and with the factor by which the
-/// gradient is still to be multiplied. `block` is at most [`TILE`], and if an array has scales, `from`
-/// and `block` are multiples of [`storage::BLOCK`].
+/// gradient is still to be multiplied. `block` is at most [`TILE`], and if an array has scales,
+/// `from` and `block` are multiples of [`storage::BLOCK`].
 ///
 /// # Safety
 /// `check_elementwise` has passed for `S` states, `from <= to <= len`, and no other code accesses

@@ -3,9 +3,9 @@
 //! The first pass computes a direction and two sums over the array, and the second pass applies the
 //! update with a ratio of the sums. Both passes over an array that fits in a share of the L2 cache
 //! are in one chunk, so the array is read from memory once. So are those over a larger array among
-//! many, of which the second pass finds a part in the cache. Any other array is divided into chunks,
-//! and all threads are joined between the passes. The sums use fixed blocks and a fixed tree, so
-//! neither the number of threads nor the other arrays affect the result.
+//! many, of which the second pass finds a part in the cache. Any other array is divided into
+//! chunks, and all threads are joined between the passes. The sums use fixed blocks and a fixed
+//! tree, so neither the number of threads nor the other arrays affect the result.
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::{self, CHUNK};
@@ -25,8 +25,8 @@ const WHOLE: usize = 2 * CHUNK;
 
 /// The maximum among so many arrays that such chunks divide evenly among several threads: at most
 /// one of [`SHARES`] shares of the elements of a thread. Compared with two phases, 8 Mi elements in
-/// arrays of 64, 128 and 256 Ki take 0.79, 0.83 and 0.91 times as long with LARS, and 0.82, 0.88 and
-/// 0.92 times with LAMB (two threads of Ice Lake with L2 caches of 1.25 MiB).
+/// arrays of 64, 128 and 256 Ki take 0.79, 0.83 and 0.91 times as long with LARS, and 0.82, 0.88
+/// and 0.92 times with LAMB (two threads of Ice Lake with L2 caches of 1.25 MiB).
 const LARGEST: usize = 16 * CHUNK;
 const SHARES: usize = 8;
 
@@ -258,7 +258,8 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R
     }
 }
 
-/// Makes the first pass over one block, which writes the values to be summed, and returns their sums.
+/// Makes the first pass over one block, which writes the values to be summed, and returns their
+/// sums.
 pub(crate) fn apply_first<T: Float, const S: usize, R: TwoPassRule<T, S>>(
     rule: R,
     scale: T,

@@ -16,7 +16,8 @@ use crate::memory::numpy::{Array, Dtype, numbers};
 pub(super) struct Rows {
     /// The number of rows and their length, which is 1 for an elementwise loss.
     pub(super) shape: [usize; 2],
-    /// The rows of a sample that are interleaved: 1, or the number of positions behind the classes.
+    /// The rows of a sample that are interleaved: 1, or the number of positions behind the
+    /// classes.
     pub(super) positions: usize,
     /// The shape of what has one element per row.
     pub(super) outer: Vec<usize>,
@@ -165,7 +166,8 @@ impl<'py> Arrays<'py> {
     }
 }
 
-/// Whether targets and weights beside this input may have a type: its own or that of the arithmetic.
+/// Whether targets and weights beside this input may have a type: its own or that of the
+/// arithmetic.
 pub(super) fn goes_with(dtype: Dtype, input: Dtype) -> bool {
     dtype == input || dtype == input.arithmetic()
 }

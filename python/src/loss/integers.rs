@@ -1,8 +1,8 @@
 //! Integers that are used as addresses: class indices and labels.
 //!
 //! Other threads may write an array while a loss reads it, because NumPy arrays have no locks. With
-//! numbers the result is then that of some mixture of old and new ones. Integers become addresses, so
-//! a call copies them once, and checks and uses the copy.
+//! numbers the result is then that of some mixture of old and new ones. Integers become addresses,
+//! so a call copies them once, and checks and uses the copy.
 
 use fastoptim::loss::Target;
 use pyo3::exceptions::{PyIndexError, PyOverflowError};
@@ -78,8 +78,8 @@ impl Integers {
         Ok(Some(Self::I64(vec![integer])))
     }
 
-    /// The labels of an array, which are only compared with each other, or `None` if its elements are
-    /// not integers.
+    /// The labels of an array, which are only compared with each other, or `None` if its elements
+    /// are not integers.
     pub(super) fn labels(array: &Array<'_>) -> PyResult<Option<Vec<i64>>> {
         if array.dtype == Dtype::U64 {
             // SAFETY: the elements are `u64`.
@@ -124,8 +124,8 @@ unsafe fn copied<I: Copy>(array: &Array<'_>) -> Vec<I> {
     let mut copy = Vec::with_capacity(array.len);
     let data = array.data.cast_const().cast::<I>();
     // SAFETY: `array` holds its object, so `len` elements of this type can be read; the new memory
-    // has room for them, and every bit pattern is an integer. The bytes are copied from a pointer and
-    // not from a slice, which would assert that no other thread writes them.
+    // has room for them, and every bit pattern is an integer. The bytes are copied from a pointer
+    // and not from a slice, which would assert that no other thread writes them.
     unsafe {
         data.copy_to_nonoverlapping(copy.as_mut_ptr(), array.len);
         copy.set_len(array.len);

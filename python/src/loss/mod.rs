@@ -33,8 +33,8 @@ fn loss_arguments<'py>(name: &str, arguments: &Bound<'py, PyDict>) -> PyResult<B
     Arguments::read(kind_of(name)?, arguments)?.plain(arguments)
 }
 
-/// Computes a loss by name: its value and, if `gradient` is true, its gradients. Values that are not
-/// reduced are written to `values` if it is given.
+/// Computes a loss by name: its value and, if `gradient` is true, its gradients. Values that are
+/// not reduced are written to `values` if it is given.
 #[pyfunction]
 #[pyo3(signature = (name, arguments, inputs, out, loss_scale, gradient, values=None))]
 #[expect(clippy::too_many_arguments)]

@@ -16,8 +16,8 @@ use crate::memory::numpy::{Array, Dtype, check_disjoint};
 /// The value and, if it is requested, the gradient or a tuple of gradients.
 pub(super) type ValueAndGradient<'py> = (Bound<'py, PyAny>, Option<Bound<'py, PyAny>>);
 
-/// The arrays that a call writes: a gradient per input (a single one may be its input) and the values
-/// that are not reduced.
+/// The arrays that a call writes: a gradient per input (a single one may be its input) and the
+/// values that are not reduced.
 pub(super) struct Outputs<'py> {
     gradients: Option<Vec<Array<'py>>>,
     values: Option<Array<'py>>,
@@ -81,10 +81,10 @@ impl<'py> Outputs<'py> {
     /// # Safety
     /// `inputs` are those of `new`, `T` is their type, and they and `self` outlive the result.
     pub(super) unsafe fn inputs<'a, T>(&self, inputs: &[Array<'_>]) -> Vec<Input<'a, T>> {
-        // SAFETY: by this function's contract the arrays have elements of `T` and outlive the result.
-        // `new` registered the memory, so that no other call uses it, and checked that each gradient
-        // is disjoint from everything that is read, or is its own input, which is then only used
-        // through the gradient.
+        // SAFETY: by this function's contract the arrays have elements of `T` and outlive the
+        // result. `new` registered the memory, so that no other call uses it, and checked
+        // that each gradient is disjoint from everything that is read, or is its own input,
+        // which is then only used through the gradient.
         let input = |(index, input): (usize, &Array<'_>)| unsafe {
             match self.gradient(index) {
                 None => Input::Value(input.slice()),
@@ -98,12 +98,13 @@ impl<'py> Outputs<'py> {
     /// The reduction, with the memory of values that are not reduced.
     ///
     /// # Safety
-    /// `T` is the type of the inputs, `self` outlives the result, and there is one result at a time.
+    /// `T` is the type of the inputs, `self` outlives the result, and there is one result at a
+    /// time.
     pub(super) unsafe fn reduction<'a, T>(&self, reduce: Reduce, rows: usize) -> Reduction<'a, T> {
         match (reduce, &self.values) {
-            // SAFETY: `new` allocated the values, or checked that they have the type of the inputs and
-            // share no memory with other arrays of the call, and registered them. By this function's
-            // contract the result is the only slice of them.
+            // SAFETY: `new` allocated the values, or checked that they have the type of the inputs
+            // and share no memory with other arrays of the call, and registered them.
+            // By this function's contract the result is the only slice of them.
             (_, Some(values)) => Reduction::None(unsafe { values.slice_mut() }),
             (Reduce::Mean, _) => Reduction::Mean,
             (Reduce::BatchMean, _) => Reduction::BatchMean(rows),
@@ -157,8 +158,8 @@ fn given_values<'py>(
     Ok(values)
 }
 
-/// The gradients that the caller gives as `out`: an array for a single input, which may be that input,
-/// or a tuple of arrays that share no memory with each other or with any argument.
+/// The gradients that the caller gives as `out`: an array for a single input, which may be that
+/// input, or a tuple of arrays that share no memory with each other or with any argument.
 fn given_gradients<'py>(
     inputs: &[Array<'py>],
     read: &[(&str, Range<usize>)],

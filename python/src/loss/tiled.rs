@@ -20,8 +20,8 @@ use crate::memory::view::{read, written};
 /// # Safety
 /// The array outlives `'a`, and nobody writes it meanwhile.
 unsafe fn reading<'a, T: Float>(array: &Array<'_>) -> StorageView<'a, T> {
-    // SAFETY: `Array` found the elements there, aligned; that they live, and that nobody writes them,
-    // is the contract of this function.
+    // SAFETY: `Array` found the elements there, aligned; that they live, and that nobody writes
+    // them, is the contract of this function.
     unsafe { read(array.dtype, Address(array.data), array.len) }
 }
 

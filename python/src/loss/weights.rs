@@ -21,8 +21,8 @@ pub(super) struct Given<'py> {
 /// A weight beside an input.
 pub(super) struct Weight<'py> {
     pub(super) array: Array<'py>,
-    /// The axes of the input, with the distances of their indices in the array; `None` for a weight
-    /// per class.
+    /// The axes of the input, with the distances of their indices in the array; `None` for a
+    /// weight per class.
     pub(super) axes: Option<Vec<[usize; 2]>>,
     /// Whether the kernels know the shape.
     pub(super) is_native: bool,

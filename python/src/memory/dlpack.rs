@@ -69,8 +69,8 @@ pub(crate) struct Described<'a> {
 }
 
 impl Exchange {
-    /// Returns the function of the capsule `__dlpack_c_exchange_api__` of a class, if the capsule has
-    /// a known version and the function.
+    /// Returns the function of the capsule `__dlpack_c_exchange_api__` of a class, if the capsule
+    /// has a known version and the function.
     pub(crate) fn new(capsule: &Bound<'_, PyAny>) -> Option<Self> {
         let capsule = capsule.cast::<PyCapsule>().ok()?;
         let pointer = capsule
@@ -78,8 +78,9 @@ impl Exchange {
             .ok()?
             .as_ptr();
         let mut header: *const Header = pointer.cast();
-        // SAFETY: by DLPack's contract a capsule of this name has a table, which begins with a header
-        // in every version and lives as long as the process; so do the tables that it is chained to.
+        // SAFETY: by DLPack's contract a capsule of this name has a table, which begins with a
+        // header in every version and lives as long as the process; so do the tables that
+        // it is chained to.
         unsafe {
             while (*header).major != MAJOR {
                 header = (*header).previous;
@@ -121,7 +122,8 @@ impl Exchange {
             return Err(PyErr::fetch(tensor.py()));
         }
         let rank = usize::try_from(found.ndim).unwrap_or_default();
-        // SAFETY: both have `ndim` numbers in this version of DLPack, and may be null where it is 0.
+        // SAFETY: both have `ndim` numbers in this version of DLPack, and may be null where it is
+        // 0.
         let numbers = |start: *const i64| unsafe {
             if rank == 0 || start.is_null() {
                 &[][..]

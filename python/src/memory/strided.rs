@@ -104,9 +104,9 @@ impl Staged {
     pub(crate) unsafe fn gather(&mut self) {
         let (from, to, width) = (self.data, self.copy(), self.width);
         walk(&self.shape, &self.strides, &self.order, |a, b| {
-            // SAFETY: `a` is the offset of an element of the array, which is alive by this function's
-            // contract. `b` is the offset of an element of the copy, which is dense in its order and
-            // has the same number of elements.
+            // SAFETY: `a` is the offset of an element of the array, which is alive by this
+            // function's contract. `b` is the offset of an element of the copy, which
+            // is dense in its order and has the same number of elements.
             unsafe {
                 let from = from.0.wrapping_offset(a * width as isize);
                 to.0.offset(b * width as isize)

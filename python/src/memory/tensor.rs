@@ -97,7 +97,8 @@ impl Getter {
     /// Returns the attribute of an object of a class that has the descriptor.
     fn of<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let class = object.get_type_ptr().cast();
-        // SAFETY: the function checks its arguments, and returns a new reference or null with an error.
+        // SAFETY: the function checks its arguments, and returns a new reference or null with an
+        // error.
         unsafe {
             let found = (self.get)(self.descriptor.as_ptr(), object.as_ptr(), class);
             Bound::from_owned_ptr_or_err(object.py(), found)
@@ -150,8 +151,8 @@ impl Torch {
         std::mem::replace(&mut *kept, failure)
     }
 
-    /// Returns whether the class of an object is a known tensor class. Other classes may interpret their
-    /// memory differently.
+    /// Returns whether the class of an object is a known tensor class. Other classes may interpret
+    /// their memory differently.
     pub(crate) fn is_known(&self, object: &Bound<'_, PyAny>) -> bool {
         let class = object.get_type_ptr();
         self.classes
@@ -170,8 +171,8 @@ impl Torch {
         self.describe(tensor, scratch).filter(stored)
     }
 
-    /// Returns the description of a strided CPU tensor of numbers or class indices, or `None` for all
-    /// other objects.
+    /// Returns the description of a strided CPU tensor of numbers or class indices, or `None` for
+    /// all other objects.
     pub(crate) fn describe<'a>(
         &self,
         tensor: &'a Bound<'_, PyAny>,
@@ -182,7 +183,8 @@ impl Torch {
         }
         let seen = match self.exchange {
             Some(exchange) => {
-                // SAFETY: a tensor or a parameter; the function is that of torch.Tensor, their base.
+                // SAFETY: a tensor or a parameter; the function is that of torch.Tensor, their
+                // base.
                 let found = unsafe { exchange.describe(tensor) }.ok()?;
                 let dtype = dtype_of(found.dtype)?;
                 found.on_cpu.then_some(Seen {
@@ -218,8 +220,8 @@ impl Torch {
         }
     }
 
-    /// Returns the address of a gradient, if a parameter still has this layout, which is dense, and the
-    /// gradient has the same dtype, shape and strides. No Python code runs.
+    /// Returns the address of a gradient, if a parameter still has this layout, which is dense, and
+    /// the gradient has the same dtype, shape and strides. No Python code runs.
     pub(crate) fn gradient_like(
         &self,
         form: &Form,
@@ -281,8 +283,8 @@ impl Torch {
         self.modes.bind(py).call0()?.is_truthy()
     }
 
-    /// Increments the versions of tensors that were written, so that autograd detects stale graphs. No
-    /// Python code runs.
+    /// Increments the versions of tensors that were written, so that autograd detects stale graphs.
+    /// No Python code runs.
     pub(crate) fn changed(&self, py: Python<'_>, tensors: &[&Bound<'_, PyAny>]) -> PyResult<()> {
         let increment = self.increment_version.bind(py);
         if tensors.is_empty() {

@@ -18,8 +18,8 @@ use crate::memory::pairs::{Dtypes, Pairs, Side};
 use crate::memory::view;
 use crate::runtime::commit::Then;
 
-/// Returns the rounding of the 16-bit parameter of this index in a perturbation: stochastic if `noise`
-/// has a seed and a step.
+/// Returns the rounding of the 16-bit parameter of this index in a perturbation: stochastic if
+/// `noise` has a seed and a step.
 pub(crate) fn perturbation_rounding(noise: Option<(u64, u64)>, index: u64) -> Rounding {
     /// The noise buffer, different from those of a step: 0 for the parameter and 1 to `MAX_STATE`.
     const BUFFER: u64 = MAX_STATE as u64 + 1;
@@ -228,8 +228,8 @@ fn add_normal(
     Ok(())
 }
 
-/// Passes so often over float32 arrays in plain loops that read and write the arrays and read `grad`:
-/// the upper bound that memory sets to the speed of a step. It changes the arrays.
+/// Passes so often over float32 arrays in plain loops that read and write the arrays and read
+/// `grad`: the upper bound that memory sets to the speed of a step. It changes the arrays.
 #[pyfunction]
 #[pyo3(signature = (arrays, grad, passes=1))]
 fn stream(

@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 use super::group::Keys;
 use crate::error::to_py;
 
-/// Applies the rule of a group to so many elements, in the type of its arithmetic: the loop of a step
-/// over one block in the L1 cache of each thread, repeated.
+/// Applies the rule of a group to so many elements, in the type of its arithmetic: the loop of a
+/// step over one block in the L1 cache of each thread, repeated.
 #[pyfunction]
 #[pyo3(signature = (kind, group, elements, double=false))]
 fn arithmetic(

@@ -113,9 +113,10 @@ impl Engine {
     /// Runs one step over all groups. Returns whether it was applied and the norm for clipping, or
     /// `None` if it was applied and no norm was requested. Makes the calls of `then` if it was
     /// applied. Sharded parameters are updated together with other processes, which `exchange`
-    /// communicates with by its methods: `begin(grads)` agrees that all have passed their checks and
-    /// returns the summed gradients of the parts of this process, `sum(array)` and `max(array)`
-    /// combine an array in place, and `finish()` collects the parts after the update.
+    /// communicates with by its methods: `begin(grads)` agrees that all have passed their checks
+    /// and returns the summed gradients of the parts of this process, `sum(array)` and
+    /// `max(array)` combine an array in place, and `finish()` collects the parts after the
+    /// update.
     #[pyo3(signature = (
         groups, grads, loss_scale, max_norm, clip_value, nonfinite, regularizer, average, copy,
         zero_grad, then=None, exchange=None

@@ -28,8 +28,8 @@ impl Gradients<'_> {
         let all: Vec<_> = self.arrays.iter().flatten().map(bytes).collect();
         py.detach(|| {
             for (data, len) in all {
-                // SAFETY: `self` holds the arrays. The rest is this function's contract. Arrays that
-                // share memory are written one after the other.
+                // SAFETY: `self` holds the arrays. The rest is this function's contract. Arrays
+                // that share memory are written one after the other.
                 unsafe { slice_mut::<u8>(data, len) }.fill(0);
             }
         });

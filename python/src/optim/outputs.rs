@@ -84,8 +84,8 @@ impl<'py> Outputs<'py> {
         self.average.is_none() && self.copy.is_none() && !self.clear_gradients
     }
 
-    /// Returns all memory that a step writes and reads, if written memory is not shared. `others` are
-    /// the ranges that are written and read in addition, by their copies.
+    /// Returns all memory that a step writes and reads, if written memory is not shared. `others`
+    /// are the ranges that are written and read in addition, by their copies.
     pub(super) fn disjoint(
         &self,
         written: &[Range<usize>],
@@ -116,8 +116,8 @@ impl<'py> Outputs<'py> {
         ))
     }
 
-    /// Returns the epilogue of the part of one parameter. With `iterate`, the outputs receive the averaged
-    /// iterate of schedule-free parameters.
+    /// Returns the epilogue of the part of one parameter. With `iterate`, the outputs receive the
+    /// averaged iterate of schedule-free parameters.
     ///
     /// # Safety
     /// `self` outlives `'a`, and no other code accesses the arrays during `'a`.
@@ -131,8 +131,8 @@ impl<'py> Outputs<'py> {
         let output = |memory: &Memory<'_>| {
             let from = memory.data.0.wrapping_add(start * memory.dtype.size());
             // SAFETY: `matching` found as many aligned elements of this dtype as the parameter has,
-            // of which these are a part, and `memory` holds their array. By this function's contract
-            // it outlives `'a`, and no other code accesses them.
+            // of which these are a part, and `memory` holds their array. By this function's
+            // contract it outlives `'a`, and no other code accesses them.
             unsafe { view::written(memory.dtype, Address(from), len, || Rounding::Nearest) }
         };
         let average = self.average.as_ref();

@@ -105,8 +105,8 @@ impl Piece {
 pub(crate) struct Slot {
     pub(crate) spec: &'static StateSpec,
     pub(crate) numbers: Piece,
-    /// One scale per block, if the array is stored in 8 bits. Boxed, as most arrays have none and a
-    /// step reads the slots of all parameters.
+    /// One scale per block, if the array is stored in 8 bits. Boxed, as most arrays have none and
+    /// a step reads the slots of all parameters.
     pub(crate) scales: Option<Box<Piece>>,
     /// Whether a step or a load has written it.
     pub(crate) started: bool,
@@ -254,8 +254,8 @@ impl Parameter {
         let Layout { dtype, data, .. } = self.layout;
         let start = Address(data.0.wrapping_add(self.start() * dtype.size()));
         // SAFETY: `check` found that the array still has this layout, and the part is inside it, so
-        // `start` points to `part_len` aligned elements of `dtype`. By this function's contract they
-        // outlive `'a`, and no other code accesses them.
+        // `start` points to `part_len` aligned elements of `dtype`. By this function's contract
+        // they outlive `'a`, and no other code accesses them.
         unsafe { view::written(dtype, start, self.part_len(), rounding) }
     }
 }

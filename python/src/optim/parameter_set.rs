@@ -99,8 +99,8 @@ impl ParameterSet {
             parameter.check(py)?;
         }
         let _guard = inflight::register(self.written(), Vec::new())?;
-        // SAFETY: `check` has just passed, and `self` holds the arrays. Parameters and state share no
-        // memory, and `_guard` excludes other calls.
+        // SAFETY: `check` has just passed, and `self` holds the arrays. Parameters and state share
+        // no memory, and `_guard` excludes other calls.
         unsafe { self.blend(py, averaged) };
         self.averaged = averaged;
         Ok(())

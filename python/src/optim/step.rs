@@ -127,8 +127,8 @@ impl ParameterSet {
             if result.as_ref().is_ok_and(|outcome| outcome.applied) {
                 exchange.finish()?;
                 if arguments.zero_grad {
-                    // SAFETY: the gradients are writable, `gradients` holds their arrays, and `guard`
-                    // excludes other calls.
+                    // SAFETY: the gradients are writable, `gradients` holds their arrays, and
+                    // `guard` excludes other calls.
                     unsafe { gradients.clear(py) };
                 }
             }

@@ -1,9 +1,10 @@
 //! Cross-entropy of softmax: `sum_j q_j (ln(sum_k exp(x_k)) - x_j)` per row, with gradient
 //! `Q p_j - q_j` where `p` is the softmax of the row and `Q = sum_j q_j`.
 //!
-//! One class of each row, its *pivot*, is treated separately: the target, or the largest logit where
-//! targets are probabilities. With `p` near 1 the difference `Q p - q` would cancel, and so would the
-//! logarithm of a sum near 1; the sum over the other classes gives both with full relative accuracy.
+//! One class of each row, its *pivot*, is treated separately: the target, or the largest logit
+//! where targets are probabilities. With `p` near 1 the difference `Q p - q` would cancel, and so
+//! would the logarithm of a sum near 1; the sum over the other classes gives both with full
+//! relative accuracy.
 
 mod distribution;
 mod narrow;
@@ -62,9 +63,9 @@ struct SoftmaxRows<'a, T, D, F> {
     scale: f64,
 }
 
-/// The most classes for which rows are processed in groups. With more, a block has less than one group.
-/// Rows of 64 classes alone take 1.3 (AVX2) to 2 times (AVX-512) as long as in groups (8192 rows, one
-/// thread of Sapphire Rapids).
+/// The most classes for which rows are processed in groups. With more, a block has less than one
+/// group. Rows of 64 classes alone take 1.3 (AVX2) to 2 times (AVX-512) as long as in groups (8192
+/// rows, one thread of Sapphire Rapids).
 const NARROW: usize = 128;
 
 impl Loss for CrossEntropy {
@@ -115,8 +116,8 @@ impl Loss for CrossEntropy {
     }
 }
 
-/// Cross-entropy with the factors of `focus`. The mean is over the rows that are not ignored, and does
-/// not depend on their weights.
+/// Cross-entropy with the factors of `focus`. The mean is over the rows that are not ignored, and
+/// does not depend on their weights.
 ///
 /// # Errors
 /// A length is wrong, or a target is not a class.

@@ -1,5 +1,5 @@
-//! Kernel for few classes: a group of rows is transposed into a tile in L1, where lane `r` is row `r`, and
-//! every loop runs over rows.
+//! Kernel for few classes: a group of rows is transposed into a tile in L1, where lane `r` is row
+//! `r`, and every loop runs over rows.
 
 use std::ops::Range;
 
@@ -21,8 +21,8 @@ type Tile<T> = [[T; GROUP]];
 /// A pivot that is not equal to any class.
 const IGNORED: i32 = -1;
 
-/// Rows that a loop over classes has in registers. With 8 or 32 a call of 65536 x 10 takes 1.2 to 1.4
-/// times as long (AVX2, one thread of Sapphire Rapids).
+/// Rows that a loop over classes has in registers. With 8 or 32 a call of 65536 x 10 takes 1.2 to
+/// 1.4 times as long (AVX2, one thread of Sapphire Rapids).
 const PART: usize = 16;
 
 /// Sums stay in `T` for this many classes, then go to `f64`.
@@ -73,7 +73,8 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
                 Pivot::Ignored => IGNORED,
             };
             if pivot[r] != IGNORED {
-                // Without the pivot, which adds exp(-inf) = 0, every class is summed in the same way.
+                // Without the pivot, which adds exp(-inf) = 0, every class is summed in the same
+                // way.
                 let class = pivot[r] as usize;
                 pivot_x[r] = std::mem::replace(&mut x[class][r], -T::INFINITY);
                 if D::DENSE {
@@ -140,8 +141,8 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
             }
             buffers.write_transposed(first, n, x);
             for r in 0..n {
-                // SAFETY: this task has the row alone, and the slice is dropped before anything else of
-                // the row is read or written.
+                // SAFETY: this task has the row alone, and the slice is dropped before anything
+                // else of the row is read or written.
                 let row = unsafe { buffers.gradient((first + r) * classes, classes) };
                 match pivot[r] {
                     IGNORED => row.fill(T::ZERO),
@@ -153,8 +154,8 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
     }
 }
 
-/// The largest element of each of `PART` rows from `at` and, where pivots are the largest logits, its
-/// class.
+/// The largest element of each of `PART` rows from `at` and, where pivots are the largest logits,
+/// its class.
 #[inline(always)]
 fn largest_of<T: Math, D: Distribution<T>>(x: &Tile<T>, at: usize) -> ([T; PART], [i32; PART]) {
     let (mut max, mut place) = ([-T::INFINITY; PART], [0; PART]);
@@ -209,8 +210,8 @@ fn exponentials<T: Math, D: Distribution<T>>(
     sums
 }
 
-/// A copy of `PART` lanes, which stays in registers. Not by `array::from_fn`, which may be a call, and
-/// then doubles the time of the whole kernel.
+/// A copy of `PART` lanes, which stays in registers. Not by `array::from_fn`, which may be a call,
+/// and then doubles the time of the whole kernel.
 #[inline(always)]
 fn part<T: Copy>(lanes: &[T; GROUP], at: usize) -> [T; PART] {
     let mut piece = [lanes[at]; PART];

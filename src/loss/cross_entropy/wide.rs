@@ -68,8 +68,8 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
         reduce::halve(lanes, |a, b| if b > a { b } else { a })
     }
 
-    /// The starts of pieces that cover a row. The last one overlaps the one before, so that all pieces
-    /// have the same size: copies of constant size stay in registers.
+    /// The starts of pieces that cover a row. The last one overlaps the one before, so that all
+    /// pieces have the same size: copies of constant size stay in registers.
     #[inline(always)]
     fn pieces(&self) -> impl Iterator<Item = usize> {
         let last = self.0.classes - LANES;
@@ -233,8 +233,8 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
 
         if buffers.has_gradient() {
             let share = T::from_f64(scale * mass / total);
-            // SAFETY: this task has the row alone, and `gradient` is dropped before anything else of
-            // the row is read or written.
+            // SAFETY: this task has the row alone, and `gradient` is dropped before anything else
+            // of the row is read or written.
             let gradient = unsafe { buffers.gradient(start, classes) };
             if D::DENSE {
                 let scale = T::from_f64(scale);

@@ -42,8 +42,9 @@ pub enum Reduction<'a, T> {
 }
 
 impl<T> Reduction<'_, T> {
-    /// The divisor of the sum of the values, where `total` is the number or the weight of all items,
-    /// and the factor of the gradient. They are NaN and 0 if there are no items to average over.
+    /// The divisor of the sum of the values, where `total` is the number or the weight of all
+    /// items, and the factor of the gradient. They are NaN and 0 if there are no items to
+    /// average over.
     pub(crate) fn scales(&self, total: f64, loss_scale: f64) -> [f64; 2] {
         match self {
             Self::Mean => mean_scales(total, loss_scale),
@@ -78,8 +79,8 @@ pub(crate) struct Buffers<'a, T> {
 // SAFETY: the pointers come from a shared and from mutable borrows of elements that are `Send` and
 // `Sync`; such borrows can be sent.
 unsafe impl<T: Send + Sync> Send for Buffers<'_, T> {}
-// SAFETY: the contract of `new` is that no two tasks touch the same element, so that tasks which share
-// the pointers do not race.
+// SAFETY: the contract of `new` is that no two tasks touch the same element, so that tasks which
+// share the pointers do not race.
 unsafe impl<T: Send + Sync> Sync for Buffers<'_, T> {}
 
 impl<'a, T: Float> Buffers<'a, T> {
@@ -103,8 +104,8 @@ impl<'a, T: Float> Buffers<'a, T> {
             }
             Reduction::Mean | Reduction::BatchMean(_) | Reduction::Sum => None,
         };
-        // SAFETY: the contract of this function includes that of `further`: no two tasks touch the same
-        // element.
+        // SAFETY: the contract of this function includes that of `further`: no two tasks touch the
+        // same element.
         let buffers = unsafe { Self::further(input, len) }?;
         Ok(Self {
             values,
@@ -178,8 +179,8 @@ impl<'a, T: Float> Buffers<'a, T> {
         n: usize,
         pad: T,
     ) -> [T; N] {
-        // SAFETY: n <= N elements from `start` are in bounds by this function's own contract, and no
-        // other task writes them, by the contract of `new`.
+        // SAFETY: n <= N elements from `start` are in bounds by this function's own contract, and
+        // no other task writes them, by the contract of `new`.
         unsafe { load(self.x.add(start), n, pad) }
     }
 
@@ -240,8 +241,8 @@ impl<'a, T: Float> Buffers<'a, T> {
         }
     }
 
-    /// Writes the gradient of the rows that [`read_transposed`](Self::read_transposed) read, if it is
-    /// requested.
+    /// Writes the gradient of the rows that [`read_transposed`](Self::read_transposed) read, if it
+    /// is requested.
     #[inline(always)]
     pub(crate) fn write_transposed<const N: usize>(&self, first: usize, n: usize, tile: &[[T; N]]) {
         let classes = tile.len();
@@ -296,8 +297,8 @@ impl<'a, T: Float> Buffers<'a, T> {
         piece: &[T; N],
     ) {
         if let Some(gradient) = self.gradient {
-            // SAFETY: n <= N elements from `start` are in bounds by this function's own contract, and
-            // no other task touches them, by the contract of `new`.
+            // SAFETY: n <= N elements from `start` are in bounds by this function's own contract,
+            // and no other task touches them, by the contract of `new`.
             unsafe { store(gradient.add(start), n, piece) }
         }
     }
@@ -312,8 +313,9 @@ impl<'a, T: Float> Buffers<'a, T> {
     pub(crate) unsafe fn gradient(&self, start: usize, n: usize) -> &mut [T] {
         self.check(start, n);
         match self.gradient {
-            // SAFETY: in bounds. No other task touches these elements, by the contract of `new`, and
-            // this task has no other access to them, by the contract of this function.
+            // SAFETY: in bounds. No other task touches these elements, by the contract of `new`,
+            // and this task has no other access to them, by the contract of this
+            // function.
             Some(gradient) => unsafe { std::slice::from_raw_parts_mut(gradient.add(start), n) },
             None => &mut [],
         }
@@ -338,8 +340,8 @@ impl<'a, T: Float> Buffers<'a, T> {
     }
 }
 
-/// The first classes of squares that cover rows of at least [`SQUARE`] classes. The last one overlaps
-/// the one before.
+/// The first classes of squares that cover rows of at least [`SQUARE`] classes. The last one
+/// overlaps the one before.
 #[inline(always)]
 fn squares(classes: usize) -> impl Iterator<Item = usize> {
     let last = classes - SQUARE;
@@ -378,8 +380,8 @@ unsafe fn store<T: Copy, const N: usize>(to: *mut T, n: usize, piece: &[T; N]) {
         // SAFETY: `n = N` elements can be written; an array is as aligned as its elements.
         unsafe { to.cast::<[T; N]>().write(*piece) }
     } else {
-        // SAFETY: n elements can be written, `piece` holds N >= n, and what a shared reference points
-        // to is not written, so the two do not overlap.
+        // SAFETY: n elements can be written, `piece` holds N >= n, and what a shared reference
+        // points to is not written, so the two do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), to, n) }
     }
 }

@@ -14,8 +14,8 @@ use crate::reduce::{self, Partials, VECTOR};
 
 /// A loss of one element at a time.
 pub trait Pointwise<T: Float>: Copy + Send + Sync {
-    /// The type of the values: `T`, or `f64` where they may leave the range of `f32`. With `f64` the
-    /// loop of a loss on `f32` takes half as many elements at once.
+    /// The type of the values: `T`, or `f64` where they may leave the range of `f32`. With `f64`
+    /// the loop of a loss on `f32` takes half as many elements at once.
     type Value: Float;
 
     /// The value for input `x` and target `y`, and its derivative by `x`.
@@ -82,8 +82,8 @@ struct ElementBlock<'a, T, L> {
     end: usize,
     scale: T,
     /// How many elements ahead are prefetched. Without prefetching, MSE takes 1.3 times as long on
-    /// AVX2 and 1.2 times on AVX-512 (8 Mi `f32`, one thread of Sapphire Rapids: 1.40 and 1.34 ns per
-    /// element against 1.07 and 1.09).
+    /// AVX2 and 1.2 times on AVX-512 (8 Mi `f32`, one thread of Sapphire Rapids: 1.40 and 1.34 ns
+    /// per element against 1.07 and 1.09).
     ahead: usize,
 }
 

@@ -1,7 +1,7 @@
 //! Driver of the losses of rows, one row of scores per example.
 //!
-//! Rows are divided into blocks whose size depends on the number of classes only; blocks are combined
-//! by a fixed tree.
+//! Rows are divided into blocks whose size depends on the number of classes only; blocks are
+//! combined by a fixed tree.
 
 use std::ops::Range;
 

@@ -69,7 +69,8 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> VectorRows<'_, 
     unsafe fn read(&self, start: usize, n: usize) -> [[f64; LANES]; G] {
         let mut wide = [[0.0; LANES]; G];
         for g in 0..G {
-            // SAFETY: n <= LANES elements from `start` are in bounds by this function's own contract.
+            // SAFETY: n <= LANES elements from `start` are in bounds by this function's own
+            // contract.
             let x: [T; LANES] = unsafe { self.buffers[g].read_unchecked(start, n, T::ZERO) };
             for i in 0..LANES {
                 wide[g][i] = x[i].to_f64();
@@ -127,7 +128,8 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> VectorRows<'_, 
             }
         }
         for g in 0..G {
-            // SAFETY: n <= LANES elements from `start` are in bounds by this function's own contract.
+            // SAFETY: n <= LANES elements from `start` are in bounds by this function's own
+            // contract.
             unsafe { self.buffers[g].write_unchecked(start, n, &gradients[g]) };
         }
     }
@@ -148,7 +150,8 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> VectorRows<'_, 
             j += LANES;
         }
         if rest > 0 {
-            // SAFETY: the piece is part of the row, which is in bounds, and has rest < LANES elements.
+            // SAFETY: the piece is part of the row, which is in bounds, and has rest < LANES
+            // elements.
             unsafe { self.add(start + whole, rest, &mut lanes) };
         }
         let mut totals = [L::Total::ZERO; K];
@@ -164,7 +167,8 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> VectorRows<'_, 
                 j += LANES;
             }
             if rest > 0 {
-                // SAFETY: the piece is part of the row, which is in bounds, and has rest < LANES elements.
+                // SAFETY: the piece is part of the row, which is in bounds, and has rest < LANES
+                // elements.
                 unsafe { self.write(start + whole, rest, slope) };
             }
         }

@@ -124,8 +124,9 @@ impl<'a, T: Float> TiledArray<'a, T> {
             }
             let count = (length - place).min(out.len() - done);
             let piece = &mut out[done..done + count];
-            // SAFETY: by the contract of `load` the elements are inside and nobody writes them; `new`
-            // checked that these axes lead to no other elements than those of the view.
+            // SAFETY: by the contract of `load` the elements are inside and nobody writes them;
+            // `new` checked that these axes lead to no other elements than those of the
+            // view.
             unsafe {
                 if stride == 0 {
                     self.view.load(at, &mut piece[..1], tier);
@@ -182,8 +183,8 @@ pub(super) unsafe fn store<T: Float>(
     }
 }
 
-/// Calls `f` with the first row, the number of rows and the place of the first element of runs of at
-/// most `most` rows that are neighbours in memory.
+/// Calls `f` with the first row, the number of rows and the place of the first element of runs of
+/// at most `most` rows that are neighbours in memory.
 fn runs(
     rows: std::ops::Range<usize>,
     [classes, positions]: [usize; 2],

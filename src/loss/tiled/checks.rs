@@ -26,7 +26,8 @@ pub(super) fn class_weights<T: Math>(
     {
         if let (WeightShape::Classes, Some(weight)) = (shape, weight) {
             let mut all = vec![T::ZERO; weight.view.len()];
-            // SAFETY: the length is that of the view, whose constructor asked that nobody writes it.
+            // SAFETY: the length is that of the view, whose constructor asked that nobody writes
+            // it.
             unsafe { weight.view.load(0, &mut all, tier) };
             require_len("weight", all.len(), call.shape[1])?;
             *found = Some(all);
@@ -38,8 +39,8 @@ pub(super) fn class_weights<T: Math>(
 /// Checks what the tiles rely on: the lengths and the layouts of all arrays.
 ///
 /// # Errors
-/// An array has another length, one that is written is read-only, or classes are on another axis than
-/// the rows say.
+/// An array has another length, one that is written is read-only, or classes are on another axis
+/// than the rows say.
 pub(super) fn check_lengths<T: Math>(
     signature: &Signature,
     call: &TiledCall<'_, T>,

@@ -104,8 +104,8 @@ pub(in crate::loss) fn evaluate<T: Math>(
     Ok(checked.run(len)? / count)
 }
 
-/// Blocks that are loaded at a time: several rows where these are neighbours in memory, for the sake
-/// of cache lines.
+/// Blocks that are loaded at a time: several rows where these are neighbours in memory, for the
+/// sake of cache lines.
 fn blocks_at_a_time<T>(call: &TiledCall<'_, T>, block: usize) -> usize {
     const NEIGHBOURS: usize = 64;
     const MOST: usize = 1 << 16;
@@ -255,12 +255,13 @@ impl<T: Math> Checked<'_, '_, T> {
         let values = cut(&mut memory, rows.len() * values_width);
         for input in &call.inputs {
             let x = cut(&mut memory, n);
-            // SAFETY: the rows are among those that `TiledArray::new` was checked for; no other tile
-            // has them, and this one has not written them yet.
+            // SAFETY: the rows are among those that `TiledArray::new` was checked for; no other
+            // tile has them, and this one has not written them yet.
             unsafe { input.array().load(start, x, run, *tier) };
             xs.push(x);
         }
-        // SAFETY: the rows are among those that these arrays were checked for, and they are only read.
+        // SAFETY: the rows are among those that these arrays were checked for, and they are only
+        // read.
         unsafe {
             if let Some(TiledTarget::Numbers(array)) = &call.target {
                 array.load(rows.start * target_width, target, run, *tier);

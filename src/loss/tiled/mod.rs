@@ -1,9 +1,10 @@
 //! Calls whose arrays are not as the kernels read them: 16-bit numbers, classes on the second of
 //! several axes, and numbers that are repeated along an axis.
 //!
-//! Some blocks of rows at a time are loaded to memory of the thread, in the type and the order of the
-//! kernels; the loss is evaluated there, and its results are stored. The blocks are those of the
-//! drivers, so that the value has the same bits as that of arrays that were converted beforehand.
+//! Some blocks of rows at a time are loaded to memory of the thread, in the type and the order of
+//! the kernels; the loss is evaluated there, and its results are stored. The blocks are those of
+//! the drivers, so that the value has the same bits as that of arrays that were converted
+//! beforehand.
 
 mod array;
 mod checks;

@@ -1,8 +1,8 @@
 //! The gradient by an input that is one number for a group of elements: the sum over the group.
 //!
-//! A block writes the groups that it has whole. The parts of groups that begin or end in other blocks
-//! are kept, and added in the order of the blocks when all of them are done, so that the result does
-//! not depend on threads.
+//! A block writes the groups that it has whole. The parts of groups that begin or end in other
+//! blocks are kept, and added in the order of the blocks when all of them are done, so that the
+//! result does not depend on threads.
 
 use std::ops::Range;
 
@@ -37,7 +37,8 @@ impl Sums {
         })
     }
 
-    /// Which of the edges of a block a part of a group is, or `None` if the part is the whole group.
+    /// Which of the edges of a block a part of a group is, or `None` if the part is the whole
+    /// group.
     fn edge(&self, elements: &Range<usize>, part: &Range<usize>) -> Option<usize> {
         let whole = part.len() == self.length;
         (!whole).then(|| usize::from(part.start > elements.start))

@@ -41,9 +41,10 @@ impl TensorSet {
             // SAFETY: the tensors are held, and `guard` keeps other calls from their memory.
             unsafe { copy.gather() };
         }
-        // SAFETY: `check` found the parameters with state, and their state, to have the layouts of the
-        // set. `objects` and the plans hold them, `sort_written` checked that they share no memory, and
-        // `guard` excludes other calls. Other parameters have no slots.
+        // SAFETY: `check` found the parameters with state, and their state, to have the layouts of
+        // the set. `objects` and the plans hold them, `sort_written` checked that they
+        // share no memory, and `guard` excludes other calls. Other parameters have no
+        // slots.
         unsafe { self.set.blend(py, averaged) };
         for copy in &mut staged {
             // SAFETY: as above.

@@ -139,8 +139,8 @@ impl TensorEngine {
         then.run()
     }
 
-    /// Returns the state that parameters of these groups may have. Each parameter is given as group,
-    /// dtype and shape.
+    /// Returns the state that parameters of these groups may have. Each parameter is given as
+    /// group, dtype and shape.
     fn expected(
         &self,
         groups: &Bound<'_, PyList>,

@@ -42,8 +42,8 @@ impl TensorSet {
         Ok(())
     }
 
-    /// Returns the parameters of all groups in order. Creates new plans if parameters or groups have
-    /// changed.
+    /// Returns the parameters of all groups in order. Creates new plans if parameters or groups
+    /// have changed.
     pub(super) fn parameters<'py>(
         &mut self,
         groups: &Bound<'py, PyList>,

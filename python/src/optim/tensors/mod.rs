@@ -160,8 +160,8 @@ impl<'a, 'py> States<'a, 'py> {
             let index = self.index.as_ref()?;
             value = index.get(&wanted.addr()).copied();
         }
-        // SAFETY: borrowed from the dictionary, which still has it: no Python code runs while `self` is
-        // used, or `refresh` discards the index.
+        // SAFETY: borrowed from the dictionary, which still has it: no Python code runs while
+        // `self` is used, or `refresh` discards the index.
         value.map(|value| unsafe { Bound::from_borrowed_ptr(parameter.py(), value) })
     }
 }

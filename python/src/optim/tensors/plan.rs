@@ -21,8 +21,8 @@ use crate::memory::tensor::Form;
 pub(super) struct Plan {
     /// The layout of the parameter, if it was checked.
     pub(super) form: Option<Form>,
-    /// The strides of all arrays in a step: those of the parameter, or C order if they have gaps or
-    /// the method works by shape.
+    /// The strides of all arrays in a step: those of the parameter, or C order if they have gaps
+    /// or the method works by shape.
     pub(super) order: Vec<i64>,
     /// Whether a step updates the parameter in place, without a copy.
     pub(super) in_place: bool,
@@ -86,8 +86,8 @@ impl Plan {
 }
 
 impl TensorSet {
-    /// Checks a parameter, and returns whether its layout is unchanged. Python code may run if it has
-    /// changed.
+    /// Checks a parameter, and returns whether its layout is unchanged. Python code may run if it
+    /// has changed.
     pub(super) fn check_parameter(
         &mut self,
         index: usize,
@@ -144,8 +144,8 @@ impl TensorSet {
         plan.checked && (plan.complete || !wanted) && ptr::eq(plan.specs, specs)
     }
 
-    /// Returns whether the state of a parameter still has the planned entries, to which the plan then
-    /// holds references. No Python code runs.
+    /// Returns whether the state of a parameter still has the planned entries, to which the plan
+    /// then holds references. No Python code runs.
     pub(super) fn is_current(&mut self, index: usize, state: Option<&Bound<'_, PyDict>>) -> bool {
         let plan = &mut self.plans[index];
         let Some(state) = state else {
@@ -172,7 +172,8 @@ impl TensorSet {
             let Some(form) = &item.form else {
                 continue;
             };
-            // SAFETY: borrowed from the dictionary, which no code changes before this holds a reference.
+            // SAFETY: borrowed from the dictionary, which no code changes before this holds a
+            // reference.
             let value = unsafe { Bound::from_borrowed_ptr(py, value) };
             let seen = self.torch.see(&value, &mut self.scratch);
             if !seen.is_some_and(|seen| form.matches(&seen)) {

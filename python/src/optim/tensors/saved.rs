@@ -13,8 +13,8 @@ use crate::optim::parameter::slice_mut;
 use crate::optim::state::{Expected, expected};
 
 impl TensorSet {
-    /// Returns the state that parameters of these groups may have. Each parameter is given as group,
-    /// dtype and shape.
+    /// Returns the state that parameters of these groups may have. Each parameter is given as
+    /// group, dtype and shape.
     pub(super) fn expected(
         &self,
         groups: &Bound<'_, PyList>,

@@ -233,8 +233,8 @@ impl TensorSet {
         self.wanted_of(index, spec, numbers)
     }
 
-    /// Returns the layout of an entry of this dtype and shape. Replaces an entry of a narrower type by
-    /// a tensor with the same numbers.
+    /// Returns the layout of an entry of this dtype and shape. Replaces an entry of a narrower type
+    /// by a tensor with the same numbers.
     fn fitting<'py>(
         &mut self,
         label: &str,
@@ -352,8 +352,8 @@ impl TensorSet {
             .map(|seen| seen.form());
         let form = seen.filter(Form::is_dense);
         let form = form.ok_or_else(|| self.torch.refusal("state", made))?;
-        // SAFETY: the elements of a new dense tensor, to which no other code has a reference. All bits
-        // 0 are the number 0 in every dtype.
+        // SAFETY: the elements of a new dense tensor, to which no other code has a reference. All
+        // bits 0 are the number 0 in every dtype.
         unsafe { slice_mut::<u8>(form.data, form.len() * form.dtype.size()) }.fill(0);
         Ok(())
     }

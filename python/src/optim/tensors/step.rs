@@ -81,9 +81,10 @@ impl TensorSet {
         copies.staged.extend(self.stage());
         let guard = inflight::register(written, read)?;
 
-        // SAFETY: `check` found every parameter of this step, and its state, to have the layouts of the
-        // set, and `objects`, `grads` and the plans hold references to them. Written memory was checked
-        // to share nothing with other memory of this step, and `guard` excludes other calls.
+        // SAFETY: `check` found every parameter of this step, and its state, to have the layouts of
+        // the set, and `objects`, `grads` and the plans hold references to them. Written
+        // memory was checked to share nothing with other memory of this step, and `guard`
+        // excludes other calls.
         let groups = unsafe { self.set.group_segments(&gradients, &outputs) };
         let staged = &mut copies.staged;
         let result = py.detach(|| {
@@ -110,8 +111,8 @@ impl TensorSet {
     }
 
     /// Returns the gradients if all layouts are those of the last step and no other code can have
-    /// changed the state since. Each parameter and its gradient are read together, while they are in
-    /// the cache. No Python code runs.
+    /// changed the state since. Each parameter and its gradient are read together, while they are
+    /// in the cache. No Python code runs.
     fn unchanged<'py>(
         &mut self,
         py: Python<'py>,
@@ -208,8 +209,8 @@ impl TensorSet {
     }
 
     /// Checks the `active` parameters and their state, and adds missing entries to the state of the
-    /// `wanted` parameters. Repeats this until no check finds a change. The plans hold references to
-    /// the state, and no Python code has run since the last check.
+    /// `wanted` parameters. Repeats this until no check finds a change. The plans hold references
+    /// to the state, and no Python code has run since the last check.
     pub(super) fn check<'py>(
         &mut self,
         state: &Bound<'py, PyDict>,
@@ -223,8 +224,8 @@ impl TensorSet {
             self.active = active.to_vec();
             self.moved = true;
         }
-        // If only the optimizer has references to the state, and the state was not requested since, no
-        // code can have changed it.
+        // If only the optimizer has references to the state, and the state was not requested since,
+        // no code can have changed it.
         let untouched = !touched.swap(false, Ordering::Relaxed);
         let mut trusted = std::mem::take(&mut self.trusted) && untouched;
         if !trusted {
