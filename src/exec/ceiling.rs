@@ -3,7 +3,8 @@
 //! The loops share only one thing with the kernels, the compilation for a
 //! [tier](crate::exec::isa::Tier). They use neither segments nor chunks nor the thread pool. Each
 //! array is divided into one contiguous part per thread, and each thread passes over its parts
-//! together, a few cache lines of one array after the other, with one integer addition per 32 bits.
+//! together, with one integer addition per 32 bits: a cache line of each in turn where the accesses
+//! are those of a step (arrays that are updated, and one that is read), otherwise a block of each.
 //!
 //! The upper bound that arithmetic sets is
 //! [`Method::arithmetic`](crate::optim::Method::arithmetic).
@@ -128,11 +129,19 @@ impl Kernel for Pass<'_, '_> {
 
     #[inline(always)]
     fn run(self) {
-        let longest = self.0.iter().map(Access::len).max().unwrap_or(0);
+        let arrays = self.0;
+        if Lines::<1>::try_run(arrays)
+            || Lines::<2>::try_run(arrays)
+            || Lines::<3>::try_run(arrays)
+            || Lines::<4>::try_run(arrays)
+        {
+            return;
+        }
+        let longest = arrays.iter().map(Access::len).max().unwrap_or(0);
         let blocks = longest.div_ceil(BLOCK);
         let mut found = 0_u32;
         for index in 0..blocks {
-            for array in self.0.iter_mut() {
+            for array in arrays.iter_mut() {
                 // The arrays of fewer words are passed over in as many, smaller blocks.
                 let block = array.len().div_ceil(blocks).next_multiple_of(16);
                 let from = array.len().min(index * block);
@@ -145,6 +154,67 @@ impl Kernel for Pass<'_, '_> {
             }
         }
         black_box(found);
+    }
+}
+
+/// Words of a cache line.
+const LINE: usize = 16;
+
+/// Cache lines from that which a thread works on to that which it prefetches. Besides, a loop with
+/// prefetches is not turned into one with gathers, as LLVM does for AVX-512.
+const AHEAD: usize = 24;
+
+/// A pass over `U` arrays that are updated and one that is read, all of one length, a cache line of
+/// each in turn. Two threads of Ice Lake move 35 GB/s of three such arrays and 46 of four, and 28
+/// and 34 in blocks of [`BLOCK`] (16 Mi words each, AVX2).
+struct Lines<'s, const U: usize> {
+    updated: [&'s mut [u32]; U],
+    read: &'s [u32],
+}
+
+impl<const U: usize> Lines<'_, U> {
+    /// Makes the pass if the arrays are these, the one that is read last. Returns whether it did.
+    #[inline(always)]
+    fn try_run(arrays: &mut [Access<'_>]) -> bool {
+        let Some((Access::Read(read), others)) = arrays.split_last_mut() else {
+            return false;
+        };
+        let mut others = others.iter_mut();
+        let updated: [Option<&mut [u32]>; U] = std::array::from_fn(|_| match others.next() {
+            Some(Access::Update(words)) if words.len() == read.len() => Some(&mut **words),
+            _ => None,
+        });
+        let found = others.next().is_none() && updated.iter().all(Option::is_some);
+        if found {
+            let updated = updated.map(|words| words.expect("all are some"));
+            Self::run(Lines { updated, read });
+        }
+        found
+    }
+
+    #[inline(always)]
+    fn run(lines: Lines<'_, U>) {
+        let Lines { updated, read } = lines;
+        let (read, read_rest) = read.as_chunks::<LINE>();
+        let mut rests = updated.map(|words| words.as_chunks_mut::<LINE>());
+        for (whole, _) in &rests {
+            assert_eq!(whole.len(), read.len());
+        }
+        for index in 0..read.len() {
+            isa::prefetch(read.as_ptr().wrapping_add(index + AHEAD));
+            for (u, (whole, _)) in rests.iter_mut().enumerate() {
+                isa::prefetch(whole.as_ptr().wrapping_add(index + AHEAD));
+                // The words that are read are added to those of the first array.
+                let added = if u == 0 { read[index] } else { [1; LINE] };
+                for i in 0..LINE {
+                    whole[index][i] = whole[index][i].wrapping_add(added[i]);
+                }
+            }
+        }
+        for (_, rest) in &mut rests {
+            update(rest);
+        }
+        black_box(sum(read_rest));
     }
 }
 
@@ -169,6 +239,19 @@ fn update(words: &mut [u32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_word_of_a_step_is_updated_once_per_pass() {
+        let n = if cfg!(miri) { 1500 } else { 100_003 };
+        for count in 0..6 {
+            let mut updated = vec![vec![1_u32; n]; count];
+            let read = vec![1_u32; n];
+            let accesses = updated.iter_mut().map(|words| Access::Update(words));
+            let arrays = accesses.chain([Access::Read(&read)]).collect();
+            pass(arrays, 2, 3).expect("threads");
+            assert!(updated.iter().flatten().all(|&word| word == 4), "{count}");
+        }
+    }
 
     #[test]
     fn every_word_is_updated_once_per_pass_and_written_by_one_thread() {
