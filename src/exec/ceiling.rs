@@ -29,6 +29,9 @@ pub enum Access<'a> {
     Write(&'a mut [u32]),
 }
 
+/// Words of a cache line.
+const LINE: usize = 16;
+
 /// Words of the longest array that are passed over before the turn of the next array. With 512,
 /// arrays in the L2 cache are read 0.85 times as fast on AVX2; with 2048, all are in some caches
 /// slower.
@@ -81,7 +84,7 @@ pub fn pass(arrays: Vec<Access<'_>>, threads: usize, passes: u32) -> Result<Dura
         // A multiple of a cache line, so that no line has two threads.
         let at = |array: &Access<'_>| match left {
             1 => array.len(),
-            _ => array.len() / left / 16 * 16,
+            _ => array.len() / left / LINE * LINE,
         };
         let halves = rest.into_iter().map(|array| {
             let at = at(&array);
@@ -130,10 +133,10 @@ impl Kernel for Pass<'_, '_> {
     #[inline(always)]
     fn run(self) {
         let arrays = self.0;
-        if Lines::<1>::try_run(arrays)
-            || Lines::<2>::try_run(arrays)
-            || Lines::<3>::try_run(arrays)
-            || Lines::<4>::try_run(arrays)
+        if pass_by_lines::<1>(arrays)
+            || pass_by_lines::<2>(arrays)
+            || pass_by_lines::<3>(arrays)
+            || pass_by_lines::<4>(arrays)
         {
             return;
         }
@@ -143,7 +146,7 @@ impl Kernel for Pass<'_, '_> {
         for index in 0..blocks {
             for array in arrays.iter_mut() {
                 // The arrays of fewer words are passed over in as many, smaller blocks.
-                let block = array.len().div_ceil(blocks).next_multiple_of(16);
+                let block = array.len().div_ceil(blocks).next_multiple_of(LINE);
                 let from = array.len().min(index * block);
                 let to = array.len().min(from + block);
                 match array {
@@ -157,65 +160,49 @@ impl Kernel for Pass<'_, '_> {
     }
 }
 
-/// Words of a cache line.
-const LINE: usize = 16;
-
 /// Cache lines from that which a thread works on to that which it prefetches. Besides, a loop with
 /// prefetches is not turned into one with gathers, as LLVM does for AVX-512.
 const AHEAD: usize = 24;
 
-/// A pass over `U` arrays that are updated and one that is read, all of one length, a cache line of
-/// each in turn. Two threads of Ice Lake move 35 GB/s of three such arrays and 46 of four, and 28
-/// and 34 in blocks of [`BLOCK`] (16 Mi words each, AVX2).
-struct Lines<'s, const U: usize> {
-    updated: [&'s mut [u32]; U],
-    read: &'s [u32],
-}
-
-impl<const U: usize> Lines<'_, U> {
-    /// Makes the pass if the arrays are these, the one that is read last. Returns whether it did.
-    #[inline(always)]
-    fn try_run(arrays: &mut [Access<'_>]) -> bool {
-        let Some((Access::Read(read), others)) = arrays.split_last_mut() else {
-            return false;
-        };
-        let mut others = others.iter_mut();
-        let updated: [Option<&mut [u32]>; U] = std::array::from_fn(|_| match others.next() {
-            Some(Access::Update(words)) if words.len() == read.len() => Some(&mut **words),
-            _ => None,
-        });
-        let found = others.next().is_none() && updated.iter().all(Option::is_some);
-        if found {
-            let updated = updated.map(|words| words.expect("all are some"));
-            Self::run(Lines { updated, read });
-        }
-        found
+/// Passes over `U` arrays that are updated and over one that is read, a cache line of each in turn,
+/// if the arrays are these, all of one length, the one that is read last. Returns whether it did.
+///
+/// Two threads of Ice Lake move 35 GB/s of three such arrays and 46 of four, and 28 and 34 in blocks
+/// of [`BLOCK`] (16 Mi words each, AVX2).
+#[inline(always)]
+fn pass_by_lines<const U: usize>(arrays: &mut [Access<'_>]) -> bool {
+    let Some((Access::Read(read), others)) = arrays.split_last_mut() else {
+        return false;
+    };
+    let alike = |array: &Access<'_>| matches!(array, Access::Update(w) if w.len() == read.len());
+    if others.len() != U || !others.iter().all(alike) {
+        return false;
     }
-
-    #[inline(always)]
-    fn run(lines: Lines<'_, U>) {
-        let Lines { updated, read } = lines;
-        let (read, read_rest) = read.as_chunks::<LINE>();
-        let mut rests = updated.map(|words| words.as_chunks_mut::<LINE>());
-        for (whole, _) in &rests {
-            assert_eq!(whole.len(), read.len());
-        }
-        for index in 0..read.len() {
-            isa::prefetch(read.as_ptr().wrapping_add(index + AHEAD));
-            for (u, (whole, _)) in rests.iter_mut().enumerate() {
-                isa::prefetch(whole.as_ptr().wrapping_add(index + AHEAD));
-                // The words that are read are added to those of the first array.
-                let added = if u == 0 { read[index] } else { [1; LINE] };
-                for i in 0..LINE {
-                    whole[index][i] = whole[index][i].wrapping_add(added[i]);
-                }
+    let mut others = others.iter_mut();
+    let mut updated: [_; U] = std::array::from_fn(|_| match others.next() {
+        Some(Access::Update(words)) => words.as_chunks_mut::<LINE>(),
+        _ => unreachable!("there are `U` arrays that are updated"),
+    });
+    let (read, read_rest) = read.as_chunks::<LINE>();
+    for (lines, _) in &updated {
+        assert_eq!(lines.len(), read.len());
+    }
+    for index in 0..read.len() {
+        isa::prefetch(read.as_ptr().wrapping_add(index + AHEAD));
+        for (u, (lines, _)) in updated.iter_mut().enumerate() {
+            isa::prefetch(lines.as_ptr().wrapping_add(index + AHEAD));
+            // The words that are read are added to those of the first array.
+            let added = if u == 0 { read[index] } else { [1; LINE] };
+            for i in 0..LINE {
+                lines[index][i] = lines[index][i].wrapping_add(added[i]);
             }
         }
-        for (_, rest) in &mut rests {
-            update(rest);
-        }
-        black_box(sum(read_rest));
     }
+    for (_, rest) in &mut updated {
+        update(rest);
+    }
+    black_box(sum(read_rest));
+    true
 }
 
 /// A simple reduction, which compilers vectorize with several sums. Sixteen sums of its own became

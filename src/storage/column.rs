@@ -57,10 +57,7 @@ impl<'a> HalvesMut<'a> {
     /// Creates a column of the whole groups, unless `noise` starts inside a run.
     pub(super) fn new(halves: &'a mut [u16], noise: Noise) -> Option<Self> {
         let halves = halves.as_chunks_mut().0;
-        noise
-            .start
-            .is_multiple_of(RUN as u64)
-            .then_some(Self { halves, noise })
+        noise.starts_run().then_some(Self { halves, noise })
     }
 }
 
@@ -272,56 +269,67 @@ impl<T: Float> Column<T> for Cleared<'_, T> {
     }
 }
 
-/// Native numbers with an average that moves towards what is written:
-/// `average += weight (new - average)`.
-pub(crate) struct Averaged<'a, P, T> {
-    pub(crate) p: P,
+/// What a loop writes besides the groups that it updates.
+pub(crate) trait Target<T> {
+    /// Writes what belongs to a new group.
+    fn follow(&mut self, index: usize, new: &[T; GROUP]);
+}
+
+/// An average that moves towards what is written: `average += weight (new - average)`.
+pub(crate) struct Average<'a, T> {
     pub(crate) average: &'a mut [[T; GROUP]],
     pub(crate) weight: T,
 }
 
-impl<T: Float, P: ColumnMut<T, Run = ()>> ColumnMut<T> for Averaged<'_, P, T> {
-    type Run = ();
-    const NO_RUN: () = ();
+impl<T: Float> Target<T> for Average<'_, T> {
     #[inline(always)]
-    fn groups(&self) -> usize {
-        self.p.groups()
-    }
-    #[inline(always)]
-    fn read(&self, run: &(), index: usize, encoding: Encoding) -> [T; GROUP] {
-        self.p.read(run, index, encoding)
-    }
-    #[inline(always)]
-    fn write(&mut self, run: &mut (), index: usize, new: [T; GROUP], encoding: Encoding) {
+    fn follow(&mut self, index: usize, new: &[T; GROUP]) {
         let mut moved = self.average[index];
         for i in 0..GROUP {
             moved[i] += self.weight * (new[i] - moved[i]);
         }
         self.average[index] = moved;
-        self.p.write(run, index, new, encoding);
     }
 }
 
-/// Native numbers with a bfloat16 copy of what is written, rounded to nearest.
-pub(crate) struct Copied<'a, P> {
-    pub(crate) p: P,
-    pub(crate) copy: &'a mut [[u16; GROUP]],
+/// A bfloat16 copy of what is written, rounded to nearest.
+pub(crate) struct HalfCopy<'a>(pub(crate) &'a mut [[u16; GROUP]]);
+
+impl<T: Float> Target<T> for HalfCopy<'_> {
+    #[inline(always)]
+    fn follow(&mut self, index: usize, new: &[T; GROUP]) {
+        self.0[index] = map(new, |x| Bf16.nearest(x.to_f32()));
+    }
 }
 
-impl<T: Float, P: ColumnMut<T, Run = ()>> ColumnMut<T> for Copied<'_, P> {
+impl<T, A: Target<T>, B: Target<T>> Target<T> for (A, B) {
+    #[inline(always)]
+    fn follow(&mut self, index: usize, new: &[T; GROUP]) {
+        self.0.follow(index, new);
+        self.1.follow(index, new);
+    }
+}
+
+/// Native numbers, and targets of what is written.
+pub(crate) struct Followed<'a, T, F> {
+    pub(crate) p: &'a mut [[T; GROUP]],
+    pub(crate) targets: F,
+}
+
+impl<T: Float, F: Target<T>> ColumnMut<T> for Followed<'_, T, F> {
     type Run = ();
     const NO_RUN: () = ();
     #[inline(always)]
     fn groups(&self) -> usize {
-        self.p.groups()
+        self.p.len()
     }
     #[inline(always)]
-    fn read(&self, run: &(), index: usize, encoding: Encoding) -> [T; GROUP] {
-        self.p.read(run, index, encoding)
+    fn read(&self, _run: &(), index: usize, _encoding: Encoding) -> [T; GROUP] {
+        self.p[index]
     }
     #[inline(always)]
-    fn write(&mut self, run: &mut (), index: usize, new: [T; GROUP], encoding: Encoding) {
-        self.copy[index] = map(&new, |x| Bf16.nearest(x.to_f32()));
-        self.p.write(run, index, new, encoding);
+    fn write(&mut self, _run: &mut (), index: usize, new: [T; GROUP], _encoding: Encoding) {
+        self.targets.follow(index, &new);
+        self.p[index] = new;
     }
 }

@@ -31,7 +31,7 @@ impl Rounding {
     fn starts_run(self) -> bool {
         match self {
             Self::Nearest => true,
-            Self::Stochastic(noise) => noise.start.is_multiple_of(RUN as u64),
+            Self::Stochastic(noise) => noise.starts_run(),
         }
     }
 
@@ -80,6 +80,11 @@ impl Noise {
             key = mix(key ^ word);
         }
         Self { key, start: 0 }
+    }
+
+    /// Returns whether they start at a run.
+    fn starts_run(self) -> bool {
+        self.start.is_multiple_of(RUN as u64)
     }
 
     /// Returns the random numbers of a part that starts `by` elements later.

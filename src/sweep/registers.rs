@@ -18,7 +18,7 @@ use std::marker::PhantomData;
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::numeric::float::Float;
-use crate::storage::column::{Averaged, Cleared, Column, ColumnMut, Copied, PER_RUN};
+use crate::storage::column::{Average, Cleared, Column, ColumnMut, Followed, HalfCopy, PER_RUN};
 use crate::storage::{BLOCK, Encoding, GROUP};
 use crate::sweep::epilogue::Epilogue;
 use crate::sweep::prologue::Prologue;
@@ -160,27 +160,25 @@ impl<T: Float, R> Part<'_, '_, T, R> {
         unsafe {
             let p = groups_mut(segment.p.slice_mut(from, to)?);
             let copy = match &epilogue.copy {
-                Some(copy) => Some(groups_mut(copy.nearest_mut(from, to)?)),
+                Some(copy) => Some(HalfCopy(groups_mut(copy.nearest_mut(from, to)?))),
                 None => None,
             };
             let average = match &epilogue.average {
-                Some((average, weight)) => {
-                    let average = groups_mut(average.slice_mut(from, to)?);
-                    Some((average, T::from_f64(*weight)))
-                }
+                Some((average, weight)) => Some(Average {
+                    average: groups_mut(average.slice_mut(from, to)?),
+                    weight: T::from_f64(*weight),
+                }),
                 None => None,
             };
             match (average, copy) {
                 // A weight of 1 copies.
-                (Some((_, weight)), _) if weight == T::ONE => None,
-                (Some((average, weight)), Some(copy)) => {
-                    let p = Averaged { p, average, weight };
-                    self.finish(epilogue, Copied { p, copy })
+                (Some(average), _) if average.weight == T::ONE => None,
+                (Some(average), Some(copy)) => {
+                    let targets = (average, copy);
+                    self.finish(epilogue, Followed { p, targets })
                 }
-                (Some((average, weight)), None) => {
-                    self.finish(epilogue, Averaged { p, average, weight })
-                }
-                (None, Some(copy)) => self.finish(epilogue, Copied { p, copy }),
+                (Some(targets), None) => self.finish(epilogue, Followed { p, targets }),
+                (None, Some(targets)) => self.finish(epilogue, Followed { p, targets }),
                 (None, None) => self.finish(epilogue, p),
             }
         }

@@ -6,7 +6,6 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
-import numpy as np
 from numpy import ndarray
 
 from fastoptim import _core
@@ -109,7 +108,7 @@ class Optimizer:
         self._engine = _core.Engine(self._kind, *storage, self._parts)
         self._names: list[str] = []
         self._buffers: list[FlatBuffer | None] = []
-        self._single = isinstance(params, np.ndarray)
+        self._single = isinstance(params, ndarray)
         self.param_groups = []
         params = reiterable(params)
         if is_groups(params):
@@ -300,7 +299,7 @@ class Optimizer:
         """Return the arrays of ``copy_to`` in the order of the parameters."""
         if isinstance(arrays, Mapping):
             return by_name(self._names, arrays, "copy_to")
-        if self._flat is not None and isinstance(arrays, np.ndarray):
+        if self._flat is not None and isinstance(arrays, ndarray):
             return pieces(self._flat, arrays, "copy_to")
         return named_arrays(arrays, called="copy_to")[1]
 
@@ -401,7 +400,7 @@ class Optimizer:
 
     def _given(self, grads: Grads) -> Array | Sequence[Array | None]:
         """Return the gradients as one array or one sequence over all groups."""
-        if isinstance(grads, (list, np.ndarray)):
+        if isinstance(grads, (list, ndarray)):
             return grads
         if isinstance(grads, FlatBuffer):
             if self._flat is not None and grads._has_layout_of(self._flat):
@@ -475,7 +474,7 @@ class Optimizer:
         """Return the gradients as one list over all groups."""
         self._engine.check_groups(self.param_groups)
         given = self._given(grads)
-        if isinstance(given, np.ndarray):
+        if isinstance(given, ndarray):
             return [given] if self._flat is None else pieces(self._flat, given)
         return list(given)
 

@@ -36,11 +36,6 @@ impl<'py, T: FromPyObjectOwned<'py>> FromPyObject<'_, 'py> for Items<T> {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        if let Ok(list) = object.cast_exact::<PyList>() {
-            // Most calls are given lists; the iterator of any sequence takes twice the time.
-            let items = list.iter().map(|item| item.extract().map_err(Into::into));
-            return items.collect::<PyResult<_>>().map(Self);
-        }
         if object.is_instance_of::<PyString>() {
             return Err(PyTypeError::new_err("must be a sequence, got a string"));
         }
@@ -54,14 +49,28 @@ impl<'py, T: FromPyObjectOwned<'py>> FromPyObject<'_, 'py> for Items<T> {
         let stated = object.len()?;
         let kind = || object.get_type().name();
         let mut items = Vec::with_capacity(stated.min(CAPACITY));
-        for item in object.try_iter()? {
+        let mut add = |item: Bound<'py, PyAny>| {
             if items.len() == stated {
                 return Err(PyValueError::new_err(format!(
                     "the {} has more items than its length of {stated}",
                     kind()?
                 )));
             }
-            items.push(item?.extract().map_err(Into::into)?);
+            items.push(item.extract().map_err(Into::into)?);
+            Ok(())
+        };
+        // Most calls are given lists; the iterator of any sequence takes twice the time.
+        if let Ok(list) = object.cast_exact::<PyList>() {
+            let mut index = 0;
+            // Its length may change, as an item may run Python code.
+            while index < list.len() {
+                add(list.get_item(index)?)?;
+                index += 1;
+            }
+        } else {
+            for item in object.try_iter()? {
+                add(item?)?;
+            }
         }
         if items.len() < stated {
             return Err(PyValueError::new_err(format!(

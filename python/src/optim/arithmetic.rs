@@ -1,8 +1,6 @@
 //! The upper bound that arithmetic sets to the speed of a step.
 
 use fastoptim::exec::pool;
-use fastoptim::optim::Kind;
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::group::Keys;
@@ -19,9 +17,7 @@ fn arithmetic(
     elements: u32,
     double: bool,
 ) -> PyResult<()> {
-    let kind = Kind::from_name(kind)
-        .ok_or_else(|| PyValueError::new_err(format!("unknown optimizer {kind:?}")))?;
-    let method = Keys::new(py, kind).read(group, 0)?.method;
+    let method = Keys::named(py, kind)?.read(group, 0)?.method;
     py.detach(|| {
         let (elements, threads) = (elements as usize, pool::count());
         if double {

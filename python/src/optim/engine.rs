@@ -2,7 +2,6 @@
 
 use std::sync::OnceLock;
 
-use fastoptim::optim::Kind;
 use fastoptim::step::Regularization;
 use fastoptim::storage::Encoding;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -263,8 +262,7 @@ pub(super) fn parameter_set(
     rounding: &str,
     seed: &Bound<'_, PyAny>,
 ) -> PyResult<ParameterSet> {
-    let kind = Kind::from_name(kind)
-        .ok_or_else(|| PyValueError::new_err(format!("unknown optimizer {kind:?}")))?;
+    let keys = Keys::named(py, kind)?;
     let refuse = |name: &str, words: &str, got: &str| {
         let message = format!("{name} must be {words}, got {got:?}");
         Err(PyValueError::new_err(message))
@@ -295,7 +293,7 @@ pub(super) fn parameter_set(
         stochastic,
         seed,
     };
-    Ok(ParameterSet::new(Keys::new(py, kind), storage))
+    Ok(ParameterSet::new(keys, storage))
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

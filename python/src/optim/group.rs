@@ -36,15 +36,18 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn new(py: Python<'_>, kind: Kind) -> Self {
+    /// Returns the keys of the groups of an optimizer.
+    pub(crate) fn named(py: Python<'_>, kind: &str) -> PyResult<Self> {
+        let kind = Kind::from_name(kind)
+            .ok_or_else(|| PyValueError::new_err(format!("unknown optimizer {kind:?}")))?;
         let intern = |name| PyString::intern(py, name).unbind();
-        Self {
+        Ok(Self {
             kind,
             specs: kind.specs().iter().map(|spec| intern(spec.name)).collect(),
             maximize: intern(MAXIMIZE.name),
             regularizer: intern(REGULARIZER),
             params: intern(PARAMS),
-        }
+        })
     }
 
     /// Reads and checks the values of a group. A hyperparameter that is a function is called with
