@@ -117,6 +117,9 @@ impl Options {
     /// # Errors
     /// A number is out of range.
     pub fn check(&self) -> Result<()> {
+        if *self == Self::DEFAULT {
+            return Ok(());
+        }
         let refuse = |name: &str, range: &str, x: f64| {
             Err(Error::Value(format!("{name} must be {range}, got {x}")))
         };

@@ -48,6 +48,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ops::arrays::register(module)?;
     ops::penalty::register(module)?;
     memory::foreign::register(module)?;
+    memory::pages::register(module)?;
     memory::slab::register(module)?;
     runtime::threads::register(module)
 }

@@ -113,18 +113,15 @@ impl<'a, T: Float> StorageView<'a, T> {
             len,
             scales,
         } = raw;
-        let count = encoding.scales(len);
-        assert_eq!(scales.len(), count, "there must be one scale per block");
         // Dangling pointers are aligned to the elements of any encoding.
         let data = start(data.cast::<u64>(), len).cast::<u8>();
         debug_assert!(data.addr().get().is_multiple_of(encoding.width()));
-        let encoded = (!encoding.is_native::<T>()).then(|| {
-            Box::new(Encoded {
-                encoding,
-                scales: start(scales.cast::<f32>(), count),
-                rounding,
-            })
-        });
+        let encoded = if encoding.is_native::<T>() {
+            assert!(scales.is_empty(), "native arrays have no scales");
+            None
+        } else {
+            Some(Encoded::new(encoding, len, scales, rounding))
+        };
         Self {
             data,
             len,
@@ -456,6 +453,18 @@ impl<'a, T: Float> StorageView<'a, T> {
 }
 
 impl Encoded {
+    /// Creates the fields of an array of `len` elements.
+    #[inline(never)]
+    fn new(encoding: Encoding, len: usize, scales: *mut [f32], rounding: Rounding) -> Box<Self> {
+        let count = encoding.scales(len);
+        assert_eq!(scales.len(), count, "there must be one scale per block");
+        Box::new(Self {
+            encoding,
+            scales: start(scales.cast::<f32>(), count),
+            rounding,
+        })
+    }
+
     /// Borrows the scales of `len` elements from index `from`, which starts a block.
     ///
     /// # Safety

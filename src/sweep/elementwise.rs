@@ -48,7 +48,9 @@ impl<'a, T: Float, const S: usize, R: Rule<T, S>> Elementwise<'a, T, R, S> {
         for segment in &segments {
             segment.check_elementwise(S);
         }
-        segments.dedup_by(|next, last| last.absorb(next));
+        if segments.iter().any(Segment::may_follow) {
+            segments.dedup_by(|next, last| last.absorb(next));
+        }
         let rules = rules(&segments, rule_at);
         let unit = if segments.iter().all(Segment::is_bare) {
             1

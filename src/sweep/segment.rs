@@ -222,6 +222,11 @@ impl<'a, T: Float> Segment<'a, T> {
         self.epilogue.is_some() || self.threshold > T::ZERO
     }
 
+    /// Returns whether the segment before it may absorb the segment.
+    pub(crate) fn may_follow(&self) -> bool {
+        self.follows
+    }
+
     /// Returns whether a state array is stored with scales.
     pub(crate) fn has_scales(&self) -> bool {
         self.state().iter().any(StorageView::is_scaled)

@@ -14,7 +14,7 @@ const MAJOR: u32 = 1;
 
 /// `DLDataType`.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ElementType {
     pub(crate) code: u8,
     pub(crate) bits: u8,

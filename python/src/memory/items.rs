@@ -23,6 +23,12 @@ impl<T> Deref for Items<T> {
     }
 }
 
+impl<T> From<Items<T>> for Vec<T> {
+    fn from(items: Items<T>) -> Self {
+        items.0
+    }
+}
+
 impl<T> IntoIterator for Items<T> {
     type Item = T;
     type IntoIter = std::vec::IntoIter<T>;

@@ -5,6 +5,7 @@ pub(crate) mod foreign;
 pub(crate) mod inflight;
 pub(crate) mod items;
 pub(crate) mod numpy;
+pub(crate) mod pages;
 pub(crate) mod pairs;
 pub(crate) mod slab;
 pub(crate) mod strided;

@@ -95,6 +95,11 @@ impl Dtype {
         }
     }
 
+    /// Returns whether an address is a multiple of the size, which is a power of 2.
+    pub(crate) fn aligns(self, data: *mut u8) -> bool {
+        data.addr() & (self.size() - 1) == 0
+    }
+
     /// Returns whether its elements are integers.
     pub(crate) fn is_integer(self) -> bool {
         !self.is_float()
@@ -174,7 +179,7 @@ impl<'py> Array<'py> {
             )));
         }
         let data = raw.fields.data.cast::<u8>();
-        if raw.fields.flags & NPY_ARRAY_ALIGNED == 0 || !data.addr().is_multiple_of(dtype.size()) {
+        if raw.fields.flags & NPY_ARRAY_ALIGNED == 0 || !dtype.aligns(data) {
             return Err(PyValueError::new_err(format!(
                 "{name} must be aligned to its element size; copy() returns an aligned copy"
             )));
@@ -341,7 +346,7 @@ impl Layout {
 fn recognize(object: &Bound<'_, PyAny>, dtype: Dtype, shape: &[usize]) -> Option<(*mut u8, bool)> {
     const FIT: i32 = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED;
     let known = known(object.py()).ok()?;
-    if !object.get_type().is(&known.ndarray) {
+    if object.get_type_ptr() != known.ndarray.as_ptr().cast() {
         return None;
     }
     // SAFETY: the type of the object is ndarray, and the interpreter is attached.
@@ -362,7 +367,7 @@ fn recognize(object: &Bound<'_, PyAny>, dtype: Dtype, shape: &[usize]) -> Option
     let data = raw.data.cast::<u8>();
     let fits = std::ptr::eq(raw.descr.cast(), descr)
         && raw.flags & FIT == FIT
-        && data.addr().is_multiple_of(dtype.size())
+        && dtype.aligns(data)
         && dims.len() == shape.len()
         && dims.iter().zip(shape).all(|(&dim, &n)| dim as usize == n);
     fits.then_some((data, raw.flags & NPY_ARRAY_WRITEABLE != 0))
@@ -415,24 +420,23 @@ impl Memory<'_> {
 /// the parameter. `name` is called only for an error.
 pub(crate) fn matching<'py>(
     name: impl FnOnce() -> String,
-    object: &Bound<'py, PyAny>,
+    object: Bound<'py, PyAny>,
     dtypes: &[Dtype],
     shape: &[usize],
 ) -> PyResult<Memory<'py>> {
-    let len = shape.iter().product();
     for &dtype in dtypes {
-        if let Some((data, writable)) = recognize(object, dtype, shape) {
+        if let Some((data, writable)) = recognize(&object, dtype, shape) {
             return Ok(Memory {
-                _array: object.clone(),
+                _array: object,
                 data: Address(data),
-                len,
+                len: shape.iter().product(),
                 dtype,
                 writable,
             });
         }
     }
     let name = name();
-    let array = Array::new(&name, object)?;
+    let array = Array::new(&name, &object)?;
     let dtype = if dtypes.contains(&array.dtype) {
         array.dtype
     } else {
@@ -440,9 +444,9 @@ pub(crate) fn matching<'py>(
     };
     array.require_match(&name, dtype, shape)?;
     Ok(Memory {
-        _array: object.clone(),
+        _array: object,
         data: Address(array.data),
-        len,
+        len: array.len,
         dtype,
         writable: array.writable,
     })

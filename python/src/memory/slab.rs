@@ -10,6 +10,7 @@ use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::memory::numpy::{Address, Dtype};
+use crate::memory::pages::request_huge_pages;
 
 /// The size of a cache line and of the widest vector register in bytes.
 const ALIGNMENT: usize = 64;
@@ -116,28 +117,6 @@ impl Drop for Slab {
         unsafe { alloc::dealloc(self.block.as_ptr(), self.layout) };
     }
 }
-
-/// Requests huge pages, as NumPy does for large arrays, to reduce TLB misses.
-#[cfg(target_os = "linux")]
-fn request_huge_pages(start: *mut u8, len: usize) {
-    const LEAST: usize = 4 << 20;
-    const PAGE: usize = 4096;
-    if len < LEAST {
-        return;
-    }
-    let padding = start.addr().wrapping_neg() % PAGE;
-    // SAFETY: the range is inside the allocation, and the advice changes no data.
-    unsafe {
-        libc::madvise(
-            start.wrapping_add(padding).cast(),
-            len - padding,
-            libc::MADV_HUGEPAGE,
-        );
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn request_huge_pages(_: *mut u8, _: usize) {}
 
 /// Return an array of `size` zeros that starts on a cache line and does not own its memory.
 #[pyfunction]

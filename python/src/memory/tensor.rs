@@ -32,7 +32,7 @@ impl Seen<'_> {
 
     /// Returns whether the elements are aligned and without gaps.
     pub(crate) fn is_dense(&self) -> bool {
-        let aligned = self.data.addr().is_multiple_of(self.dtype.size());
+        let aligned = self.dtype.aligns(self.data);
         aligned && (strided::is_c_order(self.shape, self.strides) || self.form().is_dense())
     }
 }
@@ -53,20 +53,17 @@ impl Form {
 
     /// Returns whether a tensor still has this layout.
     pub(crate) fn matches(&self, seen: &Seen<'_>) -> bool {
+        let mut dims = self.shape.iter().zip(seen.shape);
         self.data == Address(seen.data)
             && self.dtype == seen.dtype
-            && self.strides.iter().eq(seen.strides)
-            && self
-                .shape
-                .iter()
-                .map(|&n| n as i64)
-                .eq(seen.shape.iter().copied())
+            && self.strides == seen.strides
+            && self.shape.len() == seen.shape.len()
+            && dims.all(|(&own, &dim)| own as i64 == dim)
     }
 
     /// Returns whether the elements are aligned and without gaps.
     pub(crate) fn is_dense(&self) -> bool {
-        strided::is_dense(&self.shape, &self.strides)
-            && self.data.0.addr().is_multiple_of(self.dtype.size())
+        strided::is_dense(&self.shape, &self.strides) && self.dtype.aligns(self.data.0)
     }
 }
 
@@ -249,11 +246,11 @@ impl Torch {
         let same = p.on_cpu
             && g.on_cpu
             && form.matches(&seen)
-            && dtype_of(g.dtype) == Some(dtype)
+            && g.dtype == p.dtype
             && g.shape == p.shape
             && g.strides == p.strides
             && !g.data.is_null()
-            && g.data.addr().is_multiple_of(dtype.size());
+            && dtype.aligns(g.data);
         same.then_some(g.data)
     }
 

@@ -1,7 +1,5 @@
 //! The engine behind every optimizer class: the methods that Python calls.
 
-use std::sync::OnceLock;
-
 use fastoptim::step::Regularization;
 use fastoptim::storage::Encoding;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -157,10 +155,11 @@ impl Engine {
 
     /// Sets all gradients to 0.
     fn zero_grad(&self, py: Python<'_>, grads: &Bound<'_, PyAny>) -> PyResult<()> {
-        let inner = self.lock()?;
+        let mut inner = self.lock()?;
         let gradients = inner.gradients(grads)?;
         inner.require_writable(&gradients)?;
-        let zeroed = inner.read(&gradients, &inner.written())?;
+        let written = inner.written();
+        let zeroed = inner.read(&gradients, &written)?;
         let _guard = inflight::enter(zeroed, Vec::new())?;
         // SAFETY: the gradients are writable, and `_guard` excludes other calls.
         unsafe { gradients.clear(py) };
@@ -247,7 +246,7 @@ impl Engine {
         };
         let groups = std::mem::take(&mut inner.groups);
         let parameters = std::mem::take(&mut inner.parameters);
-        inner.written = OnceLock::new();
+        inner.reset();
         // Dropping them may run Python code, which must find the engine empty and unlocked.
         drop(inner);
         drop((groups, parameters));

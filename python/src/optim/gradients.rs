@@ -1,12 +1,14 @@
 //! The gradients of a step, checked against their parameters.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use numpy::PyUntypedArray;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::parameter_set::ParameterSet;
+use crate::memory::inflight::Ranges;
 use crate::memory::items::Items;
 use crate::memory::numpy::{Dtype, Layout, Memory, matching};
 use crate::optim::parameter::{Parameter, slice_mut};
@@ -33,6 +35,41 @@ impl Gradients<'_> {
                 unsafe { slice_mut::<u8>(data, len) }.fill(0);
             }
         });
+    }
+}
+
+/// The gradients that share no memory with what a step writes, as far as the last step found. The
+/// next step searches only for those that are elsewhere.
+#[derive(Default)]
+pub(super) struct Apart {
+    written: Option<Ranges>,
+    read: Vec<Range<usize>>,
+}
+
+impl Apart {
+    /// Checks that no range that is read overlaps a range of `written`, which are sorted. Returns
+    /// the first shared address as an error.
+    pub(super) fn check(&mut self, read: &[Range<usize>], written: &Ranges) -> Result<(), usize> {
+        let same = |known: &Ranges| Arc::ptr_eq(known, written);
+        if !self.written.as_ref().is_some_and(same) {
+            self.written = Some(Arc::clone(written));
+            self.read.clear();
+        }
+        for (index, range) in read.iter().enumerate() {
+            if self.read.get(index) == Some(range) {
+                continue;
+            }
+            let next = written.partition_point(|other| other.end <= range.start);
+            if next < written.len() && written[next].start < range.end && !range.is_empty() {
+                return Err(written[next].start.max(range.start));
+            }
+            if index < self.read.len() {
+                self.read[index] = range.clone();
+            } else {
+                self.read.push(range.clone());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -67,25 +104,24 @@ impl ParameterSet {
             Ok(said) if said != count => return wrong(said),
             _ => {}
         }
-        let items;
         let grads = if array {
-            std::slice::from_ref(grads)
+            vec![grads.clone()]
         } else {
-            items = grads.extract::<Items<Bound<'py, PyAny>>>()?;
-            items.as_slice()
+            grads.extract::<Items<Bound<'py, PyAny>>>()?.into()
         };
-        let pairs = self.parameters.iter().zip(grads);
-        let gradients = pairs.map(|(parameter, grad)| {
+        let mut arrays = Vec::with_capacity(count);
+        for (parameter, grad) in self.parameters.iter().zip(grads) {
             if grad.is_none() {
-                return Ok(None);
+                arrays.push(None);
+                continue;
             }
             parameter.check(grad.py())?;
             let name = || format!("grads[{:?}]", parameter.name);
             let Layout { dtype, shape, .. } = &parameter.layout;
-            matching(name, grad, dtypes(*dtype), shape).map(Some)
-        });
+            arrays.push(Some(matching(name, grad, dtypes(*dtype), shape)?));
+        }
         Ok(Gradients {
-            arrays: gradients.collect::<PyResult<_>>()?,
+            arrays,
             flat: false,
         })
     }
@@ -93,7 +129,7 @@ impl ParameterSet {
     /// Returns the gradients of parameters in one buffer of this dtype, as pieces of one array.
     fn pieces<'py>(&self, grads: &Bound<'py, PyAny>, dtype: Dtype) -> PyResult<Gradients<'py>> {
         let len = self.parameters.iter().map(|p| p.layout.len).sum();
-        let whole = matching(|| "grads".into(), grads, dtypes(dtype), &[len])?;
+        let whole = matching(|| "grads".into(), grads.clone(), dtypes(dtype), &[len])?;
         let mut start = 0;
         let piece = |parameter: &Parameter| {
             parameter.check(grads.py())?;
@@ -120,7 +156,7 @@ impl ParameterSet {
             let dtype = self.parameters[0].layout.dtype;
             let all = matching(
                 || "grads".into(),
-                parts,
+                parts.clone(),
                 dtypes(dtype),
                 &[lens.clone().sum()],
             )?;
@@ -143,10 +179,9 @@ impl ParameterSet {
             ));
         }
         let mut arrays = Vec::with_capacity(parts.len());
-        for ((parameter, part), len) in self.parameters.iter().zip(parts.iter()).zip(lens) {
+        for ((parameter, part), len) in self.parameters.iter().zip(parts).zip(lens) {
             let name = || format!("grads[{:?}]", parameter.name);
             let dtypes = dtypes(parameter.layout.dtype);
-            let part = part.as_ref();
             let part = part.map(|part| matching(name, part, dtypes, &[len]));
             arrays.push(part.transpose()?);
         }
@@ -158,11 +193,11 @@ impl ParameterSet {
 
     /// Returns the memory of the gradients that are only read.
     pub(super) fn read(
-        &self,
+        &mut self,
         gradients: &Gradients<'_>,
-        written: &[Range<usize>],
+        written: &Ranges,
     ) -> PyResult<Vec<Range<usize>>> {
-        let mut read: Vec<Range<usize>> = Vec::new();
+        let mut read: Vec<Range<usize>> = Vec::with_capacity(gradients.arrays.len());
         for memory in gradients.arrays.iter().flatten() {
             let range = memory.range();
             match read.last_mut() {
@@ -170,13 +205,10 @@ impl ParameterSet {
                 _ => read.push(range),
             }
         }
-        for range in &read {
-            let next = written.partition_point(|other| other.end <= range.start);
-            if next < written.len() && written[next].start < range.end && !range.is_empty() {
-                return Err(self.shared(&written[next], range, gradients));
-            }
+        match self.apart.check(&read, written) {
+            Ok(()) => Ok(read),
+            Err(address) => Err(self.shared(address, gradients)),
         }
-        Ok(read)
     }
 
     /// Checks that all gradients are writable.
@@ -193,14 +225,8 @@ impl ParameterSet {
         Ok(())
     }
 
-    /// Returns the error that names the arrays that share memory.
-    pub(super) fn shared(
-        &self,
-        written: &Range<usize>,
-        read: &Range<usize>,
-        gradients: &Gradients<'_>,
-    ) -> PyErr {
-        let start = written.start.max(read.start);
+    /// Returns the error that names the arrays that share the memory at an address.
+    pub(super) fn shared(&self, start: usize, gradients: &Gradients<'_>) -> PyErr {
         let owner = self.parameters.iter().find_map(|p| {
             if p.layout.range().contains(&start) {
                 return Some(format!("params[{:?}]", p.name));

@@ -3,7 +3,7 @@
 use std::ptr;
 
 use fastoptim::optim::hyper::{self, Spec, Value};
-use fastoptim::optim::{Kind, Method};
+use fastoptim::optim::{Kind, Method, StateSpec};
 use fastoptim::step::Regularization;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
@@ -146,6 +146,31 @@ impl Group {
             visit.call(key)?;
             visit.call(value)
         })
+    }
+}
+
+/// Finds the state arrays that steps of parameters use. Most parameters have the group and the rank
+/// of the one before them.
+pub(super) struct Specs<'a> {
+    groups: &'a [Group],
+    last: Option<(usize, usize, &'static [StateSpec])>,
+}
+
+impl<'a> Specs<'a> {
+    pub(super) fn new(groups: &'a [Group]) -> Self {
+        Self { groups, last: None }
+    }
+
+    /// Returns the state arrays of parameters of this rank in a group.
+    pub(super) fn of(&mut self, group: usize, rank: usize) -> &'static [StateSpec] {
+        if let Some((last_group, last_rank, specs)) = self.last
+            && (last_group, last_rank) == (group, rank)
+        {
+            return specs;
+        }
+        let specs = self.groups[group].method.state(rank);
+        self.last = Some((group, rank, specs));
+        specs
     }
 }
 

@@ -1,7 +1,6 @@
 //! The groups, which are added once and read by every step.
 
 use std::collections::HashSet;
-use std::sync::OnceLock;
 
 use fastoptim::step::{PART, Progress};
 use pyo3::exceptions::PyValueError;
@@ -28,29 +27,38 @@ impl ParameterSet {
                 self.groups.len()
             )));
         }
-        for (index, (known, group)) in self.groups.iter().zip(groups).enumerate() {
-            if !self.keys.params(&group)?.is(&known.params) {
-                return Err(PyValueError::new_err(format!(
-                    "the params of param_groups[{index}] are not those that were added there: \
-                     groups can be neither reordered nor given other params"
-                )));
-            }
+        let mut groups = groups.enumerate();
+        groups.try_for_each(|(index, group)| self.check_group(index, &group))
+    }
+
+    /// Checks that a group has the parameters that were added with it.
+    fn check_group(&self, index: usize, group: &Bound<'_, PyAny>) -> PyResult<()> {
+        if self.keys.params(group)?.is(&self.groups[index].params) {
+            return Ok(());
         }
-        Ok(())
+        Err(PyValueError::new_err(format!(
+            "the params of param_groups[{index}] are not those that were added there: groups can \
+             be neither reordered nor given other params"
+        )))
     }
 
     /// Reads the groups that have changed.
     pub(super) fn read_groups(&mut self, groups: &Bound<'_, PyList>) -> PyResult<()> {
-        self.check_groups(groups.iter())?;
         let mut changed = Vec::new();
+        if groups.len() != self.groups.len() {
+            self.check_groups(groups.iter())?;
+        }
         for (index, (known, group)) in self.groups.iter().zip(groups).enumerate() {
+            // A current group has its parameters, too.
             if !known.is_current(&group)? {
+                self.check_group(index, &group)?;
                 changed.push((index, self.keys.read(&group, self.steps)?));
             }
         }
         if !changed.is_empty() {
             // A hyperparameter that is a function may have changed the groups.
             self.check_groups(groups.iter())?;
+            self.allocated = false;
         }
         for (index, group) in changed {
             self.groups[index] = group;
@@ -126,13 +134,14 @@ impl ParameterSet {
             });
         }
         self.groups.push(read);
+        self.allocated = false;
         if let Err(error) = self.allocate(py) {
             self.parameters.truncate(before);
             self.groups.pop();
             return Err(error);
         }
         self.flat = flat && before == 0;
-        self.written = OnceLock::new();
+        self.reset();
         Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! Loading from a file directly into the memory of optimizers and other objects.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -55,7 +54,7 @@ fn release(engine: &Bound<'_, Engine>, before: Items<usize>) -> PyResult<()> {
             index <= before || slot.started
         });
     }
-    inner.written = OnceLock::new();
+    inner.reset();
     Ok(())
 }
 

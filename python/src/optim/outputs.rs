@@ -41,7 +41,7 @@ impl<'py> Outputs<'py> {
             let output = |(parameter, array): (&Parameter, &Bound<'py, PyAny>)| {
                 let name = || format!("{what}[{:?}]", parameter.name);
                 let Layout { dtype, shape, .. } = &parameter.layout;
-                let memory = matching(name, array, &dtypes(*dtype), shape)?;
+                let memory = matching(name, array.clone(), &dtypes(*dtype), shape)?;
                 if memory.writable {
                     Ok(memory)
                 } else {

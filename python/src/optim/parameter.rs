@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use fastoptim::numeric::float::Float;
 use fastoptim::optim::{Role, StateSpec};
-use fastoptim::step::{PART, Progress};
+use fastoptim::step::{PART, Progress, StepContext};
 use fastoptim::storage::view::{Raw, StorageView};
 use fastoptim::storage::{Encoding, Noise, Rounding};
 use numpy::PyUntypedArray;
@@ -197,6 +197,21 @@ impl Parameter {
         self.slots.iter().find(|slot| slot.is_named(name))
     }
 
+    /// Returns the state arrays of these specs. Mostly those are all state arrays, in order.
+    pub(crate) fn slots_of(&self, specs: &'static [StateSpec]) -> impl Iterator<Item = &Slot> {
+        specs.iter().enumerate().filter_map(|(index, spec)| {
+            let next = self.slots.get(index);
+            let next = next.filter(|slot| std::ptr::eq(slot.spec, spec));
+            next.or_else(|| self.slot(spec.name))
+        })
+    }
+
+    /// Returns the context in the next step, which uses the state arrays of these specs.
+    pub(crate) fn context(&self, specs: &'static [StateSpec]) -> StepContext {
+        let fresh = !self.slots_of(specs).any(|slot| slot.started);
+        self.progress.context(fresh)
+    }
+
     /// Returns the first element of the part of this process.
     pub(crate) fn start(&self) -> usize {
         self.part.as_ref().map_or(0, |part| part.start)
@@ -210,7 +225,10 @@ impl Parameter {
 
     /// Returns the number of elements of the part of this process.
     pub(crate) fn part_len(&self) -> usize {
-        self.part_shape().iter().product()
+        match &self.part {
+            Some(part) => part.shape.iter().product(),
+            None => self.layout.len,
+        }
     }
 
     /// Checks that the array still has the layout that it had when it was added.
@@ -251,12 +269,20 @@ impl Parameter {
         &self,
         rounding: impl FnOnce() -> Rounding,
     ) -> StorageView<'a, T> {
-        let Layout { dtype, data, .. } = self.layout;
-        let start = Address(data.0.wrapping_add(self.start() * dtype.size()));
+        let Layout {
+            dtype, data, len, ..
+        } = self.layout;
+        let (data, len) = match &self.part {
+            None => (data, len),
+            Some(part) => {
+                let start = data.0.wrapping_add(part.start * dtype.size());
+                (Address(start), self.part_len())
+            }
+        };
         // SAFETY: `check` found that the array still has this layout, and the part is inside it, so
-        // `start` points to `part_len` aligned elements of `dtype`. By this function's contract
-        // they outlive `'a`, and no other code accesses them.
-        unsafe { view::written(dtype, start, self.part_len(), rounding) }
+        // `data` points to `len` aligned elements of `dtype`. By this function's contract they
+        // outlive `'a`, and no other code accesses them.
+        unsafe { view::written(dtype, data, len, rounding) }
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::OnceLock;
 
 use fastoptim::optim::StateSpec;
 use fastoptim::optim::schedule_free::{average_weight, blend, gradient_weight};
-use fastoptim::step::StepContext;
 use fastoptim::storage::Rounding;
 use pyo3::exceptions::PyIndexError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -14,6 +13,7 @@ use pyo3::types::PyList;
 
 use crate::memory::inflight::{self, Ranges};
 use crate::memory::numpy::with_float;
+use crate::optim::gradients::Apart;
 use crate::optim::group::{Group, Keys};
 use crate::optim::parameter::{Parameter, Slot, Storage};
 
@@ -30,6 +30,10 @@ pub(crate) struct ParameterSet {
     pub(super) averaged: bool,
     /// All memory that a step may write, sorted. Computed again after an allocation.
     pub(super) written: OnceLock<Ranges>,
+    /// Whether the parameters have all state arrays that the groups require.
+    pub(super) allocated: bool,
+    /// The gradients of the last step.
+    pub(super) apart: Apart,
     /// The number of steps applied so far, the argument of hyperparameters that are functions.
     pub(super) steps: u64,
 }
@@ -46,8 +50,16 @@ impl ParameterSet {
             flat: false,
             averaged: false,
             written: OnceLock::new(),
+            allocated: false,
+            apart: Apart::default(),
             steps: 0,
         }
+    }
+
+    /// Prepares for other parameters or state arrays.
+    pub(super) fn reset(&mut self) {
+        self.written = OnceLock::new();
+        self.allocated = false;
     }
 
     pub(super) fn parameter(&self, index: usize) -> PyResult<&Parameter> {
@@ -63,16 +75,6 @@ impl ParameterSet {
     pub(super) fn specs(&self, parameter: &Parameter) -> &'static [StateSpec] {
         let method = &self.groups[parameter.group].method;
         method.state(parameter.layout.shape.len())
-    }
-
-    /// Returns the context in the next step of a parameter that uses these state arrays.
-    pub(super) fn context(parameter: &Parameter, specs: &[StateSpec]) -> StepContext {
-        let started = |spec: &StateSpec| {
-            let slot = parameter.slot(spec.name);
-            slot.is_some_and(|slot| slot.started)
-        };
-        let fresh = !specs.iter().any(started);
-        parameter.progress.context(fresh)
     }
 
     /// Returns, for a schedule-free parameter with at least one step, the array for [`blend`] and

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use fastoptim::optim::{Method, StateSpec};
 use fastoptim::storage::BLOCK;
@@ -91,6 +91,9 @@ impl ParameterSet {
         py: Python<'_>,
     ) -> PyResult<Vec<(usize, &'static StateSpec)>> {
         let mut missing = Vec::new();
+        if self.allocated {
+            return Ok(missing);
+        }
         for (index, parameter) in self.parameters.iter().enumerate() {
             let method = &self.groups[parameter.group].method;
             for spec in method.state(parameter.layout.shape.len()) {
@@ -107,6 +110,7 @@ impl ParameterSet {
             }
         }
         self.add_slots(py, &missing)?;
+        self.allocated = true;
         Ok(missing)
     }
 
@@ -117,7 +121,7 @@ impl ParameterSet {
             slots.retain(|slot| slot.spec.name != spec.name);
         }
         if !added.is_empty() {
-            self.written = OnceLock::new();
+            self.reset();
         }
     }
 
@@ -164,7 +168,7 @@ impl ParameterSet {
                 started: false,
             });
         }
-        self.written = OnceLock::new();
+        self.reset();
         Ok(())
     }
 

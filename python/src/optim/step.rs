@@ -24,7 +24,7 @@ use crate::memory::inflight::{self, Accessed};
 use crate::memory::items::Items;
 use crate::memory::numpy::{Dtype, Memory};
 use crate::memory::view;
-use crate::optim::group::Group;
+use crate::optim::group::{Group, Specs};
 use crate::optim::parameter::Parameter;
 
 /// Checks the numbers and the words among the options of a step.
@@ -151,7 +151,7 @@ impl ParameterSet {
 
     /// Returns all memory that a step writes and reads, if written memory is not shared.
     fn accessed(
-        &self,
+        &mut self,
         py: Python<'_>,
         gradients: &Gradients<'_>,
         outputs: &Outputs<'_>,
@@ -183,14 +183,17 @@ impl ParameterSet {
 
     /// Counts a step that was applied.
     pub(super) fn write_back(&mut self, gradients: &Gradients<'_>, outcome: &StepOutcome) {
-        for (index, gradient) in gradients.arrays.iter().enumerate() {
-            let parameter = &self.parameters[index];
-            let specs = self.specs(parameter);
-            let context = gradient.as_ref().map(|_| Self::context(parameter, specs));
-            let parameter = &mut self.parameters[index];
+        let mut specs = Specs::new(&self.groups);
+        for (parameter, gradient) in self.parameters.iter_mut().zip(&gradients.arrays) {
             let method = &self.groups[parameter.group].method;
-            outcome.write_back(method, context, &mut parameter.progress);
-            if context.is_some() {
+            if gradient.is_none() {
+                outcome.write_back(method, None, &mut parameter.progress);
+                continue;
+            }
+            let specs = specs.of(parameter.group, parameter.layout.shape.len());
+            let context = parameter.context(specs);
+            outcome.write_back(method, Some(context), &mut parameter.progress);
+            if !parameter.slots_of(specs).all(|slot| slot.started) {
                 for slot in &mut parameter.slots {
                     slot.started |= specs.iter().any(|spec| slot.is_named(spec.name));
                 }
@@ -255,6 +258,7 @@ impl ParameterSet {
         let group = &self.groups[*group];
         let (mut segments, mut frozen) = (Vec::with_capacity(count), Vec::new());
         let mut slabs: Vec<usize> = Vec::new();
+        let mut specs = Specs::new(&self.groups);
         let iterate = group.method.averaging().map(average_weight);
         let pairs = members.iter().zip(&gradients.arrays[parameters.clone()]);
         for (index, (parameter, g)) in parameters.zip(pairs) {
@@ -281,8 +285,8 @@ impl ParameterSet {
                 });
                 continue;
             };
-            let specs = group.method.state(layout.shape.len());
-            let slots = || specs.iter().filter_map(|spec| parameter.slot(spec.name));
+            let specs = specs.of(parameter.group, layout.shape.len());
+            let slots = || parameter.slots_of(specs);
             // SAFETY: there is a gradient, so `check` has passed for the parameter. By this
             // function's contract no other code accesses the memory.
             let mut segment = unsafe {
@@ -292,11 +296,13 @@ impl ParameterSet {
                     gradient(g, outputs.clear_gradients),
                     parameter.part_shape(),
                     state.map(|(slot, buffer)| slot.view(rounding(buffer))),
-                    Self::context(parameter, specs),
+                    parameter.context(specs),
                 )
-                .part_of(start, layout.len)
                 .numbered(index)
             };
+            if parameter.part.is_some() {
+                segment = segment.part_of(start, layout.len);
+            }
             if !outputs.is_empty() {
                 // SAFETY: by this function's contract `outputs` outlives `'a`, and no other code
                 // accesses its memory.

@@ -6,6 +6,7 @@ import copy
 import gc
 import types
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -430,3 +431,31 @@ def test_a_parameter_of_another_layout_at_the_same_address_is_noticed(change: st
         ours.step()
         theirs.step()
     assert torch.allclose(*memory)
+
+
+def advice_of(tensor: Any) -> set[str]:
+    """Return the kernel's flags of the mapping that holds the middle of a tensor."""
+    address = tensor.data_ptr() + tensor.nbytes // 2
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0] and not words[0].endswith(":"):
+            start, end = (int(bound, 16) for bound in words[0].split("-"))
+            inside = start <= address < end
+        elif inside and words[0] == "VmFlags:":
+            return set(words[1:])
+    return set()
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no transparent huge pages"
+)
+def test_large_new_tensors_are_in_huge_pages() -> None:
+    scores = torch.zeros((1, 9 << 20), requires_grad=True)
+    (grad,) = torch.autograd.grad(ft.CrossEntropyLoss()(scores, torch.tensor([0])), scores)
+    p = torch.nn.Parameter(torch.zeros(2 << 20))
+    p.grad = torch.ones(2 << 20)
+    opt = ft.AdamW([p])
+    opt.step()
+    for tensor in [grad, *(opt.state[p][name] for name in ("exp_avg", "exp_avg_sq"))]:
+        assert "hg" in advice_of(tensor)

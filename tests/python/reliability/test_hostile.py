@@ -258,6 +258,10 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
     ],
     "dense_tensors": [lambda: ([torch.ones(3), torch.ones(2, 3)[:, :2], torch.ones(())],)],
     "ForeignArray": [lambda: (torch.ones(3), True)],
+    "use_huge_pages": [
+        lambda: (_core.ForeignArray(torch.ones(3), True),),
+        lambda: (_core.ForeignArray(torch.empty(5 << 20), False),),
+    ],
     "TensorEngine": [
         lambda: (ft.SGD._kind, "int8", "nearest", 3, {}, False),
         lambda: (ft.AdamW._kind, None, "stochastic", 0, {}, True),
@@ -477,7 +481,8 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
 
 def of_tensors(name: str) -> bool:
     """Return whether an entry needs PyTorch."""
-    return "Tensor" in name or "tensor" in name or name == "ForeignArray"
+    others = {"ForeignArray", "use_huge_pages"}
+    return "Tensor" in name or "tensor" in name or name in others
 
 
 if torch is None:

@@ -224,7 +224,7 @@ class Call:
         gradients: list[torch.Tensor] = []
         if any(wanted):
             signs = zip(tensors, rule.gradients, strict=True)
-            gradients = [torch.empty_like(x) for x, by in signs if by is not None and by[1] > 0]
+            gradients = [_arrays.empty_like(x) for x, by in signs if by is not None and by[1] > 0]
         values = None
         if not self.is_reduced:
             values = torch.empty(self.shape, dtype=self.dtype, device="cpu")

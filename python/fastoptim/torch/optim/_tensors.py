@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from fastoptim._core import ForeignArray, use_huge_pages
+
 # The classes whose elements are stored in memory as they are; a subclass may convert them.
 CLASSES = [torch.Tensor, torch.nn.Parameter]
 
@@ -99,10 +101,14 @@ def _empty(
     parameter: torch.Tensor, dtype: torch.dtype, dims: tuple[int, ...], alike: bool
 ) -> torch.Tensor:
     """Return an uninitialized tensor, in the memory order of a parameter if ``alike``."""
-    if not alike:
-        return torch.empty(dims, dtype=dtype, device="cpu")
-    like = parameter.detach()
-    return torch.empty_like(like, dtype=dtype, device="cpu", memory_format=torch.preserve_format)
+    if alike:
+        like, order = parameter.detach(), torch.preserve_format
+        new = torch.empty_like(like, dtype=dtype, device="cpu", memory_format=order)
+    else:
+        new = torch.empty(dims, dtype=dtype, device="cpu")
+    # Every step uses it.
+    use_huge_pages(ForeignArray(new, flat=True))
+    return new
 
 
 def numbers(values: Sequence[float]) -> list[torch.Tensor]:

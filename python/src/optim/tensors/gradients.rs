@@ -158,8 +158,7 @@ impl TensorSet {
         let layout = &self.set.parameters[index].layout;
         let plan = &self.plans[index];
         let single = layout.len == 1;
-        let same = plan.order.iter().eq(seen.strides)
-            && seen.data.addr().is_multiple_of(seen.dtype.size());
+        let same = plan.order.iter().eq(seen.strides) && seen.dtype.aligns(seen.data);
         let fits = dtypes.contains(&seen.dtype)
             && layout.shape.len() == seen.shape.len()
             && layout
@@ -234,20 +233,7 @@ impl TensorSet {
         if !outputs.is_empty() || !copies.staged.is_empty() {
             return outputs.disjoint(&written, gradients, [&copies.written, &copies.read]);
         }
-        let mut read = Vec::with_capacity(gradients.arrays.len());
-        for (index, memory) in gradients.arrays.iter().enumerate() {
-            let Some(memory) = memory else { continue };
-            let range = memory.range();
-            // If the range is that of the last checked step, so is all written memory.
-            if self.plans[index].gradient != range {
-                let next = written.partition_point(|other| other.end <= range.start);
-                if next < written.len() && written[next].start < range.end && !range.is_empty() {
-                    return Err(self.set.shared(&written[next], &range, gradients));
-                }
-                self.plans[index].gradient = range.clone();
-            }
-            read.push(range);
-        }
+        let read = self.set.read(gradients, &written)?;
         Ok((written, read))
     }
 }

@@ -67,16 +67,15 @@ impl TensorSet {
             }
             sizes.push(objects.len() - before);
         }
-        let known = self.set.parameters.iter();
-        let mut same = known.len() == objects.len() && self.set.groups.len() == sizes.len();
-        let mut members = sizes
-            .iter()
-            .enumerate()
-            .flat_map(|(g, &n)| std::iter::repeat_n(g, n));
-        same = same
-            && known.zip(&objects).all(|(parameter, object)| {
-                parameter.array.is(object) && members.next() == Some(parameter.group)
-            });
+        let mut same =
+            self.set.parameters.len() == objects.len() && self.set.groups.len() == sizes.len();
+        let mut pairs = self.set.parameters.iter().zip(&objects);
+        for (group, &size) in sizes.iter().enumerate() {
+            same = same
+                && pairs.by_ref().take(size).all(|(parameter, object)| {
+                    parameter.array.is(object) && parameter.group == group
+                });
+        }
         if !same {
             self.replace(groups, &objects, &sizes)?;
         }

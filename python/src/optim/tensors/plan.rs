@@ -40,8 +40,6 @@ pub(super) struct Plan {
     pub(super) complete: bool,
     /// Whether only the optimizer had references to the state at the last check.
     pub(super) alone: bool,
-    /// The range of the last checked gradient, which shares no memory with what that step wrote.
-    pub(super) gradient: Range<usize>,
 }
 
 /// One entry of the state of a parameter.
@@ -261,9 +259,6 @@ impl TensorSet {
             touch
         });
         self.set.written = std::sync::OnceLock::from(crate::memory::inflight::Ranges::from(ranges));
-        for plan in &mut self.plans {
-            plan.gradient = 0..0;
-        }
         self.moved = false;
         Ok(())
     }
@@ -310,8 +305,7 @@ pub(super) fn order_of(plan: &Plan, shape: &[usize]) -> Vec<i64> {
 
 /// Returns whether an array is in this order and aligned, so that a step can use it in place.
 pub(super) fn has_order(form: &Form, shape: &[usize], order: &[i64]) -> bool {
-    strided::agree(shape, &form.strides, order)
-        && form.data.0.addr().is_multiple_of(form.dtype.size())
+    strided::agree(shape, &form.strides, order) && form.dtype.aligns(form.data.0)
 }
 
 /// Allocates a copy of an array in this order.
