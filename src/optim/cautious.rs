@@ -2,7 +2,7 @@
 //! gradient are set to 0, and the others are divided by the proportion that remains.
 
 use crate::numeric::float::Float;
-use crate::sweep::rule::{Rule, TwoPassRule};
+use crate::sweep::rule::{Rule, Term, TwoPassRule};
 use crate::sweep::state::StateSpec;
 use crate::sweep::task::Sums;
 
@@ -21,10 +21,14 @@ pub(super) trait Directed<T, const S: usize>: Rule<T, S> {
     }
 }
 
-/// Returns the sign of a b, even if the product underflows.
+/// Returns `a` with the other sign if `b` is negative: the sign of a b, even where the product
+/// underflows, unless b is 0. With the product of both signs, and with stored values instead of a
+/// count, cautious Lion and AdamW took twice as long on AVX2 (16 Ki elements in cache, one thread
+/// of Sapphire Rapids: 1.8 and 1.6 ns per element against 0.9 and 0.9), and 1.3 to 1.4 times as
+/// long with two threads on 16 Mi.
 #[inline(always)]
-fn agreement<T: Float>(a: T, b: T) -> T {
-    a.sign() * b.sign()
+fn along<T: Float>(a: T, b: T) -> T {
+    a * T::ONE.copysign(b)
 }
 
 /// `p = keep * p - u [u g > 0] / max(mean([u g > 0]), 0.001)`, with the mean over the array.
@@ -34,12 +38,11 @@ pub(super) struct Cautious<R>(pub(super) R);
 impl<T: Float, const S: usize, R: Directed<T, S>> TwoPassRule<T, S> for Cautious<R> {
     const STATE: [StateSpec; S] = R::STATE;
     const FIRST_WRITES: bool = false;
-    const SQUARED: bool = false;
-    const SUMS: usize = 1;
+    const SUMS: [Term; 2] = [Term::Count, Term::Nothing];
 
     #[inline(always)]
     fn first(&self, _p: T, g: T, state: [T; S]) -> ([T; S], [T; 2]) {
-        let agrees = agreement(self.0.sense(g, state), g) > T::ZERO;
+        let agrees = (along(self.0.sense(g, state), g) > T::ZERO) & (g != T::ZERO);
         let kept = if agrees { T::ONE } else { T::ZERO };
         (state, [kept, T::ZERO])
     }
@@ -50,10 +53,10 @@ impl<T: Float, const S: usize, R: Directed<T, S>> TwoPassRule<T, S> for Cautious
 
     #[inline(always)]
     fn second(&self, ratio: T, p: T, g: T, state: [T; S]) -> (T, [T; S]) {
-        let agreement = agreement(self.0.sense(g, state), g);
-        let (u, state) = self.0.direction(g, state);
         // Written as `<= 0` so that a NaN propagates into the parameter.
-        let u = if agreement <= T::ZERO { T::ZERO } else { u };
+        let masked = (along(self.0.sense(g, state), g) <= T::ZERO) | (g == T::ZERO);
+        let (u, state) = self.0.direction(g, state);
+        let u = if masked { T::ZERO } else { u };
         (p * self.0.keep() - u * ratio, state)
     }
 }

@@ -3,7 +3,7 @@
 use super::moments::{EXP_AVG, EXP_AVG_SQ, Moments, correction};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{BETAS, Kind, NON_NEGATIVE, Range, hyper};
-use crate::sweep::rule::{Optimizer, TwoPassRule, Visitor};
+use crate::sweep::rule::{Optimizer, Term, TwoPassRule, Visitor};
 use crate::sweep::segment::StepContext;
 use crate::sweep::state::StateSpec;
 use crate::sweep::task::Sums;
@@ -85,12 +85,12 @@ impl<T: Float> Step<T> {
 impl<T: Float> TwoPassRule<T, 2> for Step<T> {
     const STATE: [StateSpec; 2] = [EXP_AVG, EXP_AVG_SQ];
     const FIRST_WRITES: bool = true;
-    const SQUARED: bool = true;
+    const SUMS: [Term; 2] = [Term::ParameterSquare, Term::Square];
 
     #[inline(always)]
     fn first(&self, p: T, g: T, state: [T; 2]) -> ([T; 2], [T; 2]) {
         let state = self.moments.advance(g, state);
-        (state, [p, self.direction(p, state)])
+        (state, [T::ZERO, self.direction(p, state)])
     }
 
     fn ratio(&self, sums: Sums, _n: usize) -> f64 {

@@ -4,7 +4,7 @@ use super::moments::MOMENTUM_BUFFER;
 use crate::error::{Error, Result};
 use crate::numeric::float::Float;
 use crate::optim::hyper::{Kind, NON_NEGATIVE, hyper};
-use crate::sweep::rule::{Optimizer, TwoPassRule, Visitor};
+use crate::sweep::rule::{Optimizer, Term, TwoPassRule, Visitor};
 use crate::sweep::segment::StepContext;
 use crate::sweep::state::StateSpec;
 use crate::sweep::task::Sums;
@@ -112,11 +112,11 @@ struct Plain<T> {
 impl<T: Float> TwoPassRule<T, 0> for Plain<T> {
     const STATE: [StateSpec; 0] = [];
     const FIRST_WRITES: bool = false;
-    const SQUARED: bool = true;
+    const SUMS: [Term; 2] = [Term::ParameterSquare, Term::GradientSquare];
 
     #[inline(always)]
-    fn first(&self, p: T, g: T, []: [T; 0]) -> ([T; 0], [T; 2]) {
-        ([], [p, g])
+    fn first(&self, _p: T, _g: T, []: [T; 0]) -> ([T; 0], [T; 2]) {
+        ([], [T::ZERO; 2])
     }
 
     fn ratio(&self, sums: Sums, _n: usize) -> f64 {
@@ -142,11 +142,11 @@ struct Momentum<T> {
 impl<T: Float> TwoPassRule<T, 1> for Momentum<T> {
     const STATE: [StateSpec; 1] = [MOMENTUM_BUFFER];
     const FIRST_WRITES: bool = false;
-    const SQUARED: bool = true;
+    const SUMS: [Term; 2] = [Term::ParameterSquare, Term::GradientSquare];
 
     #[inline(always)]
-    fn first(&self, p: T, g: T, state: [T; 1]) -> ([T; 1], [T; 2]) {
-        (state, [p, g])
+    fn first(&self, _p: T, _g: T, state: [T; 1]) -> ([T; 1], [T; 2]) {
+        (state, [T::ZERO; 2])
     }
 
     fn ratio(&self, sums: Sums, _n: usize) -> f64 {

@@ -210,7 +210,12 @@ pub(crate) fn block<T: Float, M: Measure>(elements: &[T], measure: M, tier: Tier
 }
 
 /// Measures a block of an array of `whole` elements.
-fn part<T: Float, M: Measure>(elements: &[T], whole: usize, measure: M, tier: Tier) -> f64 {
+pub(crate) fn part<T: Float, M: Measure>(
+    elements: &[T],
+    whole: usize,
+    measure: M,
+    tier: Tier,
+) -> f64 {
     tier.run(Block {
         elements,
         measure,

@@ -90,7 +90,7 @@ impl<T: Float> Visitor<T> for Arithmetic {
                 unreachable!("a block has two arrays of values to be summed");
             };
             let n = a.len();
-            let sums = two_pass::apply_first(rule, T::ONE, slices(arrays), [a, b], tier);
+            let sums = two_pass::apply_first(rule, T::ONE, slices(arrays), [a, b], n, tier);
             let ratio = T::from_f64(rule.ratio(sums, n));
             two_pass::apply_second(rule, ratio, T::ONE, slices(arrays), tier);
         })

@@ -20,6 +20,37 @@ pub(crate) trait Rule<T, const S: usize>: Copy + Send + Sync {
     fn update(&self, p: T, g: T, state: [T; S]) -> (T, [T; S]);
 }
 
+/// What a sum of a [`TwoPassRule`] adds up over the elements, after the first pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Term {
+    /// 0.
+    Nothing,
+    /// The value that the first pass returns.
+    Value,
+    /// Its square.
+    Square,
+    /// 1 if the value is not 0.
+    Count,
+    /// The square of the parameter. This and what follows is read from the array itself.
+    ParameterSquare,
+    /// The square of the gradient.
+    GradientSquare,
+    /// The absolute value in a state array.
+    StateSize(usize),
+}
+
+impl Term {
+    /// Returns whether the first pass computes the value.
+    pub(crate) const fn is_computed(self) -> bool {
+        matches!(self, Self::Count) || self.is_stored()
+    }
+
+    /// Returns whether the first pass stores the value.
+    pub(crate) const fn is_stored(self) -> bool {
+        matches!(self, Self::Value | Self::Square)
+    }
+}
+
 /// An update of an array in two passes, with two sums over the array in between.
 pub(crate) trait TwoPassRule<T, const S: usize>: Copy + Send + Sync {
     /// The state arrays.
@@ -31,11 +62,8 @@ pub(crate) trait TwoPassRule<T, const S: usize>: Copy + Send + Sync {
     /// Whether the sums are over all arrays of the step.
     const GLOBAL: bool = false;
 
-    /// Whether the squares of the values are summed.
-    const SQUARED: bool;
-
-    /// The number of values that are summed. The sums of the others are 0.
-    const SUMS: usize = 2;
+    /// The sums. [`Term::Count`] may only be the first.
+    const SUMS: [Term; 2];
 
     /// Returns whether the first pass changes a state array. Arrays that it does not change are not
     /// written.
@@ -44,7 +72,7 @@ pub(crate) trait TwoPassRule<T, const S: usize>: Copy + Send + Sync {
         true
     }
 
-    /// Returns the new state and the values to be summed.
+    /// Returns the new state and the values of the sums whose terms are computed.
     fn first(&self, p: T, g: T, state: [T; S]) -> ([T; S], [T; 2]);
 
     /// Computes the argument of the second pass from the sums over `n` elements.

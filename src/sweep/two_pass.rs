@@ -11,9 +11,9 @@ use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::{self, CHUNK};
 use crate::exec::scratch::{Scratch, TILE};
 use crate::numeric::float::Float;
-use crate::reduce::{self, Partials, Squares, Sum};
+use crate::reduce::{self, Absolute, Measure, Partials, Squares, Sum};
 use crate::sweep::prologue::Prologue;
-use crate::sweep::rule::TwoPassRule;
+use crate::sweep::rule::{Term, TwoPassRule};
 use crate::sweep::segment::{MAX_SCALARS, Segment, Slices, StepContext, rules};
 use crate::sweep::subnormal;
 use crate::sweep::task::{Driver, Sums};
@@ -146,19 +146,21 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
             state: R::FIRST_WRITES,
             parameter: false,
         };
-        let mut index = block;
+        let (mut index, whole) = (block, segment.len());
         let mut scratch = Scratch::<T, 2>::new(BLOCK);
         let mut values = scratch.arrays();
         let flushes = R::FIRST_WRITES && subnormal::is_due(segment.context);
         let pass = |scale, mut slices: Slices<'_, T, S>| {
             let n = slices.p.len();
             let values = values.each_mut().map(|array| &mut array[..n]);
-            let sums = apply_first(rule, scale, slices.reborrow(), values, tier);
+            let sums = apply_first(rule, scale, slices.reborrow(), values, whole, tier);
             if flushes {
                 subnormal::flush(&R::STATE, &mut slices, tier);
             }
-            for k in 0..R::SUMS {
-                self.blocks.set(2 * index + k, sums[k]);
+            for k in 0..2 {
+                if R::SUMS[k] != Term::Nothing {
+                    self.blocks.set(2 * index + k, sums[k]);
+                }
             }
             index += 1;
         };
@@ -258,30 +260,53 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R
     }
 }
 
-/// Makes the first pass over one block, which writes the values to be summed, and returns their
-/// sums.
+/// Makes the first pass over one block of an array of `whole` elements, and returns the sums.
+/// Values are stored in between.
 pub(crate) fn apply_first<T: Float, const S: usize, R: TwoPassRule<T, S>>(
     rule: R,
     scale: T,
-    slices: Slices<'_, T, S>,
+    mut slices: Slices<'_, T, S>,
     mut values: [&mut [T]; 2],
+    whole: usize,
     tier: Tier,
 ) -> Sums {
-    tier.run(First {
-        rule,
-        scale,
-        slices,
-        values: values.each_mut().map(|array| &mut **array),
-    });
-    let mut sums = [0.0; 2];
-    for k in 0..R::SUMS {
-        sums[k] = if R::SQUARED {
-            reduce::block(values[k], Squares, tier)
-        } else {
-            reduce::block(values[k], Sum, tier)
-        };
+    let computes = R::SUMS[0].is_computed() || R::SUMS[1].is_computed();
+    let mut count = 0;
+    if R::FIRST_WRITES || computes {
+        count = tier.run(First {
+            rule,
+            scale,
+            slices: slices.reborrow(),
+            values: values.each_mut().map(|array| &mut **array),
+        });
     }
-    sums
+    // The first to read an array prefetches.
+    let whole = if computes { 0 } else { whole };
+    [0, 1].map(|k| match R::SUMS[k] {
+        Term::Nothing => 0.0,
+        Term::Value => reduce::block(values[k], Sum, tier),
+        Term::Square => reduce::block(values[k], Squares, tier),
+        Term::Count => f64::from(count),
+        Term::ParameterSquare => reduce::part(slices.p, whole, Squares, tier),
+        Term::GradientSquare if scale == T::ONE => reduce::part(slices.g, whole, Squares, tier),
+        Term::GradientSquare => reduce::part(slices.g, whole, Scaled(scale), tier),
+        Term::StateSize(j) => reduce::block(slices.state[j], Absolute, tier),
+    })
+}
+
+/// `sum((x scale)^2)`, where the product is rounded to the type of the elements.
+#[derive(Clone, Copy)]
+struct Scaled<T>(T);
+
+impl<T: Float> Measure for Scaled<T> {
+    #[inline(always)]
+    fn add(self, lane: f64, x: f64) -> f64 {
+        Squares.add(lane, (T::from_f64(x) * self.0).to_f64())
+    }
+    #[inline(always)]
+    fn join(self, a: f64, b: f64) -> f64 {
+        a + b
+    }
 }
 
 /// Makes the second pass over one block.
@@ -300,8 +325,8 @@ pub(crate) fn apply_second<T: Float, const S: usize, R: TwoPassRule<T, S>>(
     });
 }
 
-/// The first pass over one block. It writes the values to be summed to `values`: a loop without
-/// sums vectorizes, and one with sums would not.
+/// The first pass over one block. It stores the values to be summed, and returns how many first
+/// values are not 0 if they are counted. A loop that sums in double precision would not vectorize.
 struct First<'a, T, R, const S: usize> {
     rule: R,
     scale: T,
@@ -310,10 +335,10 @@ struct First<'a, T, R, const S: usize> {
 }
 
 impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Kernel for First<'_, T, R, S> {
-    type Output = ();
+    type Output = u32;
 
     #[inline(always)]
-    fn run(self) {
+    fn run(self) -> u32 {
         let Self {
             rule,
             scale,
@@ -325,6 +350,7 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Kernel for First<'_, T, R, 
         for array in &state {
             assert_eq!(array.len(), n);
         }
+        let mut count = 0;
         for i in 0..n {
             let mut old = [T::ZERO; S];
             for j in 0..S {
@@ -340,11 +366,17 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Kernel for First<'_, T, R, 
                     }
                 }
             }
-            a[i] = values[0];
-            if R::SUMS > 1 {
+            if R::SUMS[0].is_stored() {
+                a[i] = values[0];
+            }
+            if R::SUMS[1].is_stored() {
                 b[i] = values[1];
             }
+            if matches!(R::SUMS[0], Term::Count) {
+                count += u32::from(values[0] != T::ZERO);
+            }
         }
+        count
     }
 }
 

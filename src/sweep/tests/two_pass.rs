@@ -5,7 +5,7 @@ use crate::exec::pool::with_threads;
 use crate::numeric::scale::ScaleFactor;
 use crate::sweep::all_reduce::Local;
 use crate::sweep::prologue::Prologue;
-use crate::sweep::rule::TwoPassRule;
+use crate::sweep::rule::{Term, TwoPassRule};
 use crate::sweep::segment::{Segment, StepContext};
 use crate::sweep::state::StateSpec;
 use crate::sweep::task::{self, Sums, Work};
@@ -13,15 +13,22 @@ use crate::sweep::two_pass::TwoPass;
 
 /// A rule that writes its arguments to the parameter and the state.
 #[derive(Clone, Copy)]
-struct Probe<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool>;
+struct Probe<const FIRST_WRITES: bool, const GLOBAL: bool, const KIND: usize>;
 
-impl<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool> TwoPassRule<f64, 1>
-    for Probe<FIRST_WRITES, GLOBAL, SQUARED>
+/// The sums of each kind of probe.
+const KINDS: [[Term; 2]; 3] = [
+    [Term::Value; 2],
+    [Term::Square; 2],
+    [Term::ParameterSquare, Term::GradientSquare],
+];
+
+impl<const FIRST_WRITES: bool, const GLOBAL: bool, const KIND: usize> TwoPassRule<f64, 1>
+    for Probe<FIRST_WRITES, GLOBAL, KIND>
 {
     const STATE: [StateSpec; 1] = [StateSpec::other("seen")];
     const FIRST_WRITES: bool = FIRST_WRITES;
     const GLOBAL: bool = GLOBAL;
-    const SQUARED: bool = SQUARED;
+    const SUMS: [Term; 2] = KINDS[KIND];
 
     fn first(&self, p: f64, g: f64, [seen]: [f64; 1]) -> ([f64; 1], [f64; 2]) {
         ([seen + 1.0], [p, g])
@@ -52,8 +59,8 @@ fn numbers(array: usize) -> [f64; 3] {
     [array as f64 + 1.0, 2.0 - array as f64, 4.0]
 }
 
-fn check<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool>() {
-    let rule = Probe::<FIRST_WRITES, GLOBAL, SQUARED>;
+fn check<const FIRST_WRITES: bool, const GLOBAL: bool, const KIND: usize>() {
+    let rule = Probe::<FIRST_WRITES, GLOBAL, KIND>;
     let prologue = Prologue {
         scale: ScaleFactor::quotient(2.0, 1.0),
         ..Prologue::default()
@@ -69,7 +76,7 @@ fn check<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool>() {
 
     let sums = |array: usize| {
         let [p, g, _] = numbers(array);
-        let power = if SQUARED { 2 } else { 1 };
+        let power = if KIND == 0 { 1 } else { 2 };
         [p, 2.0 * g].map(|x| LENGTHS[array] as f64 * x.powi(power))
     };
     let total = (0..LENGTHS.len())
@@ -96,17 +103,19 @@ fn check<const FIRST_WRITES: bool, const GLOBAL: bool, const SQUARED: bool>() {
 fn a_rule_receives_the_sums_of_its_array_or_of_all_arrays() {
     for threads in [1, 3] {
         with_threads(threads, || {
-            check::<true, false, false>();
-            check::<false, false, true>();
-            check::<true, true, true>();
-            check::<false, true, false>();
+            check::<true, false, 0>();
+            check::<false, false, 1>();
+            check::<true, true, 1>();
+            check::<false, true, 0>();
+            check::<false, false, 2>();
+            check::<true, true, 2>();
         });
     }
 }
 
 #[test]
 fn global_sums_include_the_arrays_of_all_work() {
-    let rule = Probe::<true, true, false>;
+    let rule = Probe::<true, true, 0>;
     let mut arrays: Vec<_> = (0..2)
         .map(|array| numbers(array).map(|x| vec![x; 7]))
         .collect();
