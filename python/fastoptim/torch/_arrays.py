@@ -29,16 +29,20 @@ def is_wrapped(tensor: torch.Tensor) -> bool:
     return _is_wrapped(tensor) or _is_batched(tensor)
 
 
-def is_plain(tensor: Any) -> bool:
-    """Return whether an object is a dense CPU tensor of a floating-point dtype of the kernels."""
+def is_memory(tensor: Any) -> bool:
+    """Return whether an object is a tensor that stands for CPU memory with strides."""
     return (
         type(tensor) in CLASSES
         and tensor.is_cpu
-        and tensor.dtype in FLOATS
         and tensor.layout is torch.strided
-        and not tensor.is_neg()
-        and not is_wrapped(tensor)
+        and not _is_wrapped(tensor)
+        and not _is_batched(tensor)
     )
+
+
+def is_plain(tensor: Any) -> bool:
+    """Return whether an object is a dense CPU tensor of a floating-point dtype of the kernels."""
+    return is_memory(tensor) and tensor.dtype in FLOATS and not tensor.is_neg()
 
 
 def require(name: str, tensor: Any, dtypes: dict[torch.dtype, str] = FLOATS) -> None:

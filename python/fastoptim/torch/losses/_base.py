@@ -21,6 +21,13 @@ _keeps_graph: Callable[[], bool] = getattr(
     torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
 )
 
+# Returns whether a transform of torch.func is active.
+_transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+
+# The dtypes of inputs that are not converted under autocast, and of the usual labels.
+_WIDE = (torch.float32, torch.float64)
+_TARGETS = (*_WIDE, torch.int64)
+
 
 @dataclass(frozen=True, eq=False)
 class Rule:
@@ -72,6 +79,12 @@ class Loss(torch.nn.Module):
 
 def evaluate(rule: Rule, tensors: Tensors, arguments: dict[str, Any]) -> torch.Tensor:
     """Return the value of a loss, and compute its gradient if a backward pass may need it."""
+    if not torch.compiler.is_compiling() and _is_usual(rule, tensors, arguments):
+        call = Call(rule, arguments, tensors)
+        if torch.is_grad_enabled() and True in [tensor.requires_grad for tensor in tensors]:
+            found: torch.Tensor = _apply(call, *tensors)
+            return found
+        return call.compute(tensors, [False] * len(tensors))[0]
     if rule.torch is not None and (torch.compiler.is_compiling() or _is_transformed(tensors)):
         return rule.torch(*tensors, **arguments)
     _require(rule, tensors)
@@ -95,6 +108,31 @@ def evaluate(rule: Rule, tensors: Tensors, arguments: dict[str, Any]) -> torch.T
     else:
         value, _ = call.compute(tensors, [False] * len(tensors))
     return value if shape is None or value.ndim == 0 else value.view(shape)
+
+
+def _is_usual(rule: Rule, tensors: Tensors, arguments: Mapping[str, Any]) -> bool:
+    """Return whether there is nothing to convert, to refuse or to leave to PyTorch.
+
+    The checks of all other calls take as long as a small loss.
+    """
+    if forward_ad._current_level >= 0 or _transforms_active() or arguments["reduction"] == "none":
+        return False
+    for value in arguments.values():
+        if isinstance(value, torch.Tensor):
+            return False
+    first = tensors[0]
+    for tensor, gradient in zip(tensors, rule.gradients, strict=True):
+        if not _arrays.is_memory(tensor) or (tensor.ndim > 2 and rule.shape != "elements"):
+            return False
+        dtype = tensor.dtype
+        if gradient is not None or rule.shape == "elements":
+            if dtype is not first.dtype or dtype not in _WIDE:
+                return False
+        elif dtype not in ((torch.int64,) if rule.shape == "scores" else _TARGETS):
+            return False
+        if gradient is None and tensor.requires_grad:
+            return False
+    return True
 
 
 def _is_transformed(tensors: Tensors) -> bool:
@@ -194,20 +232,24 @@ class Call:
     def __init__(self, rule: Rule, arguments: dict[str, Any], tensors: Tensors) -> None:
         self.rule = rule
         self.arguments = arguments
+        self.first = tensors[0].shape
         self.dtype = tensors[0].dtype
-        shape = tuple(tensors[0].shape)
-        # The shape of the values before the reduction.
-        self.shape = {
-            "elements": shape,
-            "vectors": shape[:-1],
-            "scores": shape[:1] + shape[2:] if len(shape) > 1 else (),
-        }[rule.shape]
         self.is_reduced = arguments["reduction"] != "none"
         self.scale = 1.0
         if self.dtype is torch.float16 and "mean" in str(arguments["reduction"]):
             # The gradient of a mean over many rows may underflow in float16. It is multiplied by a
             # power of two with which it does not overflow, until the backward pass scales it.
             self.scale = 2.0 ** min(max(math.prod(self.shape), 1).bit_length() - 1, 10)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the values before the reduction."""
+        shape = tuple(self.first)
+        if self.rule.shape == "elements":
+            return shape
+        if self.rule.shape == "vectors":
+            return shape[:-1]
+        return shape[:1] + shape[2:] if len(shape) > 1 else ()
 
     def compute(
         self, tensors: Tensors, wanted: Sequence[bool]
@@ -218,7 +260,7 @@ class Call:
         """
         rule, tensors = self.rule, [_arrays.contiguous(x) for x in tensors]
         arguments = {**rule.others, **self.arguments}
-        for name, value in arguments.items():
+        for name, value in self.arguments.items():
             if isinstance(value, torch.Tensor):
                 arguments[name] = _arrays.array(self._weight(name, value))
         gradients: list[torch.Tensor] = []
@@ -313,6 +355,10 @@ class Differentiable(torch.autograd.Function):
                     gradients[place], upstream, sign / call.scale, call, keeps or shared
                 )
         return tuple(results)
+
+
+# `Differentiable.apply` without the search for wrappers of transforms.
+_apply: Callable[..., torch.Tensor] = super(torch.autograd.Function, Differentiable).apply
 
 
 def _versions(tensors: Tensors) -> list[int]:
