@@ -1,15 +1,15 @@
 """Every optimizer, compared with PyTorch's default or optax, and with its upper bounds.
 
 The stream is a pass over as many arrays with one addition per element, by plain loops on the
-same threads. Bytes are the memory traffic of the rule per float32 parameter. In a cache, the
-arithmetic is the other bound: the loop of the rule over one block in the L1 cache.
+same threads. In a cache, the arithmetic is the other bound: the loop of the rule over one block in
+the L1 cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,32 +18,48 @@ import fastoptim as fo
 import harness
 from harness import Array, Contestant
 
-# The arguments here and in PyTorch, and the bytes of memory traffic per parameter.
-RULES: dict[str, tuple[dict[str, Any], int]] = {
-    "SGD": ({"lr": 1e-3}, 12),
-    "SGD momentum": ({"lr": 1e-3, "momentum": 0.9}, 20),
-    "Adagrad": ({}, 20),
-    "RMSprop": ({}, 20),
-    "RMSprop centered": ({"centered": True}, 28),
-    "RMSprop momentum": ({"momentum": 0.9}, 28),
-    "Adadelta": ({}, 28),
-    "Adam": ({}, 28),
-    "AdamW": ({}, 28),
-    "AdamW amsgrad": ({"amsgrad": True}, 36),
-    "Adamax": ({}, 28),
-    "NAdam": ({}, 28),
-    "RAdam": ({}, 28),
-    "Rprop": ({}, 28),
-    "ASGD": ({}, 20),
-    "Lion": ({}, 20),
-    "AdEMAMix": ({}, 36),
-    "ScheduleFreeSGD": ({"lr": 0.1}, 20),
-    "ScheduleFreeAdamW": ({}, 28),
-    "LARS": ({}, 28),
-    "LAMB": ({}, 40),
-    "Prodigy": ({}, 56),
-    "AdamW cautious": ({"cautious": True}, 44),
-    "Lion cautious": ({"cautious": True}, 32),
+
+class Traffic(NamedTuple):
+    """The memory traffic of a rule, as that of a stream over arrays of the size of a parameter.
+
+    The first pass of some rules only reads, which is slower per byte than updating.
+    """
+
+    updated: int
+    passes: int = 1
+    reads: int = 0
+
+
+# The arguments here and in PyTorch, and the traffic.
+RULES: dict[str, tuple[dict[str, Any], Traffic]] = {
+    "SGD": ({"lr": 1e-3}, Traffic(1)),
+    "SGD momentum": ({"lr": 1e-3, "momentum": 0.9}, Traffic(2)),
+    "Adagrad": ({}, Traffic(2)),
+    "RMSprop": ({}, Traffic(2)),
+    "RMSprop centered": ({"centered": True}, Traffic(3)),
+    "RMSprop momentum": ({"momentum": 0.9}, Traffic(3)),
+    "Adadelta": ({}, Traffic(3)),
+    "Adam": ({}, Traffic(3)),
+    "AdamW": ({}, Traffic(3)),
+    "AdamW amsgrad": ({"amsgrad": True}, Traffic(4)),
+    "Adamax": ({}, Traffic(3)),
+    "NAdam": ({}, Traffic(3)),
+    "RAdam": ({}, Traffic(3)),
+    "Rprop": ({}, Traffic(3)),
+    "ASGD": ({}, Traffic(2)),
+    "Lion": ({}, Traffic(2)),
+    "AdEMAMix": ({}, Traffic(4)),
+    "ScheduleFreeSGD": ({"lr": 0.1}, Traffic(2)),
+    "ScheduleFreeAdamW": ({}, Traffic(3)),
+    # First the norms of the parameter and the gradient.
+    "LARS": ({}, Traffic(2, reads=2)),
+    # First the moments and the norms, then the parameter from the moments.
+    "LAMB": ({}, Traffic(2, passes=2)),
+    # First three states from six arrays, then the parameter from the moments.
+    "Prodigy": ({}, Traffic(3, reads=6)),
+    # First the mask, from the gradient and the first moment.
+    "AdamW cautious": ({"cautious": True}, Traffic(3, reads=2)),
+    "Lion cautious": ({"cautious": True}, Traffic(2, reads=2)),
 }
 # The number of parameters that fit in the L2 caches.
 IN_CACHE = 1 << 16
@@ -99,16 +115,11 @@ def optax_rule(name: str, p: Array, g: Array) -> Contestant | None:
     return Contestant(run, lambda: [now[0]])
 
 
-def stream(bytes_per_parameter: int, size: int) -> harness.Stream:
-    """Stream over as many bytes: whole arrays, in a second pass if one is not sufficient."""
-    passes = 1 if bytes_per_parameter <= 36 else 2
-    return harness.Stream((bytes_per_parameter // passes // 4 - 1) // 2, size, passes)
-
-
-def ceilings(name: str, size: int) -> dict[str, Contestant]:
-    arguments, moved = RULES[name]
+def ceilings(name: str, size: int, double: bool = False) -> dict[str, Contestant]:
+    arguments, (updated, passes, reads) = RULES[name]
     opt = getattr(fo, name.split()[0])(np.ones(1, np.float32), **arguments)
-    return dict(harness.ceilings(stream(moved, size), opt, size))
+    stream = harness.Stream(updated, size * (1 + double), passes, reads=reads)
+    return dict(harness.ceilings(stream, opt, size, double=double))
 
 
 def cases(
@@ -130,12 +141,15 @@ def cases(
         yield name, found
 
 
-def alone(asked: harness.Options, size: int) -> Iterator[tuple[str, dict[str, Contestant]]]:
+def alone(
+    asked: harness.Options, size: int, dtype: npt.DTypeLike
+) -> Iterator[tuple[str, dict[str, Contestant]]]:
     """Yield the rules with nothing but their ceilings."""
     n = asked.size(size, 1 << 12)
-    p, g = harness.arrays(1, n)[0], harness.arrays(1, n, seed=1)[0]
+    p, g = (harness.arrays(1, n, seed=seed)[0].astype(dtype) for seed in (0, 1))
     for name, (arguments, _) in RULES.items():
-        yield name, {"fastoptim": ours(name, arguments, p, g), **ceilings(name, n)}
+        found = ceilings(name, n, p.dtype == np.float64)
+        yield name, {"fastoptim": ours(name, arguments, p, g), **found}
 
 
 def others(asked: harness.Options) -> Iterator[tuple[str, dict[str, Contestant]]]:
@@ -175,9 +189,14 @@ def main() -> None:
     for name, size in ("16 Mi", 1 << 24), ("64 Ki", IN_CACHE):
         title = f"one step on {name} float32 parameters in one array"
         harness.compare(title, cases(asked, size), asked)
-    for name, size in ("16 Ki", 1 << 14), ("256 Ki", 1 << 18):
-        title = f"one step on {name} float32 parameters, and its ceilings"
-        harness.compare(title, alone(asked, size), asked)
+    for name, size, dtype in (
+        ("16 Ki", 1 << 14, "float32"),
+        ("256 Ki", 1 << 18, "float32"),
+        ("8 Mi", 1 << 23, "float64"),
+        ("32 Ki", 1 << 15, "float64"),
+    ):
+        title = f"one step on {name} {dtype} parameters, and its ceilings"
+        harness.compare(title, alone(asked, size, dtype), asked)
     harness.compare("steps on matrices, and of subnormal moments", others(asked), asked)
 
 

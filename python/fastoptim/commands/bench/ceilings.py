@@ -56,18 +56,18 @@ class Arithmetic(Ceiling):
 
     bound = "arithmetic"
 
-    def __init__(self, opt: Any, size: int) -> None:
+    def __init__(self, opt: Any, size: int, double: bool = False) -> None:
         times = max(1, LEAST_ELEMENTS // size)
-        run = partial(_core.arithmetic, opt._kind, opt.param_groups[0], size * times)
+        run = partial(_core.arithmetic, opt._kind, opt.param_groups[0], size * times, double)
         super().__init__(run, None, times)
 
 
-def ceilings(stream: Stream, opt: Any, size: int) -> dict[str, Ceiling]:
-    """Return the ceilings of a step of ``size`` parameters in float32, by name.
+def ceilings(stream: Stream, opt: Any, size: int, *, double: bool = False) -> dict[str, Ceiling]:
+    """Return the ceilings of a step of ``size`` parameters in float32 or float64, by name.
 
     ``opt`` has the hyperparameters. Arithmetic is one only of a step whose arrays fit in a cache.
     """
     found: dict[str, Ceiling] = {f"stream of {stream.moved // size} B": stream}
     if stream.held <= last_cache():
-        found["arithmetic"] = Arithmetic(opt, size)
+        found["arithmetic"] = Arithmetic(opt, size, double)
     return found
