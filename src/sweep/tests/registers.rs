@@ -129,6 +129,7 @@ fn conversions_in_registers_give_the_bits_of_tiles() {
         [Bf16, Bf16, F32],
         [Bf16, Bf16, Bf16],
         [F32, F32, Int8],
+        [Bf16, Bf16, Int8],
     ] {
         let in_registers = stepped(stored, false, false);
         assert!(in_registers == stepped(stored, false, true), "{stored:?}");
