@@ -32,7 +32,7 @@ pub(crate) struct ParameterSet {
     pub(super) written: OnceLock<Ranges>,
     /// Whether the parameters have all state arrays that the groups require.
     pub(super) allocated: bool,
-    /// The gradients of the last step.
+    /// The gradients of the last step, which share no memory with what it wrote.
     pub(super) apart: Apart,
     /// The number of steps applied so far, the argument of hyperparameters that are functions.
     pub(super) steps: u64,
