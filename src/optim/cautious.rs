@@ -54,7 +54,8 @@ impl<T: Float, const S: usize, R: Directed<T, S>> TwoPassRule<T, S> for Cautious
     #[inline(always)]
     fn second(&self, ratio: T, p: T, g: T, state: [T; S]) -> (T, [T; S]) {
         // Written as `<= 0` so that a NaN propagates into the parameter.
-        let masked = (along(self.0.sense(g, state), g) <= T::ZERO) | (g == T::ZERO);
+        let sense = self.0.sense(g, state);
+        let masked = (along(sense, g) <= T::ZERO) | ((g == T::ZERO) & !sense.is_nan());
         let (u, state) = self.0.direction(g, state);
         let u = if masked { T::ZERO } else { u };
         (p * self.0.keep() - u * ratio, state)

@@ -167,7 +167,7 @@ impl Estimate {
 impl<T: Float> TwoPassRule<T, 4> for Step<T> {
     const STATE: [StateSpec; 4] = [EXP_AVG, EXP_AVG_SQ, S, P0];
     const FIRST_WRITES: bool = true;
-    const SUMS: [Term; 2] = [Term::Value, Term::StateSize(2)];
+    const SUMS: [Term; 2] = [Term::Value; 2];
     const GLOBAL: bool = true;
 
     #[inline(always)]
@@ -185,7 +185,7 @@ impl<T: Float> TwoPassRule<T, 4> for Step<T> {
         let m = self.b1 * m + self.b1c * g;
         let v = self.b2 * v + self.b2c * g * g;
         let s = (self.b3 * s + self.of_s * g).flush(T::MIN_POSITIVE);
-        ([m, v, s, p0], [g * (p0 - p), T::ZERO])
+        ([m, v, s, p0], [g * (p0 - p), s.abs()])
     }
 
     fn ratio(&self, sums: Sums, _n: usize) -> f64 {

@@ -35,8 +35,6 @@ pub(crate) enum Term {
     ParameterSquare,
     /// The square of the gradient.
     GradientSquare,
-    /// The absolute value in a state array.
-    StateSize(usize),
 }
 
 impl Term {

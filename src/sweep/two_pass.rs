@@ -11,7 +11,7 @@ use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::{self, CHUNK};
 use crate::exec::scratch::{Scratch, TILE};
 use crate::numeric::float::Float;
-use crate::reduce::{self, Absolute, Measure, Partials, Squares, Sum};
+use crate::reduce::{self, Measure, Partials, Squares, Sum};
 use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::{Term, TwoPassRule};
 use crate::sweep::segment::{MAX_SCALARS, Segment, Slices, StepContext, rules};
@@ -146,14 +146,17 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
             state: R::FIRST_WRITES,
             parameter: false,
         };
-        let (mut index, whole) = (block, segment.len());
+        let mut index = block;
+        // What tiles load is in the cache.
+        let in_place = segment.is_bare() && self.prologue.plain::<T>().is_some();
+        let len = if in_place { segment.len() } else { 0 };
         let mut scratch = Scratch::<T, 2>::new(BLOCK);
         let mut values = scratch.arrays();
         let flushes = R::FIRST_WRITES && subnormal::is_due(segment.context);
         let pass = |scale, mut slices: Slices<'_, T, S>| {
             let n = slices.p.len();
             let values = values.each_mut().map(|array| &mut array[..n]);
-            let sums = apply_first(rule, scale, slices.reborrow(), values, whole, tier);
+            let sums = apply_first(rule, scale, slices.reborrow(), values, len, tier);
             if flushes {
                 subnormal::flush(&R::STATE, &mut slices, tier);
             }
@@ -260,16 +263,17 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R
     }
 }
 
-/// Makes the first pass over one block of an array of `whole` elements, and returns the sums.
-/// Values are stored in between.
+/// Makes the first pass over one block of an array of `len` elements, or of a tile if `len` is 0,
+/// and returns the sums. Values are stored in between.
 pub(crate) fn apply_first<T: Float, const S: usize, R: TwoPassRule<T, S>>(
     rule: R,
     scale: T,
     mut slices: Slices<'_, T, S>,
     mut values: [&mut [T]; 2],
-    whole: usize,
+    len: usize,
     tier: Tier,
 ) -> Sums {
+    const { assert!(!matches!(R::SUMS[1], Term::Count)) };
     let computes = R::SUMS[0].is_computed() || R::SUMS[1].is_computed();
     let mut count = 0;
     if R::FIRST_WRITES || computes {
@@ -280,17 +284,16 @@ pub(crate) fn apply_first<T: Float, const S: usize, R: TwoPassRule<T, S>>(
             values: values.each_mut().map(|array| &mut **array),
         });
     }
-    // The first to read an array prefetches.
-    let whole = if computes { 0 } else { whole };
+    // The sums prefetch if they are the first to read the arrays.
+    let len = if computes { 0 } else { len };
     [0, 1].map(|k| match R::SUMS[k] {
         Term::Nothing => 0.0,
         Term::Value => reduce::block(values[k], Sum, tier),
         Term::Square => reduce::block(values[k], Squares, tier),
         Term::Count => f64::from(count),
-        Term::ParameterSquare => reduce::part(slices.p, whole, Squares, tier),
-        Term::GradientSquare if scale == T::ONE => reduce::part(slices.g, whole, Squares, tier),
-        Term::GradientSquare => reduce::part(slices.g, whole, Scaled(scale), tier),
-        Term::StateSize(j) => reduce::block(slices.state[j], Absolute, tier),
+        Term::ParameterSquare => reduce::part(slices.p, len, Squares, tier),
+        Term::GradientSquare if scale == T::ONE => reduce::part(slices.g, len, Squares, tier),
+        Term::GradientSquare => reduce::part(slices.g, len, Scaled(scale), tier),
     })
 }
 

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 
 use crate::memory::foreign::ForeignArray;
 
-/// Requests huge pages for memory that has not been written yet, as NumPy does for its large
+/// Requests huge pages for memory, preferably before its first write, as NumPy does for its large
 /// arrays: the first write of each page then takes less time, and later accesses have fewer TLB
 /// misses.
 #[cfg(target_os = "linux")]
@@ -15,7 +15,7 @@ pub(crate) fn request_huge_pages(start: *mut u8, len: usize) {
         return;
     }
     let padding = start.addr().wrapping_neg() % PAGE;
-    // SAFETY: the range is inside one allocation, and the advice changes no data.
+    // SAFETY: the advice changes no data, also not in the rest of the last page.
     unsafe {
         libc::madvise(
             start.wrapping_add(padding).cast(),

@@ -38,8 +38,8 @@ impl Gradients<'_> {
     }
 }
 
-/// The gradients that share no memory with what a step writes, as far as the last step found. The
-/// next step searches only for those that are elsewhere.
+/// Ranges that were found to share no memory with `written`. Only ranges that differ from these are
+/// searched for.
 #[derive(Default)]
 pub(super) struct Apart {
     written: Option<Ranges>,

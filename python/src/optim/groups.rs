@@ -49,7 +49,7 @@ impl ParameterSet {
             self.check_groups(groups.iter())?;
         }
         for (index, (known, group)) in self.groups.iter().zip(groups).enumerate() {
-            // A current group has its parameters, too.
+            // `is_current` compares the parameters, too.
             if !known.is_current(&group)? {
                 self.check_group(index, &group)?;
                 changed.push((index, self.keys.read(&group, self.steps)?));
@@ -134,14 +134,13 @@ impl ParameterSet {
             });
         }
         self.groups.push(read);
-        self.allocated = false;
+        self.reset();
         if let Err(error) = self.allocate(py) {
             self.parameters.truncate(before);
             self.groups.pop();
             return Err(error);
         }
         self.flat = flat && before == 0;
-        self.reset();
         Ok(())
     }
 }

@@ -30,9 +30,9 @@ pub(crate) struct ParameterSet {
     pub(super) averaged: bool,
     /// All memory that a step may write, sorted. Computed again after an allocation.
     pub(super) written: OnceLock<Ranges>,
-    /// Whether the parameters have all state arrays that the groups require.
+    /// Whether the parameters are known to have all state arrays that the groups require.
     pub(super) allocated: bool,
-    /// The gradients of the last step, which share no memory with what it wrote.
+    /// The gradients that are known to share no memory with `written`.
     pub(super) apart: Apart,
     /// The number of steps applied so far, the argument of hyperparameters that are functions.
     pub(super) steps: u64,

@@ -226,6 +226,25 @@ def test_prodigyopt_agrees(groups: Any, arguments: Any, given: Any) -> None:
     close(mine.state["0"]["d"], theirs.param_groups[0]["d"], 100)
 
 
+def test_prodigyopt_agrees_on_a_rate_that_becomes_0() -> None:
+    """A group whose rate is 0 adds nothing to the sums, although it has a state."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    prodigyopt = pytest.importorskip("prodigyopt", reason="prodigyopt is not installed")
+    arrays = [np.random.default_rng(i).standard_normal(9) for i in range(2)]
+    tensors = [torch.tensor(array) for array in arrays]
+    mine = fo.Prodigy([{"params": [array]} for array in arrays], d0=1e-3)
+    theirs = prodigyopt.Prodigy([{"params": [tensor]} for tensor in tensors], d0=1e-3)
+    for t in range(10):
+        if t == 5:
+            mine.param_groups[1]["lr"] = theirs.param_groups[1]["lr"] = 0.0
+        for tensor in tensors:
+            tensor.grad = tensor.clone()
+        mine.step([array.copy() for array in arrays])
+        theirs.step()
+    close(mine.state["0"]["d"], theirs.param_groups[0]["d"], 100)
+    assert mine.state["0"]["d"] > 1e-3
+
+
 def test_prodigyopt_agrees_on_the_bias_correction() -> None:
     prodigyopt = pytest.importorskip("prodigyopt", reason="prodigyopt is not installed")
     arguments: dict[str, Any] = {"use_bias_correction": True, "d0": 1e-3}
@@ -244,6 +263,16 @@ def test_caution_sees_the_sign_of_products_that_underflow(name: str) -> None:
         # Adam's step is the gradient over eps here, Lion's has no scale.
         steps.append(w / np.float32(scale) if name == "Adam" else w)
     np.testing.assert_allclose(steps[1], steps[0], rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["Adam", "Lion"])
+def test_caution_does_not_hide_a_moment_that_is_nan(name: str) -> None:
+    w = np.ones(3, "f4")
+    opt = getattr(fo, name)([w], cautious=True)
+    opt.step([np.ones(3, "f4")])
+    opt.state["0"]["exp_avg"][1] = np.nan
+    opt.step([np.zeros(3, "f4")])
+    assert np.isnan(w).tolist() == [False, True, False]
 
 
 def test_prodigy_in_float32_is_no_worse_than_prodigyopt() -> None:

@@ -341,6 +341,17 @@ def test_wrong_classes_and_arguments_are_refused() -> None:
         ft.MSELoss(reduction="all")(x, x)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["CosineEmbeddingLoss", "ContrastiveLoss"])
+def test_labels_of_pairs_may_have_any_dtype(name: str, dtype: Any) -> None:
+    x, y = normal(1, 7, 5, dtype=dtype), normal(2, 7, 5, dtype=dtype)
+    labels = torch.tensor([1, 0, 1, 0, 0, 1, 1])
+    labels = 2 * labels - 1 if name == "CosineEmbeddingLoss" else labels
+    loss = getattr(ft, name)()
+    for other in [torch.float32, torch.float64, torch.int32, torch.int8, torch.bfloat16]:
+        assert torch.equal(loss(x, y, labels.to(other)), loss(x, y, labels))
+
+
 def test_values_beyond_the_dtype_are_infinite() -> None:
     x = torch.full((1000,), 200.0, dtype=torch.float16)
     assert ft.MSELoss(reduction="sum")(x, -x) == math.inf

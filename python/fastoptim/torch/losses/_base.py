@@ -24,9 +24,8 @@ _keeps_graph: Callable[[], bool] = getattr(
 # Returns whether a transform of torch.func is active.
 _transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
-# The dtypes of inputs that are not converted under autocast, and of the usual labels.
+# The dtypes of inputs that are not converted under autocast.
 _WIDE = (torch.float32, torch.float64)
-_TARGETS = (*_WIDE, torch.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +127,7 @@ def _is_usual(rule: Rule, tensors: Tensors, arguments: Mapping[str, Any]) -> boo
         if gradient is not None or rule.shape == "elements":
             if dtype is not first.dtype or dtype not in _WIDE:
                 return False
-        elif dtype not in ((torch.int64,) if rule.shape == "scores" else _TARGETS):
+        elif dtype is not torch.int64 and (rule.shape == "scores" or dtype is not first.dtype):
             return False
         if gradient is None and tensor.requires_grad:
             return False
@@ -232,7 +231,7 @@ class Call:
     def __init__(self, rule: Rule, arguments: dict[str, Any], tensors: Tensors) -> None:
         self.rule = rule
         self.arguments = arguments
-        self.first = tensors[0].shape
+        self.input_shape = tuple(tensors[0].shape)
         self.dtype = tensors[0].dtype
         self.is_reduced = arguments["reduction"] != "none"
         self.scale = 1.0
@@ -244,7 +243,7 @@ class Call:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the values before the reduction."""
-        shape = tuple(self.first)
+        shape = self.input_shape
         if self.rule.shape == "elements":
             return shape
         if self.rule.shape == "vectors":
