@@ -35,8 +35,7 @@ def is_memory(tensor: Any) -> bool:
         type(tensor) in CLASSES
         and tensor.is_cpu
         and tensor.layout is torch.strided
-        and not _is_wrapped(tensor)
-        and not _is_batched(tensor)
+        and not is_wrapped(tensor)
     )
 
 

@@ -269,20 +269,12 @@ impl Parameter {
         &self,
         rounding: impl FnOnce() -> Rounding,
     ) -> StorageView<'a, T> {
-        let Layout {
-            dtype, data, len, ..
-        } = self.layout;
-        let (data, len) = match &self.part {
-            None => (data, len),
-            Some(part) => {
-                let start = data.0.wrapping_add(part.start * dtype.size());
-                (Address(start), self.part_len())
-            }
-        };
+        let Layout { dtype, data, .. } = self.layout;
+        let start = Address(data.0.wrapping_add(self.start() * dtype.size()));
         // SAFETY: `check` found that the array still has this layout, and the part is inside it, so
-        // `data` points to `len` aligned elements of `dtype`. By this function's contract they
-        // outlive `'a`, and no other code accesses them.
-        unsafe { view::written(dtype, data, len, rounding) }
+        // `start` points to `part_len` aligned elements of `dtype`. By this function's contract
+        // they outlive `'a`, and no other code accesses them.
+        unsafe { view::written(dtype, start, self.part_len(), rounding) }
     }
 }
 
