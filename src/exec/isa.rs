@@ -190,6 +190,18 @@ impl FromStr for Tier {
     }
 }
 
+/// Keeps the iterations of the loop that calls this apart, at no cost at run time. Otherwise LLVM
+/// may vectorize a loop over arrays of constant size across its iterations for AVX-512, with a
+/// gather for every element of these arrays, instead of vectorizing what is done with each.
+#[inline(always)]
+pub(crate) fn one_iteration() {
+    #[cfg(not(miri))]
+    // SAFETY: there are no instructions.
+    unsafe {
+        std::arch::asm!("", options(nomem, nostack, preserves_flags));
+    }
+}
+
 /// Prefetches the cache line at an address, which need not be valid. Does nothing on processors
 /// other than x86-64.
 #[inline(always)]

@@ -18,7 +18,7 @@
 
 use std::marker::PhantomData;
 
-use crate::exec::isa::{Kernel, Tier};
+use crate::exec::isa::{self, Kernel, Tier};
 use crate::numeric::float::Float;
 use crate::storage::column::{Average, Cleared, Column, ColumnMut, Followed, HalfCopy, PER_RUN};
 use crate::storage::{BLOCK, Encoding, GROUP};
@@ -396,6 +396,7 @@ where
                 state[j].enter(&mut runs[j], start);
             });
             for index in start..n.min(start + PER_RUN) {
+                isa::one_iteration();
                 let mut new_p = p.read(&p_run, index, PARAMETER);
                 let gradient = g.read(index, &new_p);
                 let mut new = [[T::ZERO; GROUP]; S];

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::distribution::{Distribution, Pivot};
 use super::wide::{log_of_sum, pivot_gradient};
 use super::{Focus, SoftmaxRows};
+use crate::exec::isa;
 use crate::exec::scratch::Scratch;
 use crate::loss::driver::rowwise::{self, GROUP};
 use crate::loss::labels::weigh;
@@ -134,6 +135,7 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
         if buffers.has_gradient() {
             let scale = T::from_f64(scale);
             for j in 0..classes {
+                isa::one_iteration();
                 for r in 0..GROUP {
                     let g = x[j][r] * factor[r];
                     x[j][r] = if D::DENSE { g - scale * q[j][r] } else { g };
