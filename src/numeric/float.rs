@@ -70,6 +70,8 @@ pub trait Float:
     fn abs(self) -> Self;
     /// Returns the number with the sign of `other`.
     fn copysign(self, other: Self) -> Self;
+    /// Returns the number if `mask` is -1, and 0 if it is 0.
+    fn mask(self, mask: i32) -> Self;
     /// Returns whether the number is neither infinite nor NaN.
     fn is_finite(self) -> bool;
     /// Returns whether the number is NaN.
@@ -144,7 +146,7 @@ fn transpose<T: Float>(square: [[T; SQUARE]; SQUARE]) -> [[T; SQUARE]; SQUARE] {
 }
 
 macro_rules! float {
-    ($t:ident, $name:literal, $to_f32:expr, $transpose:expr) => {
+    ($t:ident, $bits:ident, $name:literal, $to_f32:expr, $transpose:expr) => {
         impl Float for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -201,6 +203,11 @@ macro_rules! float {
                 $t::copysign(self, other)
             }
             #[inline(always)]
+            fn mask(self, mask: i32) -> Self {
+                // The sign bit extends.
+                $t::from_bits(self.to_bits() & mask as $bits)
+            }
+            #[inline(always)]
             fn is_finite(self) -> bool {
                 $t::is_finite(self)
             }
@@ -208,8 +215,8 @@ macro_rules! float {
     };
 }
 
-float!(f32, "float32", f32::from, isa::transpose);
-float!(f64, "float64", to_odd, transpose);
+float!(f32, u32, "float32", f32::from, isa::transpose);
+float!(f64, u64, "float64", to_odd, transpose);
 
 #[cfg(test)]
 mod tests {
