@@ -2,6 +2,7 @@
 
 pub mod ceiling;
 pub mod isa;
+mod placement;
 pub mod pool;
 pub(crate) mod prefetch;
 pub(crate) mod scratch;

@@ -14,8 +14,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::Thread;
+use std::time::{Duration, Instant};
 
-use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
+use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder, Yield};
+
+use crate::exec::placement::{Placement, ThreadId};
 
 /// The environment variable that sets the number of threads.
 pub const VARIABLE: &str = "FASTOPTIM_NUM_THREADS";
@@ -28,11 +31,20 @@ pub const MOST: usize = 1024;
 /// Smaller under Miri, which is about 1000 times slower, so that small arrays have several chunks.
 pub(crate) const CHUNK: usize = if cfg!(miri) { 256 } else { 16 * 1024 };
 
-/// Work below this size, in elements of an AdamW step, runs on the calling thread. Two cores of Zen
-/// 5 in a virtual machine, where a sleeping worker takes 50 us to wake up: with 64 Ki elements
-/// serial 11.8 us and parallel 12.0 us (calls 2 ms apart: 15.5 and 14.0), with 1 Mi elements 193
-/// and 104.
+/// Work below this size, in elements of an AdamW step, runs on the calling thread: 25 us with 64 Ki
+/// elements (Zen 3, AVX2).
 const SERIAL_BELOW: usize = if cfg!(miri) { CHUNK } else { 64 * 1024 };
+
+/// Work below this size does not wake sleeping workers, unless calls follow each other closely. On
+/// two cores of Zen 3 in a virtual machine, parallel steps 0.2 ms apart would take 88 us with 64 Ki
+/// elements (serial 55), 167 with 256 Ki (154) and 739 with 1 Mi (964); with workers awake 25, 85
+/// and 390.
+const ASLEEP_BELOW: usize = if cfg!(miri) { CHUNK } else { 256 * 1024 };
+
+/// The time for which a worker waits awake for its next job. A sleeping worker of a virtual machine
+/// takes 40 to 80 us to wake up, and waking it costs the caller 10 to 20 us (two cores of Zen 3);
+/// waiting as long as that at most doubles the cost in the worst case.
+const LINGER: Duration = Duration::from_micros(if cfg!(miri) { 0 } else { 100 });
 
 /// The stack size of a worker, independent of `RUST_MIN_STACK`. Kernels need at most 32 KiB, since
 /// the caller's stack may be that small; the rest is for builds without optimization and for
@@ -126,12 +138,43 @@ pub fn run(chunks: usize, elements: usize, f: impl Fn(usize) + Sync) {
 fn run_chunks(chunks: usize, elements: usize, f: &(dyn Fn(usize) + Sync)) {
     let count = count();
     let helpers = count.min(chunks).saturating_sub(1);
+    let serial = || (0..chunks).for_each(f);
     if helpers == 0 || elements < SERIAL_BELOW {
-        for chunk in 0..chunks {
-            f(chunk);
-        }
-    } else {
+        return serial();
+    }
+    if elements >= ASLEEP_BELOW || last_call::is_recent() {
         share(chunks, count, helpers, f);
+    } else {
+        serial();
+    }
+    last_call::ends();
+}
+
+/// The time of the last call of [`run`] that was large enough for several threads.
+mod last_call {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Instant;
+
+    use super::LINGER;
+
+    /// In nanoseconds from the first call on; 0 before it.
+    static LAST: AtomicU64 = AtomicU64::new(0);
+
+    fn now() -> u64 {
+        static FIRST: OnceLock<Instant> = OnceLock::new();
+        FIRST.get_or_init(Instant::now).elapsed().as_nanos() as u64
+    }
+
+    /// Returns whether it ended so short a time ago that workers are awake, or will be for the call
+    /// after this one if they are woken.
+    pub(super) fn is_recent() -> bool {
+        let last = LAST.load(Ordering::Relaxed);
+        last > 0 && u128::from(now().saturating_sub(last)) < LINGER.as_nanos()
+    }
+
+    pub(super) fn ends() {
+        LAST.store(now().max(1), Ordering::Relaxed);
     }
 }
 
@@ -286,6 +329,26 @@ impl Job {
     }
 }
 
+/// Takes further jobs of the pool, until there has been none for [`LINGER`].
+#[cfg_attr(miri, expect(dead_code))]
+fn linger() {
+    thread_local! {
+        static LINGERS: Cell<bool> = const { Cell::new(false) };
+    }
+    // A job that a waiting worker has taken returns to it.
+    if LINGERS.replace(true) {
+        return;
+    }
+    let mut since = Instant::now();
+    while since.elapsed() < LINGER {
+        match rayon::yield_now() {
+            Some(Yield::Executed) => since = Instant::now(),
+            _ => std::hint::spin_loop(),
+        }
+    }
+    LINGERS.set(false);
+}
+
 fn share(chunks: usize, count: usize, helpers: usize, f: &(dyn Fn(usize) + Sync)) {
     struct Close<'a>(&'a Job);
     impl Drop for Close<'_> {
@@ -316,7 +379,11 @@ fn share(chunks: usize, count: usize, helpers: usize, f: &(dyn Fn(usize) + Sync)
             .flat_map(|pool| std::iter::repeat_n(pool, pool.current_num_threads()));
         for pool in workers.take(helpers) {
             let job = Arc::clone(&job);
-            pool.spawn(move || job.help());
+            pool.spawn(move || {
+                job.help();
+                drop(job);
+                linger();
+            });
         }
         close.0.work();
     }
@@ -351,6 +418,7 @@ struct Process {
 #[derive(Default)]
 struct Workers {
     pools: Vec<Arc<ThreadPool>>,
+    placement: Placement,
     /// The number of calls before the next attempt to start threads.
     wait: usize,
     /// The number of calls between the last failed attempt and the next one.
@@ -373,13 +441,16 @@ impl Workers {
     fn pools(
         &mut self,
         wanted: usize,
-        start: impl FnOnce(Range<usize>) -> Option<ThreadPool>,
+        start: impl FnOnce(Range<usize>) -> Option<(ThreadPool, Vec<ThreadId>)>,
     ) -> Vec<Arc<ThreadPool>> {
         let have = self.count();
         if have < wanted && self.wait > 0 {
             self.wait -= 1;
         } else if have < wanted {
-            self.pools.extend(start(have..wanted).map(Arc::new));
+            if let Some((pool, threads)) = start(have..wanted) {
+                self.pools.push(Arc::new(pool));
+                self.placement.add(threads);
+            }
             self.pause = if self.count() < wanted {
                 (2 * self.pause).clamp(1, Self::LONGEST)
             } else {
@@ -387,21 +458,29 @@ impl Workers {
             };
             self.wait = self.pause;
         }
+        self.placement.keep_off_caller();
         self.pools.clone()
     }
 }
 
 /// Creates a pool of threads with these numbers, or of as many of them as the system can start.
-fn start(numbers: Range<usize>) -> Option<ThreadPool> {
+fn start(numbers: Range<usize>) -> Option<(ThreadPool, Vec<ThreadId>)> {
     // If one thread fails to start, Rayon ends all threads of the pool. Therefore the threads are
     // started first, and the pool is built from those that run.
     let mut started = Vec::with_capacity(numbers.len());
+    let (identify, identified) = mpsc::channel();
     for number in numbers {
         let (sender, receiver) = mpsc::channel::<ThreadBuilder>();
+        let identify = identify.clone();
         let thread = std::thread::Builder::new()
             .name(format!("fastoptim-{number}"))
             .stack_size(STACK)
-            .spawn(move || receiver.recv().into_iter().for_each(ThreadBuilder::run));
+            .spawn(move || {
+                // The receiver lives until all threads have sent.
+                let _ = identify.send(ThreadId::current());
+                drop(identify);
+                receiver.recv().into_iter().for_each(ThreadBuilder::run);
+            });
         if thread.is_err() {
             break;
         }
@@ -410,14 +489,17 @@ fn start(numbers: Range<usize>) -> Option<ThreadPool> {
     if started.is_empty() {
         return None; // Rayon takes 0 threads to mean the number of processors.
     }
-    ThreadPoolBuilder::new()
+    drop(identify);
+    let threads = identified.iter().collect();
+    let pool = ThreadPoolBuilder::new()
         .num_threads(started.len())
         .spawn_handler(|thread| {
             let sent = started[thread.index()].send(thread);
             sent.map_err(|_| std::io::Error::other("the thread has ended"))
         })
         .build()
-        .ok()
+        .ok()?;
+    Some((pool, threads))
 }
 
 /// Returns pools with at least `wanted` threads in total, or fewer if the system cannot start more.
