@@ -3,12 +3,15 @@
 use super::half::{Bf16, Format};
 use super::int8::{Encoder, Scheme, Signed, Squares};
 use super::{Aligned, BLOCK, Encoding, GROUP, Noise, RUN, Rounding};
+use crate::exec::isa;
 use crate::numeric::float::Float;
 
 /// An array of groups that is read.
 pub(crate) trait Column<T> {
     /// Returns the number of groups.
     fn groups(&self) -> usize;
+    /// Prefetches a group, which may be outside.
+    fn prefetch(&self, index: usize);
     /// Returns a group.
     fn read(&mut self, index: usize) -> [T; GROUP];
 }
@@ -25,6 +28,8 @@ pub(crate) trait ColumnMut<T> {
     const NO_RUN: Self::Run;
     /// Returns the number of groups.
     fn groups(&self) -> usize;
+    /// Prefetches a group, which may be outside.
+    fn prefetch(&self, index: usize);
     /// Prepares the run that starts with a group.
     fn enter(&self, _run: &mut Self::Run, _index: usize) {}
     /// Returns a group of the run.
@@ -77,6 +82,10 @@ impl<T: Copy> Column<T> for &[[T; GROUP]] {
         self.len()
     }
     #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        isa::prefetch(self.as_ptr().wrapping_add(index));
+    }
+    #[inline(always)]
     fn read(&mut self, index: usize) -> [T; GROUP] {
         self[index]
     }
@@ -88,6 +97,10 @@ impl<T: Copy> ColumnMut<T> for &mut [[T; GROUP]] {
     #[inline(always)]
     fn groups(&self) -> usize {
         self.len()
+    }
+    #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        isa::prefetch(self.as_ptr().wrapping_add(index));
     }
     #[inline(always)]
     fn read(&self, _run: &(), index: usize, _encoding: Encoding) -> [T; GROUP] {
@@ -105,6 +118,10 @@ impl<T: Float> Column<T> for Halves<'_> {
         self.0.len()
     }
     #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        isa::prefetch(self.0.as_ptr().wrapping_add(index));
+    }
+    #[inline(always)]
     fn read(&mut self, index: usize) -> [T; GROUP] {
         map(&Bf16::widen(&self.0[index]), T::from_f32)
     }
@@ -117,6 +134,10 @@ impl<T: Float> ColumnMut<T> for HalvesMut<'_> {
     #[inline(always)]
     fn groups(&self) -> usize {
         self.halves.len()
+    }
+    #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        isa::prefetch(self.halves.as_ptr().wrapping_add(index));
     }
     #[inline(always)]
     fn enter(&self, numbers: &mut Aligned<[u16; RUN]>, index: usize) {
@@ -213,6 +234,10 @@ impl<T: Float> ColumnMut<T> for CodesMut<'_> {
         self.codes.len()
     }
     #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        isa::prefetch(self.codes.as_ptr().wrapping_add(index));
+    }
+    #[inline(always)]
     fn enter(&self, block: &mut Block<T>, index: usize) {
         block.scale = self.scales[index / PER_RUN];
     }
@@ -264,6 +289,10 @@ impl<T: Float> Column<T> for Cleared<'_, T> {
         self.0.len()
     }
     #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        isa::prefetch(self.0.as_ptr().wrapping_add(index));
+    }
+    #[inline(always)]
     fn read(&mut self, index: usize) -> [T; GROUP] {
         std::mem::replace(&mut self.0[index], [T::ZERO; GROUP])
     }
@@ -271,6 +300,8 @@ impl<T: Float> Column<T> for Cleared<'_, T> {
 
 /// What a loop writes besides the groups that it updates.
 pub(crate) trait Target<T> {
+    /// Prefetches a group, which may be outside.
+    fn prefetch(&self, index: usize);
     /// Writes what belongs to a new group.
     fn follow(&mut self, index: usize, new: &[T; GROUP]);
 }
@@ -282,6 +313,10 @@ pub(crate) struct Average<'a, T> {
 }
 
 impl<T: Float> Target<T> for Average<'_, T> {
+    #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        isa::prefetch(self.average.as_ptr().wrapping_add(index));
+    }
     #[inline(always)]
     fn follow(&mut self, index: usize, new: &[T; GROUP]) {
         let mut moved = self.average[index];
@@ -297,12 +332,21 @@ pub(crate) struct HalfCopy<'a>(pub(crate) &'a mut [[u16; GROUP]]);
 
 impl<T: Float> Target<T> for HalfCopy<'_> {
     #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        isa::prefetch(self.0.as_ptr().wrapping_add(index));
+    }
+    #[inline(always)]
     fn follow(&mut self, index: usize, new: &[T; GROUP]) {
         self.0[index] = map(new, |x| Bf16.nearest(x.to_f32()));
     }
 }
 
 impl<T, A: Target<T>, B: Target<T>> Target<T> for (A, B) {
+    #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        self.0.prefetch(index);
+        self.1.prefetch(index);
+    }
     #[inline(always)]
     fn follow(&mut self, index: usize, new: &[T; GROUP]) {
         self.0.follow(index, new);
@@ -322,6 +366,11 @@ impl<T: Float, F: Target<T>> ColumnMut<T> for Followed<'_, T, F> {
     #[inline(always)]
     fn groups(&self) -> usize {
         self.p.len()
+    }
+    #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        isa::prefetch(self.p.as_ptr().wrapping_add(index));
+        self.targets.prefetch(index);
     }
     #[inline(always)]
     fn read(&self, _run: &(), index: usize, _encoding: Encoding) -> [T; GROUP] {

@@ -246,6 +246,13 @@ impl<'a, T: Float> StorageView<'a, T> {
         self.len += next.len;
     }
 
+    /// Returns the address of an element of a native array, which may be outside the array, or
+    /// another address for other arrays.
+    pub(crate) fn address(&self, index: usize) -> *const T {
+        let start: *const T = self.data.as_ptr().cast();
+        start.wrapping_add(index)
+    }
+
     /// Returns whether both arrays are native and `next` starts where this array ends.
     pub(crate) fn meets(&self, next: &Self) -> bool {
         self.is_native()

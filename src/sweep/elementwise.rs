@@ -7,9 +7,10 @@
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool::CHUNK;
-use crate::exec::prefetch::LARGE;
+use crate::exec::prefetch::{LARGE, prefetch};
 use crate::exec::scratch::TILE;
 use crate::numeric::float::Float;
+use crate::storage::GROUP;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::registers;
 use crate::sweep::rule::Rule;
@@ -24,6 +25,20 @@ use crate::sweep::tile::{Writes, for_each_tile};
 /// time, 0.53 with 256. Two cores at 16 Mi elements: 12.3 ms with 64, 8.0 with 128, 5.8 with 256,
 /// 7.9 with 512, 8.8 with 1024. Prefetching the next block made all of them slower.
 const BLOCK: [usize; 2] = [TILE, 256];
+
+/// Elements that are assumed to fit in an L2 cache with their state, for which nothing is prefetched.
+const IN_L2: usize = 2 * CHUNK;
+
+/// While an array of at most so many elements is updated, the next one is prefetched: processors
+/// prefetch only within a page, and only after the first accesses to it. AdamW on 1000 arrays of
+/// 1 Ki elements, one thread of Zen 3 (AVX2): 0.95 ns per element without, 0.71 with; with only the
+/// first 16 of 64 lines of each array 1.04.
+const SHORT: usize = 4096;
+
+/// Elements from those that are updated to those that are prefetched in arrays beyond the caches.
+/// One thread of Zen 3, AdamW on 16 Mi elements: 1.13 ns per element without, 1.06 with 128, 0.98
+/// with 256, 1.05 with 512, 1.03 with 1024; two threads 0.74 without, 0.65 with 256.
+const DISTANCE: usize = 256;
 
 /// The segments that one type of rule updates.
 pub(crate) struct Elementwise<'a, T, R, const S: usize> {
@@ -93,9 +108,10 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Driver for Elementwise<'_, T, R, S
                 _ => self.ends[index - 1],
             };
             let part = (at - start, (end - start).min(segment.len()));
+            let ahead = self.ahead(index, part.0, end < to, elements);
             // SAFETY: `part` is inside the segment. No other chunk contains these elements, and by
             // the contract of `run` no chunk is processed twice.
-            unsafe { self.part(index, part, tier) };
+            unsafe { self.part(index, part, ahead, tier) };
             at = end;
             index += 1;
         }
@@ -103,15 +119,44 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Driver for Elementwise<'_, T, R, S
 }
 
 impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
+    /// Returns what to prefetch while the part of a segment from element `from` on is updated.
+    /// `continues` says whether the chunk has a part of the next segment.
+    fn ahead(
+        &self,
+        index: usize,
+        from: usize,
+        continues: bool,
+        elements: usize,
+    ) -> Option<Ahead<T, S>> {
+        if elements <= IN_L2 {
+            None
+        } else if continues && self.segments[index].len() <= SHORT {
+            Some(Ahead::at(&self.segments[index + 1], 0))
+        } else {
+            (elements > LARGE).then(|| Ahead::at(&self.segments[index], from + DISTANCE))
+        }
+    }
+
     /// # Safety
     /// `from <= to <= len`, and no other code accesses these elements of the segment and of the
     /// targets of its epilogue during the call.
-    unsafe fn part(&self, index: usize, (from, to): (usize, usize), tier: Tier) {
+    unsafe fn part(
+        &self,
+        index: usize,
+        (from, to): (usize, usize),
+        ahead: Option<Ahead<T, S>>,
+        tier: Tier,
+    ) {
         let segment = &self.segments[index];
         let rule = self.rules[index];
         let flushes = subnormal::is_due(segment.context);
-        let piece = |scale, mut slices: Slices<'_, T, S>| {
-            apply(rule, scale, slices.reborrow(), tier);
+        let update = |scale, mut slices: Slices<'_, T, S>, ahead| {
+            tier.run(Piece {
+                rule,
+                scale,
+                slices: slices.reborrow(),
+                ahead,
+            });
             if flushes {
                 subnormal::flush(&R::STATE, &mut slices, tier);
             }
@@ -126,7 +171,7 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
         // access are this function's contract.
         unsafe {
             if let (Some(scale), true) = (self.prologue.plain(), segment.is_bare()) {
-                return piece(scale, segment.slices(from, to));
+                return update(scale, segment.slices(from, to), ahead);
             }
             // `flush` works on native arrays.
             let done = if flushes {
@@ -141,7 +186,7 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
                 &self.prologue,
                 all,
                 tier,
-                piece,
+                |scale, slices| update(scale, slices, None),
             );
         }
     }
@@ -158,7 +203,46 @@ pub(crate) fn apply<T: Float, const S: usize, R: Rule<T, S>>(
         rule,
         scale,
         slices,
+        ahead: None,
     });
+}
+
+/// The addresses to prefetch while the first element of a part is updated; those for the others
+/// follow. They may be outside the arrays.
+#[derive(Clone, Copy)]
+struct Ahead<T, const S: usize> {
+    p: *const T,
+    g: *const T,
+    state: [*const T; S],
+}
+
+impl<T: Float, const S: usize> Ahead<T, S> {
+    /// The addresses of element `at` of a segment. Those of arrays that are not native are others.
+    fn at(segment: &Segment<'_, T>, at: usize) -> Self {
+        Self {
+            p: segment.p.address(at),
+            g: segment.g.address(at),
+            state: std::array::from_fn(|j| segment.state()[j].address(at)),
+        }
+    }
+
+    /// Prefetches a group.
+    #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        prefetch(self.p.wrapping_add(index), GROUP);
+        prefetch(self.g.wrapping_add(index), GROUP);
+        for j in 0..S {
+            prefetch(self.state[j].wrapping_add(index), GROUP);
+        }
+    }
+}
+
+/// A copy of the elements of a group.
+#[inline(always)]
+fn group<T: Float>(array: &[T], start: usize) -> [T; GROUP] {
+    let mut group = [T::ZERO; GROUP];
+    group.copy_from_slice(&array[start..start + GROUP]);
+    group
 }
 
 /// The loop over a part of one segment.
@@ -166,6 +250,7 @@ struct Piece<'a, T, R, const S: usize> {
     rule: R,
     scale: T,
     slices: Slices<'a, T, S>,
+    ahead: Option<Ahead<T, S>>,
 }
 
 impl<T: Float, const S: usize, R: Rule<T, S>> Kernel for Piece<'_, T, R, S> {
@@ -177,13 +262,40 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Kernel for Piece<'_, T, R, S> {
             rule,
             scale,
             slices: Slices { p, g, state },
+            ahead,
         } = self;
         let n = p.len();
         assert_eq!(g.len(), n);
         for array in &state {
             assert_eq!(array.len(), n);
         }
-        for i in 0..n {
+        let mut start = 0;
+        if let Some(ahead) = ahead {
+            while start + GROUP <= n {
+                ahead.prefetch(start);
+                // Copies of constant size stay in registers, and their loop is vectorized.
+                let mut new_p = group(p, start);
+                let g = group(g, start);
+                let mut new: [[T; GROUP]; S] = std::array::from_fn(|j| group(state[j], start));
+                for i in 0..GROUP {
+                    let mut old = [T::ZERO; S];
+                    for j in 0..S {
+                        old[j] = new[j][i];
+                    }
+                    let (updated, moved) = rule.update(new_p[i], g[i] * scale, old);
+                    new_p[i] = updated;
+                    for j in 0..S {
+                        new[j][i] = moved[j];
+                    }
+                }
+                p[start..start + GROUP].copy_from_slice(&new_p);
+                for j in 0..S {
+                    state[j][start..start + GROUP].copy_from_slice(&new[j]);
+                }
+                start += GROUP;
+            }
+        }
+        for i in start..n {
             let mut old = [T::ZERO; S];
             for j in 0..S {
                 old[j] = state[j][i];
@@ -241,5 +353,45 @@ mod tests {
             rule,
         );
         assert_eq!(sweep.ends, [8, 12]);
+    }
+
+    #[derive(Clone, Copy)]
+    struct Accumulate;
+
+    impl Rule<f32, 1> for Accumulate {
+        const STATE: [StateSpec; 1] = [StateSpec::other("sum")];
+
+        #[inline(always)]
+        fn update(&self, p: f32, g: f32, [sum]: [f32; 1]) -> (f32, [f32; 1]) {
+            (p - g * sum, [sum + g])
+        }
+    }
+
+    #[test]
+    fn prefetching_changes_no_results() {
+        let large = if cfg!(miri) { IN_L2 } else { LARGE } + 37;
+        for (count, n) in [(IN_L2 / 1000 + 1, 1003), (1, large)] {
+            let number = |i: usize| (i % 1009) as f32 / 64.0 - 7.0;
+            let arrays: [Vec<f32>; 3] =
+                std::array::from_fn(|k| (0..count * n).map(|i| number(i + 300 * k)).collect());
+            let [mut p, g, mut sum] = arrays.clone();
+            let [mut expected_p, _, mut expected_sum] = arrays;
+            for i in 0..count * n {
+                let updated = Accumulate.update(expected_p[i], g[i], [expected_sum[i]]);
+                (expected_p[i], [expected_sum[i]]) = updated;
+            }
+            let shape = [n];
+            let parts = p.chunks_mut(n).zip(g.chunks(n)).zip(sum.chunks_mut(n));
+            let segments = parts
+                .map(|((p, g), sum)| Segment::native(p, g, &shape, [sum], StepContext::default()))
+                .collect();
+            let sweep = Elementwise::new(segments, Prologue::default(), |_| Accumulate);
+            assert!(sweep.ahead(0, 0, count > 1, count * n).is_some());
+            let tier = *Tier::supported().last().expect("at least the baseline");
+            // SAFETY: each chunk is processed once, and nothing else uses the arrays.
+            (0..sweep.chunks(0).0).for_each(|chunk| unsafe { sweep.run(0, chunk, tier) });
+            drop(sweep);
+            assert_eq!((p, sum), (expected_p, expected_sum));
+        }
     }
 }

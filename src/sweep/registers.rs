@@ -257,6 +257,8 @@ impl<T: Float, R> Part<'_, '_, T, R> {
 trait Gradient<T> {
     /// Returns the number of groups.
     fn groups(&self) -> usize;
+    /// Prefetches a group, which may be outside.
+    fn prefetch(&self, index: usize);
     /// Returns a group. `p` is that of the parameter.
     fn read(&mut self, index: usize, p: &[T; GROUP]) -> [T; GROUP];
 }
@@ -268,6 +270,10 @@ impl<T: Float, G: Column<T>> Gradient<T> for Scaled<G, T> {
     #[inline(always)]
     fn groups(&self) -> usize {
         self.0.groups()
+    }
+    #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        self.0.prefetch(index);
     }
     #[inline(always)]
     fn read(&mut self, index: usize, _p: &[T; GROUP]) -> [T; GROUP] {
@@ -290,6 +296,10 @@ impl<T: Float, G: Column<T>> Gradient<T> for Decayed<G, T> {
     #[inline(always)]
     fn groups(&self) -> usize {
         self.g.groups()
+    }
+    #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        self.g.prefetch(index);
     }
     #[inline(always)]
     fn read(&mut self, index: usize, p: &[T; GROUP]) -> [T; GROUP] {
@@ -329,6 +339,11 @@ fn each<U, const S: usize>(f: impl Fn(usize) -> Option<U>) -> Option<[U; S]> {
 
 /// The encoding of a parameter, which is never in 8 bits.
 const PARAMETER: Encoding = Encoding::F32;
+
+/// Groups from those that are updated to those that are prefetched. Two threads of Zen 3 on 16 Mi
+/// elements of AdamW take 0.8 times as long with moments in 8 bits or with an average as without
+/// prefetching, 0.9 with clipping by norm and weight decay, and nearly as long with bfloat16.
+const AHEAD: usize = 16;
 
 /// The loop. All columns have the same number of groups.
 struct InRegisters<T, R, P, G, M, const S: usize> {
@@ -397,6 +412,11 @@ where
             });
             for index in start..n.min(start + PER_RUN) {
                 isa::one_iteration();
+                p.prefetch(index + AHEAD);
+                g.prefetch(index + AHEAD);
+                for_each_state!(j in 0..S {
+                    state[j].prefetch(index + AHEAD);
+                });
                 let mut new_p = p.read(&p_run, index, PARAMETER);
                 let gradient = g.read(index, &new_p);
                 let mut new = [[T::ZERO; GROUP]; S];
