@@ -29,5 +29,5 @@ def test_few_elements_are_stored_with_a_mask(assembly: str) -> None:
 
 
 def test_few_elements_are_gathered_or_scattered(assembly: str) -> None:
-    # 400, between arrays of other shapes; 7,900 when loops over groups were vectorized across groups.
+    # 400, between arrays of other shapes; 7,900 when loops were vectorized across groups.
     assert len(GATHER_OR_SCATTER.findall(assembly)) < 1000
