@@ -23,7 +23,7 @@ const CALLERS: usize = if cfg!(miri) { 2 } else { 4 };
 const LENGTHS: [usize; 2] = if cfg!(miri) {
     [33, 600]
 } else {
-    [1_030, 70_000]
+    [1_030, 270_000]
 };
 
 /// The number of times that a caller makes all calls.

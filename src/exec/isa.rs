@@ -195,7 +195,7 @@ impl FromStr for Tier {
 /// gather for every element of these arrays, instead of vectorizing what is done with each.
 #[inline(always)]
 pub(crate) fn one_iteration() {
-    #[cfg(not(miri))]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: there are no instructions.
     unsafe {
         std::arch::asm!("", options(nomem, nostack, preserves_flags));

@@ -13,75 +13,87 @@ pub(super) use other::{Placement, ThreadId};
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::cell::Cell;
     use std::mem::{size_of, zeroed};
 
-    use libc::{CPU_CLR, CPU_COUNT, CPU_ISSET, cpu_set_t, pid_t};
+    use libc::{CPU_CLR, CPU_COUNT, CPU_EQUAL, CPU_ISSET, cpu_set_t, pid_t};
 
-    /// A thread of this process.
+    thread_local! {
+        static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// A worker.
     #[derive(Clone, Copy, Debug)]
     pub(in crate::exec) struct ThreadId(pid_t);
 
     impl ThreadId {
-        /// The calling thread.
-        pub(in crate::exec) fn current() -> Self {
+        /// Makes the calling thread a worker.
+        pub(in crate::exec) fn of_worker() -> Self {
+            IS_WORKER.set(true);
             // The function `gettid` needs glibc 2.30.
             // SAFETY: the call has no arguments and no conditions.
             Self(unsafe { libc::syscall(libc::SYS_gettid) as pid_t })
         }
     }
 
-    /// The workers, and the processor that they are kept off.
+    /// The workers, and the processors that they were last given.
     #[derive(Default)]
     pub(in crate::exec) struct Placement {
         workers: Vec<ThreadId>,
-        avoided: Option<usize>,
+        given: Option<cpu_set_t>,
     }
 
     impl Placement {
         /// Adds workers.
         pub(in crate::exec) fn add(&mut self, workers: Vec<ThreadId>) {
             self.workers.extend(workers);
-            self.avoided = None;
+            self.given = None;
         }
 
         /// Gives the workers all processors of the calling thread but the one that it runs on, if
-        /// there are others. Does nothing while the caller stays where it was, or if the system
-        /// refuses.
+        /// these are as many as there are workers. Does nothing if the workers have them already,
+        /// if the caller is a worker, whose processors are those of another caller, or if the
+        /// system refuses.
         pub(in crate::exec) fn keep_off_caller(&mut self) {
-            // SAFETY: the function has no conditions.
-            let processor = usize::try_from(unsafe { libc::sched_getcpu() }).ok();
-            if self.avoided == processor {
+            if IS_WORKER.get() {
                 return;
             }
-            self.avoided = processor;
-            let Some(processors) = processor.and_then(all_but) else {
-                return;
+            let Some(others) = others() else { return };
+            // SAFETY: sets are valid for any bits.
+            let (count, is_given) = unsafe {
+                let is_given = self.given.is_some_and(|given| CPU_EQUAL(&given, &others));
+                (CPU_COUNT(&others) as usize, is_given)
             };
+            if is_given || count < self.workers.len() {
+                return;
+            }
+            self.given = Some(others);
             for &ThreadId(worker) in &self.workers {
                 // SAFETY: the set is initialized and as large as stated. Workers run until the
                 // process ends, so the identifier is that of a worker.
                 unsafe {
-                    libc::sched_setaffinity(worker, size_of::<cpu_set_t>(), &raw const processors)
+                    libc::sched_setaffinity(worker, size_of::<cpu_set_t>(), &raw const others)
                 };
             }
         }
     }
 
-    /// The processors on which the calling thread may run, but for this one. `None` if there are no
-    /// others, or more than a set can hold.
-    fn all_but(processor: usize) -> Option<cpu_set_t> {
+    /// The processors on which the calling thread may run, but for the one on which it does. `None`
+    /// if a set cannot hold them.
+    fn others() -> Option<cpu_set_t> {
         // SAFETY: a set of processors is an array of integers, for which 0 is valid; it is as large
-        // as stated; and the processor is in range, as it is in the set.
+        // as stated; and the processor is in range.
         unsafe {
             let mut set: cpu_set_t = zeroed();
             if libc::sched_getaffinity(0, size_of::<cpu_set_t>(), &raw mut set) != 0 {
                 return None;
             }
+            let processor = usize::try_from(libc::sched_getcpu()).ok()?;
             if processor >= 8 * size_of::<cpu_set_t>() || !CPU_ISSET(processor, &set) {
                 return None;
             }
             CPU_CLR(processor, &mut set);
-            (CPU_COUNT(&set) > 0).then_some(set)
+            Some(set)
         }
     }
 
@@ -92,7 +104,7 @@ mod linux {
         use super::*;
 
         fn processors_of(ThreadId(thread): ThreadId) -> Vec<usize> {
-            // SAFETY: as in `all_but`.
+            // SAFETY: as in `others`.
             let set = unsafe {
                 let mut set: cpu_set_t = zeroed();
                 let size = size_of::<cpu_set_t>();
@@ -104,26 +116,67 @@ mod linux {
             (0..8 * size_of::<cpu_set_t>()).filter(has).collect()
         }
 
+        /// Calls `f` with so many workers and their processors at the start.
+        fn with_workers(count: usize, f: impl FnOnce(&[ThreadId], Vec<usize>)) {
+            std::thread::scope(|scope| {
+                let (identify, identified) = mpsc::channel();
+                let ends: Vec<_> = (0..count)
+                    .map(|_| {
+                        let (end, ended) = mpsc::channel::<()>();
+                        let identify = identify.clone();
+                        scope.spawn(move || {
+                            identify.send(ThreadId::of_worker()).expect("a receiver");
+                            let _ = ended.recv();
+                        });
+                        end
+                    })
+                    .collect();
+                let workers: Vec<_> = identified.iter().take(count).collect();
+                f(&workers, processors_of(ThreadId(0)));
+                drop(ends);
+            });
+        }
+
         #[test]
         fn workers_get_the_other_processors_of_the_caller() {
-            let (identify, identified) = mpsc::channel();
-            let (end, ended) = mpsc::channel::<()>();
-            let worker = std::thread::spawn(move || {
-                identify.send(ThreadId::current()).expect("a receiver");
-                let _ = ended.recv();
+            with_workers(1, |workers, mut expected| {
+                let mut placement = Placement::default();
+                placement.add(workers.to_vec());
+                placement.keep_off_caller();
+                let found = processors_of(workers[0]);
+                if expected.len() > 1 {
+                    assert_eq!(found.len() + 1, expected.len());
+                    expected.retain(|processor| found.contains(processor));
+                }
+                assert_eq!(found, expected);
             });
-            let id = identified.recv().expect("a sender");
-            let mut expected = processors_of(ThreadId::current());
-            let mut placement = Placement::default();
-            placement.add(vec![id]);
-            placement.keep_off_caller();
-            if expected.len() > 1 {
-                let avoided = placement.avoided.expect("a processor");
-                expected.retain(|&processor| processor != avoided);
-            }
-            assert_eq!(processors_of(id), expected);
-            drop(end);
-            worker.join().expect("no panic");
+        }
+
+        #[test]
+        fn workers_keep_their_processors_if_there_are_too_few_others() {
+            with_workers(processors_of(ThreadId(0)).len(), |workers, all| {
+                let mut placement = Placement::default();
+                placement.add(workers.to_vec());
+                placement.keep_off_caller();
+                for &worker in workers {
+                    assert_eq!(processors_of(worker), all);
+                }
+            });
+        }
+
+        #[test]
+        fn a_worker_that_calls_changes_nothing() {
+            with_workers(1, |workers, all| {
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        ThreadId::of_worker();
+                        let mut placement = Placement::default();
+                        placement.add(workers.to_vec());
+                        placement.keep_off_caller();
+                    });
+                });
+                assert_eq!(processors_of(workers[0]), all);
+            });
         }
     }
 }
@@ -134,7 +187,7 @@ mod other {
     pub(in crate::exec) struct ThreadId;
 
     impl ThreadId {
-        pub(in crate::exec) fn current() -> Self {
+        pub(in crate::exec) fn of_worker() -> Self {
             Self
         }
     }

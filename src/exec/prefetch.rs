@@ -3,7 +3,7 @@
 use crate::exec::isa;
 
 /// The number of elements above which arrays are assumed not to fit in a cache.
-pub(crate) const LARGE: usize = 1 << 20;
+pub(crate) const LARGE: usize = if cfg!(miri) { 1 << 10 } else { 1 << 20 };
 
 /// The elements from those that a loop works on to those that it prefetches. 256 to 2048 are alike.
 const AHEAD: usize = 1024;

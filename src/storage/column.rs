@@ -10,7 +10,7 @@ use crate::numeric::float::Float;
 pub(crate) trait Column<T> {
     /// Returns the number of groups.
     fn groups(&self) -> usize;
-    /// Prefetches a group, which may be outside.
+    /// Prefetches the start of a group, which may be outside.
     fn prefetch(&self, index: usize);
     /// Returns a group.
     fn read(&mut self, index: usize) -> [T; GROUP];
@@ -28,7 +28,7 @@ pub(crate) trait ColumnMut<T> {
     const NO_RUN: Self::Run;
     /// Returns the number of groups.
     fn groups(&self) -> usize;
-    /// Prefetches a group, which may be outside.
+    /// Prefetches the start of a group, which may be outside.
     fn prefetch(&self, index: usize);
     /// Prepares the run that starts with a group.
     fn enter(&self, _run: &mut Self::Run, _index: usize) {}
@@ -300,7 +300,7 @@ impl<T: Float> Column<T> for Cleared<'_, T> {
 
 /// What a loop writes besides the groups that it updates.
 pub(crate) trait Target<T> {
-    /// Prefetches a group, which may be outside.
+    /// Prefetches the start of a group, which may be outside.
     fn prefetch(&self, index: usize);
     /// Writes what belongs to a new group.
     fn follow(&mut self, index: usize, new: &[T; GROUP]);

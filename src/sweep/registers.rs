@@ -257,7 +257,7 @@ impl<T: Float, R> Part<'_, '_, T, R> {
 trait Gradient<T> {
     /// Returns the number of groups.
     fn groups(&self) -> usize;
-    /// Prefetches a group, which may be outside.
+    /// Prefetches the start of a group, which may be outside.
     fn prefetch(&self, index: usize);
     /// Returns a group. `p` is that of the parameter.
     fn read(&mut self, index: usize, p: &[T; GROUP]) -> [T; GROUP];

@@ -138,7 +138,7 @@ def test_textbook_example() -> None:
 
 @each
 def test_calls_places_and_threads(cls: Any, arguments: Any) -> None:
-    for shape in (20_000, 10), (300, 1000):
+    for shape in (30_000, 10), (300, 1000):
         loss = made(cls, arguments, shape[1], np.float32)
         x, target = inputs(cls, shape, np.float32)
         value, gradient = loss.value_and_grad(x, target)

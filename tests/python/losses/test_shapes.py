@@ -309,7 +309,7 @@ def test_lists_are_weights_of_the_type_of_the_input(dtype: str) -> None:
 
 def test_threads_do_not_change_a_bit() -> None:
     x, target = RNG.standard_normal((4, 21, 60, 70)).astype("f4"), RNG.integers(0, 21, (4, 60, 70))
-    a, b = RNG.standard_normal((2, 50, 5000)).astype("f4")
+    a, b = RNG.standard_normal((2, 50, 6000)).astype("f4")
     found = []
     for n in 1, 2, 3:
         with fo.num_threads(n):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from fastoptim import _core
 
 # A masked store has its memory operand last.
-MASKED_STORE = re.compile(r"\tvmaskmovp[sd] .*\)$", re.MULTILINE)
+MASKED_STORE = re.compile(r"\tvp?maskmov(?:p[sd]|[dq])\s.*\)$", re.MULTILINE)
 GATHER_OR_SCATTER = re.compile(r"\tvp?(?:gather|scatter)[dq]", re.MULTILINE)
 
 
@@ -19,8 +20,12 @@ GATHER_OR_SCATTER = re.compile(r"\tvp?(?:gather|scatter)[dq]", re.MULTILINE)
 def assembly() -> str:
     if (objdump := shutil.which("objdump")) is None:
         pytest.skip("needs objdump")
+    if platform.machine().lower() not in {"x86_64", "amd64"}:
+        pytest.skip("needs the instructions of x86-64")
     command = [objdump, "--disassemble", "--no-show-raw-insn", _core.__file__]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert re.search(r"\tvsqrtps\s.*zmm", text), "there is a square root for AVX-512"
+    return text
 
 
 def test_few_elements_are_stored_with_a_mask(assembly: str) -> None:

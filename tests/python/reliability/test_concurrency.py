@@ -263,7 +263,7 @@ def together(*calls: Callable[[], object]) -> list[Any]:
 
 
 def test_different_optimizers_at_once(optimizer: Any) -> None:
-    grads = np.linspace(-1, 1, 200_000, dtype="f4").reshape(400, 500)
+    grads = np.linspace(-1, 1, 320_000, dtype="f4").reshape(640, 500)
 
     def train() -> bytes:
         w = np.ones_like(grads)
