@@ -7,9 +7,9 @@
 //! after 0.08 ms if the processor of the caller is not among its own.
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{Placement, ThreadId};
+pub(super) use linux::{Placement, Worker};
 #[cfg(not(target_os = "linux"))]
-pub(super) use other::{Placement, ThreadId};
+pub(super) use other::{Placement, Worker};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -24,11 +24,11 @@ mod linux {
 
     /// A worker.
     #[derive(Clone, Copy, Debug)]
-    pub(in crate::exec) struct ThreadId(pid_t);
+    pub(in crate::exec) struct Worker(pid_t);
 
-    impl ThreadId {
+    impl Worker {
         /// Makes the calling thread a worker.
-        pub(in crate::exec) fn of_worker() -> Self {
+        pub(in crate::exec) fn register() -> Self {
             IS_WORKER.set(true);
             // The function `gettid` needs glibc 2.30.
             // SAFETY: the call has no arguments and no conditions.
@@ -39,13 +39,13 @@ mod linux {
     /// The workers, and the processors that they were last given.
     #[derive(Default)]
     pub(in crate::exec) struct Placement {
-        workers: Vec<ThreadId>,
+        workers: Vec<Worker>,
         given: Option<cpu_set_t>,
     }
 
     impl Placement {
         /// Adds workers.
-        pub(in crate::exec) fn add(&mut self, workers: Vec<ThreadId>) {
+        pub(in crate::exec) fn add(&mut self, workers: Vec<Worker>) {
             self.workers.extend(workers);
             self.given = None;
         }
@@ -68,7 +68,7 @@ mod linux {
                 return;
             }
             self.given = Some(others);
-            for &ThreadId(worker) in &self.workers {
+            for &Worker(worker) in &self.workers {
                 // SAFETY: the set is initialized and as large as stated. Workers run until the
                 // process ends, so the identifier is that of a worker.
                 unsafe {
@@ -103,7 +103,7 @@ mod linux {
 
         use super::*;
 
-        fn processors_of(ThreadId(thread): ThreadId) -> Vec<usize> {
+        fn processors_of(Worker(thread): Worker) -> Vec<usize> {
             // SAFETY: as in `others`.
             let set = unsafe {
                 let mut set: cpu_set_t = zeroed();
@@ -117,7 +117,7 @@ mod linux {
         }
 
         /// Calls `f` with so many workers and their processors at the start.
-        fn with_workers(count: usize, f: impl FnOnce(&[ThreadId], Vec<usize>)) {
+        fn with_workers(count: usize, f: impl FnOnce(&[Worker], Vec<usize>)) {
             std::thread::scope(|scope| {
                 let (identify, identified) = mpsc::channel();
                 let ends: Vec<_> = (0..count)
@@ -125,14 +125,14 @@ mod linux {
                         let (end, ended) = mpsc::channel::<()>();
                         let identify = identify.clone();
                         scope.spawn(move || {
-                            identify.send(ThreadId::of_worker()).expect("a receiver");
+                            identify.send(Worker::register()).expect("a receiver");
                             let _ = ended.recv();
                         });
                         end
                     })
                     .collect();
                 let workers: Vec<_> = identified.iter().take(count).collect();
-                f(&workers, processors_of(ThreadId(0)));
+                f(&workers, processors_of(Worker(0)));
                 drop(ends);
             });
         }
@@ -154,7 +154,7 @@ mod linux {
 
         #[test]
         fn workers_keep_their_processors_if_there_are_too_few_others() {
-            with_workers(processors_of(ThreadId(0)).len(), |workers, all| {
+            with_workers(processors_of(Worker(0)).len(), |workers, all| {
                 let mut placement = Placement::default();
                 placement.add(workers.to_vec());
                 placement.keep_off_caller();
@@ -169,7 +169,7 @@ mod linux {
             with_workers(1, |workers, all| {
                 std::thread::scope(|scope| {
                     scope.spawn(|| {
-                        ThreadId::of_worker();
+                        Worker::register();
                         let mut placement = Placement::default();
                         placement.add(workers.to_vec());
                         placement.keep_off_caller();
@@ -184,10 +184,10 @@ mod linux {
 #[cfg(not(target_os = "linux"))]
 mod other {
     #[derive(Debug)]
-    pub(in crate::exec) struct ThreadId;
+    pub(in crate::exec) struct Worker;
 
-    impl ThreadId {
-        pub(in crate::exec) fn of_worker() -> Self {
+    impl Worker {
+        pub(in crate::exec) fn register() -> Self {
             Self
         }
     }
@@ -196,7 +196,7 @@ mod other {
     pub(in crate::exec) struct Placement;
 
     impl Placement {
-        pub(in crate::exec) fn add(&mut self, _workers: Vec<ThreadId>) {}
+        pub(in crate::exec) fn add(&mut self, _workers: Vec<Worker>) {}
 
         pub(in crate::exec) fn keep_off_caller(&mut self) {}
     }

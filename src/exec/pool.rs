@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder, Yield};
 
-use crate::exec::placement::{Placement, ThreadId};
+use crate::exec::placement::{Placement, Worker};
 
 /// The environment variable that sets the number of threads.
 pub const VARIABLE: &str = "FASTOPTIM_NUM_THREADS";
@@ -444,7 +444,7 @@ impl Workers {
     fn pools(
         &mut self,
         wanted: usize,
-        start: impl FnOnce(Range<usize>) -> Option<(ThreadPool, Vec<ThreadId>)>,
+        start: impl FnOnce(Range<usize>) -> Option<(ThreadPool, Vec<Worker>)>,
     ) -> Vec<Arc<ThreadPool>> {
         let have = self.count();
         if have < wanted && self.wait > 0 {
@@ -467,7 +467,7 @@ impl Workers {
 }
 
 /// Creates a pool of threads with these numbers, or of as many of them as the system can start.
-fn start(numbers: Range<usize>) -> Option<(ThreadPool, Vec<ThreadId>)> {
+fn start(numbers: Range<usize>) -> Option<(ThreadPool, Vec<Worker>)> {
     // If one thread fails to start, Rayon ends all threads of the pool. Therefore the threads are
     // started first, and the pool is built from those that run.
     let mut started = Vec::with_capacity(numbers.len());
@@ -480,7 +480,7 @@ fn start(numbers: Range<usize>) -> Option<(ThreadPool, Vec<ThreadId>)> {
             .stack_size(STACK)
             .spawn(move || {
                 // The receiver lives until all threads have sent.
-                let _ = identify.send(ThreadId::of_worker());
+                let _ = identify.send(Worker::register());
                 drop(identify);
                 receiver.recv().into_iter().for_each(ThreadBuilder::run);
             });

@@ -95,10 +95,19 @@ pub trait Float:
         if x < -bound { -bound } else { x }
     }
 
-    /// Returns `self`, or 0 if its absolute value is below `least`; NaN stays NaN.
+    /// Returns `self`, or 0 if its absolute value is below `least`; NaN stays NaN. By a product: if an
+    /// element of an array is replaced by 0, LLVM stores only the zeros, by masked stores, which
+    /// take 20 times as long as others on Zen 3. Every 16th step of AdamW, which flushes, then takes
+    /// four times as long as the others (64 Ki elements in cache).
     #[inline(always)]
     fn flush(self, least: Self) -> Self {
-        if self.abs() < least { Self::ZERO } else { self }
+        let factor = if self.abs() < least {
+            Self::ZERO
+        } else {
+            Self::ONE
+        };
+        // The sum makes -0 0.
+        self * factor + Self::ZERO
     }
 
     /// Returns `self * x`, with 0 times infinity defined as 0. NaN remains NaN.

@@ -75,7 +75,7 @@ impl<T: Float> Visitor<T> for Arithmetic {
     ) -> Self::Output {
         let rule = rule_at(self.context);
         self.time(S + 2, |arrays, tier| {
-            elementwise::apply(rule, T::ONE, slices(arrays), tier);
+            elementwise::apply(rule, T::ONE, slices(arrays), None, tier);
         })
     }
 

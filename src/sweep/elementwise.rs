@@ -151,12 +151,7 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
         let rule = self.rules[index];
         let flushes = subnormal::is_due(segment.context);
         let update = |scale, mut slices: Slices<'_, T, S>, ahead| {
-            tier.run(Piece {
-                rule,
-                scale,
-                slices: slices.reborrow(),
-                ahead,
-            });
+            apply(rule, scale, slices.reborrow(), ahead, tier);
             if flushes {
                 subnormal::flush(&R::STATE, &mut slices, tier);
             }
@@ -197,20 +192,21 @@ pub(crate) fn apply<T: Float, const S: usize, R: Rule<T, S>>(
     rule: R,
     scale: T,
     slices: Slices<'_, T, S>,
+    ahead: Option<Ahead<T, S>>,
     tier: Tier,
 ) {
     tier.run(Piece {
         rule,
         scale,
         slices,
-        ahead: None,
+        ahead,
     });
 }
 
 /// The addresses to prefetch while the first element of a part is updated; those for the others
 /// follow. They may be outside the arrays.
 #[derive(Clone, Copy)]
-struct Ahead<T, const S: usize> {
+pub(crate) struct Ahead<T, const S: usize> {
     p: *const T,
     g: *const T,
     state: [*const T; S],

@@ -29,7 +29,7 @@ def assembly() -> str:
 
 
 def test_few_elements_are_stored_with_a_mask(assembly: str) -> None:
-    # 4, at the ends of loops; 300 when loops replaced elements by 0.
+    # 20, at the ends of loops; 311 when loops replaced elements by 0.
     assert len(MASKED_STORE.findall(assembly)) < 100
 
 
