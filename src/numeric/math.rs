@@ -16,8 +16,17 @@ pub trait Math: Float {
     /// Computes `e^x` for `x <= 0`, bitwise identical to [`exp`](Math::exp), with fewer
     /// instructions.
     fn exp_nonpositive(self) -> Self;
+    /// Computes [`exp_nonpositive`](Math::exp_nonpositive) of every element, with the same bits. In
+    /// a loop over single elements each operation waits for the one before it, and a processor
+    /// looks ahead by two or three vectors only. Here all elements pass one stage before the next.
+    /// With 64 elements, 0.57 ns per element against 0.71; fewer stay in registers, where the
+    /// compiler puts one vector after the other again (AVX2, one thread of Zen 3).
+    fn exp_nonpositive_of<const N: usize>(x: [Self; N]) -> [Self; N];
     /// Computes `e^x - 1` for `x <= 0` without cancellation near 0. In `f32` within 0.9464 ulp.
     fn exp_m1_nonpositive(self) -> Self;
+    /// Computes [`exp_m1_nonpositive`](Math::exp_m1_nonpositive) of every element, with the same
+    /// bits, in stages as [`exp_nonpositive_of`](Math::exp_nonpositive_of).
+    fn exp_m1_nonpositive_of<const N: usize>(x: [Self; N]) -> [Self; N];
     /// Computes the natural logarithm: NaN below 0, -inf at 0. In `f32` within 0.8399 ulp.
     fn ln(self) -> Self;
     /// Computes `ln(1 + x)` without cancellation near 0. In `f32` within 1.4046 ulp.
@@ -25,9 +34,15 @@ pub trait Math: Float {
     /// Computes `ln(1 + x)` for `x` from 0 to 2^24 (2^53 for `f64`), bitwise identical to
     /// [`ln_1p`](Math::ln_1p), with fewer instructions.
     fn ln_1p_nonnegative(self) -> Self;
+    /// Computes [`ln_1p_nonnegative`](Math::ln_1p_nonnegative) of every element, with the same
+    /// bits, in stages as [`exp_nonpositive_of`](Math::exp_nonpositive_of).
+    fn ln_1p_nonnegative_of<const N: usize>(x: [Self; N]) -> [Self; N];
     /// Computes `ln(1 + x)` for `x` from -1/4 to 1, with half of the instructions. In `f32` within
     /// 1.4046 ulp.
     fn ln_1p_small(self) -> Self;
+    /// Computes [`ln_1p_small`](Math::ln_1p_small) of every element, with the same bits, in stages
+    /// as [`exp_nonpositive_of`](Math::exp_nonpositive_of).
+    fn ln_1p_small_of<const N: usize>(x: [Self; N]) -> [Self; N];
 }
 
 /// Returns the rounding error of `u = 1 + x`, exactly.
@@ -68,30 +83,103 @@ fn polynomial<T: Float, const N: usize>(x: T, c: [T; N]) -> T {
     sum
 }
 
+/// Defines the exponential of many elements, in stages.
+macro_rules! exp_in_stages {
+    ($name:ident: $reduce:ident, $higher:ident, $lower:ident, $finish:ident) => {
+        #[inline(always)]
+        fn $name<const N: usize>(x: [Self; N]) -> [Self; N] {
+            let (mut shifted, mut r, mut y) = ([0.0; N], [0.0; N], [0.0; N]);
+            for i in 0..N {
+                (shifted[i], r[i]) = $reduce(x[i]);
+            }
+            for i in 0..N {
+                y[i] = $higher(r[i]);
+            }
+            for i in 0..N {
+                y[i] = $finish(x[i], $lower(r[i], y[i]), shifted[i].to_bits());
+            }
+            y
+        }
+    };
+}
+
+/// Defines the logarithm of 1 and many elements, in stages.
+macro_rules! ln_1p_in_stages {
+    ($name:ident: $split:ident, $ratio:ident, $series:ident, $sum:ident) => {
+        #[inline(always)]
+        fn $name<const N: usize>(x: [Self; N]) -> [Self; N] {
+            let (mut k, mut f, mut s, mut y) = ([0.0; N], [0.0; N], [0.0; N], [0.0; N]);
+            for i in 0..N {
+                (k[i], f[i]) = $split(x[i]);
+            }
+            for i in 0..N {
+                s[i] = $ratio(f[i]);
+            }
+            for i in 0..N {
+                y[i] = $series(s[i]);
+            }
+            for i in 0..N {
+                y[i] = $sum(k[i], f[i], s[i], y[i]);
+            }
+            y
+        }
+    };
+}
+
 /// `1.5 * 2^23`. The last bits of a sum with it are the other term rounded to an integer.
 const SHIFT_F32: f32 = 12_582_912.0;
 /// The arguments at which `e^x` is the smallest normal number and at which it overflows.
 const LN_MIN_F32: f32 = -87.336_54;
 const LN_MAX_F32: f32 = 88.722_83;
 
+/// Returns `n`, the integer nearest to `x log2(e)`, as the last bits of a sum, and `r = x - n ln(2)`.
+#[inline(always)]
+fn reduce_f32(x: f32) -> (f32, f32) {
+    // ln(2) in two parts. The product of the first part and any exponent is exact (Cephes).
+    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+    let shifted = x * std::f32::consts::LOG2_E + SHIFT_F32;
+    let n = shifted - SHIFT_F32;
+    (shifted, (x - n * LN_2[0]) - n * LN_2[1])
+}
+
+/// Returns the part of higher order of `q` in `exp(r) = 1 + r + r^2 q(r)`, Cephes' minimax
+/// polynomial for `|r| <= ln(2) / 2`.
+#[inline(always)]
+fn higher_f32(r: f32) -> f32 {
+    polynomial(
+        r,
+        [4.166_579_6e-2, 8.333_452e-3, 1.398_2e-3, 1.987_569_1e-4],
+    )
+}
+
+/// Returns `exp(r) - 1`.
+#[inline(always)]
+fn lower_f32(r: f32, higher: f32) -> f32 {
+    polynomial(r, [0.5, 0.166_666_66, higher]) * (r * r) + r
+}
+
 /// Returns `e^x / 2^n - 1` for the `n` nearest to `x log2(e)`, and a word whose last bits are `n`.
 #[inline(always)]
 fn reduced_f32(x: f32) -> (f32, u32) {
-    // ln(2) in two parts. The product of the first part and any exponent is exact (Cephes).
-    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-    // exp(r) = 1 + r + r^2 q(r) for |r| <= ln(2) / 2; q is Cephes' minimax polynomial.
-    const Q: [f32; 6] = [
-        0.5,
-        0.166_666_66,
-        4.166_579_6e-2,
-        8.333_452e-3,
-        1.398_2e-3,
-        1.987_569_1e-4,
-    ];
-    let shifted = x * std::f32::consts::LOG2_E + SHIFT_F32;
-    let n = shifted - SHIFT_F32;
-    let r = (x - n * LN_2[0]) - n * LN_2[1];
-    (polynomial(r, Q) * (r * r) + r, shifted.to_bits())
+    let (shifted, r) = reduce_f32(x);
+    (lower_f32(r, higher_f32(r)), shifted.to_bits())
+}
+
+/// Returns `e^x` for `x <= 0` from the results of [`reduced_f32`].
+#[inline(always)]
+fn power_f32(x: f32, y: f32, shifted: u32) -> f32 {
+    // The factor 2^n cannot overflow here, and multiplying preserves a NaN.
+    let y = (y + 1.0) * f32::from_bits((shifted << 23).wrapping_add(1.0_f32.to_bits()));
+    if x < LN_MIN_F32 { 0.0 } else { y }
+}
+
+/// Returns `e^x - 1` for `x <= 0` from the results of [`reduced_f32`].
+#[inline(always)]
+fn power_m1_f32(x: f32, y: f32, shifted: u32) -> f32 {
+    let power = f32::from_bits((shifted << 23).wrapping_add(1.0_f32.to_bits()));
+    // power - 1 is exact unless the sum rounds to -1.
+    let y = y * power + (power - 1.0);
+    if x < LN_MIN_F32 { -1.0 } else { y }
 }
 
 /// Returns `k` and `f` of `x = 2^k (1 + f)` with `1 + f` from sqrt(1/2) to sqrt(2). `x` is normal
@@ -107,16 +195,58 @@ fn split_f32(x: f32) -> (f32, f32) {
     (k, f32::from_bits((bits & 0x007f_ffff) + HALF_SQRT_2) - 1.0)
 }
 
+// ln(1 + f) = f - f^2/2 + s (f^2/2 + s^2 q(s^2)) with s = f / (2 + f) (fdlibm's logf).
+
+/// Returns `s`.
+#[inline(always)]
+fn ratio_f32(f: f32) -> f32 {
+    f / (2.0 + f)
+}
+
+/// Returns `q(s^2)`.
+#[inline(always)]
+fn series_f32(s: f32) -> f32 {
+    polynomial(
+        s * s,
+        [0.666_666_6, 0.400_009_72, 0.284_987_87, 0.242_790_79],
+    )
+}
+
+/// Returns `ln(2^k (1 + f))`.
+#[inline(always)]
+fn sum_f32(k: f32, f: f32, s: f32, q: f32) -> f32 {
+    const LN_2: [f32; 2] = [0.693_138_1, 9.058_001e-6];
+    let half = 0.5 * f * f;
+    s * (half + s * s * q) + k * LN_2[1] - half + f + k * LN_2[0]
+}
+
 /// Computes `ln(2^k (1 + f))`.
 #[inline(always)]
 fn ln_of_f32(k: f32, f: f32) -> f32 {
-    const LN_2: [f32; 2] = [0.693_138_1, 9.058_001e-6];
-    // ln(1 + f) = f - f^2/2 + s (f^2/2 + s^2 q(s^2)) with s = f / (2 + f) (fdlibm's logf).
-    const Q: [f32; 4] = [0.666_666_6, 0.400_009_72, 0.284_987_87, 0.242_790_79];
-    let s = f / (2.0 + f);
-    let z = s * s;
-    let half = 0.5 * f * f;
-    s * (half + z * polynomial(z, Q)) + k * LN_2[1] - half + f + k * LN_2[0]
+    let s = ratio_f32(f);
+    sum_f32(k, f, s, series_f32(s))
+}
+
+/// Returns `k` and `f` of `1 + x = 2^k (1 + f)`, for `x` as [`Math::ln_1p_nonnegative`] takes it.
+#[inline(always)]
+fn split_1p_f32(x: f32) -> (f32, f32) {
+    let u = 1.0 + x;
+    let (k, f) = split_f32(u);
+    let bits = (k + SHIFT_F32).to_bits() << 23;
+    let unit = f32::from_bits(1.0_f32.to_bits().wrapping_sub(bits));
+    // A NaN is in the rounding error.
+    (k, f + lost_of_any(x, u) * unit)
+}
+
+/// Returns `k` and `f` of `1 + x = 2^k (1 + f)`, for `x` as [`Math::ln_1p_small`] takes it.
+#[inline(always)]
+fn split_small_f32(x: f32) -> (f32, f32) {
+    // 1 + f is from sqrt(1/2) to sqrt(2). (x - 1) / 2 is rounded only for x < 1/2.
+    if x > 0.414_213_56 {
+        (1.0, (x - 1.0) * 0.5)
+    } else {
+        (0.0, x)
+    }
 }
 
 impl Math for f32 {
@@ -134,18 +264,16 @@ impl Math for f32 {
     #[inline(always)]
     fn exp_nonpositive(self) -> Self {
         let (y, shifted) = reduced_f32(self);
-        // The factor 2^n cannot overflow here, and multiplying preserves a NaN.
-        let y = (y + 1.0) * f32::from_bits((shifted << 23).wrapping_add(1.0_f32.to_bits()));
-        if self < LN_MIN_F32 { 0.0 } else { y }
+        power_f32(self, y, shifted)
     }
+
+    exp_in_stages!(exp_nonpositive_of: reduce_f32, higher_f32, lower_f32, power_f32);
+    exp_in_stages!(exp_m1_nonpositive_of: reduce_f32, higher_f32, lower_f32, power_m1_f32);
 
     #[inline(always)]
     fn exp_m1_nonpositive(self) -> Self {
         let (y, shifted) = reduced_f32(self);
-        let power = f32::from_bits((shifted << 23).wrapping_add(1.0_f32.to_bits()));
-        // power - 1 is exact unless the sum rounds to -1.
-        let y = y * power + (power - 1.0);
-        if self < LN_MIN_F32 { -1.0 } else { y }
+        power_m1_f32(self, y, shifted)
     }
 
     #[inline(always)]
@@ -176,22 +304,16 @@ impl Math for f32 {
 
     #[inline(always)]
     fn ln_1p_nonnegative(self) -> Self {
-        let u = 1.0 + self;
-        let (k, f) = split_f32(u);
-        let bits = (k + SHIFT_F32).to_bits() << 23;
-        let unit = f32::from_bits(1.0_f32.to_bits().wrapping_sub(bits));
-        // A NaN is in the rounding error.
-        ln_of_f32(k, f + lost_of_any(self, u) * unit)
+        let (k, f) = split_1p_f32(self);
+        ln_of_f32(k, f)
     }
+
+    ln_1p_in_stages!(ln_1p_nonnegative_of: split_1p_f32, ratio_f32, series_f32, sum_f32);
+    ln_1p_in_stages!(ln_1p_small_of: split_small_f32, ratio_f32, series_f32, sum_f32);
 
     #[inline(always)]
     fn ln_1p_small(self) -> Self {
-        // 1 + f is from sqrt(1/2) to sqrt(2). (x - 1) / 2 is rounded only for x < 1/2.
-        let (k, f) = if self > 0.414_213_56 {
-            (1.0, (self - 1.0) * 0.5)
-        } else {
-            (0.0, self)
-        };
+        let (k, f) = split_small_f32(self);
         ln_of_f32(k, f)
     }
 }
@@ -202,19 +324,20 @@ const SHIFT_F64: f64 = 6_755_399_441_055_744.0;
 const LN_MIN_F64: f64 = -708.396_418_532_264_1;
 const LN_MAX_F64: f64 = 709.782_712_893_384;
 
-/// Returns `e^x / 2^n - 1` for the `n` nearest to `x log2(e)`, and a word whose last bits are `n`.
+/// As [`reduce_f32`].
 #[inline(always)]
-fn reduced_f64(x: f64) -> (f64, u64) {
+fn reduce_f64(x: f64) -> (f64, f64) {
     // ln(2) in two parts. The product of the first part and any exponent is exact (fdlibm).
     const LN_2: [f64; 2] = [0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10];
-    // exp(r) = 1 + r + r^2 q(r): 1/2!, 1/3!, ..., 1/13!. The next term is below 1e-17.
-    const Q: [f64; 12] = [
-        1.0 / 2.0,
-        1.0 / 6.0,
-        1.0 / 24.0,
-        1.0 / 120.0,
-        1.0 / 720.0,
-        1.0 / 5040.0,
+    let shifted = x * std::f64::consts::LOG2_E + SHIFT_F64;
+    let n = shifted - SHIFT_F64;
+    (shifted, (x - n * LN_2[0]) - n * LN_2[1])
+}
+
+/// As [`higher_f32`], with the coefficients 1/2!, 1/3!, ..., 1/13!. The next term is below 1e-17.
+#[inline(always)]
+fn higher_f64(r: f64) -> f64 {
+    let q = [
         1.0 / 40_320.0,
         1.0 / 362_880.0,
         1.0 / 3_628_800.0,
@@ -222,10 +345,44 @@ fn reduced_f64(x: f64) -> (f64, u64) {
         1.0 / 479_001_600.0,
         1.0 / 6_227_020_800.0,
     ];
-    let shifted = x * std::f64::consts::LOG2_E + SHIFT_F64;
-    let n = shifted - SHIFT_F64;
-    let r = (x - n * LN_2[0]) - n * LN_2[1];
-    (polynomial(r, Q) * (r * r) + r, shifted.to_bits())
+    polynomial(r, q)
+}
+
+/// As [`lower_f32`].
+#[inline(always)]
+fn lower_f64(r: f64, higher: f64) -> f64 {
+    let q = [
+        1.0 / 2.0,
+        1.0 / 6.0,
+        1.0 / 24.0,
+        1.0 / 120.0,
+        1.0 / 720.0,
+        1.0 / 5040.0,
+        higher,
+    ];
+    polynomial(r, q) * (r * r) + r
+}
+
+/// As [`reduced_f32`].
+#[inline(always)]
+fn reduced_f64(x: f64) -> (f64, u64) {
+    let (shifted, r) = reduce_f64(x);
+    (lower_f64(r, higher_f64(r)), shifted.to_bits())
+}
+
+/// As [`power_f32`].
+#[inline(always)]
+fn power_f64(x: f64, y: f64, shifted: u64) -> f64 {
+    let y = (y + 1.0) * f64::from_bits((shifted << 52).wrapping_add(1.0_f64.to_bits()));
+    if x < LN_MIN_F64 { 0.0 } else { y }
+}
+
+/// As [`power_m1_f32`].
+#[inline(always)]
+fn power_m1_f64(x: f64, y: f64, shifted: u64) -> f64 {
+    let power = f64::from_bits((shifted << 52).wrapping_add(1.0_f64.to_bits()));
+    let y = y * power + (power - 1.0);
+    if x < LN_MIN_F64 { -1.0 } else { y }
 }
 
 /// Returns `k` and `f` of `x = 2^k (1 + f)` with `1 + f` from sqrt(1/2) to sqrt(2). `x` is normal
@@ -242,11 +399,15 @@ fn split_f64(x: f64) -> (f64, f64) {
     )
 }
 
-/// Computes `ln(2^k (1 + f))`.
+/// As [`ratio_f32`].
 #[inline(always)]
-fn ln_of_f64(k: f64, f: f64) -> f64 {
-    const LN_2: [f64; 2] = [0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10];
-    // As for f32, with the polynomial of fdlibm's log.
+fn ratio_f64(f: f64) -> f64 {
+    f / (2.0 + f)
+}
+
+/// As [`series_f32`], with the polynomial of fdlibm's log.
+#[inline(always)]
+fn series_f64(s: f64) -> f64 {
     const Q: [f64; 7] = [
         6.666_666_666_666_735e-1,
         3.999_999_999_940_942e-1,
@@ -256,10 +417,42 @@ fn ln_of_f64(k: f64, f: f64) -> f64 {
         1.531_383_769_920_937_3e-1,
         1.479_819_860_511_658_6e-1,
     ];
-    let s = f / (2.0 + f);
-    let z = s * s;
+    polynomial(s * s, Q)
+}
+
+/// As [`sum_f32`].
+#[inline(always)]
+fn sum_f64(k: f64, f: f64, s: f64, q: f64) -> f64 {
+    const LN_2: [f64; 2] = [0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10];
     let half = 0.5 * f * f;
-    s * (half + z * polynomial(z, Q)) + k * LN_2[1] - half + f + k * LN_2[0]
+    s * (half + s * s * q) + k * LN_2[1] - half + f + k * LN_2[0]
+}
+
+/// As [`ln_of_f32`].
+#[inline(always)]
+fn ln_of_f64(k: f64, f: f64) -> f64 {
+    let s = ratio_f64(f);
+    sum_f64(k, f, s, series_f64(s))
+}
+
+/// As [`split_1p_f32`].
+#[inline(always)]
+fn split_1p_f64(x: f64) -> (f64, f64) {
+    let u = 1.0 + x;
+    let (k, f) = split_f64(u);
+    let bits = (k + SHIFT_F64).to_bits() << 52;
+    let unit = f64::from_bits(1.0_f64.to_bits().wrapping_sub(bits));
+    (k, f + lost_of_any(x, u) * unit)
+}
+
+/// As [`split_small_f32`].
+#[inline(always)]
+fn split_small_f64(x: f64) -> (f64, f64) {
+    if x > 0.414_213_56 {
+        (1.0, (x - 1.0) * 0.5)
+    } else {
+        (0.0, x)
+    }
 }
 
 impl Math for f64 {
@@ -277,18 +470,16 @@ impl Math for f64 {
     #[inline(always)]
     fn exp_nonpositive(self) -> Self {
         let (y, shifted) = reduced_f64(self);
-        // The factor 2^n cannot overflow here, and multiplying preserves a NaN.
-        let y = (y + 1.0) * f64::from_bits((shifted << 52).wrapping_add(1.0_f64.to_bits()));
-        if self < LN_MIN_F64 { 0.0 } else { y }
+        power_f64(self, y, shifted)
     }
+
+    exp_in_stages!(exp_nonpositive_of: reduce_f64, higher_f64, lower_f64, power_f64);
+    exp_in_stages!(exp_m1_nonpositive_of: reduce_f64, higher_f64, lower_f64, power_m1_f64);
 
     #[inline(always)]
     fn exp_m1_nonpositive(self) -> Self {
         let (y, shifted) = reduced_f64(self);
-        let power = f64::from_bits((shifted << 52).wrapping_add(1.0_f64.to_bits()));
-        // power - 1 is exact unless the sum rounds to -1.
-        let y = y * power + (power - 1.0);
-        if self < LN_MIN_F64 { -1.0 } else { y }
+        power_m1_f64(self, y, shifted)
     }
 
     #[inline(always)]
@@ -319,22 +510,16 @@ impl Math for f64 {
 
     #[inline(always)]
     fn ln_1p_nonnegative(self) -> Self {
-        let u = 1.0 + self;
-        let (k, f) = split_f64(u);
-        let bits = (k + SHIFT_F64).to_bits() << 52;
-        let unit = f64::from_bits(1.0_f64.to_bits().wrapping_sub(bits));
-        // A NaN is in the rounding error.
-        ln_of_f64(k, f + lost_of_any(self, u) * unit)
+        let (k, f) = split_1p_f64(self);
+        ln_of_f64(k, f)
     }
+
+    ln_1p_in_stages!(ln_1p_nonnegative_of: split_1p_f64, ratio_f64, series_f64, sum_f64);
+    ln_1p_in_stages!(ln_1p_small_of: split_small_f64, ratio_f64, series_f64, sum_f64);
 
     #[inline(always)]
     fn ln_1p_small(self) -> Self {
-        // 1 + f is from sqrt(1/2) to sqrt(2). (x - 1) / 2 is rounded only for x < 1/2.
-        let (k, f) = if self > 0.414_213_56 {
-            (1.0, (self - 1.0) * 0.5)
-        } else {
-            (0.0, self)
-        };
+        let (k, f) = split_small_f64(self);
         ln_of_f64(k, f)
     }
 }
@@ -497,6 +682,55 @@ mod tests {
             }
         }
         assert!(f32::NAN.ln_1p_nonnegative().is_nan() && f64::NAN.ln_1p_nonnegative().is_nan());
+    }
+
+    struct Staged<T>([T; 64]);
+
+    impl<T: Math> Kernel for Staged<T> {
+        type Output = [[[T; 64]; 2]; 4];
+
+        #[inline(always)]
+        fn run(self) -> Self::Output {
+            let (mut one, mut least, mut small) = (self.0, self.0, self.0);
+            let mut single = [[T::ZERO; 64]; 4];
+            for i in 0..64 {
+                one[i] = self.0[i].abs();
+                least[i] = -one[i];
+                small[i] = one[i] / (T::ONE + one[i]);
+                single[0][i] = least[i].exp_nonpositive();
+                single[1][i] = least[i].exp_m1_nonpositive();
+                single[2][i] = one[i].ln_1p_nonnegative();
+                single[3][i] = small[i].ln_1p_small();
+            }
+            [
+                [T::exp_nonpositive_of(least), single[0]],
+                [T::exp_m1_nonpositive_of(least), single[1]],
+                [T::ln_1p_nonnegative_of(one), single[2]],
+                [T::ln_1p_small_of(small), single[3]],
+            ]
+        }
+    }
+
+    #[test]
+    fn stages_have_the_bits_of_single_elements() {
+        fn check<T: Math>(nan: T) {
+            let bits = |x: T| (!x.is_nan()).then(|| x.to_f64().to_bits());
+            for power in -40..24 {
+                let scale = T::from_f64(2.0_f64.powi(power));
+                let mut x = [nan; 64];
+                for (i, x) in x.iter_mut().enumerate().skip(1) {
+                    *x = T::from_f64(1.0 + (i * i % 61) as f64 / 61.0) * scale;
+                }
+                x[2] = T::ZERO;
+                for tier in Tier::supported() {
+                    for [staged, single] in tier.run(Staged(x)) {
+                        assert_eq!(staged.map(bits), single.map(bits), "{tier} 2^{power}");
+                    }
+                }
+            }
+        }
+        check(f32::NAN);
+        check(f64::NAN);
     }
 
     struct Apply<T>([T; 256]);
