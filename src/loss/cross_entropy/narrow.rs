@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::distribution::{Distribution, Pivot};
-use super::wide::{log_of_sum, pivot_gradient};
+use super::wide::{excess, pivot_gradient};
 use super::{Focus, SoftmaxRows};
 use crate::exec::isa;
 use crate::exec::scratch::Scratch;
@@ -83,27 +83,30 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
                 }
             }
         }
-        let (mut pivot_d, mut pivot_e) = ([T::ZERO; GROUP], [T::ZERO; GROUP]);
+        let mut pivot_d = [T::ZERO; GROUP];
         for r in 0..GROUP {
             pivot_d[r] = pivot_x[r] - max[r];
-            pivot_e[r] = pivot_d[r].exp_nonpositive();
         }
+        let pivot_e = T::exp_nonpositive_of(pivot_d);
 
         let next = (first + GROUP) * classes;
         let mut sums = [[0.0; GROUP]; 3];
-        for at in (0..GROUP).step_by(PART) {
-            for from in (0..classes).step_by(STEPS) {
-                let classes = from..classes.min(from + STEPS);
-                let prefetch = |j: usize| buffers.prefetch(next + j * GROUP + at, PART);
-                let found = exponentials::<T, D>(x, q, classes, at, &max, prefetch);
-                for (sum, found) in sums.iter_mut().zip(&found) {
-                    for i in 0..PART {
-                        sum[at + i] += found[i].to_f64();
-                    }
+        for from in (0..classes).step_by(STEPS) {
+            let prefetch = |j: usize| buffers.prefetch(next + (from + j) * GROUP, GROUP);
+            let to = classes.min(from + STEPS);
+            let found = exponentials::<T, D>(&mut x[from..to], &q[from..to], &max, prefetch);
+            for (sum, found) in sums.iter_mut().zip(&found) {
+                for i in 0..GROUP {
+                    sum[i] += found[i].to_f64();
                 }
             }
         }
         let [others, rest, dot] = sums;
+        let mut logs = [0.0; GROUP];
+        for r in 0..GROUP {
+            logs[r] = excess(others[r], pivot_e[r].to_f64());
+        }
+        logs = f64::ln_1p_nonnegative_of(logs);
 
         let mut values = [0.0; GROUP];
         let mut factor = [T::ZERO; GROUP];
@@ -118,7 +121,7 @@ impl<T: Math, D: Distribution<T>, F: Focus> Narrow<'_, T, D, F> {
             } else {
                 q * pivot_d[r].to_f64()
             };
-            let log = log_of_sum(others, e);
+            let log = logs[r];
             let [weight, scale] = if F::PLAIN {
                 [1.0, scale]
             } else {
@@ -174,42 +177,74 @@ fn largest_of<T: Math, D: Distribution<T>>(x: &Tile<T>, at: usize) -> ([T; PART]
     (max, place)
 }
 
-/// Replaces the logits of some classes of `PART` rows from `at` by their exponentials. Returns the
-/// sums of these, of the probabilities, and of the products of probability and logit minus the
-/// largest one.
+/// Replaces the logits of some classes by their exponentials. Returns the sums of these, of the
+/// probabilities, and of the products of probability and logit minus the largest one, per row.
 #[inline(always)]
 fn exponentials<T: Math, D: Distribution<T>>(
     x: &mut Tile<T>,
     q: &Tile<T>,
-    classes: Range<usize>,
-    at: usize,
     max: &[T; GROUP],
     prefetch: impl Fn(usize),
-) -> [[T; PART]; 3] {
-    let max = part(max, at);
-    let mut sums = [[T::ZERO; PART]; 3];
-    for j in classes {
-        prefetch(j);
-        let logits = part(&x[j], at);
-        let mut e = [T::ZERO; PART];
-        for i in 0..PART {
-            e[i] = (logits[i] - max[i]).exp_nonpositive();
+) -> [[T; GROUP]; 3] {
+    let mut sums = [[T::ZERO; GROUP]; 3];
+    let (pairs, last) = x.as_chunks_mut::<2>();
+    for (k, pair) in pairs.iter_mut().enumerate() {
+        isa::one_iteration();
+        prefetch(2 * k);
+        prefetch(2 * k + 1);
+        let mut d = [T::ZERO; 2 * GROUP];
+        for i in 0..GROUP {
+            d[i] = pair[0][i] - max[i];
+            d[GROUP + i] = pair[1][i] - max[i];
         }
-        x[j][at..at + PART].copy_from_slice(&e);
-        for i in 0..PART {
-            sums[0][i] += e[i];
-        }
-        if D::DENSE {
-            let q = part(&q[j], at);
-            for i in 0..PART {
-                sums[1][i] += q[i];
-                // Zero times -inf adds 0.
-                let term = q[i] * (logits[i] - max[i]);
-                sums[2][i] += if q[i] == T::ZERO { T::ZERO } else { term };
-            }
+        let e = T::exp_nonpositive_of(d);
+        for j in 0..2 {
+            let lanes = j * GROUP..(j + 1) * GROUP;
+            pair[j].copy_from_slice(&e[lanes.clone()]);
+            let q = if D::DENSE {
+                &q[2 * k + j]
+            } else {
+                &[T::ZERO; GROUP]
+            };
+            add::<T, D>(&mut sums, &pair[j], q, &d[lanes]);
         }
     }
+    if let [x] = last {
+        prefetch(2 * pairs.len());
+        let mut d = [T::ZERO; GROUP];
+        for i in 0..GROUP {
+            d[i] = x[i] - max[i];
+        }
+        *x = T::exp_nonpositive_of(d);
+        let q = if D::DENSE {
+            &q[2 * pairs.len()]
+        } else {
+            &[T::ZERO; GROUP]
+        };
+        add::<T, D>(&mut sums, x, q, &d);
+    }
     sums
+}
+
+/// Adds one class to the sums of [`exponentials`].
+#[inline(always)]
+fn add<T: Math, D: Distribution<T>>(
+    sums: &mut [[T; GROUP]; 3],
+    e: &[T; GROUP],
+    q: &[T; GROUP],
+    d: &[T],
+) {
+    for i in 0..GROUP {
+        sums[0][i] += e[i];
+    }
+    if D::DENSE {
+        for i in 0..GROUP {
+            sums[1][i] += q[i];
+            // Zero times -inf adds 0.
+            let term = q[i] * d[i];
+            sums[2][i] += if q[i] == T::ZERO { T::ZERO } else { term };
+        }
+    }
 }
 
 /// A copy of `PART` lanes, which stays in registers. Not by `array::from_fn`, which may be a call,

@@ -66,14 +66,10 @@ impl Mask {
         table
     };
 
-    /// Keeps all lanes but `place`, or all if there is no such lane.
+    /// Keeps all lanes but `place`.
     #[inline(always)]
     fn all_but(place: usize) -> Self {
-        Self(if place < LANES {
-            3 * LANES - 1 - place
-        } else {
-            LANES
-        })
+        Self(3 * LANES - 1 - place)
     }
 
     /// Keeps the lanes from `first <= LANES` on.
@@ -155,19 +151,24 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
     ) {
         let mut e = [T::ZERO; LANES];
         for i in 0..LANES {
-            e[i] = (x[i] - row.max).exp_nonpositive();
+            e[i] = x[i] - row.max;
         }
+        e = T::exp_nonpositive_of(e);
         let mut q = [T::ZERO; LANES];
         if D::DENSE {
             q = self.0.distribution.piece(row.index, j, LANES);
         }
-        let others = Mask::all_but(row.pivot.wrapping_sub(j));
-        e = others.of(&e);
+        let place = row.pivot.wrapping_sub(j);
+        if place < LANES {
+            let others = Mask::all_but(place);
+            e = others.of(&e);
+            q = others.of(&q);
+        }
         self.0.buffers.write(row.start + j, LANES, &e);
-        let counted = Mask::from(skip);
-        e = counted.of(&e);
-        if D::DENSE {
-            q = counted.of(&others.of(&q));
+        if skip > 0 {
+            let counted = Mask::from(skip);
+            e = counted.of(&e);
+            q = counted.of(&q);
         }
         for i in 0..LANES {
             sums.exp[i] += e[i];
@@ -245,11 +246,12 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
         let pivot_q = distribution.at(row, pivot).to_f64() + distribution.extra(row);
         let pivot_e = pivot_d.exp_nonpositive().to_f64();
         let (total, mass) = (others + pivot_e, rest + pivot_q);
+        let log = excess(others, pivot_e).ln_1p_nonnegative();
         let [factor, scale] = if F::PLAIN {
             [1.0, scale]
         } else {
             let chances = [pivot_e / total, others / total];
-            let minus_ln_p = log_of_sum(others, pivot_e) - pivot_d.to_f64();
+            let minus_ln_p = log - pivot_d.to_f64();
             let [factor, slope] = focus.factors(chances, minus_ln_p);
             [factor, scale * slope]
         };
@@ -288,16 +290,16 @@ impl<T: Math, D: Distribution<T>, F: Focus> Wide<'_, T, D, F> {
         } else {
             pivot_q * pivot_d
         };
-        let log = log_of_sum(others, pivot_e);
         weigh(factor, mass * log - reduce::sum(dot) - pivot_term)
     }
 }
 
-/// The logarithm of the sum of the exponentials of a row, minus its largest logit.
+/// The sum of the exponentials of a row minus 1, at least 0. `ln_1p_nonnegative` of it is the
+/// logarithm of the sum of the exponentials of the logits, minus the largest logit.
 #[inline(always)]
-pub(super) fn log_of_sum(others: f64, pivot: f64) -> f64 {
-    // One of the two has the exponential of 0, so others + (pivot - 1) loses nothing.
-    Math::ln_1p_nonnegative(others + (pivot - 1.0))
+pub(super) fn excess(others: f64, pivot: f64) -> f64 {
+    // One of the two has the exponential of 0, so nothing is lost.
+    others + (pivot - 1.0)
 }
 
 /// The derivative by the pivot's logit, from `[others, pivot]` of the exponentials and of `q`.
