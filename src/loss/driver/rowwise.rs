@@ -17,6 +17,10 @@ const BLOCK: usize = if cfg!(miri) { 128 } else { 4096 };
 /// Elements per chunk of parallel work, about: long enough runs for the prefetcher.
 const CHUNK: usize = if cfg!(miri) { BLOCK } else { 8 * BLOCK };
 
+/// The work per row beside that of its elements. Cross-entropy of two classes takes 10 ns per row,
+/// 25 units of work (Zen 3, AVX2).
+const PER_ROW: usize = 16;
+
 /// Block lengths are a multiple of this, so that a kernel may take as many rows at once.
 pub(crate) const GROUP: usize = 32;
 
@@ -80,9 +84,9 @@ pub(crate) fn sum<R: RowKernel>(loss: R, rows: usize, classes: usize) -> f64 {
         return if blocks == 1 { block(0) } else { 0.0 };
     }
     let partials = Partials::new(blocks);
-    // The unit of work is an AdamW step of one element, and an exponential costs about as much.
     let per_chunk = (CHUNK / (length * classes).max(1)).max(1);
-    let work = rows.saturating_mul(classes);
+    // The unit of work is an AdamW step of one element, and an exponential costs one to two.
+    let work = rows.saturating_mul(classes.saturating_add(PER_ROW));
     pool::run(blocks.div_ceil(per_chunk), work, |chunk| {
         for index in chunk * per_chunk..((chunk + 1) * per_chunk).min(blocks) {
             partials.set(index, block(index));
