@@ -14,6 +14,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
+use crate::numeric::float::Float;
 
 /// A loop to be compiled for every tier.
 ///
@@ -214,6 +215,49 @@ pub(crate) fn prefetch<T>(address: *const T) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
+}
+
+/// The alignment of the address, in bytes, that [`stream`] requires, and the unit of its stores.
+pub(crate) const STREAMED: usize = 16;
+
+/// Writes a piece past the caches, if the processor can. Otherwise it reads the lines from memory
+/// before they are overwritten.
+///
+/// # Safety
+/// `N` elements from `to` can be written, `to` is aligned to [`STREAMED`] bytes, and the thread
+/// calls [`fence`] before it or any other thread accesses them.
+#[inline(always)]
+pub(crate) unsafe fn stream<T: Float, const N: usize>(to: *mut T, piece: &[T; N]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{__m128, _mm_stream_ps};
+        const { assert!(size_of::<[T; N]>().is_multiple_of(STREAMED)) };
+        let from: *const __m128 = piece.as_ptr().cast();
+        for i in 0..size_of::<[T; N]>() / STREAMED {
+            // SAFETY: x86-64 includes SSE. The unit is inside the piece, which has no padding, and
+            // by this function's contract inside the memory at `to`, where it is aligned.
+            unsafe {
+                _mm_stream_ps(
+                    to.cast::<__m128>().add(i).cast(),
+                    from.add(i).read_unaligned(),
+                )
+            };
+        }
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    // SAFETY: by this function's contract.
+    unsafe {
+        to.cast::<[T; N]>().write(*piece);
+    }
+}
+
+/// Completes the writes of [`stream`] by this thread.
+pub(crate) fn fence() {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: x86-64 includes SSE.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
 }
 
 /// Transposes a square in registers. Compilers build its columns element by element, with twice as

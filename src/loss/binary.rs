@@ -5,8 +5,8 @@ use crate::hyper::hyper;
 use crate::loss::call::{Call, Loss};
 use crate::loss::checks::changed;
 use crate::loss::driver::buffers::piece;
-use crate::loss::driver::pointwise::{Each, LANES, Piecewise, Pointwise};
-use crate::loss::logistic::Logistic;
+use crate::loss::driver::pointwise::{ELEMENTARY, Each, LONGEST, Piecewise, Pointwise};
+use crate::loss::logistic::{EachLogit, Logistic, Logistics, OfLogit};
 use crate::loss::signature::{Signature, WeightShape};
 use crate::loss::weights;
 use crate::numeric::float::Float;
@@ -39,6 +39,8 @@ impl Loss for Bce {
 
 impl<T: Math> Pointwise<T> for Bce {
     type Value = T;
+
+    const WORK: usize = ELEMENTARY;
 
     #[inline(always)]
     fn at(self, x: T, y: T) -> (T, T) {
@@ -107,7 +109,7 @@ impl Loss for BceWithLogits {
 
     fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
         let Some(pos_weight) = call.weights[1] else {
-            return weights::compute(Each(*self), call);
+            return weights::compute(EachLogit(*self), call);
         };
         let len = call.numbers()?.len();
         if pos_weight.is_empty() && len > 0 {
@@ -122,8 +124,7 @@ impl Loss for BceWithLogits {
 /// The value and the derivative where the positives have weight `w`. For a label of 0 or 1 the
 /// terms do not cancel each other.
 #[inline(always)]
-fn of_logit<T: Math>(x: T, y: T, w: T) -> (T, T) {
-    let p = Logistic::of(x);
+fn of_logit<T: Math>(x: T, y: T, w: T, p: Logistic<T>) -> (T, T) {
     let (positive, negative) = (w * y, T::ONE - y);
     // The weights of the answer with the sign of x, and of the other answer.
     let (right, wrong) = if x > T::ZERO {
@@ -136,12 +137,15 @@ fn of_logit<T: Math>(x: T, y: T, w: T) -> (T, T) {
     (value, if x > T::ZERO { slope } else { -slope })
 }
 
-impl<T: Math> Pointwise<T> for BceWithLogits {
-    type Value = T;
+impl<T: Math> OfLogit<T> for BceWithLogits {
+    #[inline(always)]
+    fn logit(self, x: T, _y: T) -> T {
+        x
+    }
 
     #[inline(always)]
-    fn at(self, x: T, y: T) -> (T, T) {
-        of_logit(x, y, T::ONE)
+    fn at(self, x: T, y: T, p: Logistic<T>) -> (T, T) {
+        of_logit(x, y, T::ONE, p)
     }
 }
 
@@ -161,7 +165,7 @@ impl<'a, T: Float> WithPositives<'a, T> {
         if period == len {
             return Self { weights, period };
         }
-        memory.extend(weights.iter().cycle().take(period + LANES));
+        memory.extend(weights.iter().cycle().take(period + LONGEST));
         Self {
             weights: memory,
             period,
@@ -172,6 +176,10 @@ impl<'a, T: Float> WithPositives<'a, T> {
 impl<T: Math> Piecewise<T> for WithPositives<'_, T> {
     type Value = T;
 
+    const WORK: usize = ELEMENTARY;
+
+    const IN_STAGES: bool = true;
+
     #[inline(always)]
     fn piece<const N: usize>(
         self,
@@ -181,9 +189,10 @@ impl<T: Math> Piecewise<T> for WithPositives<'_, T> {
         y: &[T; N],
     ) -> ([T; N], [T; N]) {
         let w: [T; N] = piece(self.weights, start % self.period, n);
+        let p = Logistics::of(x);
         let (mut values, mut derivatives) = ([T::ZERO; N], [T::ZERO; N]);
         for i in 0..N {
-            (values[i], derivatives[i]) = of_logit(x[i], y[i], w[i]);
+            (values[i], derivatives[i]) = of_logit(x[i], y[i], w[i], p.get(i));
         }
         (values, derivatives)
     }
@@ -199,25 +208,25 @@ mod tests {
         assert!((value - 4.0_f64.ln()).abs() < 1e-15 && (slope + 4.0).abs() < 1e-15);
         assert_eq!(Bce.at(0.0_f64, 1.0), (100.0, -1.0 / f64::from(1e-12_f32)));
         assert_eq!(Bce.at(0.0_f64, 0.0), (0.0, 0.0));
-        let (value, slope) = BceWithLogits.at(0.0_f64, 1.0);
+        let (value, slope) = BceWithLogits.of(0.0_f64, 1.0);
         assert!((value - 2.0_f64.ln()).abs() < 1e-15 && slope == -0.5);
-        assert!((of_logit(0.0_f64, 1.0, 3.0).1 + 1.5).abs() < 1e-15);
+        assert!((of_logit(0.0_f64, 1.0, 3.0, Logistic::of(0.0)).1 + 1.5).abs() < 1e-15);
     }
 
     #[test]
     fn tails() {
         // The gradient of a confident right answer does not vanish.
-        let (value, slope) = BceWithLogits.at(80.0_f32, 1.0);
+        let (value, slope) = BceWithLogits.of(80.0_f32, 1.0);
         let exact = (-80.0_f64).exp();
         assert!((f64::from(value) / exact - 1.0).abs() < 3e-7);
         assert!((f64::from(slope) / -exact - 1.0).abs() < 3e-7);
         for (x, y) in [(f32::INFINITY, 1.0), (f32::NEG_INFINITY, 0.0)] {
-            let (value, slope) = BceWithLogits.at(x, y);
+            let (value, slope) = BceWithLogits.of(x, y);
             assert!(value == 0.0 && slope == 0.0);
-            let (value, slope) = BceWithLogits.at(x, 1.0 - y);
+            let (value, slope) = BceWithLogits.of(x, 1.0 - y);
             assert!(value == f32::INFINITY && slope.abs() == 1.0);
         }
-        assert!(BceWithLogits.at(f32::NAN, 1.0).1.is_nan());
+        assert!(BceWithLogits.of(f32::NAN, 1.0).1.is_nan());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::hyper::{Kind, Range, hyper};
 use crate::loss::call::{Call, Loss};
-use crate::loss::driver::pointwise::Pointwise;
+use crate::loss::driver::pointwise::{ELEMENTARY, Pointwise};
 use crate::loss::signature::Signature;
 use crate::numeric::math::Math;
 
@@ -30,6 +30,8 @@ impl Loss for KlDivergence {
 
 impl<T: Math> Pointwise<T> for KlDivergence {
     type Value = T;
+
+    const WORK: usize = ELEMENTARY;
 
     #[inline(always)]
     fn at(self, x: T, y: T) -> (T, T) {
@@ -76,6 +78,8 @@ struct PoissonTerms<const FULL: bool>(Poisson);
 
 impl<T: Math, const FULL: bool> Pointwise<T> for PoissonTerms<FULL> {
     type Value = T;
+
+    const WORK: usize = ELEMENTARY;
 
     #[inline(always)]
     fn at(self, x: T, y: T) -> (T, T) {

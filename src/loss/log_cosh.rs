@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::hyper::hyper;
 use crate::loss::call::{Call, Loss};
-use crate::loss::driver::pointwise::Pointwise;
+use crate::loss::driver::pointwise::{ELEMENTARY, Piecewise};
 use crate::loss::signature::Signature;
 use crate::numeric::math::Math;
 
@@ -17,38 +17,69 @@ impl Loss for LogCosh {
     const SIGNATURE: Signature = Signature::ELEMENTWISE;
 
     fn compute<T: Math>(&self, call: Call<'_, T>) -> Result<f64> {
-        call.pointwise(*self)
+        call.piecewise(*self)
     }
 }
 
-impl<T: Math> Pointwise<T> for LogCosh {
+impl<T: Math> Piecewise<T> for LogCosh {
     type Value = T;
 
+    const WORK: usize = ELEMENTARY;
+
+    const IN_STAGES: bool = true;
+
     #[inline(always)]
-    fn at(self, x: T, y: T) -> (T, T) {
+    fn piece<const N: usize>(
+        self,
+        _start: usize,
+        _n: usize,
+        x: &[T; N],
+        y: &[T; N],
+    ) -> ([T; N], [T; N]) {
         // ln(2) in two parts; a minus the first is exact where the difference is small.
         let ln_2 = [0.693_359_375, -2.121_944_400_546_905_8e-4].map(T::from_f64);
-        let d = x - y;
-        let a = d.abs();
-        let m = (-(a + a)).exp_m1_nonpositive();
-        let tanh = -m / (T::ONE + T::ONE + m);
+        let quarter = T::from_f64(0.25);
+        let (mut d, mut m) = (*x, *x);
+        for i in 0..N {
+            d[i] = x[i] - y[i];
+            let a = d[i].abs();
+            m[i] = -(a + a);
+        }
+        m = T::exp_m1_nonpositive_of(m);
         // Far from 0, cosh(a) = e^a (1 + e^-2a) / 2. Near 0 its logarithm cancels; that of
         // cosh(a) = (1 - tanh(a)^2)^(-1/2) does not.
-        let square = tanh * tanh;
-        let far = square > T::from_f64(0.25);
-        let ln = if far { m + T::ONE } else { -square }.ln_1p_small();
-        let value = if far {
-            (a - ln_2[0]) + (ln - ln_2[1])
-        } else {
-            T::from_f64(-0.5) * ln
-        };
-        (value, if d < T::ZERO { -tanh } else { tanh })
+        let (mut tanh, mut ln) = (m, m);
+        for i in 0..N {
+            tanh[i] = -m[i] / (T::ONE + T::ONE + m[i]);
+            let square = tanh[i] * tanh[i];
+            ln[i] = if square > quarter {
+                m[i] + T::ONE
+            } else {
+                -square
+            };
+        }
+        ln = T::ln_1p_small_of(ln);
+        for i in 0..N {
+            let far = tanh[i] * tanh[i] > quarter;
+            ln[i] = if far {
+                (d[i].abs() - ln_2[0]) + (ln[i] - ln_2[1])
+            } else {
+                T::from_f64(-0.5) * ln[i]
+            };
+            tanh[i] = if d[i] < T::ZERO { -tanh[i] } else { tanh[i] };
+        }
+        (ln, tanh)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn log_cosh<T: Math>(x: T, y: T) -> (T, T) {
+        let ([value], [slope]) = LogCosh.piece(0, 1, &[x], &[y]);
+        (value, slope)
+    }
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri gives tanh and ln_1p random errors of some units")]
@@ -61,15 +92,15 @@ mod tests {
             } else {
                 a + (0.5 * (-2.0 * a).exp_m1()).ln_1p()
             };
-            let (value, slope) = LogCosh.at(a, 0.0);
+            let (value, slope) = log_cosh(a, 0.0);
             assert!((value / exact - 1.0).abs() < 1e-11, "{a}");
             assert!((slope / a.tanh() - 1.0).abs() < 1e-15, "{a}");
-            assert_eq!(LogCosh.at(0.0, a), (value, -slope));
-            let single = LogCosh.at(a as f32, 0.0);
+            assert_eq!(log_cosh(0.0, a), (value, -slope));
+            let single = log_cosh(a as f32, 0.0);
             assert!((f64::from(single.0) / exact - 1.0).abs() < 1e-6, "{a}");
             assert!((f64::from(single.1) / slope - 1.0).abs() < 4e-7, "{a}");
         }
-        assert_eq!(LogCosh.at(f32::INFINITY, 0.0), (f32::INFINITY, 1.0));
-        assert!(LogCosh.at(f32::NAN, 0.0).0.is_nan() && LogCosh.at(f32::NAN, 0.0).1.is_nan());
+        assert_eq!(log_cosh(f32::INFINITY, 0.0), (f32::INFINITY, 1.0));
+        assert!(log_cosh(f32::NAN, 0.0).0.is_nan() && log_cosh(f32::NAN, 0.0).1.is_nan());
     }
 }

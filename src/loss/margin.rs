@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::hyper::{Kind, NON_NEGATIVE, hyper};
 use crate::loss::call::{Call, Loss};
-use crate::loss::driver::pointwise::Pointwise;
+use crate::loss::driver::pointwise::{ELEMENTARY, Pointwise};
 use crate::loss::logistic::Logistic;
 use crate::loss::signature::Signature;
 use crate::numeric::float::Float;
@@ -61,6 +61,8 @@ impl Loss for SoftMargin {
 
 impl<T: Math> Pointwise<T> for SoftMargin {
     type Value = T;
+
+    const WORK: usize = ELEMENTARY;
 
     #[inline(always)]
     fn at(self, x: T, y: T) -> (T, T) {

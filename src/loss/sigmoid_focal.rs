@@ -7,8 +7,8 @@
 use crate::error::Result;
 use crate::hyper::{Kind, NON_NEGATIVE, Range, hyper};
 use crate::loss::call::{Call, Loss};
-use crate::loss::driver::pointwise::Pointwise;
-use crate::loss::logistic::Logistic;
+use crate::loss::driver::pointwise::{ELEMENTARY, Pointwise};
+use crate::loss::logistic::{EachLogit, Logistic, OfLogit};
 use crate::loss::signature::Signature;
 use crate::numeric::float::Float;
 use crate::numeric::math::Math;
@@ -35,7 +35,7 @@ impl Loss for SigmoidFocal {
         };
         let gamma = self.gamma;
         if gamma == 2.0 {
-            call.pointwise(SquaredFocal { alpha })
+            call.piecewise(EachLogit(SquaredFocal { alpha }))
         } else {
             call.pointwise(PowerFocal { gamma, alpha })
         }
@@ -69,8 +69,7 @@ struct Parts<T> {
 
 impl<T: Math> Parts<T> {
     #[inline(always)]
-    fn of(x: T, y: T, alpha: [T; 2]) -> Self {
-        let p = Logistic::of(x);
+    fn of(x: T, y: T, alpha: [T; 2], p: Logistic<T>) -> Self {
         let (positive, negative) = (y, T::ONE - y);
         // The weights of the answer with the sign of x, and of the other answer.
         let (right, wrong, sign) = if x > T::ZERO {
@@ -88,12 +87,15 @@ impl<T: Math> Parts<T> {
     }
 }
 
-impl<T: Math> Pointwise<T> for SquaredFocal {
-    type Value = T;
+impl<T: Math> OfLogit<T> for SquaredFocal {
+    #[inline(always)]
+    fn logit(self, x: T, _y: T) -> T {
+        x
+    }
 
     #[inline(always)]
-    fn at(self, x: T, y: T) -> (T, T) {
-        let Parts { a, q, q1, c, c1 } = Parts::of(x, y, self.alpha.map(T::from_f64));
+    fn at(self, x: T, y: T, p: Logistic<T>) -> (T, T) {
+        let Parts { a, q, q1, c, c1 } = Parts::of(x, y, self.alpha.map(T::from_f64), p);
         let aq = a * q;
         let slope = q1.weigh(c);
         ((aq * q).weigh(c), aq * (slope + slope + q * c1))
@@ -103,9 +105,12 @@ impl<T: Math> Pointwise<T> for SquaredFocal {
 impl<T: Float> Pointwise<T> for PowerFocal {
     type Value = f64;
 
+    const WORK: usize = ELEMENTARY;
+
     #[inline(always)]
     fn at(self, x: T, y: T) -> (f64, T) {
-        let Parts { a, q, q1, c, c1 } = Parts::of(x.to_f64(), y.to_f64(), self.alpha);
+        let (x, y) = (x.to_f64(), y.to_f64());
+        let Parts { a, q, q1, c, c1 } = Parts::of(x, y, self.alpha, Logistic::of(x));
         let power = Math::exp(self.gamma * Math::ln(q));
         let power = if self.gamma == 0.0 { 1.0 } else { power };
         // Where q is 0, its power or gamma is 0 too.
@@ -126,10 +131,10 @@ mod tests {
             for y in [0.0, 0.3, 1.0] {
                 let x = f64::from(i) * 0.5;
                 let (value, slope) = PowerFocal { gamma: 2.0, alpha }.at(x, y);
-                let squared = SquaredFocal { alpha }.at(x, y);
+                let squared = SquaredFocal { alpha }.of(x, y);
                 assert!((squared.0 / value - 1.0).abs() < 1e-13, "{x} {y}");
                 assert!((squared.1 / slope - 1.0).abs() < 1e-12, "{x} {y}");
-                let single = SquaredFocal { alpha }.at(x as f32, y as f32);
+                let single = SquaredFocal { alpha }.of(x as f32, y as f32);
                 assert!((f64::from(single.0) / value - 1.0).abs() < 2e-6, "{x} {y}");
                 if y != 0.3 {
                     assert!((f64::from(single.1) / slope - 1.0).abs() < 2e-6, "{x} {y}");
@@ -160,7 +165,7 @@ mod tests {
         let squared = SquaredFocal {
             alpha: [0.25, 0.75],
         };
-        assert_eq!(squared.at(f32::INFINITY, 0.0), (f32::INFINITY, 0.75));
-        assert_eq!(squared.at(f32::NEG_INFINITY, 0.0).0, 0.0);
+        assert_eq!(squared.of(f32::INFINITY, 0.0), (f32::INFINITY, 0.75));
+        assert_eq!(squared.of(f32::NEG_INFINITY, 0.0).0, 0.0);
     }
 }

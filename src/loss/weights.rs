@@ -17,6 +17,10 @@ struct Weighted<'a, T, L> {
 impl<T: Float, L: Piecewise<T>> Piecewise<T> for Weighted<'_, T, L> {
     type Value = L::Value;
 
+    const WORK: usize = L::WORK;
+
+    const IN_STAGES: bool = L::IN_STAGES;
+
     #[inline(always)]
     fn piece<const N: usize>(
         self,

@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use crate::error::Result;
+use crate::exec::isa;
 use crate::exec::prefetch::prefetch;
 use crate::loss::checks::require_len;
 use crate::numeric::float::{Float, SQUARE};
@@ -62,6 +63,12 @@ fn mean_scales(total: f64, loss_scale: f64) -> [f64; 2] {
     [total, loss_scale / total]
 }
 
+/// A gradient of so many bytes is stored past the caches if it does not replace the input: input,
+/// target and gradient together do not fit a cache of 32 MiB, and a processor would read the lines
+/// of the gradient from memory before it overwrites them. MSE on two threads of Zen 3 takes 0.77
+/// times as long with 4 Mi elements, 0.9 with 2 Mi and 1 with 1 Mi.
+const STREAM: usize = if cfg!(test) { 1 << 16 } else { 16 << 20 };
+
 /// [`Input`] and [`Reduction`] as the tasks of one call share them: by pointers, because in place
 /// the gradient is in the memory of the input. A kernel reads a piece, computes, and writes it.
 ///
@@ -70,6 +77,8 @@ fn mean_scales(total: f64, loss_scale: f64) -> [f64; 2] {
 pub(crate) struct Buffers<'a, T> {
     x: *const T,
     gradient: Option<*mut T>,
+    /// Whether [`write_once`](Self::write_once) stores past the caches.
+    streams: bool,
     len: usize,
     values: Option<*mut T>,
     items: usize,
@@ -137,11 +146,26 @@ impl<'a, T: Float> Buffers<'a, T> {
         Ok(Self {
             x,
             gradient,
+            streams: false,
             len,
             values: None,
             items: 0,
             lifetime: PhantomData,
         })
+    }
+
+    /// Declares that every element of the gradient is written by [`write_once`](Self::write_once)
+    /// and not read, and that each task calls [`finish`](Self::finish) at its end.
+    pub(crate) fn written_once(self) -> Self {
+        let apart = |gradient: *mut T| {
+            !std::ptr::eq(gradient, self.x)
+                && gradient.addr().is_multiple_of(isa::STREAMED)
+                && self.len >= STREAM / size_of::<T>()
+        };
+        Self {
+            streams: self.gradient.is_some_and(apart),
+            ..self
+        }
     }
 
     /// Whether a gradient is requested.
@@ -184,12 +208,14 @@ impl<'a, T: Float> Buffers<'a, T> {
         unsafe { load(self.x.add(start), n, pad) }
     }
 
-    /// Prefetches `n` elements from `start` and the memory of their gradient. They may be out of
-    /// bounds.
+    /// Prefetches `n` elements from `start` and the memory of their gradient, unless it is stored
+    /// past the caches. They may be out of bounds.
     #[inline(always)]
     pub(crate) fn prefetch(&self, start: usize, n: usize) {
         prefetch(self.x.wrapping_add(start), n);
-        if let Some(gradient) = self.gradient {
+        if let Some(gradient) = self.gradient
+            && !self.streams
+        {
             prefetch(gradient.wrapping_add(start), n);
         }
     }
@@ -283,6 +309,29 @@ impl<'a, T: Float> Buffers<'a, T> {
         assert!(n <= N, "a piece holds N elements");
         // SAFETY: n <= N elements from `start` are in bounds.
         unsafe { self.write_unchecked(start, n, piece) }
+    }
+
+    /// [`write`](Self::write) where [`written_once`](Self::written_once) declares it.
+    #[inline(always)]
+    pub(crate) fn write_once<const N: usize>(&self, start: usize, n: usize, piece: &[T; N]) {
+        let whole = n == N && (start * size_of::<T>()).is_multiple_of(isa::STREAMED);
+        match self.gradient {
+            Some(gradient) if self.streams && whole => {
+                self.check(start, n);
+                // SAFETY: N elements from `start` are in bounds and aligned, as the first element
+                // and the distance are. No other task touches them, by the contract of `new`, and
+                // this task calls `finish` before it ends.
+                unsafe { isa::stream(gradient.add(start), piece) }
+            }
+            _ => self.write(start, n, piece),
+        }
+    }
+
+    /// Ends the writes of a task, so that other threads see them.
+    pub(crate) fn finish(&self) {
+        if self.streams {
+            isa::fence();
+        }
     }
 
     /// [`write`](Self::write) for kernels that check the bounds of many pieces at once.
@@ -393,4 +442,65 @@ pub(crate) fn piece<T: Float, const N: usize>(from: &[T], start: usize, n: usize
     assert!(n <= N, "a piece holds N elements");
     // SAFETY: `from` has n elements, and n <= N.
     unsafe { load(from.as_ptr(), n, T::ZERO) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn streams(input: Input<'_, f32>) -> bool {
+        let len = input.elements().len();
+        // SAFETY: there are no tasks.
+        let buffers = unsafe { Buffers::further(input, len) };
+        buffers.expect("equal lengths").written_once().streams
+    }
+
+    #[test]
+    fn only_large_and_aligned_gradients_apart_from_the_input_are_stored_past_the_caches() {
+        let n = STREAM / size_of::<f32>();
+        let x = vec![0.0_f32; n];
+        let mut memory = vec![0.0_f32; n + 2 * isa::STREAMED];
+        let first = memory.as_ptr().align_offset(isa::STREAMED);
+        assert!(!streams(Input::Value(&x)));
+        assert!(!streams(Input::InPlace(&mut memory[first..first + n])));
+        assert!(!streams(Input::Gradient(
+            &x[1..],
+            &mut memory[first..first + n - 1]
+        )));
+        for offset in 0..8 {
+            let start = first + offset;
+            let found = streams(Input::Gradient(&x, &mut memory[start..start + n]));
+            assert_eq!(found, offset % 4 == 0);
+        }
+    }
+
+    #[test]
+    fn elements_are_written_once_where_they_belong() {
+        let n = STREAM / size_of::<f32>() + 37;
+        let x = vec![0.0_f32; n];
+        for offset in 0..5 {
+            let mut memory = vec![-1.0_f32; n + 4 * isa::STREAMED];
+            let start = memory.as_ptr().align_offset(isa::STREAMED) + offset;
+            let input = Input::Gradient(&x, &mut memory[start..start + n]);
+            // SAFETY: there is one task, this one.
+            let buffers = unsafe { Buffers::further(input, n) }.expect("equal lengths");
+            let buffers = buffers.written_once();
+            for from in (0..n).step_by(16) {
+                let piece: [f32; 16] = std::array::from_fn(|i| (from + i) as f32);
+                buffers.write_once(from, 16.min(n - from), &piece);
+            }
+            buffers.finish();
+            let expected = (0..n).map(|i| i as f32);
+            assert!(
+                memory[start..start + n].iter().copied().eq(expected),
+                "{offset}"
+            );
+            assert!(
+                memory[..start]
+                    .iter()
+                    .chain(&memory[start + n..])
+                    .all(|&x| x == -1.0)
+            );
+        }
+    }
 }

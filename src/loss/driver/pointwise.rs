@@ -12,11 +12,20 @@ use crate::loss::driver::buffers::{Buffers, Input, Reduction, piece};
 use crate::numeric::float::Float;
 use crate::reduce::{self, Partials, VECTOR};
 
+/// The work of an element with exponentials or logarithms, in halves of an AdamW step. One thread of
+/// Zen 3 (AVX2, in cache) takes 0.39 ns per element for AdamW, 0.21 for MSE, 1.3 for Poisson, 2.2
+/// for BCE with logits and 3.8 for BCE.
+pub(crate) const ELEMENTARY: usize = 8;
+
 /// A loss of one element at a time.
 pub trait Pointwise<T: Float>: Copy + Send + Sync {
     /// The type of the values: `T`, or `f64` where they may leave the range of `f32`. With `f64`
     /// the loop of a loss on `f32` takes half as many elements at once.
     type Value: Float;
+
+    /// The work of an element, in halves of an AdamW step: 1 with three memory streams instead of
+    /// seven, or [`ELEMENTARY`].
+    const WORK: usize = 1;
 
     /// The value for input `x` and target `y`, and its derivative by `x`.
     fn at(self, x: T, y: T) -> (Self::Value, T);
@@ -26,6 +35,14 @@ pub trait Pointwise<T: Float>: Copy + Send + Sync {
 pub(crate) trait Piecewise<T: Float>: Copy + Send + Sync {
     /// As [`Pointwise::Value`].
     type Value: Float;
+
+    /// As [`Pointwise::WORK`].
+    const WORK: usize;
+
+    /// Whether the elements of a piece pass several stages together, as those of
+    /// [`Math::exp_nonpositive_of`](crate::numeric::math::Math::exp_nonpositive_of) do. Pieces then
+    /// have [`LONGEST`] elements.
+    const IN_STAGES: bool = false;
 
     /// The values of `n` elements from `start`, and the derivatives. The others are padding, whose
     /// results are not used.
@@ -44,6 +61,8 @@ pub(crate) struct Each<L>(pub(crate) L);
 
 impl<T: Float, L: Pointwise<T>> Piecewise<T> for Each<L> {
     type Value = L::Value;
+
+    const WORK: usize = L::WORK;
 
     #[inline(always)]
     fn piece<const N: usize>(
@@ -66,7 +85,10 @@ impl<T: Float, L: Pointwise<T>> Piecewise<T> for Each<L> {
 const BLOCK: usize = 4096;
 
 /// Lanes of the sum of a block: 32 `f64` fill four AVX-512 or eight AVX2 registers.
-pub(crate) const LANES: usize = 32;
+const LANES: usize = 32;
+
+/// The most elements of a piece.
+pub(crate) const LONGEST: usize = 2 * LANES;
 
 /// Lanes grouped by register: arrays that change as a whole stay in registers.
 type Vectors<const M: usize> = [[f64; VECTOR]; M];
@@ -88,7 +110,24 @@ struct ElementBlock<'a, T, L> {
 }
 
 impl<T: Float, L: Piecewise<T>> ElementBlock<'_, T, L> {
-    /// Evaluates the loss of `n` elements from `start`, and adds the values to `sums`.
+    /// Evaluates the loss of `n` elements from `start`. Returns their values, and 0 for the padding.
+    #[inline(always)]
+    fn values<const N: usize>(&self, start: usize, n: usize) -> [L::Value; N] {
+        let x: [T; N] = self.buffers.read(start, n, T::ZERO);
+        let y: [T; N] = piece(self.target, start, n);
+        let (mut values, mut gradient) = self.loss.piece(start, n, &x, &y);
+        for i in 0..N {
+            gradient[i] = gradient[i] * self.scale;
+        }
+        self.buffers.write_once(start, n, &gradient);
+        self.buffers.write_values(start, n, &values);
+        for i in n..N {
+            values[i] = L::Value::ZERO;
+        }
+        values
+    }
+
+    /// [`values`](Self::values), added to `sums`.
     #[inline(always)]
     fn step<const N: usize, const M: usize>(
         &self,
@@ -96,21 +135,36 @@ impl<T: Float, L: Piecewise<T>> ElementBlock<'_, T, L> {
         n: usize,
         sums: Vectors<M>,
     ) -> Vectors<M> {
-        let x: [T; N] = self.buffers.read(start, n, T::ZERO);
-        let y: [T; N] = piece(self.target, start, n);
-        let (mut values, mut gradient) = self.loss.piece(start, n, &x, &y);
-        for i in 0..N {
-            gradient[i] = gradient[i] * self.scale;
-        }
-        self.buffers.write(start, n, &gradient);
-        self.buffers.write_values(start, n, &values);
-        // The values of the padding are not part of the sum.
-        for i in n..N {
-            values[i] = L::Value::ZERO;
-        }
+        let values = self.values::<N>(start, n);
         std::array::from_fn(|k| {
             std::array::from_fn(|i| sums[k][i] + values[VECTOR * k + i].to_f64())
         })
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, start: usize, n: usize) {
+        if self.ahead > 0 {
+            self.buffers.prefetch(start + self.ahead, n);
+            prefetch::prefetch(self.target.as_ptr().wrapping_add(start + self.ahead), n);
+        }
+    }
+
+    /// Evaluates the loss of the block in pieces of [`LONGEST`] elements.
+    #[inline(always)]
+    fn evaluate_in_stages(self) -> f64 {
+        let mut lanes = [0.0; LANES];
+        let mut start = self.start;
+        while start < self.end {
+            self.prefetch(start, LONGEST);
+            let values = self.values::<LONGEST>(start, LONGEST.min(self.end - start));
+            for half in values.as_chunks::<LANES>().0 {
+                for i in 0..LANES {
+                    lanes[i] += half[i].to_f64();
+                }
+            }
+            start += LONGEST;
+        }
+        reduce::sum(lanes)
     }
 
     /// Evaluates the loss of the block in pieces of `N` elements. There are `M` registers in a
@@ -118,13 +172,13 @@ impl<T: Float, L: Piecewise<T>> ElementBlock<'_, T, L> {
     #[inline(always)]
     fn evaluate<const N: usize, const M: usize, const K: usize>(self) -> f64 {
         const { assert!(M * VECTOR == N && K * N == LANES) };
+        if L::IN_STAGES {
+            return self.evaluate_in_stages();
+        }
         let mut sums = [[[0.0; VECTOR]; M]; K];
         let mut start = self.start;
         while start + LANES <= self.end {
-            if self.ahead > 0 {
-                self.buffers.prefetch(start + self.ahead, LANES);
-                prefetch::prefetch(self.target.as_ptr().wrapping_add(start + self.ahead), LANES);
-            }
+            self.prefetch(start, LANES);
             for k in 0..K {
                 sums[k] = self.step::<N, M>(start + k * N, N, sums[k]);
             }
@@ -189,14 +243,14 @@ pub(crate) fn compute_pieces<T: Float, L: Piecewise<T>>(
     let [count, scale] = reduction.scales(len as f64, loss_scale);
     // SAFETY: each task below has its own blocks, and each block its own elements, so that no two
     // tasks touch the same element.
-    let buffers = unsafe { Buffers::new(input, len, &mut reduction, len) }?;
+    let buffers = unsafe { Buffers::new(input, len, &mut reduction, len) }?.written_once();
     let scale = T::from_f64(scale);
     let tier = isa::current();
     let blocks = len.div_ceil(BLOCK);
     let partials = Partials::new(blocks);
     let ahead = prefetch::ahead(len);
-    // The work of an element is about half an AdamW step: three memory streams instead of seven.
-    pool::run(blocks.div_ceil(CHUNK), len / 2, |chunk| {
+    let work = len.saturating_mul(L::WORK) / 2;
+    pool::run(blocks.div_ceil(CHUNK), work, |chunk| {
         for block in chunk * CHUNK..((chunk + 1) * CHUNK).min(blocks) {
             let start = block * BLOCK;
             let end = len.min(start + BLOCK);
@@ -213,6 +267,7 @@ pub(crate) fn compute_pieces<T: Float, L: Piecewise<T>>(
                 }),
             );
         }
+        buffers.finish();
     });
     Ok(partials.total() / count)
 }
