@@ -139,11 +139,6 @@ fn of_logit<T: Math>(x: T, y: T, w: T, p: Logistic<T>) -> (T, T) {
 
 impl<T: Math> OfLogit<T> for BceWithLogits {
     #[inline(always)]
-    fn logit(self, x: T, _y: T) -> T {
-        x
-    }
-
-    #[inline(always)]
     fn at(self, x: T, y: T, p: Logistic<T>) -> (T, T) {
         of_logit(x, y, T::ONE, p)
     }

@@ -66,17 +66,14 @@ impl<T: Math, const N: usize> Logistics<T, N> {
 
 /// A loss of one logit per element.
 pub(super) trait OfLogit<T: Math>: Copy + Send + Sync {
-    /// The logit for input `x` and target `y`.
-    fn logit(self, x: T, y: T) -> T;
-
-    /// The value for input `x` and target `y`, and its derivative by `x`, from the functions of
+    /// The value for logit `x` and target `y`, and its derivative by `x`, from the functions of
     /// the logit.
     fn at(self, x: T, y: T, p: Logistic<T>) -> (T, T);
 
     /// The value and the derivative of one element.
     #[cfg(test)]
     fn of(self, x: T, y: T) -> (T, T) {
-        self.at(x, y, Logistic::of(self.logit(x, y)))
+        self.at(x, y, Logistic::of(x))
     }
 }
 
@@ -99,11 +96,8 @@ impl<T: Math, L: OfLogit<T>> Piecewise<T> for EachLogit<L> {
         x: &[T; N],
         y: &[T; N],
     ) -> ([T; N], [T; N]) {
-        let (mut logits, mut values, mut derivatives) = (*x, *x, *x);
-        for i in 0..N {
-            logits[i] = self.0.logit(x[i], y[i]);
-        }
-        let p = Logistics::of(&logits);
+        let p = Logistics::of(x);
+        let (mut values, mut derivatives) = (*x, *x);
         for i in 0..N {
             (values[i], derivatives[i]) = self.0.at(x[i], y[i], p.get(i));
         }

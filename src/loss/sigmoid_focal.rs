@@ -89,11 +89,6 @@ impl<T: Math> Parts<T> {
 
 impl<T: Math> OfLogit<T> for SquaredFocal {
     #[inline(always)]
-    fn logit(self, x: T, _y: T) -> T {
-        x
-    }
-
-    #[inline(always)]
     fn at(self, x: T, y: T, p: Logistic<T>) -> (T, T) {
         let Parts { a, q, q1, c, c1 } = Parts::of(x, y, self.alpha.map(T::from_f64), p);
         let aq = a * q;

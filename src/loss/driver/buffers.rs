@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use crate::error::Result;
-use crate::exec::isa;
+use crate::exec::isa::{self, Tier};
 use crate::exec::prefetch::prefetch;
 use crate::loss::checks::require_len;
 use crate::numeric::float::{Float, SQUARE};
@@ -63,11 +63,24 @@ fn mean_scales(total: f64, loss_scale: f64) -> [f64; 2] {
     [total, loss_scale / total]
 }
 
-/// A gradient of so many bytes is stored past the caches if it does not replace the input: input,
-/// target and gradient together do not fit a cache of 32 MiB, and a processor would read the lines
-/// of the gradient from memory before it overwrites them. MSE on two threads of Zen 3 takes 0.77
-/// times as long with 4 Mi elements, 0.9 with 2 Mi and 1 with 1 Mi.
+/// A gradient of at least this many bytes is stored past the caches if it does not replace the
+/// input: input, target and gradient together do not fit a cache of 32 MiB, and a processor would
+/// read the lines of the gradient from memory before it overwrites them. MSE on two threads of Zen 3
+/// takes 0.77 times as long with 4 Mi elements, 0.9 with 2 Mi and 1 with 1 Mi; other processors were
+/// not measured. Fewer in unit tests.
 const STREAM: usize = if cfg!(test) { 1 << 16 } else { 16 << 20 };
+
+/// The result of [`Buffers::finish`].
+#[must_use]
+pub(crate) struct Finish(bool);
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        if self.0 {
+            isa::fence();
+        }
+    }
+}
 
 /// [`Input`] and [`Reduction`] as the tasks of one call share them: by pointers, because in place
 /// the gradient is in the memory of the input. A kernel reads a piece, computes, and writes it.
@@ -154,16 +167,20 @@ impl<'a, T: Float> Buffers<'a, T> {
         })
     }
 
-    /// Declares that every element of the gradient is written by [`write_once`](Self::write_once)
-    /// and not read, and that each task calls [`finish`](Self::finish) at its end.
-    pub(crate) fn written_once(self) -> Self {
-        let apart = |gradient: *mut T| {
+    /// Stores the gradient past the caches in [`write_once`](Self::write_once) if the tier of the
+    /// kernel can, and the gradient is large and does not replace the input.
+    ///
+    /// # Safety
+    /// Each task holds the result of [`finish`](Self::finish) while it writes, and does not read
+    /// what it has written.
+    pub(crate) unsafe fn written_once(self, tier: Tier) -> Self {
+        let fits = |gradient: *mut T| {
             !std::ptr::eq(gradient, self.x)
                 && gradient.addr().is_multiple_of(isa::STREAMED)
                 && self.len >= STREAM / size_of::<T>()
         };
         Self {
-            streams: self.gradient.is_some_and(apart),
+            streams: tier.streams() && self.gradient.is_some_and(fits),
             ..self
         }
     }
@@ -311,7 +328,8 @@ impl<'a, T: Float> Buffers<'a, T> {
         unsafe { self.write_unchecked(start, n, piece) }
     }
 
-    /// [`write`](Self::write) where [`written_once`](Self::written_once) declares it.
+    /// As [`write`](Self::write), past the caches if [`written_once`](Self::written_once) has
+    /// decided so.
     #[inline(always)]
     pub(crate) fn write_once<const N: usize>(&self, start: usize, n: usize, piece: &[T; N]) {
         let whole = n == N && (start * size_of::<T>()).is_multiple_of(isa::STREAMED);
@@ -319,19 +337,19 @@ impl<'a, T: Float> Buffers<'a, T> {
             Some(gradient) if self.streams && whole => {
                 self.check(start, n);
                 // SAFETY: N elements from `start` are in bounds and aligned, as the first element
-                // and the distance are. No other task touches them, by the contract of `new`, and
-                // this task calls `finish` before it ends.
+                // and the distance are. No other task touches them, by the contract of `new`.
+                // `written_once` found a tier of this processor that streams. By its contract, this
+                // task does not read them and ends with the fence of `finish`.
                 unsafe { isa::stream(gradient.add(start), piece) }
             }
             _ => self.write(start, n, piece),
         }
     }
 
-    /// Ends the writes of a task, so that other threads see them.
-    pub(crate) fn finish(&self) {
-        if self.streams {
-            isa::fence();
-        }
+    /// Completes the writes past the caches when the result is dropped, so that other threads see
+    /// them.
+    pub(crate) fn finish(&self) -> Finish {
+        Finish(self.streams)
     }
 
     /// [`write`](Self::write) for kernels that check the bounds of many pieces at once.
@@ -448,11 +466,13 @@ pub(crate) fn piece<T: Float, const N: usize>(from: &[T], start: usize, n: usize
 mod tests {
     use super::*;
 
-    fn streams(input: Input<'_, f32>) -> bool {
+    fn streams(input: Input<'_, f32>, tier: Tier) -> bool {
         let len = input.elements().len();
         // SAFETY: there are no tasks.
-        let buffers = unsafe { Buffers::further(input, len) };
-        buffers.expect("equal lengths").written_once().streams
+        unsafe {
+            let buffers = Buffers::further(input, len).expect("equal lengths");
+            buffers.written_once(tier).streams
+        }
     }
 
     #[test]
@@ -461,16 +481,19 @@ mod tests {
         let x = vec![0.0_f32; n];
         let mut memory = vec![0.0_f32; n + 2 * isa::STREAMED];
         let first = memory.as_ptr().align_offset(isa::STREAMED);
-        assert!(!streams(Input::Value(&x)));
-        assert!(!streams(Input::InPlace(&mut memory[first..first + n])));
-        assert!(!streams(Input::Gradient(
-            &x[1..],
-            &mut memory[first..first + n - 1]
-        )));
-        for offset in 0..8 {
-            let start = first + offset;
-            let found = streams(Input::Gradient(&x, &mut memory[start..start + n]));
-            assert_eq!(found, offset % 4 == 0);
+        for tier in Tier::supported() {
+            assert!(!streams(Input::Value(&x), tier));
+            assert!(!streams(
+                Input::InPlace(&mut memory[first..first + n]),
+                tier
+            ));
+            let shorter = &mut memory[first..first + n - 1];
+            assert!(!streams(Input::Gradient(&x[1..], shorter), tier));
+            for offset in 0..8 {
+                let start = first + offset;
+                let found = streams(Input::Gradient(&x, &mut memory[start..start + n]), tier);
+                assert_eq!(found, tier.streams() && offset % 4 == 0);
+            }
         }
     }
 
@@ -478,18 +501,23 @@ mod tests {
     fn elements_are_written_once_where_they_belong() {
         let n = STREAM / size_of::<f32>() + 37;
         let x = vec![0.0_f32; n];
-        for offset in 0..5 {
+        let cases =
+            (0..5).flat_map(|offset| Tier::supported().into_iter().map(move |t| (offset, t)));
+        for (offset, tier) in cases {
             let mut memory = vec![-1.0_f32; n + 4 * isa::STREAMED];
             let start = memory.as_ptr().align_offset(isa::STREAMED) + offset;
             let input = Input::Gradient(&x, &mut memory[start..start + n]);
-            // SAFETY: there is one task, this one.
-            let buffers = unsafe { Buffers::further(input, n) }.expect("equal lengths");
-            let buffers = buffers.written_once();
+            // SAFETY: there is one task, this one, which reads after the fence only.
+            let buffers = unsafe {
+                let buffers = Buffers::further(input, n).expect("equal lengths");
+                buffers.written_once(tier)
+            };
+            let finish = buffers.finish();
             for from in (0..n).step_by(16) {
                 let piece: [f32; 16] = std::array::from_fn(|i| (from + i) as f32);
                 buffers.write_once(from, 16.min(n - from), &piece);
             }
-            buffers.finish();
+            drop(finish);
             let expected = (0..n).map(|i| i as f32);
             assert!(
                 memory[start..start + n].iter().copied().eq(expected),

@@ -27,7 +27,7 @@ const CASES: &[(&str, &[Value])] = &[
 
 /// Miri takes a minute for a few thousand elements.
 const SIZES: &[usize] = if cfg!(miri) {
-    &[0, 33]
+    &[0, 33, 65]
 } else {
     &[0, 1, 31, 32, 33, 257, 100_003]
 };
