@@ -231,9 +231,9 @@ impl Tier {
 /// memory.
 ///
 /// # Safety
-/// [`Tier::streams`] of a tier of this processor is true, `N` elements from `to` can be written, `to`
-/// is aligned to [`STREAMED`] bytes, and the thread calls [`fence`] before it or any other thread
-/// accesses them.
+/// [`Tier::streams`] of a tier of this processor is true, `N` elements from `to` can be written,
+/// `to` is aligned to [`STREAMED`] bytes, and the thread calls [`fence`] before it or any other
+/// thread accesses them.
 #[inline(always)]
 pub(crate) unsafe fn stream<T: Float, const N: usize>(to: *mut T, piece: &[T; N]) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

@@ -133,7 +133,8 @@ const SHIFT_F32: f32 = 12_582_912.0;
 const LN_MIN_F32: f32 = -87.336_54;
 const LN_MAX_F32: f32 = 88.722_83;
 
-/// Returns `n`, the integer nearest to `x log2(e)`, as the last bits of a sum, and `r = x - n ln(2)`.
+/// Returns `n`, the integer nearest to `x log2(e)`, as the last bits of a sum, and
+/// `r = x - n ln(2)`.
 #[inline(always)]
 fn reduce_f32(x: f32) -> (f32, f32) {
     // ln(2) in two parts. The product of the first part and any exponent is exact (Cephes).

@@ -65,9 +65,9 @@ fn mean_scales(total: f64, loss_scale: f64) -> [f64; 2] {
 
 /// A gradient of at least this many bytes is stored past the caches if it does not replace the
 /// input: input, target and gradient together do not fit a cache of 32 MiB, and a processor would
-/// read the lines of the gradient from memory before it overwrites them. MSE on two threads of Zen 3
-/// takes 0.77 times as long with 4 Mi elements, 0.9 with 2 Mi and 1 with 1 Mi; other processors were
-/// not measured. Fewer in unit tests.
+/// read the lines of the gradient from memory before it overwrites them. MSE on two threads of
+/// Zen 3 takes 0.77 times as long with 4 Mi elements, 0.9 with 2 Mi and 1 with 1 Mi; other
+/// processors were not measured. Fewer in unit tests.
 const STREAM: usize = if cfg!(test) { 1 << 16 } else { 16 << 20 };
 
 /// The result of [`Buffers::finish`].
