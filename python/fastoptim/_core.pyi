@@ -26,6 +26,7 @@ __all__ = [
     "exchange",
     "exchange_tensors",
     "get_num_threads",
+    "gradient_like",
     "is_thread_count",
     "lerp",
     "load",
@@ -43,6 +44,7 @@ __all__ = [
     "set_own_threads",
     "stream",
     "suggest_num_threads",
+    "tensor_loss",
     "tensor_norm",
     "tier",
     "tiers",
@@ -282,6 +284,14 @@ def compute_loss(
     gradient: bool,
     values: Any | None = None,
 ) -> tuple[Any, Any]: ...
+def tensor_loss(
+    name: str,
+    arguments: dict[str, Any],
+    tensors: tuple[Any, ...],
+    signs: Sequence[int],
+    gradients_enabled: bool,
+) -> tuple[Any, list[Any] | None] | None: ...
+def gradient_like(tensor: Any) -> Any: ...
 def loss_arguments(name: str, arguments: dict[str, Any]) -> dict[str, Any]: ...
 def mine_triplets(
     embeddings: Any, labels: Any, kind: str, margin: float

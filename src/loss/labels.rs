@@ -1,40 +1,16 @@
 //! The targets of rows of scores and the weights of classes, checked before anything is written.
 
-use std::ops::Range;
-
 use crate::error::{Error, Result};
 use crate::exec::isa::{self, Kernel};
 use crate::loss::checks::{changed, require_len};
 use crate::loss::driver::rowwise;
 use crate::numeric::float::Float;
 
-/// An integer type of class indices.
-pub(crate) trait Index: Copy + Send + Sync + std::fmt::Display {
-    /// The index as `i64`, which holds it exactly.
-    fn wide(self) -> i64;
-}
-
-impl Index for i32 {
-    #[inline(always)]
-    fn wide(self) -> i64 {
-        i64::from(self)
-    }
-}
-
-impl Index for i64 {
-    #[inline(always)]
-    fn wide(self) -> i64 {
-        self
-    }
-}
-
 /// The targets of rows.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a, T> {
-    /// A class per row.
-    I32(&'a [i32]),
-    /// A class per row.
-    I64(&'a [i64]),
+    /// A class or another integer per row.
+    Integers(&'a [i64]),
     /// Numbers of the scores' type: a probability per class and row, or one number per row.
     Numbers(&'a [T]),
 }
@@ -44,25 +20,14 @@ impl<T: Float> Target<'_, T> {
     #[inline(always)]
     pub(crate) fn number(&self, row: usize) -> f64 {
         match self {
-            Self::I32(target) => f64::from(target[row]),
-            Self::I64(target) => target[row] as f64,
+            Self::Integers(target) => target[row] as f64,
             Self::Numbers(target) => target[row].to_f64(),
-        }
-    }
-
-    /// The targets of some rows, if they are integers and there are so many.
-    pub(crate) fn rows(&self, rows: Range<usize>) -> Option<Self> {
-        match self {
-            Self::I32(target) => target.get(rows).map(Self::I32),
-            Self::I64(target) => target.get(rows).map(Self::I64),
-            Self::Numbers(_) => None,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::I32(target) => target.len(),
-            Self::I64(target) => target.len(),
+            Self::Integers(target) => target.len(),
             Self::Numbers(target) => target.len(),
         }
     }
@@ -105,14 +70,13 @@ impl<T: Float> Labels<'_, T> {
             )));
         }
         let expected = match self.target {
-            Target::I32(_) | Target::I64(_) => rows,
+            Target::Integers(_) => rows,
             Target::Numbers(_) => rowwise::elements(self.shape)?,
         };
         require_len("target", self.target.len(), expected)?;
         let weight = self.weight.filter(|_| by_weight);
         match self.target {
-            Target::I32(target) => check(target, classes, self.ignore_index, weight),
-            Target::I64(target) => check(target, classes, self.ignore_index, weight),
+            Target::Integers(target) => check(target, classes, self.ignore_index, weight),
             Target::Numbers(_) => Ok(rows as f64),
         }
     }
@@ -134,11 +98,10 @@ impl<T: Float> Labels<'_, T> {
     /// The class of a row, or `None` for an ignored row. [`check`](Self::check) comes first.
     #[inline(always)]
     pub(crate) fn class(&self, row: usize) -> Option<usize> {
-        let target = match self.target {
-            Target::I32(target) => target[row].wide(),
-            Target::I64(target) => target[row],
-            Target::Numbers(_) => return None,
+        let Target::Integers(targets) = self.target else {
+            return None;
         };
+        let target = targets[row];
         (Some(target) != self.ignore_index).then_some(target as usize)
     }
 
@@ -149,15 +112,15 @@ impl<T: Float> Labels<'_, T> {
     }
 }
 
-struct Check<'a, I> {
-    targets: &'a [I],
+struct Check<'a> {
+    targets: &'a [i64],
     classes: i64,
     /// Whether rows with the target `ignore_index` are ignored.
     ignores: bool,
     ignore_index: i64,
 }
 
-impl<I: Index> Kernel for Check<'_, I> {
+impl Kernel for Check<'_> {
     /// Whether all targets are in range, and the number of those that are not ignored.
     type Output = (bool, u64);
 
@@ -165,7 +128,6 @@ impl<I: Index> Kernel for Check<'_, I> {
     fn run(self) -> Self::Output {
         let (mut bad, mut count) = (0, 0);
         for &target in self.targets {
-            let target = target.wide();
             let counts = !(self.ignores & (target == self.ignore_index));
             count += u64::from(counts);
             bad |= u64::from(counts & ((target < 0) | (target >= self.classes)));
@@ -178,8 +140,8 @@ impl<I: Index> Kernel for Check<'_, I> {
 ///
 /// # Errors
 /// Names the first row whose target is neither a class nor `ignore_index`.
-fn check<T: Float, I: Index>(
-    targets: &[I],
+fn check<T: Float>(
+    targets: &[i64],
     classes: usize,
     ignore_index: Option<i64>,
     weight: Option<&[T]>,
@@ -192,11 +154,11 @@ fn check<T: Float, I: Index>(
         ignore_index: ignore_index.unwrap_or_default(),
     });
     if !good {
-        let bad = |target: &I| {
-            let target = target.wide();
-            Some(target) != ignore_index && !(0..bound).contains(&target)
-        };
-        let mut found = targets.iter().enumerate().filter(|(_, target)| bad(target));
+        let bad = |target: i64| Some(target) != ignore_index && !(0..bound).contains(&target);
+        let mut found = targets
+            .iter()
+            .enumerate()
+            .filter(|(_, target)| bad(**target));
         let (row, target) = found.next().ok_or_else(|| changed("target"))?;
         return Err(Error::Index(format!(
             "target[{row}] is {target}, which is not one of {classes} classes"
@@ -208,15 +170,11 @@ fn check<T: Float, I: Index>(
     })
 }
 
-fn sum_of_weights<T: Float, I: Index>(
-    targets: &[I],
-    ignore_index: Option<i64>,
-    weight: &[T],
-) -> f64 {
+fn sum_of_weights<T: Float>(targets: &[i64], ignore_index: Option<i64>, weight: &[T]) -> f64 {
     let mut lanes = [0.0; 8];
-    for (i, target) in targets.iter().enumerate() {
-        if Some(target.wide()) != ignore_index {
-            lanes[i % 8] += weight[target.wide() as usize].to_f64();
+    for (i, &target) in targets.iter().enumerate() {
+        if Some(target) != ignore_index {
+            lanes[i % 8] += weight[target as usize].to_f64();
         }
     }
     crate::reduce::sum(lanes)

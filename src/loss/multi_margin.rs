@@ -291,7 +291,7 @@ mod tests {
         let inputs = vec![Input::Gradient(&x, &mut gradient)];
         let value = loss.evaluate(Call {
             shape: [1, 3],
-            ..Call::new(inputs, Some(Target::I64(&[0])), Reduction::Mean)
+            ..Call::new(inputs, Some(Target::Integers(&[0])), Reduction::Mean)
         });
         assert!((value.expect("good arguments") - 2.9).abs() < 1e-15);
         assert_eq!(gradient, [-1.0, 1.0, 0.0]);
@@ -311,7 +311,7 @@ mod tests {
             let inputs = vec![Input::Value(&x)];
             let value = loss.evaluate(Call {
                 shape: [1, classes],
-                ..Call::new(inputs, Some(Target::I32(&[1])), Reduction::Sum)
+                ..Call::new(inputs, Some(Target::Integers(&[1])), Reduction::Sum)
             });
             assert_eq!(value, Ok(f64::INFINITY));
         }

@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::arrays::require_shape;
-use super::integers::Integers;
+use super::integers;
 use crate::error::to_py;
 use crate::memory::inflight;
 use crate::memory::numpy::{Array, Dtype, numbers};
@@ -57,7 +57,7 @@ pub(super) fn mine_triplets<'py>(
     let labels = labels_of(labels)?;
     require_shape("labels", &labels, &[rows])?;
     let _guard = inflight::enter(Vec::new(), vec![embeddings.range(), labels.range()])?;
-    let labels = Integers::labels(&labels)?.ok_or_else(|| refuse(&labels.dtype))?;
+    let labels = integers::labels(&labels)?.ok_or_else(|| refuse(&labels.dtype))?;
     let mine = |x: Numbers<'_>| {
         py.detach(|| match x {
             Numbers::Single(x) => triplets::mine(x, length, &labels, kind, margin),

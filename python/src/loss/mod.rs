@@ -7,6 +7,7 @@ mod integers;
 mod mining;
 mod outputs;
 mod targets;
+mod tensors;
 mod tiled;
 mod variance;
 mod weights;
@@ -49,25 +50,40 @@ fn compute_loss<'py>(
     values: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<ValueAndGradient<'py>> {
     let kind = kind_of(name)?;
-    let signature = kind.signature();
     let arguments = Arguments::read(kind, arguments)?;
-    let arrays = Arrays::new(signature, inputs, &arguments.weights)?;
+    let out = gradient.then_some(out);
+    let (value, outputs) = compute(py, kind, &arguments, inputs, out, loss_scale, values)?;
+    outputs.into_python(py, value)
+}
+
+/// Computes a loss with checked arguments. The gradients are written to `Some(out)`, and to new
+/// arrays if `out` is `None`; without `Some` there are none.
+fn compute<'py>(
+    py: Python<'py>,
+    kind: Kind,
+    arguments: &Arguments<'py>,
+    inputs: &Bound<'py, PyTuple>,
+    out: Option<Option<&Bound<'py, PyAny>>>,
+    loss_scale: f64,
+    values: Option<&Bound<'py, PyAny>>,
+) -> PyResult<(f64, Outputs<'py>)> {
+    let arrays = Arrays::new(kind.signature(), inputs, &arguments.weights)?;
     let input = &arrays.inputs[0];
     let rows = input.shape.first().copied();
     if arguments.reduce == Reduce::BatchMean && rows.is_none() {
         return Err(PyValueError::new_err("batchmean needs an input with rows"));
     }
     let shape = (arguments.reduce == Reduce::None).then_some(&*arrays.rows.outer);
-    let outputs = Outputs::new(py, &arrays, out, gradient, (shape, values))?;
+    let outputs = Outputs::new(py, &arrays, out, (shape, values))?;
     let value = with_float!(input.dtype.arithmetic(), T => {
         let loss = &arguments.loss;
         if !arrays.are_native() {
             // SAFETY: `T` is the type of the arithmetic, and this frame holds arrays and outputs
             // until the call ends.
-            let call = unsafe { tiled::call::<T>(&arrays, &outputs, &arguments, loss_scale) };
+            let call = unsafe { tiled::call::<T>(&arrays, &outputs, arguments, loss_scale) };
             let call = call.map_err(to_py)?;
             let value = py.detach(|| loss.evaluate_tiled(call));
-            return outputs.into_python(py, value.map_err(to_py)?);
+            return Ok((value.map_err(to_py)?, outputs));
         }
         // SAFETY: the arrays are native: all but integer targets have this type. This frame holds
         // them until the call ends, and `outputs` registered them, so that no other call writes them.
@@ -75,7 +91,7 @@ fn compute_loss<'py>(
             Call::<T> {
                 inputs: outputs.inputs(&arrays.inputs),
                 target: arrays.target.as_ref().map(|target| match target {
-                    Target::Integers { integers, .. } => integers.target(),
+                    Target::Integers { integers, .. } => CoreTarget::Integers(integers),
                     Target::Numbers(numbers) => CoreTarget::Numbers(numbers.slice()),
                 }),
                 weights: arrays.weights.each_ref().map(|weight| {
@@ -89,11 +105,12 @@ fn compute_loss<'py>(
         };
         py.detach(|| loss.evaluate(call))
     });
-    outputs.into_python(py, value.map_err(to_py)?)
+    Ok((value.map_err(to_py)?, outputs))
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(compute_loss, module)?)?;
     module.add_function(wrap_pyfunction!(loss_arguments, module)?)?;
+    tensors::register(module)?;
     module.add_function(wrap_pyfunction!(mining::mine_triplets, module)?)
 }

@@ -25,24 +25,23 @@ pub(super) struct Outputs<'py> {
 }
 
 impl<'py> Outputs<'py> {
-    /// Checks `out` against all arrays that are read, or allocates the gradients, and registers all
-    /// memory of the call. The unreduced values have a shape, and are written to the array that is
+    /// Checks `Some(out)` against all arrays that are read, or allocates the gradients if `out` is
+    /// `None`, and registers all memory of the call. The unreduced values have a shape, and are written to the array that is
     /// given for them, if one is.
     pub(super) fn new(
         py: Python<'py>,
         arrays: &Arrays<'py>,
-        out: Option<&Bound<'py, PyAny>>,
-        gradient: bool,
+        out: Option<Option<&Bound<'py, PyAny>>>,
         (shape, values): (Option<&[usize]>, Option<&Bound<'py, PyAny>>),
     ) -> PyResult<Self> {
         let (inputs, read) = (&arrays.inputs, &arrays.read);
-        let gradients = match (gradient, out) {
-            (false, _) => None,
-            (true, None) => {
+        let gradients = match out {
+            None => None,
+            Some(None) => {
                 let empty = |input: &Array<'py>| empty(py, &input.shape, input.dtype);
                 Some(inputs.iter().map(empty).collect::<PyResult<_>>()?)
             }
-            (true, Some(out)) => Some(given_gradients(inputs, read, out)?),
+            Some(Some(out)) => Some(given_gradients(inputs, read, out)?),
         };
         let values = match (shape, values) {
             (None, _) => None,

@@ -8,14 +8,14 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::arrays::{Rows, goes_with, require_shape, types_beside};
-use super::integers::Integers;
+use super::integers;
 use crate::memory::numpy::{Array, Dtype};
 
 /// A target.
 pub(super) enum Target<'py> {
     /// The integers that were copied, and the memory that they came from.
     Integers {
-        integers: Integers,
+        integers: Vec<i64>,
         range: Option<Range<usize>>,
     },
     Numbers(Array<'py>),
@@ -48,7 +48,7 @@ pub(super) fn of<'py>(
     rows: &Rows,
 ) -> PyResult<Target<'py>> {
     let is_integral = role != Role::ElementTarget;
-    if is_integral && let Some(integers) = Integers::scalar(name, object)? {
+    if is_integral && let Some(integers) = integers::scalar(name, object)? {
         if !rows.outer.is_empty() {
             return Err(PyValueError::new_err(format!(
                 "{name} must have shape {:?}, got the number {object}",
@@ -87,7 +87,7 @@ pub(super) fn of<'py>(
             return refuse(&array.dtype);
         }
         require_shape(name, &array, &rows.outer)?;
-        let integers = Integers::of(name, &array)?;
+        let integers = integers::of(name, &array)?;
         let integers = integers.expect("an array of integers");
         let range = Some(array.range());
         return Ok(Target::Integers { integers, range });

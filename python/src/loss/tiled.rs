@@ -81,7 +81,7 @@ pub(super) unsafe fn call<'a, T: Float>(
     }
     let target = match &arrays.target {
         None => None,
-        Some(Target::Integers { integers, .. }) => Some(TiledTarget::Integers(integers.target())),
+        Some(Target::Integers { integers, .. }) => Some(TiledTarget::Integers(integers)),
         Some(Target::Numbers(array)) => {
             let per_row = array.len != len || array.shape == arrays.rows.outer;
             let layout = if per_row { Layout::Rows } else { own };

@@ -28,6 +28,14 @@ impl ForeignArray {
 }
 
 impl ForeignArray {
+    /// Wraps a tensor that is to be used in its own shape.
+    pub(crate) fn contiguous(tensor: Py<PyAny>) -> Self {
+        Self {
+            tensor,
+            flat: false,
+        }
+    }
+
     /// Returns the array; error messages use `name`.
     pub(crate) fn array<'py>(name: &str, object: &Bound<'py, Self>) -> PyResult<Array<'py>> {
         let py = object.py();
@@ -86,7 +94,7 @@ fn dense_tensors(
 }
 
 /// Returns the functions of PyTorch, which are imported at the first use of a tensor.
-fn torch(py: Python<'_>) -> PyResult<&'static Torch> {
+pub(crate) fn torch(py: Python<'_>) -> PyResult<&'static Torch> {
     static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
     TORCH.get_or_try_init(py, || {
         Torch::new(&py.import("fastoptim.torch.optim._tensors")?.into_any())

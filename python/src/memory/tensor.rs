@@ -107,6 +107,11 @@ impl Getter {
 pub(crate) struct Torch {
     exchange: Option<Exchange>,
     grad: Option<Getter>,
+    requires_grad: Option<Getter>,
+    /// `torch.empty_like`.
+    empty_like: Py<PyAny>,
+    /// Tensors without dimensions, of float32 and float64.
+    scalars: [Py<PyAny>; 2],
     classes: Vec<Py<PyType>>,
     /// A function in C that counts a change of a tensor, or of those of a list.
     increment_version: Py<PyAny>,
@@ -133,6 +138,9 @@ impl Torch {
         Ok(Self {
             exchange: Exchange::new(&support.getattr("EXCHANGE")?),
             grad: Getter::new(&support.getattr("GRAD")?),
+            requires_grad: Getter::new(&support.getattr("REQUIRES_GRAD")?),
+            empty_like: support.getattr("EMPTY_LIKE")?.unbind(),
+            scalars: support.getattr("SCALARS")?.extract()?,
             classes: classes.into_iter().map(Bound::unbind).collect(),
             increment_version: support.getattr("INCREMENT_VERSION")?.unbind(),
             modes: support.getattr("MODES")?.unbind(),
@@ -215,6 +223,32 @@ impl Torch {
             Some(getter) if self.is_known(parameter) => getter.of(parameter),
             _ => parameter.getattr(intern!(parameter.py(), "grad")),
         }
+    }
+
+    /// Returns whether autograd needs the gradient of a tensor.
+    pub(crate) fn requires_grad(&self, tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
+        match &self.requires_grad {
+            Some(getter) if self.is_known(tensor) => getter.of(tensor)?,
+            _ => tensor.getattr(intern!(tensor.py(), "requires_grad"))?,
+        }
+        .is_truthy()
+    }
+
+    /// Returns an uninitialized tensor of the same dtype and shape.
+    pub(crate) fn empty_like<'py>(
+        &self,
+        tensor: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.empty_like.bind(tensor.py()).call1((tensor,))
+    }
+
+    /// Returns an uninitialized tensor without dimensions, of float32 or float64.
+    pub(crate) fn empty_scalar<'py>(
+        &self,
+        py: Python<'py>,
+        dtype: Dtype,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.empty_like(self.scalars[usize::from(dtype == Dtype::F64)].bind(py))
     }
 
     /// Returns the address of a gradient, if a parameter still has this layout, which is dense, and

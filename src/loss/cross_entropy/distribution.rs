@@ -1,7 +1,7 @@
 //! The target distribution of a row: `q_j` for each class `j`.
 
 use crate::loss::driver::buffers;
-use crate::loss::labels::{Index, Labels};
+use crate::loss::labels::Labels;
 use crate::numeric::float::Float;
 
 /// The class of a row that is treated separately.
@@ -29,8 +29,8 @@ pub(super) trait Distribution<T>: Copy + Send + Sync {
 
 /// A class per row, smoothed or not.
 #[derive(Clone, Copy)]
-pub(super) struct Class<'a, T, I, const SMOOTH: bool> {
-    pub(super) targets: &'a [I],
+pub(super) struct Class<'a, T, const SMOOTH: bool> {
+    pub(super) targets: &'a [i64],
     pub(super) ignore_index: Option<i64>,
     pub(super) weight: Option<&'a [T]>,
     /// 1 minus the smoothing.
@@ -39,9 +39,9 @@ pub(super) struct Class<'a, T, I, const SMOOTH: bool> {
     pub(super) uniform: &'a [T],
 }
 
-impl<'a, T, I, const SMOOTH: bool> Class<'a, T, I, SMOOTH> {
+impl<'a, T, const SMOOTH: bool> Class<'a, T, SMOOTH> {
     /// Without smoothing.
-    pub(super) fn new(labels: Labels<'a, T>, targets: &'a [I]) -> Self {
+    pub(super) fn new(labels: Labels<'a, T>, targets: &'a [i64]) -> Self {
         Self {
             targets,
             ignore_index: labels.ignore_index,
@@ -52,13 +52,13 @@ impl<'a, T, I, const SMOOTH: bool> Class<'a, T, I, SMOOTH> {
     }
 }
 
-impl<T: Float, I: Index, const SMOOTH: bool> Distribution<T> for Class<'_, T, I, SMOOTH> {
+impl<T: Float, const SMOOTH: bool> Distribution<T> for Class<'_, T, SMOOTH> {
     const DENSE: bool = SMOOTH;
     const LARGEST: bool = false;
 
     #[inline(always)]
     fn pivot(&self, row: usize) -> Pivot {
-        let target = self.targets[row].wide();
+        let target = self.targets[row];
         // The target is in range or ignored: `Labels::check` saw the same borrowed slice.
         if Some(target) == self.ignore_index {
             Pivot::Ignored
@@ -84,7 +84,7 @@ impl<T: Float, I: Index, const SMOOTH: bool> Distribution<T> for Class<'_, T, I,
     #[inline(always)]
     fn extra(&self, row: usize) -> f64 {
         match self.weight {
-            Some(weight) => self.keep * weight[self.targets[row].wide() as usize].to_f64(),
+            Some(weight) => self.keep * weight[self.targets[row] as usize].to_f64(),
             None => self.keep,
         }
     }

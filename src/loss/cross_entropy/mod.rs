@@ -17,7 +17,7 @@ use crate::hyper::{Kind, Range, hyper};
 use crate::loss::call::{Call, Loss, Scores};
 use crate::loss::driver::buffers::{Buffers, Input, Reduction};
 use crate::loss::driver::rowwise;
-use crate::loss::labels::{Index, Labels, Target};
+use crate::loss::labels::{Labels, Target};
 use crate::loss::signature::{Role, Signature};
 use crate::numeric::math::Math;
 
@@ -108,9 +108,12 @@ impl Loss for CrossEntropy {
                     classes,
                 })
             }
-            _ if smoothing == 0.0 => rows.sum_of_classes(labels),
-            Target::I32(targets) => rows.sum_smoothed(labels, targets, keep, &each(spread)),
-            Target::I64(targets) => rows.sum_smoothed(labels, targets, keep, &each(spread)),
+            Target::Integers(_) if smoothing == 0.0 => rows.sum_of_classes(labels),
+            Target::Integers(targets) => rows.sum(Class::<_, true> {
+                keep,
+                uniform: &each(spread),
+                ..Class::new(labels, targets)
+            }),
         };
         Ok(sum / count)
     }
@@ -176,24 +179,9 @@ impl<'a, T: Math, F: Focus> SoftmaxRows<'a, T, (), F> {
     /// The sum of the values for target classes without smoothing.
     fn sum_of_classes(self, labels: Labels<'_, T>) -> f64 {
         match labels.target {
-            Target::I32(targets) => self.sum(Class::<_, _, false>::new(labels, targets)),
-            Target::I64(targets) => self.sum(Class::<_, _, false>::new(labels, targets)),
+            Target::Integers(targets) => self.sum(Class::<_, false>::new(labels, targets)),
             Target::Numbers(_) => unreachable!("the callers checked that targets are classes"),
         }
-    }
-
-    fn sum_smoothed<I: Index>(
-        self,
-        labels: Labels<'_, T>,
-        targets: &[I],
-        keep: f64,
-        uniform: &[T],
-    ) -> f64 {
-        self.sum(Class::<_, _, true> {
-            keep,
-            uniform,
-            ..Class::new(labels, targets)
-        })
     }
 }
 

@@ -92,7 +92,7 @@ fn agrees_with_the_definition() {
             let loss = CrossEntropy {
                 label_smoothing: smoothing,
             };
-            for target in [Target::I64(&targets), Target::Numbers(&given)] {
+            for target in [Target::Integers(&targets), Target::Numbers(&given)] {
                 let mut gradient = vec![0.0; x.len()];
                 let input = Input::Gradient(&x, &mut gradient);
                 let labels = Labels {
@@ -138,7 +138,7 @@ fn tiers_threads_and_places_give_the_same_bits() {
         let large = large.into_iter().filter(|_| !cfg!(miri));
         for [rows, classes] in shapes().chain(large) {
             let x = logits::<T>(rows * classes);
-            let targets: Vec<i32> = (0..rows).map(|row| (row % classes) as i32).collect();
+            let targets: Vec<i64> = (0..rows).map(|row| (row % classes) as i64).collect();
             for (soft, smoothing) in [(false, 0.0), (false, 0.1), (true, 0.0)] {
                 let loss = CrossEntropy {
                     label_smoothing: smoothing,
@@ -146,7 +146,7 @@ fn tiers_threads_and_places_give_the_same_bits() {
                 let target = if soft {
                     Target::Numbers(&x)
                 } else {
-                    Target::I32(&targets)
+                    Target::Integers(&targets)
                 };
                 let labels = labels([rows, classes], target);
                 let run = |in_place: bool| {
@@ -184,7 +184,7 @@ fn confident_rows_keep_relative_accuracy() {
         let mut hot = vec![0.0; classes];
         hot[1] = 1.0;
         let others = (classes - 1) as f64 * (-50.0_f64).exp();
-        for target in [Target::I32(&[1]), Target::Numbers(&hot)] {
+        for target in [Target::Integers(&[1]), Target::Numbers(&hot)] {
             let mut gradient = vec![0.0; classes];
             let input = Input::Gradient(&x, &mut gradient);
             let labels = labels([1, classes], target);
@@ -201,7 +201,7 @@ fn a_bad_class_is_named_and_nothing_is_written() {
     let x = [1.0_f32; 6];
     let mut gradient = [7.0; 6];
     let input = Input::Gradient(&x, &mut gradient);
-    let labels = labels([3, 2], Target::I64(&[0, 2, -1]));
+    let labels = labels([3, 2], Target::Integers(&[0, 2, -1]));
     let result = PLAIN.evaluate(call(labels, input, Reduction::Mean));
     assert!(matches!(result, Err(Error::Index(message)) if message.contains("target[1] is 2")));
     assert_eq!(gradient, [7.0; 6]);
@@ -213,7 +213,7 @@ fn ignored_rows_add_nothing() {
         let x = vec![f64::NAN; 2 * classes];
         let mut gradient = vec![7.0; 2 * classes];
         let input = Input::Gradient(&x, &mut gradient);
-        let labels = labels([2, classes], Target::I64(&[-100, -100]));
+        let labels = labels([2, classes], Target::Integers(&[-100, -100]));
         let value = PLAIN.evaluate(call(labels, input, Reduction::Mean));
         assert!(value.expect("good arguments").is_nan());
         assert!(gradient.iter().all(|&g| g == 0.0));

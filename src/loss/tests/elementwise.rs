@@ -155,7 +155,7 @@ fn arrays_and_options_that_a_loss_does_not_take_are_refused() {
     };
     assert!(loss("bce", &[]).evaluate(call).is_err());
     let call = Call {
-        target: Some(Target::I32(&[1])),
+        target: Some(Target::Integers(&[1])),
         ..good()
     };
     assert!(matches!(

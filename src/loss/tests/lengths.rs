@@ -34,12 +34,10 @@ fn is_refused<T>(found: &Result<T>) -> bool {
 #[test]
 fn rows_whose_elements_cannot_be_counted() {
     for (name, arguments) in OF_SCORES {
-        for target in [Target::I32(&[1, 0, 1, 0]), Target::I64(&[1, 0, 1, 0])] {
-            let labels = labels::<f32>([4, HALF / 2], target);
-            let input = Input::InPlace(&mut []);
-            let found = loss(name, arguments).evaluate(scores(labels, input, Reduction::Sum));
-            assert!(is_refused(&found), "{name}");
-        }
+        let labels = labels::<f32>([4, HALF / 2], Target::Integers(&[1, 0, 1, 0]));
+        let input = Input::InPlace(&mut []);
+        let found = loss(name, arguments).evaluate(scores(labels, input, Reduction::Sum));
+        assert!(is_refused(&found), "{name}");
     }
     for shape in [[HALF, 2], [ROOT, ROOT], [usize::MAX, 0]] {
         let labels = labels::<f32>(shape, Target::Numbers(&[]));
@@ -62,8 +60,13 @@ fn vectors_whose_elements_cannot_be_counted() {
     let margin = [Number(1.0)];
     for (name, arguments, inputs, target) in [
         ("triplet_margin", &triplet[..], 3, None),
-        ("contrastive", &margin, 2, Some(Target::I32(&[1, 0]))),
-        ("cosine_embedding", &margin, 2, Some(Target::I64(&[1, -1]))),
+        ("contrastive", &margin, 2, Some(Target::Integers(&[1, 0]))),
+        (
+            "cosine_embedding",
+            &margin,
+            2,
+            Some(Target::Integers(&[1, -1])),
+        ),
     ] {
         for shape in [[2, HALF], [HALF, 2], [ROOT, ROOT], [usize::MAX, 0]] {
             let inputs = (0..inputs)
@@ -82,7 +85,7 @@ fn vectors_whose_elements_cannot_be_counted() {
 
 #[test]
 fn an_array_without_rows_may_have_more_classes_than_fit_in_memory() {
-    let labels = labels::<f32>([0, usize::MAX], Target::I64(&[]));
+    let labels = labels::<f32>([0, usize::MAX], Target::Integers(&[]));
     for (name, arguments) in OF_SCORES {
         let input = Input::Value(&[]);
         let found = loss(name, arguments).evaluate(scores(labels, input, Reduction::Sum));
@@ -95,7 +98,7 @@ fn a_row_without_classes_has_no_target() {
     for (name, arguments) in OF_SCORES {
         let labels = Labels {
             ignore_index: Some(-1),
-            ..labels::<f32>([1, 0], Target::I64(&[-1]))
+            ..labels::<f32>([1, 0], Target::Integers(&[-1]))
         };
         let input = Input::InPlace(&mut []);
         let found = loss(name, arguments).evaluate(scores(labels, input, Reduction::Sum));
@@ -116,7 +119,7 @@ fn arrays_of_another_length() {
         for [targets, inputs, gradients, values] in
             [[2, 6, 6, 3], [3, 5, 5, 3], [3, 6, 5, 3], [3, 6, 6, 2]]
         {
-            let labels = labels([3, 2], Target::I64(&[0, 1, 0][..targets]));
+            let labels = labels([3, 2], Target::Integers(&[0, 1, 0][..targets]));
             let input = Input::Gradient(&x[..inputs], &mut g[..gradients]);
             let values = &mut [7.0; 3][..values];
             let call = scores(labels, input, Reduction::None(values));

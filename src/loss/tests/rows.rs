@@ -71,7 +71,7 @@ fn rows<T: Math>() {
         let targets: Vec<i64> = (0..rows).map(|row| (row * 7 % classes) as i64).collect();
         let labels = Labels {
             shape,
-            target: Target::I64(&targets),
+            target: Target::Integers(&targets),
             weight: Some(&weight),
             ignore_index: Some(1),
         };
@@ -114,10 +114,10 @@ fn of_several<T: Math>() {
     for &shape in SHAPES_OF_VECTORS {
         let n = shape[0] * shape[1];
         let inputs = [numbers::<T>(n, 1), numbers(n, 2), numbers(n, 3)];
-        let same: Vec<i32> = (0..shape[0]).map(|row| (row % 2) as i32).collect();
+        let same: Vec<i64> = (0..shape[0]).map(|row| (row % 2) as i64).collect();
         let sign: Vec<T> = same
             .iter()
-            .map(|&s| T::from_f64(f64::from(2 * s - 1)))
+            .map(|&s| T::from_f64((2 * s - 1) as f64))
             .collect();
         for p in [2.0, 0.5, 1.0, 3.0, f64::INFINITY] {
             if cfg!(miri) && shape[0] > 1 && p != 2.0 {
@@ -137,7 +137,7 @@ fn of_several<T: Math>() {
             }
         }
         for (name, target) in [
-            ("contrastive", Target::I32(&same)),
+            ("contrastive", Target::Integers(&same)),
             ("cosine_embedding", Target::Numbers(&sign)),
         ] {
             let loss = loss(name, &[Number(0.5)]);

@@ -70,7 +70,7 @@ pub(in crate::loss) fn evaluate<T: Math>(
         Some(TiledTarget::Integers(target)) if kernel.signature.shape == InputShape::Scores => {
             let labels = Labels {
                 shape: call.shape,
-                target: *target,
+                target: Target::Integers(target),
                 weight: classes[0].as_deref(),
                 ignore_index: call.ignore_index,
             };
@@ -151,7 +151,10 @@ fn part<'p, T: Math>(
     let target = match &call.target {
         None => None,
         Some(TiledTarget::Numbers(_)) => Some(Target::Numbers(parts.target)),
-        Some(TiledTarget::Integers(target)) => Some(target.rows(rows.clone()).ok_or_else(outside)?),
+        Some(TiledTarget::Integers(target)) => {
+            let target = target.get(rows.clone()).ok_or_else(outside)?;
+            Some(Target::Integers(target))
+        }
     };
     let mut weights = [None; MAX_WEIGHTS];
     for (k, weight) in weights.iter_mut().enumerate() {

@@ -11,7 +11,6 @@ mod checks;
 mod evaluate;
 mod sums;
 
-use super::labels::Target;
 use super::signature::MAX_WEIGHTS;
 use crate::storage::view::StorageView;
 pub use array::{Layout, TiledArray};
@@ -48,7 +47,7 @@ impl<'a, T> TiledInput<'a, T> {
 #[derive(Debug)]
 pub enum TiledTarget<'a, T> {
     /// An integer per row.
-    Integers(Target<'a, T>),
+    Integers(&'a [i64]),
     /// Numbers, one per row or per element.
     Numbers(TiledArray<'a, T>),
 }

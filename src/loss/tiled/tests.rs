@@ -46,7 +46,7 @@ fn classes_on_the_second_axis_are_rows() {
     let shape = [SAMPLES * POSITIONS, CLASSES];
     let len = shape[0] * CLASSES;
     let x: Vec<f64> = numbers(len);
-    let target: Vec<i32> = (0..shape[0]).map(|row| (row % CLASSES) as i32).collect();
+    let target: Vec<i64> = (0..shape[0]).map(|row| (row % CLASSES) as i64).collect();
     let place = |row: usize, class: usize| {
         let (sample, position) = (row / POSITIONS, row % POSITIONS);
         (sample * CLASSES + class) * POSITIONS + position
@@ -62,7 +62,7 @@ fn classes_on_the_second_axis_are_rows() {
         shape,
         ..Call::new(
             vec![Input::Gradient(&rows, &mut slopes)],
-            Some(Target::I32(&target)),
+            Some(Target::Integers(&target)),
             Reduction::Mean,
         )
     });
@@ -76,7 +76,7 @@ fn classes_on_the_second_axis_are_rows() {
         let input = TiledArray::new(view, layout.clone(), len).expect("a good length");
         let value = cross_entropy().evaluate_tiled(TiledCall {
             inputs: vec![TiledInput::InPlace(input)],
-            target: Some(TiledTarget::Integers(Target::I32(&target))),
+            target: Some(TiledTarget::Integers(&target)),
             weights: [None, None],
             shape,
             ignore_index: None,

@@ -277,6 +277,17 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
             NOTE,
         )
     ],
+    "tensor_loss": [
+        lambda: ("mse", options(), (torch.ones(3), torch.ones(3)), (1, -1), True),
+        lambda: (
+            "cross_entropy",
+            options(label_smoothing=0.1, weight=None, ignore_index=-100),
+            (torch.ones(3, 4, requires_grad=True), torch.arange(3)),
+            (1, 0),
+            True,
+        ),
+    ],
+    "gradient_like": [lambda: (torch.ones(3),), lambda: (torch.empty(9 << 20),)],
     "tensor_norm": [lambda: ([torch.ones(3)], [torch.ones(3, dtype=torch.float16)], True)],
     "compute_loss": [
         lambda: ("mse", options(), (x(3), x(3)), None, 1.0, True),
@@ -481,7 +492,7 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
 
 def of_tensors(name: str) -> bool:
     """Return whether an entry needs PyTorch."""
-    others = {"ForeignArray", "use_huge_pages"}
+    others = {"ForeignArray", "gradient_like", "use_huge_pages"}
     return "Tensor" in name or "tensor" in name or name in others
 
 

@@ -24,9 +24,6 @@ _keeps_graph: Callable[[], bool] = getattr(
 # Returns whether a transform of torch.func is active.
 _transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
-# The dtypes of inputs that are not converted under autocast.
-_WIDE = (torch.float32, torch.float64)
-
 
 @dataclass(frozen=True, eq=False)
 class Rule:
@@ -48,6 +45,11 @@ class Rule:
     others: Mapping[str, Any] = field(default_factory=dict)
     # Whether targets of scores may be probabilities.
     probabilities: bool = False
+
+    @cached_property
+    def signs(self) -> tuple[int, ...]:
+        """The signs of the gradients of the tensors, 0 without a gradient."""
+        return tuple(0 if gradient is None else gradient[1] for gradient in self.gradients)
 
     @cached_property
     def order(self) -> list[int]:
@@ -78,13 +80,21 @@ class Loss(torch.nn.Module):
 
 def evaluate(rule: Rule, tensors: Tensors, arguments: dict[str, Any]) -> torch.Tensor:
     """Return the value of a loss, and compute its gradient if a backward pass may need it."""
-    if not torch.compiler.is_compiling() and _is_usual(rule, tensors, arguments):
-        call = Call(rule, arguments, tensors)
-        if torch.is_grad_enabled() and True in [tensor.requires_grad for tensor in tensors]:
-            found: torch.Tensor = _apply(call, *tensors)
-            return found
-        return call.compute(tensors, [False] * len(tensors))[0]
-    if rule.torch is not None and (torch.compiler.is_compiling() or _is_transformed(tensors)):
+    compiling = torch.compiler.is_compiling()
+    if not (compiling or forward_ad._current_level >= 0 or _transforms_active()):
+        found = _core.tensor_loss(
+            rule.name,
+            {**rule.others, **arguments} if rule.others else arguments,
+            tuple(tensors),
+            rule.signs,
+            torch.is_grad_enabled(),
+        )
+        if found is not None:
+            value: torch.Tensor = found[0]
+            if found[1] is None:
+                return value
+            return _apply(Call(rule, arguments, tensors), found, *tensors)
+    if rule.torch is not None and (compiling or _is_transformed(tensors)):
         return rule.torch(*tensors, **arguments)
     _require(rule, tensors)
     wanted = False
@@ -102,36 +112,10 @@ def evaluate(rule: Rule, tensors: Tensors, arguments: dict[str, Any]) -> torch.T
         ]
     tensors, shape = _in_rows(rule, tensors)
     call = Call(rule, arguments, tensors)
+    value, gradients = call.compute(tensors, wanted)
     if wanted:
-        value: torch.Tensor = Differentiable.apply(call, *tensors)
-    else:
-        value, _ = call.compute(tensors, [False] * len(tensors))
+        value = Differentiable.apply(call, (value, gradients), *tensors)
     return value if shape is None or value.ndim == 0 else value.view(shape)
-
-
-def _is_usual(rule: Rule, tensors: Tensors, arguments: Mapping[str, Any]) -> bool:
-    """Return whether there is nothing to convert, to refuse or to leave to PyTorch.
-
-    The checks of all other calls take as long as a small loss.
-    """
-    if forward_ad._current_level >= 0 or _transforms_active() or arguments["reduction"] == "none":
-        return False
-    for value in arguments.values():
-        if isinstance(value, torch.Tensor):
-            return False
-    first = tensors[0]
-    for tensor, gradient in zip(tensors, rule.gradients, strict=True):
-        if not _arrays.is_memory(tensor) or (tensor.ndim > 2 and rule.shape != "elements"):
-            return False
-        dtype = tensor.dtype
-        if gradient is not None or rule.shape == "elements":
-            if dtype is not first.dtype or dtype not in _WIDE:
-                return False
-        elif dtype is not torch.int64 and (rule.shape == "scores" or dtype is not first.dtype):
-            return False
-        if gradient is None and tensor.requires_grad:
-            return False
-    return True
 
 
 def _is_transformed(tensors: Tensors) -> bool:
@@ -250,10 +234,8 @@ class Call:
             return shape[:-1]
         return shape[:1] + shape[2:] if len(shape) > 1 else ()
 
-    def compute(
-        self, tensors: Tensors, wanted: Sequence[bool]
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Return the value, and all gradients of the core if any is wanted.
+    def compute(self, tensors: Tensors, wanted: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the value and, if they are wanted, all gradients of the core.
 
         They are multiplied by `scale`. Without a reduction they are the gradients of the sum.
         """
@@ -263,9 +245,9 @@ class Call:
             if isinstance(value, torch.Tensor):
                 arguments[name] = _arrays.array(self._weight(name, value))
         gradients: list[torch.Tensor] = []
-        if any(wanted):
-            signs = zip(tensors, rule.gradients, strict=True)
-            gradients = [_arrays.empty_like(x) for x, by in signs if by is not None and by[1] > 0]
+        if wanted:
+            signs = zip(tensors, rule.signs, strict=True)
+            gradients = [_core.gradient_like(x) for x, sign in signs if sign > 0]
         values = None
         if not self.is_reduced:
             values = torch.empty(self.shape, dtype=self.dtype, device="cpu")
@@ -315,13 +297,20 @@ class Differentiable(torch.autograd.Function):
     """The value of a call. Its gradient is computed with it; the backward pass scales it."""
 
     @staticmethod
-    def forward(ctx: Any, call: Call, *tensors: torch.Tensor) -> torch.Tensor:
-        """Return the value, and save the gradients that are needed."""
-        wanted = ctx.needs_input_grad[1:]
-        value, gradients = call.compute(tensors, wanted)
-        by = zip(call.rule.gradients, wanted, strict=True)
-        used = {gradient[0] for gradient, needed in by if gradient is not None and needed}
-        ctx.save_for_backward(*(g if i in used else None for i, g in enumerate(gradients)))
+    def forward(
+        ctx: Any,
+        call: Call,
+        found: tuple[torch.Tensor, list[torch.Tensor]],
+        *tensors: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the value that was found, and save the gradients that are needed."""
+        value, gradients = found
+        if len(gradients) > 1:
+            by = zip(call.rule.gradients, ctx.needs_input_grad[2:], strict=True)
+            used = {gradient[0] for gradient, needed in by if gradient is not None and needed}
+            ctx.save_for_backward(*(g if i in used else None for i, g in enumerate(gradients)))
+        else:
+            ctx.save_for_backward(*gradients)
         ctx.call = call
         # For second derivatives. PyTorch's losses save them, too.
         ctx.tensors = tensors
@@ -331,18 +320,18 @@ class Differentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients times that of the value, `upstream`."""
-        gradients, call, wanted = ctx.saved_tensors, ctx.call, ctx.needs_input_grad[1:]
+        gradients, call, wanted = ctx.saved_tensors, ctx.call, ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
             if ctx.versions != _versions(ctx.tensors):
                 raise RuntimeError(
                     "an input of a loss was changed in place before its gradient was taken with "
                     "create_graph=True"
                 )
-            return None, *call.by_torch(ctx.tensors, wanted, upstream)
+            return None, None, *call.by_torch(ctx.tensors, wanted, upstream)
         keeps = _keeps_graph() or _arrays.is_wrapped(upstream)
         if not keeps:
             ctx.tensors = None
-        results: list[torch.Tensor | None] = [None] * (1 + len(wanted))
+        results: list[torch.Tensor | None] = [None] * (2 + len(wanted))
         for index in call.rule.order:
             if wanted[index]:
                 place, sign = call.rule.gradients[index]
@@ -350,7 +339,7 @@ class Differentiable(torch.autograd.Function):
                     needed and gradient == (place, 1)
                     for gradient, needed in zip(call.rule.gradients, wanted, strict=True)
                 )
-                results[1 + index] = _scaled(
+                results[2 + index] = _scaled(
                     gradients[place], upstream, sign / call.scale, call, keeps or shared
                 )
         return tuple(results)

@@ -17,8 +17,15 @@ CLASSES = [torch.Tensor, torch.nn.Parameter]
 # The C functions by which tensors are described without a call of Python: PyTorch 2.10 and later.
 EXCHANGE = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
 
-# The getter of gradients, which the core calls without a search for its name.
+# Getters that the core calls without a search for their names.
 GRAD = inspect.getattr_static(torch.Tensor, "grad")
+
+REQUIRES_GRAD = inspect.getattr_static(torch.Tensor, "requires_grad")
+
+# With `SCALARS`, how the core creates the values and the gradients of losses.
+EMPTY_LIKE = torch.empty_like
+with torch.inference_mode(False):
+    SCALARS = [torch.empty((), dtype=d, device="cpu") for d in (torch.float32, torch.float64)]
 
 # The dtypes that kernels know, by their names in the core.
 DTYPES = {
