@@ -203,6 +203,20 @@ pub(crate) fn one_iteration() {
     }
 }
 
+/// Keeps a value in memory at this point, so that the compiler chooses registers before and after
+/// it independently of each other. Otherwise an array that is summed up after a loop may be one
+/// register per element in the loop, too.
+#[inline(always)]
+pub(crate) fn keep_in_memory<T>(value: &mut T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: there are no instructions.
+    unsafe {
+        std::arch::asm!("/* {} */", in(reg) value, options(nostack, preserves_flags));
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    let _ = value;
+}
+
 /// Prefetches the cache line at an address, which need not be valid. Does nothing on processors
 /// other than x86-64.
 #[inline(always)]

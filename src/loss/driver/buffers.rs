@@ -175,7 +175,7 @@ impl<'a, T: Float> Buffers<'a, T> {
     /// what it has written.
     pub(crate) unsafe fn written_once(self, tier: Tier) -> Self {
         let fits = |gradient: *mut T| {
-            !std::ptr::eq(gradient, self.x)
+            !self.is_in_place()
                 && gradient.addr().is_multiple_of(isa::STREAMED)
                 && self.len >= STREAM / size_of::<T>()
         };
@@ -183,6 +183,12 @@ impl<'a, T: Float> Buffers<'a, T> {
             streams: tier.streams() && self.gradient.is_some_and(fits),
             ..self
         }
+    }
+
+    /// Whether the gradient replaces the input.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.gradient
+            .is_some_and(|gradient| std::ptr::eq(gradient, self.x))
     }
 
     /// Whether a gradient is requested.

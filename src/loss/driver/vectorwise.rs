@@ -61,6 +61,8 @@ struct VectorRows<'a, T, L, const G: usize, const K: usize> {
     buffers: [Buffers<'a, T>; G],
     length: usize,
     scale: f64,
+    /// Whether a gradient replaces its input.
+    in_place: bool,
 }
 
 impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> VectorRows<'_, T, L, G, K> {
@@ -98,17 +100,8 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> VectorRows<'_, 
             }
         }
         for k in 0..K {
-            // Whole pieces separately, so that their loop has a constant length.
-            if n == LANES {
-                for i in 0..LANES {
-                    lanes[k][i] = lanes[k][i].add(terms[k][i]);
-                }
-            } else {
-                for i in 0..n {
-                    // Without masked stores, which are slow on Zen 3.
-                    isa::one_iteration();
-                    lanes[k][i] = lanes[k][i].add(terms[k][i]);
-                }
+            for i in 0..LANES {
+                lanes[k][i] = lanes[k][i].add(terms[k][i]);
             }
         }
     }
@@ -137,14 +130,22 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> VectorRows<'_, 
         }
     }
 
+    /// The value of a row. The elements up to `end` belong to this row and to those after it that
+    /// the same task processes next.
     #[inline(always)]
-    fn row(&self, row: usize) -> f64 {
+    fn row(&self, row: usize, end: usize) -> f64 {
         let start = row * self.length;
         // One check for all pieces, which are short: a check of each costs a tenth of the time. The
         // buffers have the same length, which `compute` checked.
-        self.buffers[0].check(start, self.length);
+        self.buffers[0].check(start, end - start);
         let whole = self.length - self.length % LANES;
         let rest = self.length - whole;
+        // The last piece is a whole one where that is possible: it reads the beginning of the next
+        // rows, whose terms are left out, and writes to gradients that are written again after it.
+        // In place it would overwrite inputs. Triplets of 65536 x 30 take 2.5 ns per element, and
+        // 4.7 with partial pieces (one thread of Zen 4).
+        let may_pass = !self.in_place && start + whole + LANES <= end;
+        let n = if may_pass { LANES } else { rest };
         let mut lanes = [[L::Total::ZERO; LANES]; K];
         let mut j = 0;
         while j < whole {
@@ -152,10 +153,21 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> VectorRows<'_, 
             unsafe { self.add(start + j, LANES, &mut lanes) };
             j += LANES;
         }
+        isa::keep_in_memory(&mut lanes);
         if rest > 0 {
-            // SAFETY: the piece is part of the row, which is in bounds, and has rest < LANES
-            // elements.
-            unsafe { self.add(start + whole, rest, &mut lanes) };
+            let mut added = lanes;
+            // SAFETY: n elements are in bounds, as they end in this row or before `end`.
+            unsafe { self.add(start + whole, n, &mut added) };
+            isa::keep_in_memory(&mut added);
+            for k in 0..K {
+                for i in 0..LANES {
+                    // Without masked stores, which are slow on Zen 3.
+                    isa::one_iteration();
+                    if i < rest {
+                        lanes[k][i] = added[k][i];
+                    }
+                }
+            }
         }
         let mut totals = [L::Total::ZERO; K];
         for k in 0..K {
@@ -170,9 +182,8 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> VectorRows<'_, 
                 j += LANES;
             }
             if rest > 0 {
-                // SAFETY: the piece is part of the row, which is in bounds, and has rest < LANES
-                // elements.
-                unsafe { self.write(start + whole, rest, slope) };
+                // SAFETY: as above.
+                unsafe { self.write(start + whole, n, slope) };
             }
         }
         value
@@ -185,8 +196,9 @@ impl<T: Float, L: Vectors<G, K>, const G: usize, const K: usize> rowwise::RowKer
     #[inline(always)]
     fn sum(self, rows: Range<usize>) -> f64 {
         let mut total = 0.0;
+        let end = rows.end * self.length;
         for row in rows {
-            let value = self.row(row);
+            let value = self.row(row, end);
             self.buffers[0].write_values(row, 1, &[value]);
             total += value;
         }
@@ -222,6 +234,7 @@ pub fn compute<T: Float, L: Vectors<G, K>, const G: usize, const K: usize>(
     }
     let kernel = VectorRows {
         loss,
+        in_place: buffers.iter().any(Buffers::is_in_place),
         buffers: exactly(buffers)?,
         length,
         scale,

@@ -3,7 +3,7 @@ use crate::error::Error;
 use crate::exec::isa::{self, Tier};
 use crate::exec::pool;
 use crate::hyper::Value::{Flag, Number};
-use crate::loss::{AnyLoss, Call, Input, Kind, Reduction};
+use crate::loss::{AnyLoss, Call, Input, Kind, Reduction, Target};
 use crate::numeric::math::Math;
 use crate::storage::{Half, Rounding, load_half, store_half};
 
