@@ -192,7 +192,7 @@ fn losses_on(c: &mut Criterion, tier: Tier) {
             group.bench_function(BenchmarkId::new(name, format!("{rows} x {classes}")), |b| {
                 b.iter(|| {
                     let inputs = vec![Input::Gradient(&x, &mut out)];
-                    let target = Some(Target::I64(&labels));
+                    let target = Some(Target::Integers(&labels));
                     loss.evaluate(Call {
                         shape: [rows, classes],
                         ..Call::new(inputs, target, Reduction::Mean)

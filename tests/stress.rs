@@ -58,7 +58,7 @@ fn loss() -> u64 {
         shape: [rows, classes],
         ..Call::new(
             vec![Input::Gradient(&x, &mut gradient)],
-            Some(Target::I64(&target)),
+            Some(Target::Integers(&target)),
             Reduction::Mean,
         )
     })
