@@ -298,25 +298,17 @@ def trainings(asked: harness.Options) -> list[Case]:
             torch.nn.Linear(256, 100), torch.nn.ReLU(), torch.nn.Linear(100, 26)
         )
 
-    def training(
-        make: Callable[[Any], Any], loss_fn: Any, *, options: Any = None, compiles: bool = False
-    ) -> Contestant:
+    def training(make: Callable[[Any], Any], loss_fn: Any, *, compiles: bool = False) -> Contestant:
         net = model()
         opt = make(net.parameters())
         generator = torch.Generator().manual_seed(1)
         x = torch.randn(64, 256, generator=generator)
         y = torch.randint(26, (64,), generator=generator)
-        if options is None:
 
-            def run() -> None:
-                opt.zero_grad()
-                loss_fn(net(x), y).backward()
-                opt.step()
-        else:
-
-            def run() -> None:
-                loss_fn(net(x), y).backward()
-                opt.step(**options)
+        def run() -> None:
+            opt.zero_grad()
+            loss_fn(net(x), y).backward()
+            opt.step()
 
         def answer() -> list[Any]:
             return harness.torch_answer(list(net.parameters()))
@@ -337,10 +329,7 @@ def trainings(asked: harness.Options) -> list[Case]:
     theirs = torch.nn.functional.cross_entropy
     found = {
         OURS: functools.partial(
-            training,
-            fastoptim.torch.AdamW,
-            fastoptim.torch.CrossEntropyLoss(),
-            options={"zero_grad": True},
+            training, fastoptim.torch.AdamW, fastoptim.torch.CrossEntropyLoss()
         ),
         "torch default": functools.partial(training, torch.optim.AdamW, theirs),
         "torch fused": functools.partial(

@@ -72,6 +72,23 @@ fn ln_at_ends<T: Float>(x: T, y: T) -> T {
     if x == T::INFINITY { x } else { y }
 }
 
+/// Returns `k` and `f` of `1 + x = 2^k (1 + f)`, for `x` as [`Math::ln_1p_small`] takes it.
+#[inline(always)]
+fn split_small<T: Float>(x: T) -> (T, T) {
+    // 1 + f is from sqrt(1/2) to sqrt(2). (x - 1) / 2 is rounded only for x < 1/2.
+    if x > T::from_f64(0.414_213_56) {
+        (T::ONE, (x - T::ONE) * T::from_f64(0.5))
+    } else {
+        (T::ZERO, x)
+    }
+}
+
+/// Returns `s = f / (2 + f)`, by which the logarithm of `1 + f` is computed.
+#[inline(always)]
+fn ratio<T: Float>(f: T) -> T {
+    f / (T::from_f64(2.0) + f)
+}
+
 /// Computes `c[0] + c[1] x + c[2] x^2 + ...`
 #[inline(always)]
 fn polynomial<T: Float, const N: usize>(x: T, c: [T; N]) -> T {
@@ -199,12 +216,6 @@ fn split_f32(x: f32) -> (f32, f32) {
 
 // ln(1 + f) = f - f^2/2 + s (f^2/2 + s^2 q(s^2)) with s = f / (2 + f) (fdlibm's logf).
 
-/// Returns `s`.
-#[inline(always)]
-fn ratio_f32(f: f32) -> f32 {
-    f / (2.0 + f)
-}
-
 /// Returns `q(s^2)`.
 #[inline(always)]
 fn series_f32(s: f32) -> f32 {
@@ -225,7 +236,7 @@ fn sum_f32(k: f32, f: f32, s: f32, q: f32) -> f32 {
 /// Computes `ln(2^k (1 + f))`.
 #[inline(always)]
 fn ln_of_f32(k: f32, f: f32) -> f32 {
-    let s = ratio_f32(f);
+    let s = ratio(f);
     sum_f32(k, f, s, series_f32(s))
 }
 
@@ -238,17 +249,6 @@ fn split_1p_f32(x: f32) -> (f32, f32) {
     let unit = f32::from_bits(1.0_f32.to_bits().wrapping_sub(bits));
     // A NaN is in the rounding error.
     (k, f + lost_of_any(x, u) * unit)
-}
-
-/// Returns `k` and `f` of `1 + x = 2^k (1 + f)`, for `x` as [`Math::ln_1p_small`] takes it.
-#[inline(always)]
-fn split_small_f32(x: f32) -> (f32, f32) {
-    // 1 + f is from sqrt(1/2) to sqrt(2). (x - 1) / 2 is rounded only for x < 1/2.
-    if x > 0.414_213_56 {
-        (1.0, (x - 1.0) * 0.5)
-    } else {
-        (0.0, x)
-    }
 }
 
 impl Math for f32 {
@@ -310,12 +310,12 @@ impl Math for f32 {
         ln_of_f32(k, f)
     }
 
-    ln_1p_in_stages!(ln_1p_nonnegative_of: split_1p_f32, ratio_f32, series_f32, sum_f32);
-    ln_1p_in_stages!(ln_1p_small_of: split_small_f32, ratio_f32, series_f32, sum_f32);
+    ln_1p_in_stages!(ln_1p_nonnegative_of: split_1p_f32, ratio, series_f32, sum_f32);
+    ln_1p_in_stages!(ln_1p_small_of: split_small, ratio, series_f32, sum_f32);
 
     #[inline(always)]
     fn ln_1p_small(self) -> Self {
-        let (k, f) = split_small_f32(self);
+        let (k, f) = split_small(self);
         ln_of_f32(k, f)
     }
 }
@@ -401,12 +401,6 @@ fn split_f64(x: f64) -> (f64, f64) {
     )
 }
 
-/// As [`ratio_f32`].
-#[inline(always)]
-fn ratio_f64(f: f64) -> f64 {
-    f / (2.0 + f)
-}
-
 /// As [`series_f32`], with the polynomial of fdlibm's log.
 #[inline(always)]
 fn series_f64(s: f64) -> f64 {
@@ -433,7 +427,7 @@ fn sum_f64(k: f64, f: f64, s: f64, q: f64) -> f64 {
 /// As [`ln_of_f32`].
 #[inline(always)]
 fn ln_of_f64(k: f64, f: f64) -> f64 {
-    let s = ratio_f64(f);
+    let s = ratio(f);
     sum_f64(k, f, s, series_f64(s))
 }
 
@@ -445,16 +439,6 @@ fn split_1p_f64(x: f64) -> (f64, f64) {
     let bits = (k + SHIFT_F64).to_bits() << 52;
     let unit = f64::from_bits(1.0_f64.to_bits().wrapping_sub(bits));
     (k, f + lost_of_any(x, u) * unit)
-}
-
-/// As [`split_small_f32`].
-#[inline(always)]
-fn split_small_f64(x: f64) -> (f64, f64) {
-    if x > 0.414_213_56 {
-        (1.0, (x - 1.0) * 0.5)
-    } else {
-        (0.0, x)
-    }
 }
 
 impl Math for f64 {
@@ -516,12 +500,12 @@ impl Math for f64 {
         ln_of_f64(k, f)
     }
 
-    ln_1p_in_stages!(ln_1p_nonnegative_of: split_1p_f64, ratio_f64, series_f64, sum_f64);
-    ln_1p_in_stages!(ln_1p_small_of: split_small_f64, ratio_f64, series_f64, sum_f64);
+    ln_1p_in_stages!(ln_1p_nonnegative_of: split_1p_f64, ratio, series_f64, sum_f64);
+    ln_1p_in_stages!(ln_1p_small_of: split_small, ratio, series_f64, sum_f64);
 
     #[inline(always)]
     fn ln_1p_small(self) -> Self {
-        let (k, f) = split_small_f64(self);
+        let (k, f) = split_small(self);
         ln_of_f64(k, f)
     }
 }

@@ -76,6 +76,27 @@ def test_losses_that_pytorch_lacks_are_those_over_arrays(case: Case, reduction: 
         torch.testing.assert_close(mine, expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    "name", ["MSELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "TripletMarginLoss"]
+)
+def test_a_usual_call_is_one_call_of_the_core(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = normal(0, 7, 5, dtype=torch.float32).requires_grad_()
+    others = {
+        "CrossEntropyLoss": [torch.arange(7) % 5],
+        "TripletMarginLoss": [normal(1, 7, 5, dtype=x.dtype), normal(2, 7, 5, dtype=x.dtype)],
+    }.get(name, [torch.rand(7, 5)])
+
+    def refuse(*args: Any) -> None:
+        raise AssertionError("another way")
+
+    monkeypatch.setattr(ft.losses._base.Call, "compute", refuse)
+    loss = getattr(ft, name)()(x, *others)
+    loss.backward()
+    expected = getattr(torch.nn, name)()(x, *others)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(x.grad, torch.autograd.grad(expected, x)[0])
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("case", CASES + OWN, ids=str)
 def test_gradients_are_those_of_finite_differences(case: Case, reduction: str) -> None:
