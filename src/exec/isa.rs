@@ -205,7 +205,7 @@ pub(crate) fn one_iteration() {
 
 /// Keeps a value in memory at this point, so that the compiler chooses registers before and after
 /// it independently of each other. Otherwise an array that is summed up after a loop may be one
-/// register per element in the loop, too.
+/// register per element in the loop, too. Does nothing on processors other than x86-64.
 #[inline(always)]
 pub(crate) fn keep_in_memory<T>(value: &mut T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

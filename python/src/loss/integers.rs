@@ -86,9 +86,10 @@ pub(super) fn labels(array: &Array<'_>) -> PyResult<Option<Vec<i64>>> {
 /// # Safety
 /// As for `copied`.
 unsafe fn widened<I: Copy + Into<i64>>(array: &Array<'_>) -> Vec<i64> {
-    // SAFETY: the contract of this function is that of `copied`.
-    let integers: Vec<I> = unsafe { copied(array) };
-    integers.into_iter().map(Into::into).collect()
+    let data = array.data.cast_const().cast::<I>();
+    // SAFETY: as in `copied`.
+    let read = |index| unsafe { data.add(index).read() };
+    (0..array.len).map(|index| read(index).into()).collect()
 }
 
 /// The elements of an array, each read once: the elements that are checked are those that are used,

@@ -26,8 +26,8 @@ pub(super) struct Outputs<'py> {
 
 impl<'py> Outputs<'py> {
     /// Checks `Some(out)` against all arrays that are read, or allocates the gradients if `out` is
-    /// `None`, and registers all memory of the call. The unreduced values have a shape, and are written to the array that is
-    /// given for them, if one is.
+    /// `None`, and registers all memory of the call. The unreduced values have a shape, and are
+    /// written to the array that is given for them, if one is.
     pub(super) fn new(
         py: Python<'py>,
         arrays: &Arrays<'py>,

@@ -1,4 +1,4 @@
-//! The losses of tensors of which nothing has to be converted: one crossing from Python for all.
+//! The losses of tensors of which nothing has to be converted, computed in one call from Python.
 
 use fastoptim::loss::signature::{InputShape, Signature};
 use pyo3::exceptions::PyTypeError;
@@ -15,7 +15,7 @@ use crate::memory::strided;
 use crate::memory::tensor::{Scratch, Torch};
 
 /// The value and, if they are wanted, the gradients.
-type ValueAndGradients<'py> = (Bound<'py, PyAny>, Option<Bound<'py, PyList>>);
+type Computed<'py> = (Bound<'py, PyAny>, Option<Bound<'py, PyList>>);
 
 /// Larger allocations get new pages from the system each time: the largest `M_MMAP_THRESHOLD` of
 /// glibc.
@@ -33,7 +33,7 @@ fn tensor_loss<'py>(
     tensors: &Bound<'py, PyTuple>,
     signs: Vec<i8>,
     gradients_enabled: bool,
-) -> PyResult<Option<ValueAndGradients<'py>>> {
+) -> PyResult<Option<Computed<'py>>> {
     let (kind, torch) = (kind_of(name)?, torch(py)?);
     if !arguments.iter().all(|(_, value)| is_plain(&value)) {
         return Ok(None);
@@ -45,6 +45,11 @@ fn tensor_loss<'py>(
     if arguments.reduce == Reduce::None {
         return Ok(None);
     }
+    let value = torch.empty_scalar(py, usual.dtype)?;
+    if scalar_data(torch, &value, usual.dtype).is_none() {
+        // A mode that is active makes other tensors.
+        return Ok(None);
+    }
     let mut gradients = Vec::new();
     if gradients_enabled && usual.requires_gradient {
         for (tensor, _) in tensors.iter().zip(&signs).filter(|(_, sign)| **sign > 0) {
@@ -52,31 +57,18 @@ fn tensor_loss<'py>(
         }
     }
     let gradients = PyList::new(py, gradients)?;
-    let value = torch.empty_scalar(py, usual.dtype)?;
     let out = match gradients.len() {
         0 => None,
         1 => Some(array(&gradients.get_item(0)?)?),
         _ => Some(arrays(py, gradients.iter())?.into_any()),
     };
-    let found = {
-        let inputs = arrays(py, tensors.iter())?;
-        compute(
-            py,
-            kind,
-            &arguments,
-            &inputs,
-            out.as_ref().map(Some),
-            1.0,
-            None,
-        )?
-        .0
-    };
-    let mut scratch = Scratch::default();
-    let seen = torch.describe(&value, &mut scratch);
-    let seen = seen.filter(|seen| seen.dtype == usual.dtype && seen.is_dense());
-    let data = seen.map(|seen| seen.data);
-    let data = data.ok_or_else(|| PyTypeError::new_err("torch.empty_like returned no tensor"))?;
-    // SAFETY: a new tensor of this dtype with one element, which is aligned.
+    let inputs = arrays(py, tensors.iter())?;
+    let out = out.as_ref().map(Some);
+    let (found, _) = compute(py, kind, &arguments, &inputs, out, 1.0, None)?;
+    let data = scalar_data(torch, &value, usual.dtype)
+        .ok_or_else(|| PyTypeError::new_err("the value of a loss was given other memory"))?;
+    // SAFETY: a tensor of this dtype without dimensions, which nobody else has, so that it has one
+    // element, and no Python code has run since its description.
     unsafe {
         if usual.dtype == Dtype::F32 {
             data.cast::<f32>().write(found as f32);
@@ -87,7 +79,15 @@ fn tensor_loss<'py>(
     Ok(Some((value, (!gradients.is_empty()).then_some(gradients))))
 }
 
-/// Returns whether an argument of a loss is neither an array nor an object of an unknown class.
+/// Returns the address of the element of a tensor without dimensions, and `None` for others.
+fn scalar_data(torch: &Torch, value: &Bound<'_, PyAny>, dtype: Dtype) -> Option<*mut u8> {
+    let mut scratch = Scratch::default();
+    let seen = torch.describe(value, &mut scratch)?;
+    let fits = seen.dtype == dtype && seen.shape.is_empty() && dtype.aligns(seen.data);
+    fits.then_some(seen.data)
+}
+
+/// Returns whether an argument of a loss is None, or exactly a float, string, integer or bool.
 fn is_plain(value: &Bound<'_, PyAny>) -> bool {
     value.is_none()
         || value.is_exact_instance_of::<PyFloat>()
@@ -117,6 +117,7 @@ fn usual(
     }
     for (tensor, &sign) in tensors.iter().zip(signs) {
         let Some(seen) = torch.describe(&tensor, &mut scratch) else {
+            torch.interrupt(tensor.py())?;
             return Ok(None);
         };
         let dtype = seen.dtype;
@@ -132,7 +133,7 @@ fn usual(
             return Ok(None);
         }
         let py = tensor.py();
-        if dtype.is_float() && tensor.call_method0(intern!(py, "is_neg"))?.is_truthy()? {
+        if tensor.call_method0(intern!(py, "is_neg"))?.is_truthy()? {
             return Ok(None);
         }
         if torch.requires_grad(&tensor)? {
@@ -149,7 +150,7 @@ fn usual(
 }
 
 fn array<'py>(tensor: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let array = ForeignArray::contiguous(tensor.clone().unbind());
+    let array = ForeignArray::new(tensor.clone().unbind(), false);
     Ok(Bound::new(tensor.py(), array)?.into_any())
 }
 

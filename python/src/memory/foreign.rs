@@ -22,34 +22,27 @@ pub(crate) struct ForeignArray {
 #[pymethods]
 impl ForeignArray {
     #[new]
-    fn new(tensor: Py<PyAny>, flat: bool) -> Self {
+    pub(crate) fn new(tensor: Py<PyAny>, flat: bool) -> Self {
         Self { tensor, flat }
     }
 }
 
 impl ForeignArray {
-    /// Wraps a tensor that is to be used in its own shape.
-    pub(crate) fn contiguous(tensor: Py<PyAny>) -> Self {
-        Self {
-            tensor,
-            flat: false,
-        }
-    }
-
     /// Returns the array; error messages use `name`.
     pub(crate) fn array<'py>(name: &str, object: &Bound<'py, Self>) -> PyResult<Array<'py>> {
         let py = object.py();
         let (this, torch) = (object.get(), torch(py)?);
         let mut scratch = Scratch::default();
         let tensor = this.tensor.bind(py);
-        let form = torch
-            .describe(tensor, &mut scratch)
-            .map(|seen| seen.form())
-            .ok_or_else(|| {
-                PyTypeError::new_err(format!(
-                    "{name} must be a dense CPU tensor of a dtype that kernels know"
-                ))
-            })?;
+        let form = torch.describe(tensor, &mut scratch).map(|seen| seen.form());
+        if form.is_none() {
+            torch.interrupt(py)?;
+        }
+        let form = form.ok_or_else(|| {
+            PyTypeError::new_err(format!(
+                "{name} must be a dense CPU tensor of a dtype that kernels know"
+            ))
+        })?;
         let order = strided::c_order(&form.shape);
         let in_order = strided::agree(&form.shape, &form.strides, &order);
         if !form.is_dense() || !(this.flat || in_order) {
@@ -79,6 +72,7 @@ fn dense_tensors(
     let (torch, mut scratch) = (torch(py)?, Scratch::default());
     let dense = |tensor: Bound<'_, PyAny>| {
         let Some(seen) = torch.describe(&tensor, &mut scratch) else {
+            torch.interrupt(py)?;
             return Ok(None);
         };
         if !seen.dtype.is_float() || !seen.is_dense() {

@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 
+use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -154,6 +155,15 @@ impl Torch {
     fn set_failure(&self, failure: Option<PyErr>) -> Option<PyErr> {
         let mut kept = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *kept, failure)
+    }
+
+    /// Returns the error of the last description if it is an interrupt or another exception that
+    /// programs do not handle, and discards all others.
+    pub(crate) fn interrupt(&self, py: Python<'_>) -> PyResult<()> {
+        match self.set_failure(None) {
+            Some(error) if !error.is_instance_of::<PyException>(py) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Returns whether the class of an object is a known tensor class. Other classes may interpret

@@ -20,6 +20,25 @@ fn numbers<T: Math>(n: usize, seed: u64) -> Vec<T> {
 /// The value and the gradients of a call.
 type Found<T> = (f64, Vec<Vec<T>>);
 
+/// Calls `f` with gradients of which the first `count` replace their inputs.
+fn replacing<T: Math>(
+    inputs: &[Vec<T>],
+    count: usize,
+    f: impl Fn(Vec<Input<'_, T>>, Reduction<'_, T>) -> Result<f64>,
+) -> Found<T> {
+    let mut gradients = inputs.to_vec();
+    let places = inputs.iter().zip(&mut gradients).enumerate();
+    let places = places.map(|(index, (x, g))| {
+        if index < count {
+            Input::InPlace(g)
+        } else {
+            Input::Gradient(x, g)
+        }
+    });
+    let value = f(places.collect(), Reduction::Sum).expect("good arguments");
+    (value, gradients)
+}
+
 /// Calls `f` with memory for gradients, on each tier and with several threads.
 fn check<T: Math>(
     what: &str,
@@ -41,6 +60,10 @@ fn check<T: Math>(
             let found = isa::with_tier(tier, call).expect("supported");
             assert!(found == expected, "{what}, {tier}, {count}");
         }
+    }
+    for count in 1..=inputs.len() {
+        let found = replacing(inputs, count, &f);
+        assert!(found == expected, "{what}, {count} in place");
     }
     let alone = inputs.iter().map(|x| Input::Value(x)).collect();
     assert_eq!(f(alone, Reduction::Sum), Ok(expected.0), "{what}");
@@ -105,7 +128,7 @@ fn losses_of_rows_give_the_same_bits() {
 }
 
 const SHAPES_OF_VECTORS: &[[usize; 2]] = if cfg!(miri) {
-    &[[0, 3], [5, 0], [2, 17]]
+    &[[0, 3], [5, 0], [2, 17], [17, 9]]
 } else {
     &[
         [0, 3],

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 import fastoptim as fo  # noqa: E402
 import fastoptim.torch as ft  # noqa: E402
 import tensor_losses as cases  # noqa: E402
+from processes import run  # noqa: E402
 from tensor_losses import CASES, OWN, WEIGHT, Case, evaluated, fitted, normal  # noqa: E402
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -221,6 +222,59 @@ def test_layouts_of_inputs_do_not_matter() -> None:
         value = ft.CrossEntropyLoss()(leaf, y)
         value.backward(normal(9, dtype=torch.float64))
         torch.testing.assert_close([value.detach(), leaf.grad], mine, rtol=0, atol=0)
+
+
+def test_integers_that_stand_for_their_negatives_are_resolved() -> None:
+    x, y = normal(0, 4, 5), normal(1, 4, 5)
+    sign = torch.tensor([1, -1, -1, 1])
+    expected = ft.CosineEmbeddingLoss()(x, y, -sign)
+    assert torch.equal(ft.CosineEmbeddingLoss()(x, y, torch._neg_view(sign)), expected)
+
+
+def test_a_mode_that_makes_other_tensors_does_no_harm() -> None:
+    from torch.overrides import TorchFunctionMode
+
+    class Empty(TorchFunctionMode):  # type: ignore[misc]
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func is torch.empty_like and args[0].ndim == 0:
+                return torch.empty(0)
+            return func(*args, **(kwargs or {}))
+
+    x, y = normal(0, 4, 5, dtype=torch.float32).requires_grad_(), torch.rand(4, 5)
+    expected = ft.MSELoss()(x, y)
+    with Empty():
+        loss = ft.MSELoss()(x, y)
+    assert torch.equal(loss, expected)
+
+
+def test_the_python_methods_of_older_tensors_give_the_same() -> None:
+    script = """
+import torch, fastoptim.torch as ft
+ft.optim._tensors.EXCHANGE = {exchange}
+x = torch.arange(12.0).view(4, 3).requires_grad_()
+loss = ft.CrossEntropyLoss()(x, torch.tensor([0, 1, 2, 0]))
+loss.backward()
+print(loss.item(), x.grad.tolist())
+"""
+    found = [
+        run(script.format(exchange=exchange)) for exchange in ("ft.optim._tensors.EXCHANGE", "None")
+    ]
+    assert all(process.returncode == 0 for process in found), found
+    assert found[0].stdout == found[1].stdout != ""
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "FocalLoss"])
+def test_compiled_functions_may_use_them(name: str) -> None:
+    loss, y = getattr(ft, name)(), torch.arange(7) % 5
+    x = normal(0, 7, 5).requires_grad_()
+    compiled = torch.compile(lambda x: loss(x * 1.0, y), backend="eager")
+    value, expected = compiled(x), loss(x, y)
+    torch.testing.assert_close(value, expected)
+    (mine,), (other,) = torch.autograd.grad(value, x), torch.autograd.grad(expected, x)
+    torch.testing.assert_close(mine, other)
 
 
 def test_float16_keeps_the_gradient_of_a_mean_over_many_rows() -> None:

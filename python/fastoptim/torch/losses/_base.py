@@ -81,7 +81,8 @@ class Loss(torch.nn.Module):
 def evaluate(rule: Rule, tensors: Tensors, arguments: dict[str, Any]) -> torch.Tensor:
     """Return the value of a loss, and compute its gradient if a backward pass may need it."""
     compiling = torch.compiler.is_compiling()
-    if not (compiling or forward_ad._current_level >= 0 or _transforms_active()):
+    transformed = forward_ad._current_level >= 0 or _transforms_active()
+    if not (compiling or transformed or arguments["reduction"] == "none"):
         found = _core.tensor_loss(
             rule.name,
             {**rule.others, **arguments} if rule.others else arguments,

@@ -22,7 +22,7 @@ GRAD = inspect.getattr_static(torch.Tensor, "grad")
 
 REQUIRES_GRAD = inspect.getattr_static(torch.Tensor, "requires_grad")
 
-# With `SCALARS`, how the core creates the values and the gradients of losses.
+# The core makes the gradients of losses with it from inputs, and values from one of `SCALARS`.
 EMPTY_LIKE = torch.empty_like
 with torch.inference_mode(False):
     SCALARS = [torch.empty((), dtype=d, device="cpu") for d in (torch.float32, torch.float64)]
