@@ -1,10 +1,16 @@
-//! Keeps workers off the processor of their caller.
+//! Where and when workers run: off the processor of their caller, and soon after they are woken.
 //!
 //! Linux wakes a thread on the processor of the thread that wakes it if no other seems to be idle,
 //! and those of a virtual machine that have slept for milliseconds do not: the host has taken them
 //! away. The worker then waits there until the time slice of the caller ends. With two processors
 //! (Zen 3, KVM), a worker that was woken 5 ms after its last job started after 2.8 ms, and starts
 //! after 0.08 ms if the processor of the caller is not among its own.
+//!
+//! Threads of other libraries may wait awake on all processors: those of PyTorch (libgomp) do so for
+//! about 5 ms after each operation. A worker that is woken then waits until the slice of such a
+//! thread ends, 3 ms. Since version 6.12, Linux gives the processor at once to a woken thread that
+//! asks for shorter slices. After an operation of PyTorch, cross-entropy of 65536 x 10 takes 0.58 ms
+//! with slices of 0.1 ms, and 0.90 without, as on one thread (two processors of Zen 4).
 
 #[cfg(target_os = "linux")]
 pub(super) use linux::{Placement, Worker};
@@ -16,7 +22,7 @@ mod linux {
     use std::cell::Cell;
     use std::mem::{size_of, zeroed};
 
-    use libc::{CPU_CLR, CPU_COUNT, CPU_EQUAL, CPU_ISSET, cpu_set_t, pid_t};
+    use libc::{CPU_CLR, CPU_COUNT, CPU_EQUAL, CPU_ISSET, cpu_set_t, pid_t, sched_attr};
 
     thread_local! {
         static IS_WORKER: Cell<bool> = const { Cell::new(false) };
@@ -30,9 +36,41 @@ mod linux {
         /// Makes the calling thread a worker.
         pub(in crate::exec) fn register() -> Self {
             IS_WORKER.set(true);
+            ask_for_short_slices();
             // The function `gettid` needs glibc 2.30.
             // SAFETY: the call has no arguments and no conditions.
             Self(unsafe { libc::syscall(libc::SYS_gettid) as pid_t })
+        }
+    }
+
+    /// The shortest slice that the system gives, in nanoseconds.
+    const SLICE: u64 = 100_000;
+
+    /// The scheduling attributes of the calling thread.
+    fn own_attributes() -> Option<sched_attr> {
+        // SAFETY: the system writes at most as many bytes as stated, and any bits are valid
+        // numbers.
+        unsafe {
+            let (mut own, size): (sched_attr, _) = (zeroed(), size_of::<sched_attr>());
+            let result = libc::syscall(libc::SYS_sched_getattr, 0, &raw mut own, size, 0);
+            (result == 0).then_some(own)
+        }
+    }
+
+    /// Asks for slices of [`SLICE`] for the calling thread. Its policy, and its share of the
+    /// processor, stay the same. Systems that have no slices ignore or refuse it.
+    fn ask_for_short_slices() {
+        const HAVE_SLICES: [u32; 2] = [libc::SCHED_OTHER as u32, libc::SCHED_BATCH as u32];
+        if cfg!(miri) {
+            return;
+        }
+        if let Some(mut attributes) = own_attributes()
+            && HAVE_SLICES.contains(&attributes.sched_policy)
+        {
+            attributes.size = size_of::<sched_attr>() as u32;
+            attributes.sched_runtime = SLICE;
+            // SAFETY: the attributes are as large as stated.
+            unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
         }
     }
 
@@ -102,6 +140,22 @@ mod linux {
         use std::sync::mpsc;
 
         use super::*;
+
+        #[test]
+        fn workers_get_short_slices_and_keep_the_rest() {
+            let before = own_attributes().expect("attributes");
+            let after = std::thread::spawn(|| {
+                Worker::register();
+                own_attributes().expect("attributes")
+            });
+            let after = after.join().expect("no panic");
+            // Systems before 6.12 do not tell the slices of normal threads.
+            let slice = if before.sched_runtime == 0 { 0 } else { SLICE };
+            assert_eq!(after.sched_runtime, slice);
+            let others =
+                |found: sched_attr| (found.sched_policy, found.sched_flags, found.sched_nice);
+            assert_eq!(others(after), others(before));
+        }
 
         fn processors_of(Worker(thread): Worker) -> Vec<usize> {
             // SAFETY: as in `others`.
