@@ -12,7 +12,7 @@ use crate::memory::foreign::{ForeignArray, torch};
 use crate::memory::numpy::Dtype;
 use crate::memory::pages::request_huge_pages;
 use crate::memory::strided;
-use crate::memory::tensor::{Scratch, Torch};
+use crate::memory::tensor::{Scratch, Seen, Torch};
 
 /// The value and, if they are wanted, the gradients.
 type Computed<'py> = (Bound<'py, PyAny>, Option<Bound<'py, PyList>>);
@@ -46,7 +46,7 @@ fn tensor_loss<'py>(
         return Ok(None);
     }
     let value = torch.empty_scalar(py, usual.dtype)?;
-    if scalar_data(torch, &value, usual.dtype).is_none() {
+    if scalar_data(torch, &value, usual.dtype)?.is_none() {
         // A mode that is active makes other tensors.
         return Ok(None);
     }
@@ -65,7 +65,7 @@ fn tensor_loss<'py>(
     let inputs = arrays(py, tensors.iter())?;
     let out = out.as_ref().map(Some);
     let (found, _) = compute(py, kind, &arguments, &inputs, out, 1.0, None)?;
-    let data = scalar_data(torch, &value, usual.dtype)
+    let data = scalar_data(torch, &value, usual.dtype)?
         .ok_or_else(|| PyTypeError::new_err("the value of a loss was given other memory"))?;
     // SAFETY: a tensor of this dtype without dimensions, which nobody else has, so that it has one
     // element, and no Python code has run since its description.
@@ -80,11 +80,12 @@ fn tensor_loss<'py>(
 }
 
 /// Returns the address of the element of a tensor without dimensions, and `None` for others.
-fn scalar_data(torch: &Torch, value: &Bound<'_, PyAny>, dtype: Dtype) -> Option<*mut u8> {
+fn scalar_data(torch: &Torch, value: &Bound<'_, PyAny>, dtype: Dtype) -> PyResult<Option<*mut u8>> {
     let mut scratch = Scratch::default();
-    let seen = torch.describe(value, &mut scratch)?;
-    let fits = seen.dtype == dtype && seen.shape.is_empty() && dtype.aligns(seen.data);
-    fits.then_some(seen.data)
+    let seen = torch.try_describe(value, &mut scratch)?;
+    let is_scalar =
+        |seen: &Seen<'_>| seen.dtype == dtype && seen.shape.is_empty() && dtype.aligns(seen.data);
+    Ok(seen.filter(is_scalar).map(|seen| seen.data))
 }
 
 /// Returns whether an argument of a loss is None, or exactly a float, string, integer or bool.
@@ -116,8 +117,7 @@ fn usual(
         return Ok(None);
     }
     for (tensor, &sign) in tensors.iter().zip(signs) {
-        let Some(seen) = torch.describe(&tensor, &mut scratch) else {
-            torch.interrupt(tensor.py())?;
+        let Some(seen) = torch.try_describe(&tensor, &mut scratch)? else {
             return Ok(None);
         };
         let dtype = seen.dtype;
@@ -170,7 +170,10 @@ fn gradient_like<'py>(tensor: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>
     let torch = torch(tensor.py())?;
     let new = torch.empty_like(tensor)?;
     let mut scratch = Scratch::default();
-    if let Some(form) = torch.describe(&new, &mut scratch).map(|seen| seen.form()) {
+    if let Some(form) = torch
+        .try_describe(&new, &mut scratch)?
+        .map(|seen| seen.form())
+    {
         let bytes = form.len().saturating_mul(form.dtype.size());
         if bytes > RECYCLED {
             request_huge_pages(form.data.0, bytes);

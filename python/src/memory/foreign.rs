@@ -34,15 +34,14 @@ impl ForeignArray {
         let (this, torch) = (object.get(), torch(py)?);
         let mut scratch = Scratch::default();
         let tensor = this.tensor.bind(py);
-        let form = torch.describe(tensor, &mut scratch).map(|seen| seen.form());
-        if form.is_none() {
-            torch.interrupt(py)?;
-        }
-        let form = form.ok_or_else(|| {
-            PyTypeError::new_err(format!(
-                "{name} must be a dense CPU tensor of a dtype that kernels know"
-            ))
-        })?;
+        let form = torch
+            .try_describe(tensor, &mut scratch)?
+            .map(|seen| seen.form())
+            .ok_or_else(|| {
+                PyTypeError::new_err(format!(
+                    "{name} must be a dense CPU tensor of a dtype that kernels know"
+                ))
+            })?;
         let order = strided::c_order(&form.shape);
         let in_order = strided::agree(&form.shape, &form.strides, &order);
         if !form.is_dense() || !(this.flat || in_order) {
@@ -71,8 +70,7 @@ fn dense_tensors(
 ) -> PyResult<Vec<Option<ForeignArray>>> {
     let (torch, mut scratch) = (torch(py)?, Scratch::default());
     let dense = |tensor: Bound<'_, PyAny>| {
-        let Some(seen) = torch.describe(&tensor, &mut scratch) else {
-            torch.interrupt(py)?;
+        let Some(seen) = torch.try_describe(&tensor, &mut scratch)? else {
             return Ok(None);
         };
         if !seen.dtype.is_float() || !seen.is_dense() {

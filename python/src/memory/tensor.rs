@@ -157,15 +157,6 @@ impl Torch {
         std::mem::replace(&mut *kept, failure)
     }
 
-    /// Returns the error of the last description if it is an interrupt or another exception that
-    /// programs do not handle, and discards all others.
-    pub(crate) fn interrupt(&self, py: Python<'_>) -> PyResult<()> {
-        match self.set_failure(None) {
-            Some(error) if !error.is_instance_of::<PyException>(py) => Err(error),
-            _ => Ok(()),
-        }
-    }
-
     /// Returns whether the class of an object is a known tensor class. Other classes may interpret
     /// their memory differently.
     pub(crate) fn is_known(&self, object: &Bound<'_, PyAny>) -> bool {
@@ -220,6 +211,22 @@ impl Torch {
         };
         let absent = seen.data.is_null() && !seen.shape.contains(&0);
         (seen.shape.len() == seen.strides.len() && !absent).then_some(seen)
+    }
+
+    /// As [`describe`](Self::describe), for callers that do not use `refusal`.
+    ///
+    /// # Errors
+    /// The description was interrupted, or stopped by another exception that is not an `Exception`.
+    pub(crate) fn try_describe<'a>(
+        &self,
+        tensor: &'a Bound<'_, PyAny>,
+        scratch: &'a mut Scratch,
+    ) -> PyResult<Option<Seen<'a>>> {
+        let seen = self.describe(tensor, scratch);
+        match self.set_failure(None).filter(|_| seen.is_none()) {
+            Some(error) if !error.is_instance_of::<PyException>(tensor.py()) => Err(error),
+            _ => Ok(seen),
+        }
     }
 
     /// Returns whether tensors are described without a Python call.

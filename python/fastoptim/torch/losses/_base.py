@@ -57,7 +57,7 @@ class Rule:
 
         Targets come first, because their gradients are those of inputs with the other sign.
         """
-        return sorted(range(len(self.gradients)), key=lambda i: (self.gradients[i] or (0, 0))[1])
+        return sorted(range(len(self.signs)), key=self.signs.__getitem__)
 
 
 class Loss(torch.nn.Module):

@@ -19,7 +19,6 @@ EXCHANGE = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
 
 # Getters that the core calls without a search for their names.
 GRAD = inspect.getattr_static(torch.Tensor, "grad")
-
 REQUIRES_GRAD = inspect.getattr_static(torch.Tensor, "requires_grad")
 
 # The core makes the gradients of losses with it from inputs, and values from one of `SCALARS`.
