@@ -223,10 +223,13 @@ impl Torch {
         scratch: &'a mut Scratch,
     ) -> PyResult<Option<Seen<'a>>> {
         let seen = self.describe(tensor, scratch);
-        match self.set_failure(None).filter(|_| seen.is_none()) {
-            Some(error) if !error.is_instance_of::<PyException>(tensor.py()) => Err(error),
-            _ => Ok(seen),
+        if seen.is_none()
+            && let Some(error) = self.set_failure(None)
+            && !error.is_instance_of::<PyException>(tensor.py())
+        {
+            return Err(error);
         }
+        Ok(seen)
     }
 
     /// Returns whether tensors are described without a Python call.
