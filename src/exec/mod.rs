@@ -2,6 +2,7 @@
 
 pub mod ceiling;
 pub mod isa;
+pub mod openmp;
 mod placement;
 pub mod pool;
 pub(crate) mod prefetch;

@@ -1,9 +1,12 @@
 //! The thread pool of the process. It is created on first use, and again in a forked child.
 //!
 //! A driver divides its work into chunks whose size does not depend on the number of threads and
-//! calls [`run`]. Results do not depend on which thread processes which chunk. The caller takes
-//! chunks from the same counter as the workers, so a worker that wakes up late does not delay the
-//! call.
+//! calls [`run`]. Results do not depend on which thread processes which chunk. Each thread first
+//! processes the chunks of a contiguous part, the same part in each call, and then those that are
+//! left in other parts, so a worker that wakes up late does not delay the call.
+//!
+//! While the threads of another library wait awake for the caller, they take the place of the
+//! workers ([`openmp`](super::openmp)).
 
 use std::any::Any;
 use std::cell::Cell;
@@ -12,12 +15,13 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder, Yield};
 
+use crate::exec::openmp::Team;
 use crate::exec::placement::{Placement, Worker};
 
 /// The environment variable that sets the number of threads.
@@ -147,8 +151,9 @@ fn run_chunks(chunks: usize, elements: usize, f: &(dyn Fn(usize) + Sync)) {
     if helpers == 0 || elements < SERIAL_BELOW {
         return serial();
     }
-    if elements >= ASLEEP_BELOW || LAST_CALL.is_recent(LastCall::now()) {
-        share(chunks, count, helpers, f);
+    let team = Team::awake(count, || process().workers().count());
+    if team.is_some() || elements >= ASLEEP_BELOW || LAST_CALL.is_recent(LastCall::now()) {
+        share(chunks, count, helpers, team, f);
     } else {
         serial();
     }
@@ -268,13 +273,32 @@ pub(crate) fn for_parts<T: Send>(
 /// A flag in [`Job::state`], set when the caller has found all chunks taken.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
+/// A contiguous range of chunks that one thread processes first. Parts do not share cache lines,
+/// of which processors fetch two at a time.
+#[repr(align(128))]
+struct Part {
+    next: AtomicUsize,
+    end: usize,
+}
+
+impl Part {
+    /// Divides chunks into so many parts.
+    fn divide(chunks: usize, parts: usize) -> Box<[Self]> {
+        let starts = |part| chunks * part / parts;
+        let part = |part| Self {
+            next: AtomicUsize::new(starts(part)),
+            end: starts(part + 1),
+        };
+        (0..parts).map(part).collect()
+    }
+}
+
 /// One call of [`run`]. Workers that wake up before the job is closed take chunks from it. Workers
 /// that wake up later do not enter it, so the caller never waits for a sleeping worker.
 struct Job {
     /// The number of workers that have entered and not left, and the flag [`CLOSED`].
     state: AtomicUsize,
-    next: AtomicUsize,
-    chunks: usize,
+    parts: Box<[Part]>,
     /// The thread count of the caller, for nested calls.
     count: usize,
     f: &'static (dyn Fn(usize) + Sync),
@@ -283,18 +307,39 @@ struct Job {
 }
 
 impl Job {
-    fn work(&self) {
-        loop {
-            let chunk = self.next.fetch_add(1, Ordering::Relaxed);
-            if chunk >= self.chunks {
-                break;
-            }
-            (self.f)(chunk);
+    /// # Safety
+    /// `f` exists until the job is closed and every worker has left it.
+    unsafe fn new(chunks: usize, parts: usize, count: usize, f: &(dyn Fn(usize) + Sync)) -> Self {
+        Self {
+            state: AtomicUsize::new(0),
+            parts: Part::divide(chunks, parts),
+            count,
+            // SAFETY: only the lifetime changes. `f` is called between entering an open job and
+            // leaving it.
+            f: unsafe {
+                std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f)
+            },
+            caller: std::thread::current(),
+            panic: Mutex::new(None),
         }
     }
 
-    /// The body of a worker.
-    fn help(&self) {
+    /// Processes the chunks of the part of the thread with this number, then those that are left.
+    fn work(&self, number: usize) {
+        let (before, after) = self.parts.split_at(number % self.parts.len());
+        for part in after.iter().chain(before) {
+            loop {
+                let chunk = part.next.fetch_add(1, Ordering::Relaxed);
+                if chunk >= part.end {
+                    break;
+                }
+                (self.f)(chunk);
+            }
+        }
+    }
+
+    /// The body of a worker with this number.
+    fn help(&self, number: usize) {
         let enter = |state| (state & CLOSED == 0).then_some(state + 1);
         let entered = self
             .state
@@ -302,10 +347,12 @@ impl Job {
         if entered.is_err() {
             return;
         }
-        let work = || with_threads(self.count, || self.work());
+        let work = || with_threads(self.count, || self.work(number));
         if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
             // Stop all threads from taking further chunks.
-            self.next.store(self.chunks, Ordering::Relaxed);
+            for part in &self.parts {
+                part.next.store(part.end, Ordering::Relaxed);
+            }
             *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
         }
         if self.state.fetch_sub(1, Ordering::Release) == CLOSED + 1 {
@@ -331,6 +378,8 @@ impl Job {
 }
 
 thread_local! {
+    /// The number of a worker, from 1.
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
     /// Whether the thread is a worker that waits awake.
     static LINGERS: Cell<bool> = const { Cell::new(false) };
 }
@@ -352,54 +401,56 @@ fn linger() {
     LINGERS.set(false);
 }
 
-fn share(chunks: usize, count: usize, helpers: usize, f: &(dyn Fn(usize) + Sync)) {
+/// Calls `f` with every chunk on the calling thread and `helpers` others: the threads of `team`, or
+/// workers of the pool.
+fn share(
+    chunks: usize,
+    count: usize,
+    helpers: usize,
+    team: Option<Team>,
+    f: &(dyn Fn(usize) + Sync),
+) {
     struct Close<'a>(&'a Job);
     impl Drop for Close<'_> {
         fn drop(&mut self) {
             self.0.close();
         }
     }
-    let job = Arc::new(Job {
-        state: AtomicUsize::new(0),
-        next: AtomicUsize::new(0),
-        chunks,
-        count,
-        // SAFETY: only the lifetime changes. `f` is called between entering an open job and leaving
-        // it, and the drop of `Close` waits, on return and on unwinding, until the job is closed
-        // and every worker has left it.
-        f: unsafe {
-            std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f)
-        },
-        caller: std::thread::current(),
-        panic: Mutex::new(None),
-    });
+    // SAFETY: the drop of `Close` waits, on return and on unwinding, until the job is closed and
+    // every worker has left it.
+    let job = Arc::new(unsafe { Job::new(chunks, 1 + helpers, count, f) });
+    let close = Close(&job);
     #[cfg(not(miri))]
-    {
-        let pools = pools(helpers);
-        let close = Close(&job);
+    if let Some(team) = team {
+        team.run(&|number| job.help(number));
+    } else {
+        let pools = process().workers().pools(helpers, start);
         let workers = pools
             .iter()
             .flat_map(|pool| std::iter::repeat_n(pool, pool.current_num_threads()));
         for pool in workers.take(helpers) {
             let job = Arc::clone(&job);
             pool.spawn(move || {
-                job.help();
+                job.help(NUMBER.get());
                 drop(job);
                 linger();
             });
         }
-        close.0.work();
+        job.work(NUMBER.get());
     }
     // Under Miri, scoped threads replace the pool: its queues (crossbeam-epoch) violate Stacked
     // Borrows, and its threads never end, which Miri reports as an error.
     #[cfg(miri)]
     std::thread::scope(|scope| {
-        let close = Close(&job);
-        for _ in 0..helpers {
-            scope.spawn(|| job.help());
+        let (job, _) = (&job, team);
+        for number in 1..=helpers {
+            scope.spawn(move || job.help(number));
         }
-        close.0.work();
+        job.work(0);
+        drop(close);
     });
+    #[cfg(not(miri))]
+    drop(close);
     let panic = job
         .panic
         .lock()
@@ -415,6 +466,14 @@ fn share(chunks: usize, count: usize, helpers: usize, f: &(dyn Fn(usize) + Sync)
 struct Process {
     id: u32,
     workers: Mutex<Workers>,
+}
+
+impl Process {
+    fn workers(&self) -> MutexGuard<'_, Workers> {
+        // A poisoned lock means that starting threads panicked. The threads already started still
+        // work.
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The threads of the process. They run until the process ends, and more may be added.
@@ -481,6 +540,7 @@ fn start(numbers: Range<usize>) -> Option<(ThreadPool, Vec<Worker>)> {
             .spawn(move || {
                 // The receiver lives until all threads have sent.
                 let _ = identify.send(Worker::register());
+                NUMBER.set(1 + number);
                 drop(identify);
                 receiver.recv().into_iter().for_each(ThreadBuilder::run);
             });
@@ -503,17 +563,6 @@ fn start(numbers: Range<usize>) -> Option<(ThreadPool, Vec<Worker>)> {
         .build()
         .ok()?;
     Some((pool, threads))
-}
-
-/// Returns pools with at least `wanted` threads in total, or fewer if the system cannot start more.
-#[cfg_attr(miri, expect(dead_code))]
-fn pools(wanted: usize) -> Vec<Arc<ThreadPool>> {
-    // A poisoned lock means that starting threads panicked. The threads already started still work.
-    let mut workers = process()
-        .workers
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    workers.pools(wanted, start)
 }
 
 fn process() -> &'static Process {
@@ -547,32 +596,35 @@ fn process() -> &'static Process {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Barrier;
 
     use super::*;
 
-    #[test]
-    fn every_chunk_runs_once() {
-        let most = if cfg!(miri) { 4 } else { 64 };
+    /// Checks with so many threads that every chunk runs once.
+    pub(in crate::exec) fn run_every_chunk(threads: usize) {
         let chunks = if cfg!(miri) { 20 } else { 1000 };
-        for threads in [1, 2, 3, most] {
-            let hits: Vec<AtomicUsize> = (0..chunks).map(|_| AtomicUsize::new(0)).collect();
-            with_threads(threads, || {
-                run(hits.len(), usize::MAX, |chunk| {
-                    hits[chunk].fetch_add(1, Ordering::Relaxed);
-                });
+        let hits: Vec<AtomicUsize> = (0..chunks).map(|_| AtomicUsize::new(0)).collect();
+        with_threads(threads, || {
+            run(hits.len(), usize::MAX, |chunk| {
+                hits[chunk].fetch_add(1, Ordering::Relaxed);
             });
-            assert!(hits.iter().all(|hit| hit.load(Ordering::Relaxed) == 1));
-        }
+        });
+        assert!(hits.iter().all(|hit| hit.load(Ordering::Relaxed) == 1));
     }
 
     #[test]
-    fn calls_may_nest() {
+    fn every_chunk_runs_once() {
+        let most = if cfg!(miri) { 4 } else { 64 };
+        [1, 2, 3, most].into_iter().for_each(run_every_chunk);
+    }
+
+    /// Checks with so many threads that calls may nest.
+    pub(in crate::exec) fn nest_calls(threads: usize) {
         let sum = AtomicUsize::new(0);
-        with_threads(3, || {
+        with_threads(threads, || {
             run(10, usize::MAX, |_| {
-                assert_eq!(count(), 3);
+                assert_eq!(count(), threads);
                 run(10, usize::MAX, |j| {
                     sum.fetch_add(j, Ordering::Relaxed);
                 });
@@ -582,19 +634,49 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_after_all_workers_have_stopped() {
+    fn calls_may_nest() {
+        nest_calls(3);
+    }
+
+    /// Checks with so many threads that a panic reaches the caller, after all of them have stopped.
+    pub(in crate::exec) fn panic_in_chunks(threads: usize) {
         for _ in 0..if cfg!(miri) { 2 } else { 100 } {
             let hits = AtomicUsize::new(0);
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                with_threads(3, || {
+                with_threads(threads, || {
                     run(64, usize::MAX, |chunk| {
                         hits.fetch_add(1, Ordering::Relaxed);
-                        assert_ne!(chunk, 40, "the intended panic");
+                        assert_ne!(chunk, 20, "the intended panic");
                     });
                 });
             }));
             assert!(outcome.is_err());
-            assert!(hits.into_inner() > 40);
+            // The chunks before it are in the same part.
+            assert!(hits.into_inner() > 20);
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_after_all_workers_have_stopped() {
+        panic_in_chunks(3);
+    }
+
+    #[test]
+    fn each_thread_begins_with_its_part() {
+        let order = Mutex::new(Vec::new());
+        let f = |chunk| order.lock().expect("no panic").push(chunk);
+        for (number, expected) in [
+            (0, [0, 1, 2, 3, 4, 5, 6]),
+            (1, [2, 3, 4, 5, 6, 0, 1]),
+            (2, [4, 5, 6, 0, 1, 2, 3]),
+            (4, [2, 3, 4, 5, 6, 0, 1]),
+        ] {
+            // SAFETY: the job does not outlive `f`.
+            unsafe { Job::new(7, 3, 3, &f) }.work(number);
+            assert_eq!(
+                std::mem::take(&mut *order.lock().expect("no panic")),
+                expected
+            );
         }
     }
 
@@ -606,18 +688,10 @@ mod tests {
         let f = |_| {
             hits.fetch_add(1, Ordering::Relaxed);
         };
-        let f: &(dyn Fn(usize) + Sync) = &f;
-        let job = Job {
-            state: AtomicUsize::new(CLOSED),
-            next: AtomicUsize::new(0),
-            chunks: 3,
-            count: 2,
-            // SAFETY: `job` does not outlive `f`.
-            f: unsafe { std::mem::transmute::<&_, &'static (dyn Fn(usize) + Sync)>(f) },
-            caller: std::thread::current(),
-            panic: Mutex::new(None),
-        };
-        job.help();
+        // SAFETY: `job` does not outlive `f`.
+        let job = unsafe { Job::new(3, 2, 2, &f) };
+        job.close();
+        job.help(1);
         assert_eq!(job.state.load(Ordering::Relaxed), CLOSED);
         assert_eq!(hits.load(Ordering::Relaxed), 0);
     }

@@ -15,7 +15,7 @@ Examples
 True
 """
 
-from fastoptim import _extras
+from fastoptim import _core, _extras
 
 _extras.require("torch", "fastoptim.torch")
 
@@ -74,6 +74,9 @@ from fastoptim.torch.optim import (  # noqa: E402 (of torch, which may be missin
     ScheduleFreeSGD,
 )
 from fastoptim.torch.patching import patch, patched, unpatch  # noqa: E402
+
+# The threads of PyTorch's operations, which wait awake after each.
+_core.use_openmp("libtorch_cpu.so")
 
 __all__ = [
     "ASGD",

@@ -1,8 +1,8 @@
 //! The functions for the number of threads.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 
-use fastoptim::exec::pool;
+use fastoptim::exec::{openmp, pool};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
@@ -58,10 +58,18 @@ fn is_thread_count(text: OsString) -> bool {
     text.to_str().and_then(pool::parse).is_some()
 }
 
+/// Uses the threads of the OpenMP library on which a loaded library depends, while they wait awake.
+/// Returns whether there is such a library.
+#[pyfunction]
+fn use_openmp(library: CString) -> bool {
+    openmp::adopt(&library)
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(suggest_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(set_own_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(use_openmp, module)?)?;
     module.add_function(wrap_pyfunction!(is_thread_count, module)?)
 }

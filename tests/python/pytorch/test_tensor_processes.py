@@ -16,6 +16,7 @@ from processes import run
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import fastoptim.torch as ft  # noqa: E402
+from fastoptim import _core  # noqa: E402
 from tensors import give_grads, parameters, snapshot, train  # noqa: E402
 
 PACKAGE = str(Path(ft.__file__).parent)
@@ -187,6 +188,70 @@ print("done")
 def test_a_forked_child_steps() -> None:
     done = run(FORKED)
     assert done.stdout.strip() == "done", done.stderr
+
+
+OPENMP = """
+import os, time, torch
+import fastoptim as fo
+import fastoptim.torch as ft
+from pathlib import Path
+
+def of_the_pool():
+    names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+    return sum(name.startswith("fastoptim") for name in names)
+
+def loss():
+    return ft.CrossEntropyLoss()(x, target).item()
+
+torch.set_num_threads(2)
+x = torch.randn(65536, 10, requires_grad=True)
+target = torch.zeros(65536, dtype=torch.int64)
+fo.set_num_threads(1)
+expected = loss()
+fo.set_num_threads(2)
+torch.ones(1 << 20).mul_(2.0)
+assert loss() == expected
+print(of_the_pool(), end=" ")
+time.sleep(1.0)  # After which the threads of PyTorch sleep.
+assert loss() == expected
+print(of_the_pool(), end=" ")
+# A team of another size is not that of PyTorch, which would end its threads.
+fo.set_num_threads(3)
+torch.ones(1 << 20).mul_(2.0)
+assert loss() == expected
+print(of_the_pool())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux")
+def test_the_threads_of_pytorch_work_while_they_are_awake() -> None:
+    if not _core.use_openmp("libtorch_cpu.so"):
+        pytest.skip("this PyTorch has no OpenMP threads")
+    done = run(OPENMP)
+    assert done.stdout == "0 1 2\n", done.stderr
+
+
+FORKED_BEFORE_THE_IMPORT = """
+import os, torch
+torch.set_num_threads(2)
+x = torch.ones(1 << 20, requires_grad=True)
+x.grad = x.detach().mul(2.0)
+child = os.fork()
+if child == 0:
+    # PyTorch has records of threads that do not exist in this process.
+    import fastoptim.torch as ft
+    opt = ft.SGD([x], lr=0.5)
+    for _ in range(3):
+        opt.step()
+    os._exit(0 if x.detach().numpy().max() == -2.0 else 1)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_that_was_forked_after_work_of_pytorch_steps() -> None:
+    done = run(FORKED_BEFORE_THE_IMPORT)
+    assert done.stdout == "0\n", done.stderr
 
 
 DISTRIBUTED = """

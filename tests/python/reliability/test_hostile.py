@@ -487,6 +487,7 @@ FUNCTIONS: dict[str, list[Callable[[], Arguments]]] = {
     "tiers": [lambda: ()],
     "total_norm": [lambda: ([x(3), None], ["a", "b"], 2.0)],
     "unscale": [lambda: (["a", "b"], [x(3), x(2)], [x(3), None], 2.0, NOTE)],
+    "use_openmp": [lambda: ("libtorch_cpu.so",), lambda: ("libfastoptim-none.so",)],
 }
 
 
