@@ -126,20 +126,27 @@ mod linux {
     }
 
     /// The threads that wait for the calling thread.
-    pub(in crate::exec) struct Team(&'static Library);
+    pub(in crate::exec) struct Team {
+        library: &'static Library,
+        threads: usize,
+    }
 
     impl Team {
-        /// Returns the calling thread's team if it has `count` threads, which wait awake. `workers`
-        /// is the number of threads in the process that are certainly others.
+        /// Returns the calling thread's team if it waits awake and has `count` threads, or any
+        /// number without a `count`. `workers` is the number of threads in the process that are
+        /// certainly in no team.
         ///
         /// The caller of a team waits for all of its threads, and threads asleep take as long to
         /// wake up as the work takes.
         pub(in crate::exec) fn awake(
-            count: usize,
+            count: Option<usize>,
             workers: impl FnOnce() -> usize,
         ) -> Option<Self> {
             let library = LIBRARY.get()?;
-            if library.number(library.max_threads) != count
+            let threads = library.number(library.max_threads);
+            // A call with another number would end or start threads of the library.
+            if threads != count.unwrap_or(threads)
+                || threads < 2
                 || library.number(library.in_parallel) != 0
                 || library.process != std::process::id()
             {
@@ -147,14 +154,19 @@ mod linux {
             }
             let awake = match KNOWN.get() {
                 Known::Alone => false,
-                Known::Nothing => may_exist(count, workers()),
+                Known::Nothing => may_exist(threads, workers()),
                 Known::Clock(clock) => match (time(clock), time(clock)) {
                     (Some(before), Some(after)) => after > before,
                     // The library has replaced its threads.
-                    _ => may_exist(count, workers()),
+                    _ => may_exist(threads, workers()),
                 },
             };
-            awake.then_some(Self(library))
+            awake.then_some(Self { library, threads })
+        }
+
+        /// The number of threads, the calling one included.
+        pub(in crate::exec) fn threads(&self) -> usize {
+            self.threads
         }
 
         /// Calls `f` with the number of each thread in the team on that thread. The calling thread
@@ -181,7 +193,7 @@ mod linux {
                 }
                 (call.f)(number);
             }
-            let library = self.0;
+            let library = self.library;
             let mut call = Call {
                 library,
                 f,
@@ -239,14 +251,19 @@ mod linux {
             true
         }
 
+        fn team() -> Team {
+            let library = LIBRARY.get().expect("a library");
+            let threads = 2;
+            Team { library, threads }
+        }
+
         /// Waits until the team is awake, or asleep. Other threads may keep it from its processor.
         fn await_team(awake: bool) {
             let start = Instant::now();
-            while Team::awake(2, || 0).is_some() != awake {
+            while Team::awake(Some(2), || 0).is_some() != awake {
                 assert!(start.elapsed() < Duration::from_secs(60));
                 if awake {
-                    let library = LIBRARY.get().expect("a library");
-                    Team(library).run(&|_| ());
+                    team().run(&|_| ());
                 }
             }
         }
@@ -256,8 +273,7 @@ mod linux {
             if !start() {
                 return;
             }
-            let team = Team(LIBRARY.get().expect("a library"));
-            team.run(&|_| ());
+            team().run(&|_| ());
             assert!(matches!(KNOWN.get(), Known::Clock(_)));
             await_team(true);
             // The threads that wait go to sleep after a while.
@@ -270,10 +286,12 @@ mod linux {
                 clock
             });
             KNOWN.set(Known::Clock(clock.join().expect("no panic")));
-            assert!(Team::awake(2, || usize::MAX / 2).is_none());
-            assert!(Team::awake(3, || 0).is_none());
+            assert!(Team::awake(Some(2), || 1 << 30).is_none());
+            assert!(Team::awake(None, || 0).is_some_and(|team| team.threads() == 2));
+            KNOWN.set(Known::Nothing);
+            assert!(Team::awake(Some(3), || 0).is_none());
             KNOWN.set(Known::Alone);
-            assert!(Team::awake(2, || 0).is_none());
+            assert!(Team::awake(Some(2), || 0).is_none());
         }
 
         #[test]
@@ -304,10 +322,14 @@ mod other {
 
     impl Team {
         pub(in crate::exec) fn awake(
-            _count: usize,
+            _count: Option<usize>,
             _workers: impl FnOnce() -> usize,
         ) -> Option<Self> {
             None
+        }
+
+        pub(in crate::exec) fn threads(&self) -> usize {
+            match *self {}
         }
 
         pub(in crate::exec) fn run(&self, _f: &(dyn Fn(usize) + Sync)) {

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder, Yield};
 
+use crate::exec::environment;
 use crate::exec::openmp::Team;
 use crate::exec::placement::{Placement, Worker};
 
@@ -68,10 +69,19 @@ thread_local! {
 
 /// Returns the number of threads used by calls of this thread, including this thread.
 pub fn count() -> usize {
-    match (OWN_COUNT.get(), COUNT.load(Ordering::Relaxed)) {
-        (0, 0) => default_count(),
-        (0, n) | (n, _) => n,
-    }
+    set_by_calls().unwrap_or_else(default_count)
+}
+
+/// The number of threads that calls have set for this thread, or else for the process.
+fn set_by_calls() -> Option<usize> {
+    let counts = [OWN_COUNT.get(), COUNT.load(Ordering::Relaxed)];
+    counts.into_iter().find(|&count| count != 0)
+}
+
+/// The number of threads that the environment variable sets. Invalid values are ignored.
+fn set_by_variable() -> Option<usize> {
+    static SET: OnceLock<Option<usize>> = OnceLock::new();
+    *SET.get_or_init(|| std::env::var(VARIABLE).ok().and_then(|text| parse(&text)))
 }
 
 /// Returns the number of threads in the environment variable, or the number of processors available
@@ -80,8 +90,7 @@ pub fn count() -> usize {
 pub fn default_count() -> usize {
     static DEFAULT: OnceLock<usize> = OnceLock::new();
     *DEFAULT.get_or_init(|| {
-        let requested = std::env::var(VARIABLE).ok().and_then(|text| parse(&text));
-        requested.unwrap_or_else(|| {
+        set_by_variable().unwrap_or_else(|| {
             std::thread::available_parallelism()
                 .map_or(1, NonZeroUsize::get)
                 .min(MOST)
@@ -110,9 +119,8 @@ pub fn set_count(n: usize) {
 /// `n` is outside `1..=MOST`.
 pub fn suggest_count(n: usize) -> bool {
     assert!((1..=MOST).contains(&n), "n must be between 1 and {MOST}");
-    let requested = std::env::var(VARIABLE).ok().and_then(|text| parse(&text));
     let (old, new) = (Ordering::Relaxed, Ordering::Relaxed);
-    requested.is_none() && COUNT.compare_exchange(0, n, old, new).is_ok()
+    set_by_variable().is_none() && COUNT.compare_exchange(0, n, old, new).is_ok()
 }
 
 /// Sets the number of threads used by calls of this thread only (0: that of the process), and
@@ -140,20 +148,22 @@ pub fn with_threads<T>(n: usize, f: impl FnOnce() -> T) -> T {
 /// Calls `f` once with every index below `chunks`, in parallel if `elements`, the total cost in
 /// elements of an AdamW step, is large enough. Calls may be nested.
 pub fn run(chunks: usize, elements: usize, f: impl Fn(usize) + Sync) {
-    run_chunks(chunks, elements, &f);
+    environment::standard(|| run_chunks(chunks, elements, &f));
 }
 
 /// [`run`] without its type parameter: `f` is compiled once, for serial and parallel calls.
 fn run_chunks(chunks: usize, elements: usize, f: &(dyn Fn(usize) + Sync)) {
     let count = count();
-    let helpers = count.min(chunks).saturating_sub(1);
     let serial = || (0..chunks).for_each(f);
-    if helpers == 0 || elements < SERIAL_BELOW {
+    if count.min(chunks) < 2 || elements < SERIAL_BELOW {
         return serial();
     }
-    let team = Team::awake(count, || process().workers().count());
+    let team = Team::awake(set_by_calls().or_else(set_by_variable), || {
+        process().workers().count()
+    });
+    let threads = team.as_ref().map_or(count, Team::threads).min(chunks);
     if team.is_some() || elements >= ASLEEP_BELOW || LAST_CALL.is_recent(LastCall::now()) {
-        share(chunks, count, helpers, team, f);
+        share(chunks, count, threads - 1, team, f);
     } else {
         serial();
     }
@@ -347,7 +357,7 @@ impl Job {
         if entered.is_err() {
             return;
         }
-        let work = || with_threads(self.count, || self.work(number));
+        let work = || environment::standard(|| with_threads(self.count, || self.work(number)));
         if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
             // Stop all threads from taking further chunks.
             for part in &self.parts {

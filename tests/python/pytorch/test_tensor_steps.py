@@ -530,3 +530,28 @@ def test_gradients_and_targets_without_versions_are_written() -> None:
     assert not p.grad.any()
     assert torch.equal(mean, 0.5 * p.detach())
     assert p._version == version + 1
+
+
+def test_bits_do_not_depend_on_how_the_caller_treats_subnormal_numbers() -> None:
+    rng = np.random.default_rng(0)
+    start = (1e-38 * rng.standard_normal(300_000)).astype("f4")
+    grad = (1e-30 * rng.standard_normal(300_000)).astype("f4")
+    target = 0.5 * start
+
+    def work(threads: int) -> tuple[bytes, bytes]:
+        p = start.copy()
+        with fo.num_threads(threads):
+            fo.SGD([p], lr=1e-9).step([grad])
+            _, gradient = fo.losses.MSELoss(reduction="sum").value_and_grad(p, target)
+        return p.tobytes(), gradient.tobytes()
+
+    expected = work(1)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush subnormal numbers")
+    try:
+        # Threads that start now inherit the setting.
+        found = [work(threads) for threads in (1, 2, 5)]
+        assert not (torch.full((1,), 1e-38) * 0.5).any()
+    finally:
+        torch.set_flush_denormal(False)
+    assert {expected} == {*found, work(5)}
