@@ -114,6 +114,11 @@ impl Tier {
         }
     }
 
+    /// Returns whether the tier has 32 registers of 512 bits.
+    pub(crate) fn is_wide(self) -> bool {
+        self.name() == "avx512"
+    }
+
     /// Runs a kernel compiled for this tier.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {

@@ -1,16 +1,17 @@
 //! Matrix products, bitwise identical on every tier and for any number of threads.
 //!
-//! `C = A B` is computed in tiles of [`ROWS`] x [`COLS`] elements that stay in registers. Every
-//! element is a sum over k in order, so results depend neither on the tiles nor on the threads. B
-//! is first copied into panels of [`COLS`] columns, which the innermost loop reads contiguously.
+//! `C = A B` is computed in tiles that stay in registers, of [`ROWS`] rows and one or two panels of
+//! [`COLS`] columns. Every element is a sum over k in order, so results depend neither on the tiles
+//! nor on the threads. B is first copied into its panels, which the innermost loop reads
+//! contiguously.
 
 use crate::exec::isa::{Kernel, Tier};
 use crate::exec::pool;
 use crate::numeric::float::Float;
 
-/// With 16 columns of `f32`, 6 rows take 6 accumulators in AVX-512 and 12 of the 16 registers in
-/// AVX2. An addition takes 3 cycles on Zen 5 and 4 on Intel, and 6 rows occupy both ports for 6
-/// cycles.
+/// With 16 columns of `f32`, 6 rows take 12 of the 16 registers of AVX2, and with 32 columns 12 of
+/// the 32 of AVX-512. One panel would do there for the latency of additions, but each load of an
+/// element of A then serves one product, and loads limit the loop.
 const ROWS: usize = 6;
 const COLS: usize = 16;
 
@@ -68,24 +69,37 @@ pub(crate) fn multiply<T: Float>(
     // The threads write whole columns. Transposing a column-major copy of C at the end would cost
     // more than the strided stores.
     let shared = pool::Shared::new(c);
-    pool::run(panels, m * n * k / 16, |panel| {
+    let together = if tier.is_wide() { 2 } else { 1 };
+    pool::run(panels.div_ceil(together), m * n * k / 16, |chunk| {
+        let panel = chunk * together;
+        let b = &packed[panel * COLS * k..];
         let col = panel * COLS;
         let first = if symmetric { col / ROWS * ROWS } else { 0 };
         for row in (first..m).step_by(ROWS) {
-            let sums = tier.run(Tile {
-                a: &a[row * k..(row + ROWS).min(m) * k],
-                b: &packed[panel * COLS * k..(panel + 1) * COLS * k],
-                k,
-            });
-            for (i, sums) in sums.iter().enumerate().take(m - row) {
-                let at = (row + i) * n + col;
-                let width = COLS.min(n - col);
-                // SAFETY: the elements are in this panel's columns of C, which no other chunk
-                // writes.
-                let c = unsafe { shared.slice_mut(at, at + width) };
-                for j in 0..width {
-                    let base = then.base.map_or(T::ZERO, |base| then.beta * base[at + j]);
-                    c[j] = base + then.alpha * sums[j];
+            let a = &a[row * k..(row + ROWS).min(m) * k];
+            let store = |i: usize, col: usize, sums: &[T; COLS]| {
+                let (from, width) = ((row + i) * n + col, COLS.min(n - col));
+                tier.run(Store {
+                    // SAFETY: each chunk stores the elements of other columns of C.
+                    c: unsafe { shared.slice_mut(from, from + width) },
+                    sums,
+                    from,
+                    then,
+                });
+            };
+            if together == 2 && panel + 1 < panels {
+                let sums = &mut [[[T::ZERO; COLS]; ROWS]; 2];
+                tier.run(Tile { a, b, k, sums });
+                let [left, right] = sums;
+                for (i, (left, right)) in left.iter().zip(right).enumerate().take(m - row) {
+                    store(i, col, left);
+                    store(i, col + COLS, right);
+                }
+            } else {
+                let sums = &mut [[[T::ZERO; COLS]; ROWS]];
+                tier.run(Tile { a, b, k, sums });
+                for (i, sums) in sums[0].iter().enumerate().take(m - row) {
+                    store(i, col, sums);
                 }
             }
         }
@@ -98,36 +112,52 @@ pub(crate) fn multiply<T: Float>(
 /// Copies the columns of a panel, from `col`, row by row.
 fn pack<T: Float>(b: Operand<'_, T>, col: usize, [k, n]: [usize; 2], panel: &mut [T]) {
     let width = COLS.min(n - col);
-    if b.transposed {
-        for j in 0..width {
-            let column = &b.data[(col + j) * k..][..k];
-            for i in 0..k {
-                panel[i * COLS + j] = column[i];
-            }
+    if !b.transposed {
+        for (i, to) in panel.chunks_mut(COLS).enumerate() {
+            to[..width].copy_from_slice(&b.data[i * n + col..][..width]);
         }
-    } else {
-        for i in 0..k {
-            panel[i * COLS..][..width].copy_from_slice(&b.data[i * n + col..][..width]);
+        return;
+    }
+    for (block, panel) in panel.chunks_mut(BLOCK * COLS).enumerate() {
+        for j in 0..width {
+            let column = &b.data[(col + j) * k + block * BLOCK..];
+            for (to, x) in panel.chunks_mut(COLS).zip(column) {
+                to[j] = *x;
+            }
         }
     }
 }
 
+/// The size of square blocks that are transposed at once. Two blocks of `f32` take 4 KiB each, so
+/// both fit in the L1 cache.
+const BLOCK: usize = 32;
+
 /// Copies the elements below the diagonal of a square matrix to those above it.
 fn mirror<T: Float>(c: &mut [T], n: usize) {
-    /// Two blocks of `f32` take 4 KiB each, so both fit in the L1 cache.
-    const BLOCK: usize = 32;
-    let blocks = n.div_ceil(BLOCK);
     let shared = pool::Shared::new(c);
-    pool::run(blocks, n * n / 4, |block| {
+    pool::run(n.div_ceil(BLOCK), n * n / 4, |block| {
         let rows = block * BLOCK..n.min((block + 1) * BLOCK);
-        for cols in (rows.start..n).step_by(BLOCK) {
+        for start in (rows.start..n).step_by(BLOCK) {
+            let cols = start..n.min(start + BLOCK);
+            // Rows are often a multiple of 4 KiB apart, so that the L1 cache cannot hold a line of
+            // each: every line is read, and written, once.
+            let mut copy = [[T::ZERO; BLOCK]; BLOCK];
+            for (j, copy) in cols.clone().zip(&mut copy) {
+                let end = rows.end.min(j);
+                if rows.start < end {
+                    // SAFETY: all reads are below the diagonal, and all writes above it, in the
+                    // rows of one chunk.
+                    let below = unsafe { shared.slice_mut(j * n + rows.start, j * n + end) };
+                    copy[..below.len()].copy_from_slice(below);
+                }
+            }
             for i in rows.clone() {
-                for j in cols.max(i + 1)..n.min(cols + BLOCK) {
-                    // SAFETY: all writes are above the diagonal, each in a row of one chunk, and
-                    // all reads are below the diagonal.
-                    unsafe {
-                        let below = shared.slice_mut(j * n + i, j * n + i + 1)[0];
-                        shared.slice_mut(i * n + j, i * n + j + 1)[0] = below;
+                let from = cols.start.max(i + 1);
+                if from < cols.end {
+                    // SAFETY: as above.
+                    let above = unsafe { shared.slice_mut(i * n + from, i * n + cols.end) };
+                    for (above, copy) in above.iter_mut().zip(&copy[from - cols.start..]) {
+                        *above = copy[i - rows.start];
                     }
                 }
             }
@@ -135,37 +165,77 @@ fn mirror<T: Float>(c: &mut [T], n: usize) {
     });
 }
 
-/// The sums over k of up to [`ROWS`] rows of A and one panel.
-struct Tile<'a, T> {
+/// Stores a row of a tile: `alpha sums + beta base` of the elements of C from an index.
+struct Store<'a, T> {
+    c: &'a mut [T],
+    sums: &'a [T; COLS],
+    from: usize,
+    then: Affine<'a, T>,
+}
+
+impl<T: Float> Kernel for Store<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Affine { alpha, beta, base } = self.then;
+        let pairs = self.c.iter_mut().zip(self.sums);
+        if let Some(base) = base {
+            for ((c, sum), base) in pairs.zip(&base[self.from..]) {
+                *c = beta * *base + alpha * *sum;
+            }
+        } else {
+            for (c, sum) in pairs {
+                *c = T::ZERO + alpha * *sum;
+            }
+        }
+    }
+}
+
+/// The sums over k of up to [`ROWS`] rows of A and of `P` panels, 1 or 2.
+struct Tile<'a, T, const P: usize> {
     a: &'a [T],
     b: &'a [T],
     k: usize,
+    sums: &'a mut [[[T; COLS]; ROWS]; P],
 }
 
-impl<T: Float> Kernel for Tile<'_, T> {
-    type Output = [[T; COLS]; ROWS];
+impl<T: Float, const P: usize> Kernel for Tile<'_, T, P> {
+    type Output = ();
 
     #[inline(always)]
-    fn run(self) -> Self::Output {
-        let Self { a, b, k } = self;
+    fn run(self) {
+        let Self { a, b, k, sums } = self;
         let last = a.len() / k.max(1);
         // Missing rows are replaced by copies of the first.
         let row = |i: usize| &a[if i < last { i * k } else { 0 }..][..k];
         let (b, _) = b.as_chunks::<COLS>();
-        let b = &b[..k];
-        // One variable per row: a loop over rows is not always unrolled, and then the sums are in
-        // memory, which makes the product five times slower.
+        let (left, right) = (&b[..k], &b[(P - 1) * k..][..k]);
+        // One variable per row and panel: a loop over rows is not always unrolled, and then the
+        // sums are in memory, which makes the product five times slower.
         let [r0, r1, r2, r3, r4, r5] = [row(0), row(1), row(2), row(3), row(4), row(5)];
         let [mut s0, mut s1, mut s2, mut s3, mut s4, mut s5] = [[T::ZERO; COLS]; ROWS];
+        let [mut t0, mut t1, mut t2, mut t3, mut t4, mut t5] = [[T::ZERO; COLS]; ROWS];
         for l in 0..k {
-            s0 = add_product(s0, r0[l], &b[l]);
-            s1 = add_product(s1, r1[l], &b[l]);
-            s2 = add_product(s2, r2[l], &b[l]);
-            s3 = add_product(s3, r3[l], &b[l]);
-            s4 = add_product(s4, r4[l], &b[l]);
-            s5 = add_product(s5, r5[l], &b[l]);
+            s0 = add_product(s0, r0[l], &left[l]);
+            s1 = add_product(s1, r1[l], &left[l]);
+            s2 = add_product(s2, r2[l], &left[l]);
+            s3 = add_product(s3, r3[l], &left[l]);
+            s4 = add_product(s4, r4[l], &left[l]);
+            s5 = add_product(s5, r5[l], &left[l]);
+            if P == 2 {
+                t0 = add_product(t0, r0[l], &right[l]);
+                t1 = add_product(t1, r1[l], &right[l]);
+                t2 = add_product(t2, r2[l], &right[l]);
+                t3 = add_product(t3, r3[l], &right[l]);
+                t4 = add_product(t4, r4[l], &right[l]);
+                t5 = add_product(t5, r5[l], &right[l]);
+            }
         }
-        [s0, s1, s2, s3, s4, s5]
+        sums[0] = [s0, s1, s2, s3, s4, s5];
+        if P == 2 {
+            sums[1] = [t0, t1, t2, t3, t4, t5];
+        }
     }
 }
 
