@@ -8,9 +8,9 @@
 
 use std::ffi::CStr;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(miri)))]
 pub(super) use linux::Team;
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), miri))]
 pub(super) use other::Team;
 
 /// Uses the threads of the OpenMP library on which the loaded library `name` depends, while they
@@ -18,16 +18,16 @@ pub(super) use other::Team;
 ///
 /// The first library stays.
 pub fn adopt(name: &CStr) -> bool {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(miri)))]
     return linux::adopt(name);
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(any(not(target_os = "linux"), miri))]
     {
         let _ = name;
         false
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(miri)))]
 mod linux {
     use std::cell::Cell;
     use std::ffi::{CStr, c_int, c_uint, c_void};
@@ -74,9 +74,6 @@ mod linux {
     impl Library {
         /// Finds the OpenMP library on which a loaded library depends.
         fn find(name: &CStr) -> Option<Self> {
-            if cfg!(miri) {
-                return None;
-            }
             // SAFETY: the name is a string, and the flag forbids loading, and so running code.
             let handle =
                 unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
@@ -227,7 +224,7 @@ mod linux {
         (result == 0).then_some((time.tv_sec as i64, time.tv_nsec as i64))
     }
 
-    #[cfg(all(test, not(miri)))]
+    #[cfg(test)]
     mod tests {
         use std::time::{Duration, Instant};
 
@@ -316,7 +313,7 @@ mod linux {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), miri))]
 mod other {
     pub(in crate::exec) enum Team {}
 

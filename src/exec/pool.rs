@@ -395,7 +395,7 @@ thread_local! {
 }
 
 /// Takes further jobs of the pool, until there has been none for [`LINGER`].
-#[cfg_attr(miri, expect(dead_code))]
+#[cfg_attr(miri, allow(dead_code))]
 fn linger() {
     // A job that a waiting worker has taken returns to it.
     if LINGERS.replace(true) {
@@ -409,6 +409,36 @@ fn linger() {
         }
     }
     LINGERS.set(false);
+}
+
+/// Processes the job on the calling thread and workers of the pool.
+#[cfg(not(miri))]
+fn work_with_pool(job: &Arc<Job>, helpers: usize) {
+    let pools = process().workers().pools(helpers, start);
+    let workers = pools
+        .iter()
+        .flat_map(|pool| std::iter::repeat_n(pool, pool.current_num_threads()));
+    for pool in workers.take(helpers) {
+        let job = Arc::clone(job);
+        pool.spawn(move || {
+            job.help(NUMBER.get());
+            drop(job);
+            linger();
+        });
+    }
+    job.work(NUMBER.get());
+}
+
+/// Under Miri, scoped threads replace the pool: its queues (crossbeam-epoch) violate Stacked
+/// Borrows, and its threads never end, which Miri reports as an error.
+#[cfg(miri)]
+fn work_with_pool(job: &Arc<Job>, helpers: usize) {
+    std::thread::scope(|scope| {
+        for number in 1..=helpers {
+            scope.spawn(move || job.help(number));
+        }
+        job.work(0);
+    });
 }
 
 /// Calls `f` with every chunk on the calling thread and `helpers` others: the threads of `team`, or
@@ -430,36 +460,11 @@ fn share(
     // every worker has left it.
     let job = Arc::new(unsafe { Job::new(chunks, 1 + helpers, count, f) });
     let close = Close(&job);
-    #[cfg(not(miri))]
     if let Some(team) = team {
         team.run(&|number| job.help(number));
     } else {
-        let pools = process().workers().pools(helpers, start);
-        let workers = pools
-            .iter()
-            .flat_map(|pool| std::iter::repeat_n(pool, pool.current_num_threads()));
-        for pool in workers.take(helpers) {
-            let job = Arc::clone(&job);
-            pool.spawn(move || {
-                job.help(NUMBER.get());
-                drop(job);
-                linger();
-            });
-        }
-        job.work(NUMBER.get());
+        work_with_pool(&job, helpers);
     }
-    // Under Miri, scoped threads replace the pool: its queues (crossbeam-epoch) violate Stacked
-    // Borrows, and its threads never end, which Miri reports as an error.
-    #[cfg(miri)]
-    std::thread::scope(|scope| {
-        let (job, _) = (&job, team);
-        for number in 1..=helpers {
-            scope.spawn(move || job.help(number));
-        }
-        job.work(0);
-        drop(close);
-    });
-    #[cfg(not(miri))]
     drop(close);
     let panic = job
         .panic
@@ -510,6 +515,7 @@ impl Workers {
 
     /// Returns pools with at least `wanted` threads in total, or fewer if the system cannot start
     /// more. `start` receives the range of the missing thread numbers.
+    #[cfg_attr(miri, allow(dead_code))]
     fn pools(
         &mut self,
         wanted: usize,
@@ -536,6 +542,7 @@ impl Workers {
 }
 
 /// Creates a pool of threads with these numbers, or of as many of them as the system can start.
+#[cfg_attr(miri, allow(dead_code))]
 fn start(numbers: Range<usize>) -> Option<(ThreadPool, Vec<Worker>)> {
     // If one thread fails to start, Rayon ends all threads of the pool. Therefore the threads are
     // started first, and the pool is built from those that run.
