@@ -31,7 +31,6 @@ pub fn adopt(name: &CStr) -> bool {
 mod linux {
     use std::cell::Cell;
     use std::ffi::{CStr, c_int, c_uint, c_void};
-    use std::os::linux::fs::MetadataExt;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -63,6 +62,7 @@ mod linux {
 
     pub(super) fn adopt(name: &CStr) -> bool {
         if LIBRARY.get().is_none()
+            && !is_forked()
             && let Some(library) = Library::find(name)
         {
             // Another thread may have been first.
@@ -130,15 +130,11 @@ mod linux {
 
     impl Team {
         /// Returns the calling thread's team if it waits awake and has `count` threads, or any
-        /// number without a `count`. `workers` is the number of threads in the process that are
-        /// certainly in no team.
+        /// number without a `count`.
         ///
         /// The caller of a team waits for all of its threads, and threads asleep take as long to
         /// wake up as the work takes.
-        pub(in crate::exec) fn awake(
-            count: Option<usize>,
-            workers: impl FnOnce() -> usize,
-        ) -> Option<Self> {
+        pub(in crate::exec) fn awake(count: Option<usize>) -> Option<Self> {
             let library = LIBRARY.get()?;
             let threads = library.number(library.max_threads);
             // A call with another number would end or start threads of the library.
@@ -151,11 +147,11 @@ mod linux {
             }
             let awake = match KNOWN.get() {
                 Known::Alone => false,
-                Known::Nothing => may_exist(threads, workers()),
+                Known::Nothing => true,
                 Known::Clock(clock) => match (time(clock), time(clock)) {
                     (Some(before), Some(after)) => after > before,
                     // The library has replaced its threads.
-                    _ => may_exist(threads, workers()),
+                    _ => true,
                 },
             };
             awake.then_some(Self { library, threads })
@@ -206,13 +202,18 @@ mod linux {
         }
     }
 
-    /// Returns whether the process has enough threads for a team of `count`, without `workers` that
-    /// are in none. A forked child inherits the library's records of threads, which do not exist:
-    /// the library would wait for them forever.
-    fn may_exist(count: usize, workers: usize) -> bool {
-        // The directory has a link for each thread, besides two.
-        let threads = std::fs::metadata("/proc/self/task").map_or(0, |tasks| tasks.st_nlink());
-        threads >= (2 + workers + count) as u64
+    /// Returns whether this process is a forked child that runs no other program, or may be one. It
+    /// inherits the library's records of threads, which do not exist, so that the library would wait
+    /// for them forever.
+    fn is_forked() -> bool {
+        /// `PF_FORKNOEXEC` of Linux.
+        const FORKED: u32 = 0x40;
+        let stat = std::fs::read("/proc/self/stat").unwrap_or_default();
+        // The name of the program, in parentheses, may have any characters.
+        let stat = String::from_utf8_lossy(&stat);
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        let flags = fields.split_whitespace().nth(6).map(str::parse::<u32>);
+        !matches!(flags, Some(Ok(flags)) if flags & FORKED == 0)
     }
 
     /// The processor time of a thread. `None` if it has ended.
@@ -257,7 +258,7 @@ mod linux {
         /// Waits until the team is awake, or asleep. Other threads may keep it from its processor.
         fn await_team(awake: bool) {
             let start = Instant::now();
-            while Team::awake(Some(2), || 0).is_some() != awake {
+            while Team::awake(Some(2)).is_some() != awake {
                 assert!(start.elapsed() < Duration::from_secs(60));
                 if awake {
                     team().run(&|_| ());
@@ -275,7 +276,7 @@ mod linux {
             await_team(true);
             // The threads that wait go to sleep after a while.
             await_team(false);
-            // A thread that has ended is no team.
+            // The library has replaced a thread that has ended.
             let clock = std::thread::spawn(|| {
                 let mut clock = 0;
                 // SAFETY: as in `run`.
@@ -283,12 +284,10 @@ mod linux {
                 clock
             });
             KNOWN.set(Known::Clock(clock.join().expect("no panic")));
-            assert!(Team::awake(Some(2), || 1 << 30).is_none());
-            assert!(Team::awake(None, || 0).is_some_and(|team| team.threads() == 2));
-            KNOWN.set(Known::Nothing);
-            assert!(Team::awake(Some(3), || 0).is_none());
+            assert!(Team::awake(None).is_some_and(|team| team.threads() == 2));
+            assert!(Team::awake(Some(3)).is_none());
             KNOWN.set(Known::Alone);
-            assert!(Team::awake(Some(2), || 0).is_none());
+            assert!(Team::awake(Some(2)).is_none());
         }
 
         #[test]
@@ -318,10 +317,7 @@ mod other {
     pub(in crate::exec) enum Team {}
 
     impl Team {
-        pub(in crate::exec) fn awake(
-            _count: Option<usize>,
-            _workers: impl FnOnce() -> usize,
-        ) -> Option<Self> {
+        pub(in crate::exec) fn awake(_count: Option<usize>) -> Option<Self> {
             None
         }
 

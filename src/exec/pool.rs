@@ -158,9 +158,7 @@ fn run_chunks(chunks: usize, elements: usize, f: &(dyn Fn(usize) + Sync)) {
     if count.min(chunks) < 2 || elements < SERIAL_BELOW {
         return serial();
     }
-    let team = Team::awake(set_by_calls().or_else(set_by_variable), || {
-        process().workers().count()
-    });
+    let team = Team::awake(set_by_calls().or_else(set_by_variable));
     let threads = team.as_ref().map_or(count, Team::threads).min(chunks);
     if team.is_some() || elements >= ASLEEP_BELOW || LAST_CALL.is_recent(LastCall::now()) {
         share(chunks, count, threads - 1, team, f);

@@ -240,6 +240,8 @@ child = os.fork()
 if child == 0:
     # PyTorch has records of threads that do not exist in this process.
     import fastoptim.torch as ft
+    from fastoptim import _core
+    assert not _core.use_openmp("libtorch_cpu.so")
     opt = ft.SGD([x], lr=0.5)
     for _ in range(3):
         opt.step()
