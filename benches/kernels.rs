@@ -96,7 +96,7 @@ fn steps(c: &mut Criterion, tier: Tier) {
                         single: vec![segment],
                         ..GroupSegments::new(&method)
                     };
-                    step::run(vec![group], &Options::default(), &Local).expect("in range")
+                    step::run(&mut [group], &Options::default(), &Local).expect("in range")
                 });
             });
             // Beyond the caches, the stream is the ceiling.

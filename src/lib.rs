@@ -61,7 +61,7 @@
 //! let segment = Segment::native(&mut w, &g, &shape, arrays, context);
 //! let group = GroupSegments { single: vec![segment], ..GroupSegments::new(&adamw) };
 //! let options = Options { max_norm: Some(1.0), ..Options::default() };
-//! let outcome = step::run(vec![group], &options, &Local)?;
+//! let outcome = step::run(&mut [group], &options, &Local)?;
 //! outcome.write_back(&adamw, Some(context), &mut progress);
 //!
 //! assert!(outcome.norm > Some(1.0) && progress.steps == 1);

@@ -212,6 +212,7 @@ impl Progress {
     }
 
     /// Returns the context of the next step. `fresh` sets [`StepContext::fresh`].
+    #[inline]
     pub fn context(&self, fresh: bool) -> StepContext {
         StepContext {
             step: self.steps.saturating_add(1),
@@ -236,6 +237,7 @@ pub struct StepOutcome {
 impl StepOutcome {
     /// Updates the progress of one parameter of the step. `context` is the context of its segment,
     /// or `None` for a parameter without a gradient.
+    #[inline]
     pub fn write_back(
         &self,
         method: &Method,
@@ -247,7 +249,7 @@ impl StepOutcome {
         }
         if let Some(context) = context {
             progress.steps = context.step;
-            progress.scalars = method.advance(context);
+            progress.scalars = method.advance(&context);
         }
         // Scalars computed over all parameters are the same in each of them.
         if let Some(scalars) = self.scalars {
@@ -256,7 +258,9 @@ impl StepOutcome {
     }
 }
 
-/// Runs one step over all groups. `ranks` is [`Local`] unless other processes take part.
+/// Runs one step over all groups. `ranks` is [`Local`] unless other processes take part. Segments
+/// that may be merged ([`Segment::follows`]) are merged; all others can be used for further steps
+/// ([`Segment::renew`]).
 ///
 /// # Errors
 /// An option is out of range, a method cannot take a regularization, or a gradient is not finite
@@ -267,12 +271,12 @@ impl StepOutcome {
 /// rejects its shape, a frozen parameter and its targets differ in length, or a target is
 /// read-only.
 pub fn run(
-    groups: Vec<GroupSegments<'_>>,
+    groups: &mut [GroupSegments<'_>],
     options: &Options,
     ranks: &dyn AllReduce,
 ) -> Result<StepOutcome> {
     options.check()?;
-    for group in &groups {
+    for group in &*groups {
         let regularization = group.regularization.unwrap_or(options.regularization);
         group.method.check_regularization(&regularization)?;
     }
@@ -281,7 +285,7 @@ pub fn run(
         norm,
         finite,
         first,
-    } = measure(&groups, options, prologue, ranks);
+    } = measure(groups, options, prologue, ranks);
     if finite {
         let coefficient = match (norm, options.max_norm) {
             (Some(norm), Some(max_norm)) => clip::coefficient(norm, max_norm),
@@ -356,7 +360,7 @@ fn measure(
 
 /// Updates all parameters. Returns the scalars that the step computed.
 fn apply(
-    groups: Vec<GroupSegments<'_>>,
+    groups: &mut [GroupSegments<'_>],
     default: Regularization,
     prologue: Prologue,
     ranks: &dyn AllReduce,
@@ -366,16 +370,16 @@ fn apply(
         let prologue = group.prologue(prologue);
         let Regularization { shrinkage, .. } = group.regularization.unwrap_or(default);
         if !group.single.is_empty() {
-            works.push(group.method.plan(group.single, prologue, shrinkage));
+            works.push(group.method.plan(&mut group.single, prologue, shrinkage));
         }
         if !group.double.is_empty() {
-            works.push(group.method.plan(group.double, prologue, shrinkage));
+            works.push(group.method.plan(&mut group.double, prologue, shrinkage));
         }
         if !group.frozen_single.is_empty() {
-            works.push(Work::frozen(group.frozen_single));
+            works.push(Work::frozen(&group.frozen_single));
         }
         if !group.frozen_double.is_empty() {
-            works.push(Work::frozen(group.frozen_double));
+            works.push(Work::frozen(&group.frozen_double));
         }
     }
     task::run(works, ranks)
@@ -416,7 +420,7 @@ mod tests {
             ("the coefficients", shrinkage(-1.0)),
             ("the coefficients", shrinkage(f64::NAN)),
         ] {
-            let error = run(Vec::new(), &options, &Local).expect_err("out of range");
+            let error = run(&mut [], &options, &Local).expect_err("out of range");
             assert!(error.to_string().starts_with(name), "{error}");
         }
     }

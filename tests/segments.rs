@@ -67,7 +67,7 @@ fn step(
         segments.push(unsafe { last.follows() });
     }
     let group = f32::group(method, segments);
-    let outcome = step::run(vec![group], &Options::DEFAULT, &Local).expect("options are in range");
+    let outcome = step::run(&mut [group], &Options::DEFAULT, &Local).expect("options are in range");
     assert!(outcome.applied);
     arrays.into_iter().map(|array| array.numbers).collect()
 }

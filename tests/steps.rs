@@ -84,7 +84,7 @@ fn steps<T: Precision>(
             segments.push(segment.numbered(one.index));
         }
         let group = T::group(method, segments);
-        let outcome = step::run(vec![group], &options, ranks).expect("options are in range");
+        let outcome = step::run(&mut [group], &options, ranks).expect("options are in range");
         for one in parameters.iter_mut() {
             let context = one.progress.context(t == 1);
             outcome.write_back(method, Some(context), &mut one.progress);
@@ -238,7 +238,7 @@ fn descent(
         nonfinite,
         ..Options::DEFAULT
     };
-    (step::run(vec![group], &options, ranks), p)
+    (step::run(&mut [group], &options, ranks), p)
 }
 
 fn sgd() -> Vec<fastoptim::optim::hyper::Value> {
@@ -293,7 +293,7 @@ fn regularized(own: &[Option<Regularization>], default: Regularization) -> (f64,
         regularization: default,
         ..Options::DEFAULT
     };
-    let outcome = step::run(groups.collect(), &options, &Local).expect("in range");
+    let outcome = step::run(&mut groups.collect::<Vec<_>>(), &options, &Local).expect("in range");
     (outcome.norm.expect("asked for"), p)
 }
 
@@ -327,7 +327,7 @@ fn shrinking_without_a_learning_rate_is_refused() {
         let refused = without.iter().any(|name| kind.starts_with(name));
         assert_eq!(method.check_regularization(&shrunk).is_err(), refused);
         for group in [Some(shrunk), None] {
-            let groups = vec![GroupSegments {
+            let mut groups = [GroupSegments {
                 regularization: group,
                 ..GroupSegments::new(&method)
             }];
@@ -335,7 +335,7 @@ fn shrinking_without_a_learning_rate_is_refused() {
                 regularization: shrunk,
                 ..Options::DEFAULT
             };
-            let found = step::run(groups, &options, &Local);
+            let found = step::run(&mut groups, &options, &Local);
             assert_eq!(found.is_err(), refused, "{kind}");
         }
     }

@@ -37,7 +37,7 @@ impl Optimizer for ASGD {
         vec![("eta", self.lr), ("mu", 1.0)]
     }
 
-    fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
+    fn advance(&self, context: &StepContext) -> [f64; MAX_SCALARS] {
         let t = context.step as f64;
         let eta = self.lr / (1.0 + self.lambd * self.lr * t).powf(self.alpha);
         [eta, 1.0 / (t - self.t0).max(1.0), 0.0]

@@ -140,13 +140,13 @@ impl<T: Float> Visitor<T> for StateShape<'_> {
 }
 
 /// Creates the work of one step.
-struct Plan<'a, T> {
-    segments: Vec<Segment<'a, T>>,
+struct Plan<'s, 'a, T> {
+    segments: &'s mut Vec<Segment<'a, T>>,
     prologue: Prologue,
 }
 
-impl<'a, T: Float> Visitor<T> for Plan<'a, T> {
-    type Output = Work<'a>;
+impl<'s, T: Float> Visitor<T> for Plan<'s, '_, T> {
+    type Output = Work<'s>;
 
     fn elementwise<const S: usize, R: Rule<T, S> + 'static>(
         self,
@@ -232,7 +232,7 @@ macro_rules! optimizers {
             }
 
             /// Returns the scalars after the step of `context`, unless the step computes them.
-            pub fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
+            pub fn advance(&self, context: &StepContext) -> [f64; MAX_SCALARS] {
                 match self { $(Self::$name(hyper) => hyper.advance(context),)* }
             }
 
@@ -305,18 +305,20 @@ macro_rules! optimizers {
             ///
             /// # Panics
             /// A segment has other state arrays, or [`Method::check_shape`] rejects its shape.
-            pub(crate) fn plan<'a, T: Float>(
+            pub(crate) fn plan<'s, T: Float>(
                 &self,
-                mut segments: Vec<Segment<'a, T>>,
+                segments: &'s mut Vec<Segment<'_, T>>,
                 prologue: Prologue,
                 shrinkage: f64,
-            ) -> Work<'a> {
+            ) -> Work<'s> {
                 match self {
                     $(Self::$name(hyper) => {
-                        for segment in &mut segments {
+                        for segment in &mut *segments {
                             if let Err(error) = hyper.check_shape(segment.shape()) {
                                 panic!("{error}");
                             }
+                            // A segment may have one of an earlier step.
+                            segment.threshold = T::ZERO;
                             if shrinkage > 0.0
                                 && let Some(rate) = hyper.rate(segment.context)
                             {

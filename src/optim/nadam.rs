@@ -52,8 +52,8 @@ impl Optimizer for NAdam {
         vec![("mu_product", 1.0)]
     }
 
-    fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
-        [self.product(context), 0.0, 0.0]
+    fn advance(&self, context: &StepContext) -> [f64; MAX_SCALARS] {
+        [self.product(*context), 0.0, 0.0]
     }
 
     fn rate(&self, _context: StepContext) -> Option<f64> {

@@ -57,8 +57,8 @@ impl Schedule {
         }
     }
 
-    fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
-        let at = self.at(context);
+    fn advance(&self, context: &StepContext) -> [f64; MAX_SCALARS] {
+        let at = self.at(*context);
         [at.weight_sum, at.lr_max, 0.0]
     }
 
@@ -133,7 +133,7 @@ impl Optimizer for ScheduleFreeSGD {
         SCALARS.to_vec()
     }
 
-    fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
+    fn advance(&self, context: &StepContext) -> [f64; MAX_SCALARS] {
         self.schedule().advance(context)
     }
 
@@ -196,7 +196,7 @@ impl Optimizer for ScheduleFreeAdamW {
         SCALARS.to_vec()
     }
 
-    fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
+    fn advance(&self, context: &StepContext) -> [f64; MAX_SCALARS] {
         self.schedule().advance(context)
     }
 

@@ -157,6 +157,7 @@ impl<'a, T: Float> StorageView<'a, T> {
     ///
     /// # Panics
     /// As [`StorageView::from_raw`].
+    #[inline]
     pub unsafe fn read_from_raw(raw: Raw) -> Self {
         Self::new(raw, Rounding::Nearest, false)
     }

@@ -14,7 +14,7 @@ use crate::storage::GROUP;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::registers;
 use crate::sweep::rule::Rule;
-use crate::sweep::segment::{Segment, Slices, StepContext, rules};
+use crate::sweep::segment::{Rules, Segment, Slices, StepContext};
 use crate::sweep::subnormal;
 use crate::sweep::task::Driver;
 use crate::sweep::tile::{Writes, for_each_tile};
@@ -42,31 +42,31 @@ const DISTANCE: usize = 256;
 
 /// The segments that one type of rule updates.
 pub(crate) struct Elementwise<'a, T, R, const S: usize> {
-    segments: Vec<Segment<'a, T>>,
+    segments: &'a [Segment<'a, T>],
     /// The end of each segment in the concatenation of all segments. Segments that are processed
     /// in tiles are padded to whole tiles.
     ends: Vec<usize>,
-    rules: Vec<R>,
+    rules: Rules<R>,
     prologue: Prologue,
 }
 
 impl<'a, T: Float, const S: usize, R: Rule<T, S>> Elementwise<'a, T, R, S> {
-    /// Creates the driver of `segments`. `rule_at` returns the rule for a context.
+    /// Creates the driver of `segments`, and merges those that may be merged. `rule_at` returns the
+    /// rule for a context.
     ///
     /// # Panics
     /// A segment does not have `S` state arrays.
     pub(crate) fn new(
-        mut segments: Vec<Segment<'a, T>>,
+        segments: &'a mut Vec<Segment<'_, T>>,
         prologue: Prologue,
         rule_at: impl Fn(StepContext) -> R,
     ) -> Self {
-        for segment in &segments {
+        for segment in &*segments {
             segment.check_elementwise(S);
         }
         if segments.iter().any(Segment::may_follow) {
             segments.dedup_by(|next, last| last.absorb(next));
         }
-        let rules = rules(&segments, rule_at);
         let unit = if segments.iter().all(Segment::is_bare) {
             1
         } else {
@@ -81,9 +81,9 @@ impl<'a, T: Float, const S: usize, R: Rule<T, S>> Elementwise<'a, T, R, S> {
             })
             .collect();
         Self {
-            segments,
             ends,
-            rules,
+            rules: Rules::new(segments, rule_at),
+            segments,
             prologue,
         }
     }
@@ -109,6 +109,7 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Driver for Elementwise<'_, T, R, S
             };
             let part = (at - start, (end - start).min(segment.len()));
             let ahead = self.ahead(index, part.0, end < to, elements);
+            let ahead = ahead.as_ref();
             // SAFETY: `part` is inside the segment. No other chunk contains these elements, and by
             // the contract of `run` no chunk is processed twice.
             unsafe { self.part(index, part, ahead, tier) };
@@ -144,11 +145,11 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Elementwise<'_, T, R, S> {
         &self,
         index: usize,
         (from, to): (usize, usize),
-        ahead: Option<Ahead<T, S>>,
+        ahead: Option<&Ahead<T, S>>,
         tier: Tier,
     ) {
         let segment = &self.segments[index];
-        let rule = self.rules[index];
+        let rule = self.rules.at(index);
         let flushes = subnormal::is_due(segment.context);
         let update = |scale, mut slices: Slices<'_, T, S>, ahead| {
             apply(rule, scale, slices.reborrow(), ahead, tier);
@@ -192,7 +193,7 @@ pub(crate) fn apply<T: Float, const S: usize, R: Rule<T, S>>(
     rule: R,
     scale: T,
     slices: Slices<'_, T, S>,
-    ahead: Option<Ahead<T, S>>,
+    ahead: Option<&Ahead<T, S>>,
     tier: Tier,
 ) {
     tier.run(Piece {
@@ -246,7 +247,8 @@ struct Piece<'a, T, R, const S: usize> {
     rule: R,
     scale: T,
     slices: Slices<'a, T, S>,
-    ahead: Option<Ahead<T, S>>,
+    /// A reference, as the loads of a copy of recently written words would wait for their stores.
+    ahead: Option<&'a Ahead<T, S>>,
 }
 
 impl<T: Float, const S: usize, R: Rule<T, S>> Kernel for Piece<'_, T, R, S> {
@@ -266,7 +268,7 @@ impl<T: Float, const S: usize, R: Rule<T, S>> Kernel for Piece<'_, T, R, S> {
             assert_eq!(array.len(), n);
         }
         let mut start = 0;
-        if let Some(ahead) = ahead {
+        if let Some(&ahead) = ahead {
             while start + GROUP <= n {
                 ahead.prefetch(start);
                 // Copies of constant size stay in registers, and their loop is vectorized.
@@ -337,17 +339,11 @@ mod tests {
         // segment before it points into.
         let follows = |from| unsafe { segment(from).follows() };
         let rule = |_| Keep;
-        let sweep = Elementwise::new(
-            vec![segment(0), follows(4), follows(8)],
-            Prologue::default(),
-            rule,
-        );
+        let mut segments = vec![segment(0), follows(4), follows(8)];
+        let sweep = Elementwise::new(&mut segments, Prologue::default(), rule);
         assert_eq!(sweep.ends, [12]);
-        let sweep = Elementwise::new(
-            vec![segment(0), follows(4), segment(8)],
-            Prologue::default(),
-            rule,
-        );
+        let mut segments = vec![segment(0), follows(4), segment(8)];
+        let sweep = Elementwise::new(&mut segments, Prologue::default(), rule);
         assert_eq!(sweep.ends, [8, 12]);
     }
 
@@ -378,10 +374,10 @@ mod tests {
             }
             let shape = [n];
             let parts = p.chunks_mut(n).zip(g.chunks(n)).zip(sum.chunks_mut(n));
-            let segments = parts
+            let mut segments = parts
                 .map(|((p, g), sum)| Segment::native(p, g, &shape, [sum], StepContext::default()))
                 .collect();
-            let sweep = Elementwise::new(segments, Prologue::default(), |_| Accumulate);
+            let sweep = Elementwise::new(&mut segments, Prologue::default(), |_| Accumulate);
             assert!(sweep.ahead(0, 0, count > 1, count * n).is_some());
             let tier = *Tier::supported().last().expect("at least the baseline");
             // SAFETY: each chunk is processed once, and nothing else uses the arrays.

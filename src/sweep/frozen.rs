@@ -23,7 +23,7 @@ pub struct FrozenParameter<'a, T> {
 /// The driver of parameters that have no gradient.
 #[derive(Debug)]
 pub(crate) struct Frozen<'a, T> {
-    parameters: Vec<FrozenParameter<'a, T>>,
+    parameters: &'a [FrozenParameter<'a, T>],
     /// The parameter and the first element of each chunk.
     chunks: Vec<(usize, usize)>,
     elements: usize,
@@ -35,7 +35,7 @@ impl<'a, T: Float> Frozen<'a, T> {
     /// # Panics
     /// A target or the first state array has another length than its parameter, or a target is
     /// read-only.
-    pub(crate) fn new(parameters: Vec<FrozenParameter<'a, T>>) -> Self {
+    pub(crate) fn new(parameters: &'a [FrozenParameter<'a, T>]) -> Self {
         let mut chunks = Vec::new();
         let mut elements = 0;
         for (index, FrozenParameter { p, z, epilogue }) in parameters.iter().enumerate() {
@@ -87,7 +87,7 @@ mod tests {
     #[should_panic(expected = "z must have the length of p")]
     fn a_shorter_iterate_is_rejected() {
         let (mut p, mut z) = ([0.0_f32; 8], [0.0_f32; 4]);
-        let _ = Frozen::new(vec![FrozenParameter {
+        let _ = Frozen::new(&[FrozenParameter {
             p: StorageView::native(&mut p),
             z: Some(StorageView::native(&mut z)),
             epilogue: Epilogue::default(),

@@ -122,7 +122,7 @@ pub(crate) trait Optimizer: Hyper {
     }
 
     /// Returns the scalars after the step of `context`, unless [`TwoPassRule::scalars`] does.
-    fn advance(&self, context: StepContext) -> [f64; MAX_SCALARS] {
+    fn advance(&self, context: &StepContext) -> [f64; MAX_SCALARS] {
         context.scalars
     }
 

@@ -138,6 +138,24 @@ impl<'a, T: Float> Segment<'a, T> {
         }
     }
 
+    /// Replaces the gradient and the context, for a further step.
+    ///
+    /// # Panics
+    /// The gradient has another length than the parameter, or is read-only and to be cleared.
+    #[inline]
+    pub fn renew(&mut self, g: StorageView<'a, T>, context: StepContext) {
+        assert_eq!(
+            self.len(),
+            g.len(),
+            "a gradient must have the length of its parameter"
+        );
+        let clears = self
+            .epilogue()
+            .is_some_and(|epilogue| epilogue.clear_gradient);
+        assert!(g.is_writable() || !clears);
+        (self.g, self.context) = (g, context);
+    }
+
     /// Sets the index of the parameter among all parameters of a step.
     #[inline]
     #[must_use]
@@ -187,6 +205,11 @@ impl<'a, T: Float> Segment<'a, T> {
         }
     }
 
+    /// Returns the index of the parameter among all parameters of a step.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// Returns the number of elements of the parameter.
     pub fn len(&self) -> usize {
         self.p.len()
@@ -233,7 +256,7 @@ impl<'a, T: Float> Segment<'a, T> {
     }
 
     /// Returns whether a rule can run directly on the caller's memory, with no epilogue.
-    pub(crate) fn is_bare(&self) -> bool {
+    pub fn is_bare(&self) -> bool {
         let state = self.state().iter().all(StorageView::is_native);
         !self.has_epilogue() && self.p.is_native() && self.g.is_native() && state
     }
@@ -298,19 +321,35 @@ pub(crate) fn size(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1, |n: usize, &d| n.checked_mul(d))
 }
 
-/// Returns the rule of each segment. Consecutive segments with equal contexts reuse the rule.
-pub(crate) fn rules<T: Float, R: Copy>(
-    segments: &[Segment<'_, T>],
-    rule_at: impl Fn(StepContext) -> R,
-) -> Vec<R> {
-    let mut rules: Vec<R> = Vec::with_capacity(segments.len());
-    for (index, segment) in segments.iter().enumerate() {
-        rules.push(match index.checked_sub(1) {
-            Some(previous) if segments[previous].context == segment.context => rules[previous],
-            _ => rule_at(segment.context),
-        });
+/// The rules of segments. Consecutive segments with equal contexts have one rule, so that most steps
+/// have one for all.
+pub(crate) struct Rules<R> {
+    /// Each rule with the first segment that has it.
+    runs: Vec<(usize, R)>,
+}
+
+impl<R: Copy> Rules<R> {
+    /// Creates the rules of `segments`. `rule_at` returns the rule for a context.
+    pub(crate) fn new<T: Float>(
+        segments: &[Segment<'_, T>],
+        rule_at: impl Fn(StepContext) -> R,
+    ) -> Self {
+        let mut runs = Vec::new();
+        let mut last = None;
+        for (index, segment) in segments.iter().enumerate() {
+            if last != Some(&segment.context) {
+                runs.push((index, rule_at(segment.context)));
+                last = Some(&segment.context);
+            }
+        }
+        Self { runs }
     }
-    rules
+
+    /// Returns the rule of a segment.
+    pub(crate) fn at(&self, segment: usize) -> R {
+        let after = self.runs.partition_point(|&(first, _)| first <= segment);
+        self.runs[after - 1].1
+    }
 }
 
 /// A part of a parameter, its gradient and its state.

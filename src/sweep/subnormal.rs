@@ -136,7 +136,7 @@ mod tests {
             single: vec![segment],
             ..GroupSegments::new(method)
         };
-        let _ = step::run(vec![group], &Options::default(), &Local).expect("in range");
+        let _ = step::run(&mut [group], &Options::default(), &Local).expect("in range");
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl<'a> Work<'a> {
     ///
     /// # Panics
     /// As [`Frozen::new`].
-    pub(crate) fn frozen<T: Float>(parameters: Vec<FrozenParameter<'a, T>>) -> Self {
+    pub(crate) fn frozen<T: Float>(parameters: &'a [FrozenParameter<'a, T>]) -> Self {
         Self::new(Frozen::new(parameters))
     }
 }

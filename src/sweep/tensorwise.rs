@@ -1,7 +1,5 @@
 //! The driver of rules that update whole arrays.
 
-use std::sync::Mutex;
-
 use crate::exec::isa::Tier;
 use crate::exec::pool::{self, CHUNK};
 use crate::exec::scratch::{Scratch, TILE};
@@ -10,17 +8,14 @@ use crate::ops::penalty::Shrink;
 use crate::storage::view::StorageView;
 use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::TensorRule;
-use crate::sweep::segment::{Segment, StepContext, rules, size};
+use crate::sweep::segment::{Rules, Segment, StepContext, size};
 use crate::sweep::state::StateSpec;
 use crate::sweep::task::Driver;
 
-type Task<'a, T, R> = Mutex<Option<(Segment<'a, T>, R)>>;
-
 /// The segments that one type of rule updates.
 pub(crate) struct Tensorwise<'a, T, R> {
-    /// Each segment with its rule, or `None` once it has been taken.
-    tasks: Vec<Task<'a, T, R>>,
-    elements: usize,
+    segments: &'a [Segment<'a, T>],
+    rules: Rules<R>,
     prologue: Prologue,
 }
 
@@ -30,11 +25,11 @@ impl<'a, T: Float, R: TensorRule<T>> Tensorwise<'a, T, R> {
     /// # Panics
     /// The number or the sizes of a segment's state arrays differ from those of the rule.
     pub(crate) fn new(
-        segments: Vec<Segment<'a, T>>,
+        segments: &'a [Segment<'a, T>],
         prologue: Prologue,
         rule_at: impl Fn(StepContext) -> R,
     ) -> Self {
-        for segment in &segments {
+        for segment in segments {
             let (shape, state) = (segment.shape(), segment.state());
             let specs = R::state(shape.len());
             assert_eq!(
@@ -50,14 +45,9 @@ impl<'a, T: Float, R: TensorRule<T>> Tensorwise<'a, T, R> {
                 );
             }
         }
-        let rules = rules(&segments, rule_at);
         Self {
-            elements: segments.iter().map(Segment::len).sum(),
-            tasks: segments
-                .into_iter()
-                .zip(rules)
-                .map(|task| Mutex::new(Some(task)))
-                .collect(),
+            rules: Rules::new(segments, rule_at),
+            segments,
             prologue,
         }
     }
@@ -65,16 +55,13 @@ impl<'a, T: Float, R: TensorRule<T>> Tensorwise<'a, T, R> {
 
 impl<T: Float, R: TensorRule<T>> Driver for Tensorwise<'_, T, R> {
     fn chunks(&self, _phase: usize) -> (usize, usize) {
-        (self.tasks.len(), self.elements)
+        let elements = self.segments.iter().map(Segment::len).sum();
+        (self.segments.len(), elements)
     }
 
     unsafe fn run(&self, _phase: usize, chunk: usize, tier: Tier) {
-        let task = self.tasks[chunk]
-            .lock()
-            .ok()
-            .and_then(|mut task| task.take());
-        let (segment, rule) = task.expect("each chunk is processed once");
-        // SAFETY: the segment has been moved out of `tasks`, so no other code can access it.
+        let (segment, rule) = (&self.segments[chunk], self.rules.at(chunk));
+        // SAFETY: a chunk is a segment, and by the contract of `run` none is processed twice.
         unsafe { update(segment, rule, &self.prologue, tier) }
     }
 }
@@ -82,7 +69,7 @@ impl<T: Float, R: TensorRule<T>> Driver for Tensorwise<'_, T, R> {
 /// # Safety
 /// No other code accesses the elements of the segment and of the targets of its epilogue.
 unsafe fn update<T: Float, R: TensorRule<T>>(
-    segment: Segment<'_, T>,
+    segment: &Segment<'_, T>,
     rule: R,
     prologue: &Prologue,
     tier: Tier,

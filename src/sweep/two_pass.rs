@@ -14,7 +14,7 @@ use crate::numeric::float::Float;
 use crate::reduce::{self, Measure, Partials, Squares, Sum};
 use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::{Term, TwoPassRule};
-use crate::sweep::segment::{MAX_SCALARS, Segment, Slices, StepContext, rules};
+use crate::sweep::segment::{MAX_SCALARS, Rules, Segment, Slices, StepContext};
 use crate::sweep::subnormal;
 use crate::sweep::task::{Driver, Sums};
 use crate::sweep::tile::{Writes, for_each_tile};
@@ -67,8 +67,8 @@ impl Part {
 
 /// The segments that one type of rule updates.
 pub(crate) struct TwoPass<'a, T, R, const S: usize> {
-    segments: Vec<Segment<'a, T>>,
-    rules: Vec<R>,
+    segments: &'a [Segment<'a, T>],
+    rules: Rules<R>,
     prologue: Prologue,
     /// The parts of the first and of the second phase.
     parts: [Vec<Part>; 2],
@@ -87,11 +87,11 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
     /// # Panics
     /// A segment does not have `S` state arrays.
     pub(crate) fn new(
-        segments: Vec<Segment<'a, T>>,
+        segments: &'a [Segment<'a, T>],
         prologue: Prologue,
         rule_at: impl Fn(StepContext) -> R,
     ) -> Self {
-        for segment in &segments {
+        for segment in segments {
             segment.check_elementwise(S);
         }
         let most = most(segments.iter().map(Segment::len).sum());
@@ -114,7 +114,7 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
             }
         }
         Self {
-            rules: rules(&segments, rule_at),
+            rules: Rules::new(segments, rule_at),
             ratios: vec![0.0; segments.len()],
             segments,
             prologue,
@@ -139,7 +139,7 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
     /// `part` is one of `self.parts`, and no other code accesses these elements of the segment and
     /// of the targets of its epilogue during the call.
     unsafe fn first(&self, part: Part, tier: Tier) {
-        let rule = self.rules[part.segment];
+        let rule = self.rules.at(part.segment);
         let segment = &self.segments[part.segment];
         let block = self.starts[part.segment] + (segment.offset + part.from) / BLOCK;
         let writes = Writes {
@@ -177,7 +177,7 @@ impl<'a, T: Float, const S: usize, R: TwoPassRule<T, S>> TwoPass<'a, T, R, S> {
     /// `part` is one of `self.parts`, and no other code accesses these elements of the segment and
     /// of the targets of its epilogue during the call.
     unsafe fn second(&self, part: Part, ratio: f64, tier: Tier) {
-        let rule = self.rules[part.segment];
+        let rule = self.rules.at(part.segment);
         let ratio = T::from_f64(ratio);
         let segment = &self.segments[part.segment];
         let writes = Writes {
@@ -224,8 +224,8 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R
             } else {
                 self.sums_of(index)
             };
-            self.ratios[index] = self.rules[index].ratio(sums, self.segments[index].whole);
-            self.scalars = self.rules[index].scalars(sums);
+            self.ratios[index] = self.rules.at(index).ratio(sums, self.segments[index].whole);
+            self.scalars = self.rules.at(index).scalars(sums);
         }
     }
 
@@ -249,7 +249,7 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R
             self.first(part, tier);
             if part.whole {
                 let sums = self.sums_of(part.segment);
-                let ratio = self.rules[part.segment].ratio(sums, segment.whole);
+                let ratio = self.rules.at(part.segment).ratio(sums, segment.whole);
                 // The end of a large array is still in the cache, the start no longer.
                 for piece in part.cut().rev() {
                     self.second(piece, ratio, tier);
@@ -453,11 +453,11 @@ mod tests {
             let context = StepContext::default();
             Segment::native(p, &g, &[N], [v.as_mut_slice()], context).numbered(index)
         });
-        let group = GroupSegments {
+        let mut groups = [GroupSegments {
             single: segments.collect(),
             ..GroupSegments::new(&method)
-        };
-        let run = || step::run(vec![group], &Options::default(), &Local);
+        }];
+        let run = || step::run(&mut groups, &Options::default(), &Local);
         assert!(pool::with_threads(threads, run).expect("in range").applied);
         state
     }

@@ -159,7 +159,7 @@ pub(crate) fn run<T: Precision>(
             (p_rest, g_rest) = (p_tail, g_tail);
         }
         let group = T::group(method, segments);
-        let outcome = step::run(vec![group], options, &Local).expect("options are in range");
+        let outcome = step::run(&mut [group], options, &Local).expect("options are in range");
         outcome.write_back(method, Some(context), &mut progress);
     }
     [vec![p], states.concat()].concat()

@@ -132,7 +132,7 @@ pub(crate) fn run(
             single: segments.collect(),
             ..GroupSegments::new(method)
         };
-        let outcome = step::run(vec![group], options, &Local).expect("options are in range");
+        let outcome = step::run(&mut [group], options, &Local).expect("options are in range");
         for one in &mut parameters {
             let context = one.progress.context(step == 1);
             outcome.write_back(method, Some(context), &mut one.progress);

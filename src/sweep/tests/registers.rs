@@ -114,7 +114,7 @@ fn stepped(stored: [Stored; 3], nearest: bool, with_copy: bool) -> impl PartialE
         single: vec![segment],
         ..GroupSegments::new(&method)
     };
-    let outcome = step::run(vec![group], &Options::default(), &Local).expect("in range");
+    let outcome = step::run(&mut [group], &Options::default(), &Local).expect("in range");
     assert!(outcome.applied);
     assert!(m.codes.1.iter().any(|x| !x.is_nan()));
     [p, m, v].map(Array::bits)
@@ -191,7 +191,7 @@ fn followed(method: &Method, after: After, clip_value: Option<f64>) -> Vec<Vec<u
         ..Options::default()
     };
     assert!(
-        step::run(vec![group], &options, &Local)
+        step::run(&mut [group], &options, &Local)
             .expect("in range")
             .applied
     );

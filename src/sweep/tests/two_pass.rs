@@ -71,7 +71,8 @@ fn check<const FIRST_WRITES: bool, const GLOBAL: bool, const KIND: usize>() {
     let segments = segments.map(|([p, g, seen], shape)| {
         Segment::native(p, g, shape, [&mut **seen], StepContext::default())
     });
-    let driver = TwoPass::new(segments.collect(), prologue, |_| rule);
+    let segments: Vec<_> = segments.collect();
+    let driver = TwoPass::new(&segments, prologue, |_| rule);
     let scalars = task::run(vec![Work::new(driver)], &Local);
 
     let sums = |array: usize| {
@@ -119,10 +120,13 @@ fn global_sums_include_the_arrays_of_all_work() {
     let mut arrays: Vec<_> = (0..2)
         .map(|array| numbers(array).map(|x| vec![x; 7]))
         .collect();
-    let works = arrays.iter_mut().map(|[p, g, seen]| {
-        let segment = Segment::native(p, g, &[7], [&mut **seen], StepContext::default());
-        Work::new(TwoPass::new(vec![segment], Prologue::default(), |_| rule))
-    });
+    let segments = arrays
+        .iter_mut()
+        .map(|[p, g, seen]| Segment::native(p, g, &[7], [&mut **seen], StepContext::default()));
+    let segments: Vec<_> = segments.collect();
+    let works = segments
+        .chunks(1)
+        .map(|one| Work::new(TwoPass::new(one, Prologue::default(), |_| rule)));
     task::run(works.collect(), &Local);
     let ratio = rule.ratio([7.0 * (1.0 + 2.0), 7.0 * (2.0 + 1.0)], 7);
     assert!(arrays[0][0].iter().all(|&p| p == ratio + 0.25 + 0.25));
