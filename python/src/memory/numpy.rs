@@ -418,38 +418,47 @@ impl Memory<'_> {
 
 /// Checks an array that must have this shape and one of these dtypes, the first of which is that of
 /// the parameter. `name` is called only for an error.
+#[inline]
 pub(crate) fn matching<'py>(
     name: impl FnOnce() -> String,
     object: Bound<'py, PyAny>,
     dtypes: &[Dtype],
     shape: &[usize],
 ) -> PyResult<Memory<'py>> {
-    for &dtype in dtypes {
-        if let Some((data, writable)) = recognize(&object, dtype, shape) {
-            return Ok(Memory {
-                _array: object,
-                data: Address(data),
-                len: shape.iter().product(),
-                dtype,
-                writable,
-            });
-        }
-    }
-    let name = name();
-    let array = Array::new(&name, &object)?;
+    let recognized = dtypes.iter().find_map(|&dtype| {
+        let (data, writable) = recognize(&object, dtype, shape)?;
+        Some((dtype, data, writable))
+    });
+    let (dtype, data, writable) = match recognized {
+        Some(found) => found,
+        None => unrecognized(&name(), &object, dtypes, shape)?,
+    };
+    Ok(Memory {
+        _array: object,
+        data: Address(data),
+        len: shape.iter().product(),
+        dtype,
+        writable,
+    })
+}
+
+/// Returns the dtype, the address and whether it is writable of an array that `recognize` does not
+/// accept.
+#[cold]
+fn unrecognized(
+    name: &str,
+    object: &Bound<'_, PyAny>,
+    dtypes: &[Dtype],
+    shape: &[usize],
+) -> PyResult<(Dtype, *mut u8, bool)> {
+    let array = Array::new(name, object)?;
     let dtype = if dtypes.contains(&array.dtype) {
         array.dtype
     } else {
         dtypes[0]
     };
-    array.require_match(&name, dtype, shape)?;
-    Ok(Memory {
-        _array: object,
-        data: Address(array.data),
-        len: array.len,
-        dtype,
-        writable: array.writable,
-    })
+    array.require_match(name, dtype, shape)?;
+    Ok((dtype, array.data, array.writable))
 }
 
 /// Objects of NumPy that identify the type and the dtype of an array.

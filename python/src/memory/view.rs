@@ -31,6 +31,7 @@ pub(crate) unsafe fn written<'a, T: Float>(
 ///
 /// # Safety
 /// As for [`written`], except that other code may read the elements during `'a`.
+#[inline]
 pub(crate) unsafe fn read<'a, T: Float>(
     dtype: Dtype,
     data: Address,
@@ -45,6 +46,7 @@ pub(crate) unsafe fn read<'a, T: Float>(
 ///
 /// # Panics
 /// The dtype is int32 or int64. The checks of arguments rule that out.
+#[inline]
 pub(crate) fn encoding(dtype: Dtype) -> Encoding {
     match dtype {
         Dtype::Number(encoding) => encoding,

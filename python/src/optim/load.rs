@@ -83,6 +83,7 @@ fn load(
     fill.run()?;
     for (inner, (_, state, steps, averaged)) in locked.iter_mut().zip(parts.iter()) {
         let inner = &mut **inner;
+        inner.reset();
         for (parameter, (step, scalars, names)) in inner.parameters.iter_mut().zip(state.iter()) {
             parameter.progress.steps = *step;
             for (own, new) in parameter.progress.scalars.iter_mut().zip(scalars.iter()) {

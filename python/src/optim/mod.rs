@@ -12,6 +12,7 @@ mod outputs;
 mod parameter;
 mod parameter_set;
 mod regularizer;
+mod segments;
 mod state;
 mod step;
 pub(crate) mod tensors;

@@ -16,6 +16,7 @@ use crate::memory::numpy::with_float;
 use crate::optim::gradients::Apart;
 use crate::optim::group::{Group, Keys};
 use crate::optim::parameter::{Parameter, Slot, Storage};
+use crate::optim::segments::Kept;
 
 pub(crate) struct ParameterSet {
     pub(super) keys: Keys,
@@ -34,6 +35,8 @@ pub(crate) struct ParameterSet {
     pub(super) allocated: bool,
     /// The gradients that are known to share no memory with `written`.
     pub(super) apart: Apart,
+    /// The segments of the last step.
+    pub(super) kept: Kept,
     /// The number of steps applied so far, the argument of hyperparameters that are functions.
     pub(super) steps: u64,
 }
@@ -52,13 +55,15 @@ impl ParameterSet {
             written: OnceLock::new(),
             allocated: false,
             apart: Apart::default(),
+            kept: Kept::default(),
             steps: 0,
         }
     }
 
-    /// Prepares for other parameters or state arrays.
+    /// Prepares for other parameters, or for other or restored state arrays.
     pub(super) fn reset(&mut self) {
         self.written = OnceLock::new();
+        self.kept = Kept::default();
         self.allocated = false;
     }
 

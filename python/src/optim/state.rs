@@ -300,6 +300,7 @@ impl ParameterSet {
                 return Err(error);
             }
         };
+        self.reset();
         for (parameter, (step, scalars, arrays)) in self.parameters.iter_mut().zip(state) {
             parameter.progress.steps = *step;
             for (own, new) in parameter.progress.scalars.iter_mut().zip(scalars.iter()) {

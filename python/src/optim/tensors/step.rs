@@ -1,5 +1,6 @@
 //! One step over tensors.
 
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fastoptim::step::{self, Local, Options, StepOutcome};
@@ -15,6 +16,7 @@ use crate::memory::inflight;
 use crate::memory::numpy::{Address, Memory};
 use crate::optim::gradients::Gradients;
 use crate::optim::outputs::Outputs;
+use crate::optim::segments::Kept;
 
 /// How often tensors may change while a step checks them: by Python code that creates or describes
 /// tensors.
@@ -80,12 +82,18 @@ impl TensorSet {
         self.share_numbers(added);
         copies.staged.extend(self.stage());
         let guard = inflight::register(written, read)?;
+        let mut kept = mem::take(&mut self.set.kept);
+        if !copies.staged.is_empty() {
+            // Copies are at other addresses in each step.
+            kept = Kept::default();
+        }
 
         // SAFETY: `check` found every parameter of this step, and its state, to have the layouts of
         // the set, and `objects`, `grads` and the plans hold references to them. Written
         // memory was checked to share nothing with other memory of this step, and `guard`
         // excludes other calls.
-        let groups = unsafe { self.set.group_segments(&gradients, &outputs) };
+        let mut segments = unsafe { self.set.current_segments(kept, &gradients, &outputs) };
+        let groups = &mut segments.groups;
         let staged = &mut copies.staged;
         let result = py.detach(|| {
             for copy in staged.iter_mut().filter(|copy| copy.read) {
@@ -102,9 +110,14 @@ impl TensorSet {
             result
         });
         drop(guard);
+        let started = segments.is_kept();
+        let applied = result.as_ref().is_ok_and(|outcome| outcome.applied);
+        if copies.staged.is_empty() && (applied || started) {
+            self.set.kept = self.set.keep(segments, &gradients);
+        }
         let outcome = result.map_err(|error| self.set.failure(error))?;
         if outcome.applied {
-            self.set.write_back(&gradients, &outcome);
+            self.set.write_back(&gradients, &outcome, started);
             self.write_numbers();
         }
         Ok(outcome)
