@@ -1,6 +1,6 @@
 //! Arrays that a loop reads and writes group by group, with the conversion in registers.
 
-use super::half::{Bf16, Format};
+use super::half::Bf16;
 use super::int8::{Encoder, Scheme, Signed, Squares};
 use super::{Aligned, BLOCK, Encoding, GROUP, Noise, RUN, Rounding};
 use crate::exec::isa;
@@ -63,6 +63,16 @@ impl<'a> HalvesMut<'a> {
     pub(super) fn new(halves: &'a mut [u16], noise: Noise) -> Option<Self> {
         let halves = halves.as_chunks_mut().0;
         noise.starts_run().then_some(Self { halves, noise })
+    }
+}
+
+/// bfloat16 numbers with rounding to nearest.
+pub(crate) struct NearestMut<'a>(&'a mut [[u16; GROUP]]);
+
+impl<'a> NearestMut<'a> {
+    /// Creates a column of the whole groups.
+    pub(super) fn new(halves: &'a mut [u16]) -> Self {
+        Self(halves.as_chunks_mut().0)
     }
 }
 
@@ -163,6 +173,27 @@ impl<T: Float> ColumnMut<T> for HalvesMut<'_> {
         let single = map(&new, T::to_f32);
         let numbers = &numbers.0.as_chunks().0[index % PER_RUN];
         Bf16::narrow(&single, numbers, &mut self.halves[index]);
+    }
+}
+
+impl<T: Float> ColumnMut<T> for NearestMut<'_> {
+    type Run = ();
+    const NO_RUN: () = ();
+    #[inline(always)]
+    fn groups(&self) -> usize {
+        self.0.len()
+    }
+    #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        isa::prefetch(self.0.as_ptr().wrapping_add(index));
+    }
+    #[inline(always)]
+    fn read(&self, _run: &(), index: usize, _encoding: Encoding) -> [T; GROUP] {
+        map(&Bf16::widen(&self.0[index]), T::from_f32)
+    }
+    #[inline(always)]
+    fn write(&mut self, _run: &mut (), index: usize, new: [T; GROUP], _encoding: Encoding) {
+        Bf16::narrow_to_nearest(&map(&new, T::to_f32), &mut self.0[index]);
     }
 }
 
@@ -327,17 +358,15 @@ impl<T: Float> Target<T> for Average<'_, T> {
     }
 }
 
-/// A bfloat16 copy of what is written, rounded to nearest.
-pub(crate) struct HalfCopy<'a>(pub(crate) &'a mut [[u16; GROUP]]);
-
-impl<T: Float> Target<T> for HalfCopy<'_> {
+/// A copy of what is written.
+impl<T: Float> Target<T> for NearestMut<'_> {
     #[inline(always)]
     fn prefetch(&self, index: usize) {
         isa::prefetch(self.0.as_ptr().wrapping_add(index));
     }
     #[inline(always)]
     fn follow(&mut self, index: usize, new: &[T; GROUP]) {
-        self.0[index] = map(new, |x| Bf16.nearest(x.to_f32()));
+        Bf16::narrow_to_nearest(&map(new, T::to_f32), &mut self.0[index]);
     }
 }
 

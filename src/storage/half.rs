@@ -67,12 +67,7 @@ impl Bf16 {
     /// selections of each element for NaN and for numbers beyond the largest.
     #[inline(always)]
     pub(super) fn narrow(x: &[f32; GROUP], numbers: &[u16; GROUP], to: &mut [u16; GROUP]) {
-        let mut within = 1;
-        for i in 0..GROUP {
-            // False for NaN.
-            within &= u32::from(x[i].abs() <= f32::from_bits(Self::MAX));
-        }
-        if within == 0 {
+        if !Self::are_within(x) {
             // The address of a copy, so that the numbers themselves stay in registers.
             let copy = *x;
             return Self::narrow_any(&copy, numbers, to);
@@ -82,12 +77,45 @@ impl Bf16 {
         }
     }
 
+    /// Rounds a group to nearest, as [`Format::nearest`] does, with one test for NaN.
+    #[inline(always)]
+    pub(super) fn narrow_to_nearest(x: &[f32; GROUP], to: &mut [u16; GROUP]) {
+        if !Self::are_within(x) {
+            let copy = *x;
+            return Self::narrow_any_to_nearest(&copy, to);
+        }
+        for i in 0..GROUP {
+            let bits = x[i].to_bits();
+            to[i] = (bits.wrapping_add(half_unit(bits, 16)) >> 16) as u16;
+        }
+    }
+
+    /// Returns whether no number is NaN or beyond the largest.
+    #[inline(always)]
+    fn are_within(x: &[f32; GROUP]) -> bool {
+        let mut within = 1;
+        for i in 0..GROUP {
+            // False for NaN.
+            within &= u32::from(x[i].abs() <= f32::from_bits(Self::MAX));
+        }
+        within != 0
+    }
+
     /// As [`narrow`](Self::narrow), for groups that it does not round itself.
     #[cold]
     #[inline(never)]
     fn narrow_any(x: &[f32; GROUP], numbers: &[u16; GROUP], to: &mut [u16; GROUP]) {
         for i in 0..GROUP {
             to[i] = Self.stochastic(x[i], u32::from(numbers[i]));
+        }
+    }
+
+    /// As [`narrow_to_nearest`](Self::narrow_to_nearest), for groups that it does not round itself.
+    #[cold]
+    #[inline(never)]
+    fn narrow_any_to_nearest(x: &[f32; GROUP], to: &mut [u16; GROUP]) {
+        for i in 0..GROUP {
+            to[i] = Self.nearest(x[i]);
         }
     }
 }
@@ -378,6 +406,16 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "many numbers through safe code")]
+    fn groups_are_rounded_to_nearest_even() {
+        let mut to = [0; GROUP];
+        for x in patterns().as_chunks().0 {
+            Bf16::narrow_to_nearest(x, &mut to);
+            assert_eq!(to, x.map(|x| nearest(Half::Bf16, x)), "{x:?}");
         }
     }
 

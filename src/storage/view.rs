@@ -8,7 +8,7 @@ use std::ptr::{self, NonNull};
 
 use crate::exec::isa::Tier;
 use crate::numeric::float::Float;
-use crate::storage::column::{CodesMut, Halves, HalvesMut};
+use crate::storage::column::{CodesMut, Halves, HalvesMut, NearestMut};
 use crate::storage::{self, Encoding, Half, Rounding};
 
 /// The additional fields of an array that is not native.
@@ -325,14 +325,18 @@ impl<'a, T: Float> StorageView<'a, T> {
     ///
     /// # Safety
     /// As for [`slice_mut`](Self::slice_mut).
-    pub(crate) unsafe fn nearest_mut(&self, from: usize, to: usize) -> Option<&'a mut [u16]> {
+    pub(crate) unsafe fn nearest_mut(&self, from: usize, to: usize) -> Option<NearestMut<'a>> {
         debug_assert!(self.writable && from <= to && to <= self.len);
         let encoded = self.encoded.as_ref()?;
         let bf16 = encoded.encoding == Encoding::Half(Half::Bf16);
         // SAFETY: the elements are aligned `u16`. By this function's contract the range is inside
         // the writable array, and no other code accesses its elements.
-        (bf16 && encoded.rounding == Rounding::Nearest)
-            .then(|| unsafe { std::slice::from_raw_parts_mut(self.at(from).cast(), to - from) })
+        (bf16 && encoded.rounding == Rounding::Nearest).then(|| unsafe {
+            NearestMut::new(std::slice::from_raw_parts_mut(
+                self.at(from).cast(),
+                to - from,
+            ))
+        })
     }
 
     /// Borrows the elements `from..to`, which are whole blocks, of an array of 8-bit numbers for

@@ -20,7 +20,7 @@ use std::marker::PhantomData;
 
 use crate::exec::isa::{self, Kernel, Tier};
 use crate::numeric::float::Float;
-use crate::storage::column::{Average, Cleared, Column, ColumnMut, Followed, HalfCopy, PER_RUN};
+use crate::storage::column::{Average, Cleared, Column, ColumnMut, Followed, PER_RUN};
 use crate::storage::{BLOCK, Encoding, GROUP};
 use crate::sweep::epilogue::Epilogue;
 use crate::sweep::prologue::Prologue;
@@ -94,13 +94,15 @@ impl<T: Float, R> Part<'_, '_, T, R> {
             let g = segment.g.slice(from, to).map(groups);
             let native = || each(|j| segment.state()[j].slice_mut(from, to).map(groups_mut));
             let low = || each(|j| segment.state()[j].halves_mut(from, to));
+            let nearest = || each(|j| segment.state()[j].nearest_mut(from, to));
             let codes = || each(|j| segment.state()[j].codes_mut(from, to, codes_of(R::STATE[j])));
             match (p, g) {
                 (Some(p), Some(g)) => {
                     let g = Scaled(g, scale);
-                    match low() {
-                        Some(state) => self.run(p, g, state),
-                        None => self.run(p, g, codes()?),
+                    match (low(), nearest()) {
+                        (Some(state), _) => self.run(p, g, state),
+                        (None, Some(state)) => self.run(p, g, state),
+                        (None, None) => self.run(p, g, codes()?),
                     }
                 }
                 (Some(p), None) => {
@@ -108,8 +110,16 @@ impl<T: Float, R> Part<'_, '_, T, R> {
                     self.run(p, g, native()?);
                 }
                 (None, None) => {
-                    let p = segment.p.halves_mut(from, to)?;
                     let g = Scaled(segment.g.halves(from, to)?, scale);
+                    if let Some(p) = segment.p.nearest_mut(from, to) {
+                        match (native(), nearest()) {
+                            (Some(state), _) => self.run(p, g, state),
+                            (None, Some(state)) => self.run(p, g, state),
+                            (None, None) => self.run(p, g, codes()?),
+                        }
+                        return Some(());
+                    }
+                    let p = segment.p.halves_mut(from, to)?;
                     match (native(), low()) {
                         (Some(state), _) => self.run(p, g, state),
                         (None, Some(state)) => self.run(p, g, state),
@@ -163,7 +173,7 @@ impl<T: Float, R> Part<'_, '_, T, R> {
         unsafe {
             let p = groups_mut(segment.p.slice_mut(from, to)?);
             let copy = match &epilogue.copy {
-                Some(copy) => Some(HalfCopy(groups_mut(copy.nearest_mut(from, to)?))),
+                Some(copy) => Some(copy.nearest_mut(from, to)?),
                 None => None,
             };
             let average = match &epilogue.average {

@@ -49,8 +49,12 @@ impl Array {
         }
     }
 
-    fn view(&mut self, stored: Stored, buffer: u64) -> StorageView<'_, f32> {
-        let rounding = Rounding::Stochastic(Noise::new(1, 2, buffer, 3));
+    fn view(&mut self, stored: Stored, buffer: u64, nearest: bool) -> StorageView<'_, f32> {
+        let rounding = if nearest {
+            Rounding::Nearest
+        } else {
+            Rounding::Stochastic(Noise::new(1, 2, buffer, 3))
+        };
         let (codes, squares) = (&mut self.codes, &mut self.squares);
         match stored {
             Stored::F32 => StorageView::native(&mut self.singles),
@@ -93,17 +97,10 @@ fn stepped(stored: [Stored; 3], nearest: bool, with_copy: bool) -> impl PartialE
     };
     let mut copy = vec![0; N];
     let shape = [N];
-    let gradient = g.view(stored[1], 4);
-    let state = if nearest {
-        let (codes, squares) = (&mut m.codes, &mut v.squares);
-        [
-            StorageView::signed(&mut codes.0, &mut codes.1, Rounding::Nearest),
-            StorageView::squares(&mut squares.0, &mut squares.1, Rounding::Nearest),
-        ]
-    } else {
-        [m.view(stored[2], 1), v.view(stored[2], 2)]
-    };
-    let mut segment = Segment::new(p.view(stored[0], 0), gradient, &shape, state, context);
+    let state = [(&mut m, 1), (&mut v, 2)];
+    let state = state.map(|(array, buffer)| array.view(stored[2], buffer, nearest));
+    let (parameter, gradient) = (p.view(stored[0], 0, nearest), g.view(stored[1], 4, nearest));
+    let mut segment = Segment::new(parameter, gradient, &shape, state, context);
     if with_copy {
         segment = segment.with_epilogue(Epilogue {
             copy: Some(StorageView::half(Half::F16, &mut copy, Rounding::Nearest)),
@@ -131,11 +128,12 @@ fn conversions_in_registers_give_the_bits_of_tiles() {
         [F32, F32, Int8],
         [Bf16, Bf16, Int8],
     ] {
-        let in_registers = stepped(stored, false, false);
-        assert!(in_registers == stepped(stored, false, true), "{stored:?}");
+        for nearest in [false, true] {
+            let in_registers = stepped(stored, nearest, false);
+            let in_tiles = stepped(stored, nearest, true);
+            assert!(in_registers == in_tiles, "{stored:?} {nearest}");
+        }
     }
-    let stored = [F32, F32, Int8];
-    assert!(stepped(stored, true, false) == stepped(stored, true, true));
 }
 
 /// The epilogue of a step: the weight of an average, a copy, zeroing.
