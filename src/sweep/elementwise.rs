@@ -16,7 +16,7 @@ use crate::sweep::registers;
 use crate::sweep::rule::Rule;
 use crate::sweep::segment::{Rules, Segment, Slices, StepContext};
 use crate::sweep::subnormal;
-use crate::sweep::task::Driver;
+use crate::sweep::task::{Driver, cost};
 use crate::sweep::tile::{Writes, for_each_tile};
 
 /// Elements that are loaded, updated, stored and passed to the epilogue together: first for arrays
@@ -92,11 +92,11 @@ impl<'a, T: Float, const S: usize, R: Rule<T, S>> Elementwise<'a, T, R, S> {
 impl<T: Float, const S: usize, R: Rule<T, S>> Driver for Elementwise<'_, T, R, S> {
     fn chunks(&self, _phase: usize) -> (usize, usize) {
         let elements = self.ends.last().copied().unwrap_or(0);
-        (elements.div_ceil(CHUNK), elements)
+        (elements.div_ceil(CHUNK), elements * cost::<T>())
     }
 
     unsafe fn run(&self, _phase: usize, chunk: usize, tier: Tier) {
-        let (_, elements) = self.chunks(0);
+        let elements = self.ends.last().copied().unwrap_or(0);
         let (from, to) = (chunk * CHUNK, elements.min((chunk + 1) * CHUNK));
         let mut index = self.ends.partition_point(|&end| end <= from);
         let mut at = from;

@@ -11,6 +11,11 @@ use crate::sweep::segment::MAX_SCALARS;
 /// Two sums over all parameters, which some rules need between their passes.
 pub(crate) type Sums = [f64; 2];
 
+/// The cost of an element in elements of an AdamW step in single precision, by its size.
+pub(crate) const fn cost<T: Float>() -> usize {
+    size_of::<T>() / size_of::<f32>()
+}
+
 /// A part of the work of a step, in one or two phases of chunks.
 pub(crate) trait Driver: Send + Sync {
     /// Returns the number of phases: 1, or 2 if a sum over several chunks separates two passes.
@@ -32,7 +37,7 @@ pub(crate) trait Driver: Send + Sync {
     /// Receives the sums over all parameters, before the second phase.
     fn resolve(&mut self, _totals: Sums) {}
 
-    /// Returns the number of chunks of a phase, and their total number of elements.
+    /// Returns the number of chunks of a phase, and their cost in elements of an AdamW step.
     fn chunks(&self, phase: usize) -> (usize, usize);
 
     /// Processes one chunk. Chunks of the same phase access disjoint elements; chunks of different
@@ -120,13 +125,13 @@ fn fork_join(drivers: &[Box<dyn Driver + '_>], phase: usize, tier: Tier) {
     let (mut chunks, mut elements) = (0, 0);
     for driver in drivers {
         // Other drivers may have more phases than this one.
-        let (more, size) = if phase < driver.phases() {
+        let (more, cost) = if phase < driver.phases() {
             driver.chunks(phase)
         } else {
             (0, 0)
         };
         chunks += more;
-        elements += size;
+        elements += cost;
         ends.push(chunks);
     }
     pool::run(chunks, elements, |chunk| {

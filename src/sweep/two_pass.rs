@@ -16,7 +16,7 @@ use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::{Term, TwoPassRule};
 use crate::sweep::segment::{MAX_SCALARS, Rules, Segment, Slices, StepContext};
 use crate::sweep::subnormal;
-use crate::sweep::task::{Driver, Sums};
+use crate::sweep::task::{Driver, Sums, cost};
 use crate::sweep::tile::{Writes, for_each_tile};
 
 /// The maximum number of elements of an array whose passes are in one chunk, whatever the other
@@ -231,10 +231,8 @@ impl<T: Float, const S: usize, R: TwoPassRule<T, S>> Driver for TwoPass<'_, T, R
 
     fn chunks(&self, phase: usize) -> (usize, usize) {
         let parts = self.parts.get(phase).map_or(&[][..], Vec::as_slice);
-        (
-            parts.len(),
-            parts.iter().map(|part| part.to - part.from).sum(),
-        )
+        let elements: usize = parts.iter().map(|part| part.to - part.from).sum();
+        (parts.len(), elements * cost::<T>())
     }
 
     unsafe fn run(&self, phase: usize, chunk: usize, tier: Tier) {
