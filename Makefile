@@ -97,8 +97,8 @@ SANITIZED = FASTOPTIM_SLOW=1 CARGO_PROFILE_TEST_OPT_LEVEL=1 RUSTFLAGS=-Zsanitize
 asan: ## Run the tests of the core under AddressSanitizer (needs a nightly Rust with rust-src)
 	$(call SANITIZED,address)
 
+# ThreadSanitizer does not see the synchronization of libgomp, which is built without it.
 tsan: ## Run the tests of the core under ThreadSanitizer (needs a nightly Rust with rust-src)
-	# It does not see the synchronization of libgomp, which is built without it.
 	$(call SANITIZED,thread) -- --skip exec::openmp
 
 MUTATED := sweep/elementwise sweep/two_pass sweep/norm sweep/segment reduce/mod ops/clip exec/pool

@@ -7,7 +7,10 @@
 
 /// Calls `f` with rounding to nearest and subnormal numbers, then restores the environment of the
 /// calling thread. This costs a few nanoseconds.
-pub(super) fn standard<T>(f: impl FnOnce() -> T) -> T {
+///
+/// Kernels do it themselves. Callers do it for what they compute from their results, and for the
+/// constants of a step.
+pub fn standard<T>(f: impl FnOnce() -> T) -> T {
     struct Restore(control::Register);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -15,11 +18,17 @@ pub(super) fn standard<T>(f: impl FnOnce() -> T) -> T {
         }
     }
     let caller = control::get();
-    if control::is_standard(caller) {
-        return f();
-    }
-    let _restore = Restore(caller);
-    control::set(control::STANDARD);
+    let _restore = (!control::is_standard(caller)).then(|| {
+        control::set(control::STANDARD);
+        Restore(caller)
+    });
+    call(f)
+}
+
+/// Calls `f`. The compiler moves arithmetic across the instructions of `control`, but not into or out
+/// of a function that it must not inline.
+#[inline(never)]
+fn call<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
@@ -52,7 +61,7 @@ mod control {
         // SAFETY: the value is the standard one, which compiled code requires, or that of the
         // calling thread, which `standard` restores.
         unsafe {
-            asm!("ldmxcsr [{}]", in(reg) &raw const register, options(nostack, preserves_flags));
+            asm!("ldmxcsr [{}]", in(reg) &raw const register, options(nostack));
         }
     }
 }

@@ -116,7 +116,7 @@ impl Tier {
 
     /// Returns whether the tier has 32 registers of 512 bits.
     pub(crate) fn is_wide(self) -> bool {
-        self.name() == "avx512"
+        matches!(self, Self::Avx512(_))
     }
 
     /// Runs a kernel compiled for this tier.

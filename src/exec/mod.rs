@@ -1,7 +1,7 @@
 //! Execution: instruction sets, threads and their scratch memory.
 
 pub mod ceiling;
-mod environment;
+pub mod environment;
 pub mod isa;
 pub mod openmp;
 mod placement;

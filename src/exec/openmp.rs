@@ -13,10 +13,9 @@ pub(super) use linux::Team;
 #[cfg(any(not(target_os = "linux"), miri))]
 pub(super) use other::Team;
 
-/// Uses the threads of the OpenMP library on which the loaded library `name` depends, while they
-/// wait awake. Only GCC's and LLVM's libraries on Linux are known. Returns whether it is one.
-///
-/// The first library stays.
+/// Uses the threads that the OpenMP library on which the loaded library `name` depends keeps for the
+/// calling thread, while they wait awake. Only GCC's and LLVM's libraries on Linux are known.
+/// Returns whether a library is used: the first one stays, for the thread that made the call.
 pub fn adopt(name: &CStr) -> bool {
     #[cfg(all(target_os = "linux", not(miri)))]
     return linux::adopt(name);
@@ -31,8 +30,8 @@ pub fn adopt(name: &CStr) -> bool {
 mod linux {
     use std::cell::Cell;
     use std::ffi::{CStr, c_int, c_uint, c_void};
-    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicI32, Ordering};
+    use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
     use libc::clockid_t;
 
@@ -40,6 +39,13 @@ mod linux {
     type Parallel =
         unsafe extern "C" fn(body: Body, argument: *mut c_void, threads: c_uint, flags: c_uint);
     type Number = unsafe extern "C" fn() -> c_int;
+    type Pause = unsafe extern "C" fn(kind: c_int) -> c_int;
+
+    /// `omp_pause_hard`.
+    const HARD: c_int = 2;
+
+    /// The stack size that libraries give their threads, by the usual limit of the system.
+    const STACK: usize = 8 << 20;
 
     /// The functions of an OpenMP library.
     #[derive(Debug)]
@@ -53,6 +59,8 @@ mod linux {
         in_parallel: Number,
         /// The number of the calling thread in its team.
         thread_num: Number,
+        /// Ends the threads of the calling thread.
+        pause: Pause,
         /// The process that found the library. The threads do not exist in a forked child, where a
         /// call would wait for them forever.
         process: u32,
@@ -64,11 +72,30 @@ mod linux {
         if LIBRARY.get().is_none()
             && !is_forked()
             && let Some(library) = Library::find(name)
-        {
             // Another thread may have been first.
-            let _ = LIBRARY.set(library);
+            && LIBRARY.set(library).is_ok()
+        {
+            // SAFETY: the function is in this library, which is never closed.
+            let refused = unsafe { libc::pthread_atfork(Some(release), None, None) };
+            if refused == 0 {
+                KNOWN.set(Known::Nothing);
+            }
         }
-        LIBRARY.get().is_some()
+        LIBRARY.get().is_some_and(Library::is_here)
+    }
+
+    /// Ends the calling thread's team before a fork, if work of this package has run on it. The child
+    /// inherits the library's records of a team without its threads, and PyTorch would wait for them
+    /// forever. The library starts another team when it needs it.
+    extern "C" fn release() {
+        let Some(library) = LIBRARY.get().filter(|library| library.is_here()) else {
+            return;
+        };
+        if matches!(KNOWN.get(), Known::Clock(_)) && library.number(library.in_parallel) == 0 {
+            // SAFETY: the OpenMP standard allows the call outside of parallel regions.
+            unsafe { (library.pause)(HARD) };
+            KNOWN.set(Known::Nothing);
+        }
     }
 
     impl Library {
@@ -80,14 +107,17 @@ mod linux {
             if handle.is_null() {
                 return None;
             }
-            let find = |name: &CStr| {
+            let symbol = |handle: *mut c_void, name: &CStr| {
                 // SAFETY: the handle is valid. It is never closed, so the functions stay.
                 let function = unsafe { libc::dlsym(handle, name.as_ptr()) };
                 (!function.is_null()).then_some(function)
             };
-            let parallel = find(c"GOMP_parallel")?;
+            // The order of the dynamic linker, which finds a preloaded library first.
+            let mut handles = [libc::RTLD_DEFAULT, handle].into_iter();
+            let (handle, parallel) =
+                handles.find_map(|it| symbol(it, c"GOMP_parallel").map(|found| (it, found)))?;
             let number = |name: &CStr| {
-                let function = find(name)?;
+                let function = symbol(handle, name)?;
                 // SAFETY: by the OpenMP standard, the functions named below have this type.
                 Some(unsafe { std::mem::transmute::<*mut c_void, Number>(function) })
             };
@@ -98,8 +128,20 @@ mod linux {
                 max_threads: number(c"omp_get_max_threads")?,
                 in_parallel: number(c"omp_in_parallel")?,
                 thread_num: number(c"omp_get_thread_num")?,
+                // SAFETY: by the OpenMP standard, the function has this type.
+                pause: unsafe {
+                    std::mem::transmute::<*mut c_void, Pause>(symbol(
+                        handle,
+                        c"omp_pause_resource_all",
+                    )?)
+                },
                 process: std::process::id(),
             })
+        }
+
+        /// Returns whether this is the process that found it.
+        fn is_here(&self) -> bool {
+            self.process == std::process::id()
         }
 
         fn number(&self, function: Number) -> usize {
@@ -112,14 +154,15 @@ mod linux {
     #[derive(Clone, Copy, Debug)]
     enum Known {
         Nothing,
-        /// The library gave it no other thread.
+        /// The library gave it no other thread, or must not be used by it.
         Alone,
         /// The clock of the processor time of another thread.
         Clock(clockid_t),
     }
 
     thread_local! {
-        static KNOWN: Cell<Known> = const { Cell::new(Known::Nothing) };
+        /// The library would start threads for each thread of Python, so only one uses it.
+        static KNOWN: Cell<Known> = const { Cell::new(Known::Alone) };
     }
 
     /// The threads that wait for the calling thread.
@@ -129,31 +172,37 @@ mod linux {
     }
 
     impl Team {
-        /// Returns the calling thread's team if it waits awake and has `count` threads, or any
-        /// number without a `count`.
+        /// Returns the calling thread's team if it waits awake and has `count` threads, or fewer if
+        /// not `exact`.
         ///
         /// The caller of a team waits for all of its threads, and threads asleep take as long to
-        /// wake up as the work takes.
-        pub(in crate::exec) fn awake(count: Option<usize>) -> Option<Self> {
-            let library = LIBRARY.get()?;
+        /// wake up as the work takes. A team of which nothing is known yet is taken to be awake; if
+        /// there is none, its first call starts it.
+        pub(in crate::exec) fn awake(count: usize, exact: bool) -> Option<Self> {
+            let known = KNOWN.get();
+            let library = LIBRARY.get().filter(|_| !matches!(known, Known::Alone))?;
             let threads = library.number(library.max_threads);
             // A call with another number would end or start threads of the library.
-            if threads != count.unwrap_or(threads)
-                || threads < 2
+            if threads < 2
+                || threads > count
+                || (exact && threads != count)
                 || library.number(library.in_parallel) != 0
-                || library.process != std::process::id()
+                || !library.is_here()
             {
                 return None;
             }
-            let awake = match KNOWN.get() {
-                Known::Alone => false,
-                Known::Nothing => true,
-                Known::Clock(clock) => match (time(clock), time(clock)) {
-                    (Some(before), Some(after)) => after > before,
-                    // The library has replaced its threads.
-                    _ => true,
-                },
+            let times = match known {
+                Known::Clock(clock) => time(clock).zip(time(clock)),
+                _ => None,
             };
+            let awake = match times {
+                Some((before, after)) => after > before,
+                // The library has no threads yet, or others than it had.
+                None => can_start(threads - 1),
+            };
+            if !awake && times.is_none() {
+                KNOWN.set(Known::Alone);
+            }
             awake.then_some(Self { library, threads })
         }
 
@@ -202,7 +251,8 @@ mod linux {
         }
     }
 
-    /// Returns whether this process is a forked child that runs no other program, or may be one. It
+    /// Returns whether this process is a forked child that runs no other program, or may be one: the
+    /// file has the flags of its first thread, or 0 where the system has none (gVisor). A child
     /// inherits the library's records of threads, which do not exist, so that the library would wait
     /// for them forever.
     fn is_forked() -> bool {
@@ -213,7 +263,27 @@ mod linux {
         let stat = String::from_utf8_lossy(&stat);
         let fields = stat.rsplit(')').next().unwrap_or_default();
         let flags = fields.split_whitespace().nth(6).map(str::parse::<u32>);
-        !matches!(flags, Some(Ok(flags)) if flags & FORKED == 0)
+        !matches!(flags, Some(Ok(flags)) if flags != 0 && flags & FORKED == 0)
+    }
+
+    /// Returns whether the system gives the process so many more threads. The library ends the
+    /// process if it cannot start a thread.
+    fn can_start(threads: usize) -> bool {
+        let gate = Arc::new(Mutex::new(()));
+        let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = |_| {
+            let gate = Arc::clone(&gate);
+            std::thread::Builder::new()
+                .stack_size(STACK)
+                .spawn(move || drop(gate.lock()))
+        };
+        let started: Vec<_> = (0..threads).map_while(|it| start(it).ok()).collect();
+        drop(closed);
+        let all = started.len() == threads;
+        started.into_iter().for_each(|thread| {
+            let _ = thread.join();
+        });
+        all
     }
 
     /// The processor time of a thread. `None` if it has ended.
@@ -241,6 +311,8 @@ mod linux {
                 return false;
             }
             assert!(adopt(c"libgomp.so.1"));
+            // For the threads of all tests.
+            KNOWN.set(Known::Nothing);
             // SAFETY: the OpenMP standard gives the function this type.
             unsafe {
                 let set = libc::dlsym(loaded, c"omp_set_num_threads".as_ptr());
@@ -258,7 +330,7 @@ mod linux {
         /// Waits until the team is awake, or asleep. Other threads may keep it from its processor.
         fn await_team(awake: bool) {
             let start = Instant::now();
-            while Team::awake(Some(2)).is_some() != awake {
+            while Team::awake(2, true).is_some() != awake {
                 assert!(start.elapsed() < Duration::from_secs(60));
                 if awake {
                     team().run(&|_| ());
@@ -284,10 +356,29 @@ mod linux {
                 clock
             });
             KNOWN.set(Known::Clock(clock.join().expect("no panic")));
-            assert!(Team::awake(None).is_some_and(|team| team.threads() == 2));
-            assert!(Team::awake(Some(3)).is_none());
+            assert!(Team::awake(2, true).is_some_and(|team| team.threads() == 2));
+            assert!(Team::awake(3, true).is_none());
+            assert!(Team::awake(3, false).is_some_and(|team| team.threads() == 2));
+            assert!(Team::awake(1, false).is_none());
             KNOWN.set(Known::Alone);
-            assert!(Team::awake(Some(2)).is_none());
+            assert!(Team::awake(2, true).is_none());
+        }
+
+        #[test]
+        fn a_released_team_has_no_threads() {
+            if !start() {
+                return;
+            }
+            team().run(&|_| ());
+            let Known::Clock(clock) = KNOWN.get() else {
+                panic!("a team of two");
+            };
+            assert!(time(clock).is_some());
+            release();
+            assert!(time(clock).is_none());
+            assert!(matches!(KNOWN.get(), Known::Nothing));
+            team().run(&|_| ());
+            assert!(matches!(KNOWN.get(), Known::Clock(_)));
         }
 
         #[test]
@@ -317,7 +408,7 @@ mod other {
     pub(in crate::exec) enum Team {}
 
     impl Team {
-        pub(in crate::exec) fn awake(_count: Option<usize>) -> Option<Self> {
+        pub(in crate::exec) fn awake(_count: usize, _exact: bool) -> Option<Self> {
             None
         }
 

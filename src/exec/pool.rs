@@ -2,11 +2,12 @@
 //!
 //! A driver divides its work into chunks whose size does not depend on the number of threads and
 //! calls [`run`]. Results do not depend on which thread processes which chunk. Each thread first
-//! processes the chunks of a contiguous part, the same part in each call, and then those that are
-//! left in other parts, so a worker that wakes up late does not delay the call.
+//! processes the chunks of a contiguous part, the same part in each call while the number of threads
+//! stays the same, and then those that are left in other parts, so a worker that wakes up late does
+//! not delay the call.
 //!
 //! While the threads of another library wait awake for the caller, they take the place of the
-//! workers ([`openmp`](super::openmp)).
+//! workers ([`openmp`](super::openmp)), and the caller waits for all of them.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -32,7 +33,7 @@ pub const VARIABLE: &str = "FASTOPTIM_NUM_THREADS";
 pub const MOST: usize = 1024;
 
 /// Elements per chunk of parallel work. The four arrays of an `f32` AdamW then take 256 KiB, a
-/// share of an L2 cache, and taking a chunk from the counter costs less than 1% of the work on it.
+/// share of an L2 cache, and taking a chunk from a counter costs less than 1% of the work on it.
 /// Smaller under Miri, which is about 1000 times slower, so that small arrays have several chunks.
 pub(crate) const CHUNK: usize = if cfg!(miri) { 256 } else { 16 * 1024 };
 
@@ -158,7 +159,8 @@ fn run_chunks(chunks: usize, elements: usize, f: &(dyn Fn(usize) + Sync)) {
     if count.min(chunks) < 2 || elements < SERIAL_BELOW {
         return serial();
     }
-    let team = Team::awake(set_by_calls().or_else(set_by_variable));
+    let exact = set_by_calls().or_else(set_by_variable).is_some();
+    let team = Team::awake(count, exact);
     let threads = team.as_ref().map_or(count, Team::threads).min(chunks);
     if team.is_some() || elements >= ASLEEP_BELOW || LAST_CALL.is_recent(LastCall::now()) {
         share(chunks, count, threads - 1, team, f);
@@ -302,7 +304,7 @@ impl Part {
 }
 
 /// One call of [`run`]. Workers that wake up before the job is closed take chunks from it. Workers
-/// that wake up later do not enter it, so the caller never waits for a sleeping worker.
+/// of the pool that wake up later do not enter it, so the caller never waits for a sleeping one.
 struct Job {
     /// The number of workers that have entered and not left, and the flag [`CLOSED`].
     state: AtomicUsize,

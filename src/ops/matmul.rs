@@ -69,7 +69,8 @@ pub(crate) fn multiply<T: Float>(
     // The threads write whole columns. Transposing a column-major copy of C at the end would cost
     // more than the strided stores.
     let shared = pool::Shared::new(c);
-    let together = if tier.is_wide() { 2 } else { 1 };
+    let pairs = tier.is_wide() && panels >= 2 * pool::count();
+    let together = if pairs { 2 } else { 1 };
     pool::run(panels.div_ceil(together), m * n * k / 16, |chunk| {
         let panel = chunk * together;
         let b = &packed[panel * COLS * k..];
@@ -246,7 +247,6 @@ fn add_product<T: Float>(sums: [T; COLS], x: T, b: &[T; COLS]) -> [T; COLS] {
 
 /// Transposes a matrix with `cols` columns.
 pub(crate) fn transpose<T: Float>(from: &[T], cols: usize, to: &mut [T]) {
-    const BLOCK: usize = 32;
     let rows = from.len() / cols.max(1);
     pool::for_chunks(to, rows.max(1) * BLOCK, from.len() / 4, |start, to| {
         let first = start / rows;
@@ -287,6 +287,12 @@ mod tests {
             [50, 33, if cfg!(miri) { 8 } else { 64 }],
             [5, 40, 0],
             [0, 3, 2],
+            // Panels in pairs on several threads.
+            if cfg!(miri) {
+                [1, 1, 2]
+            } else {
+                [130, 131, 132]
+            },
         ] {
             let (a, b) = (numbers(m * k, 0.1), numbers(k * n, 0.2));
             let base = numbers(m * n, 0.3);
@@ -317,7 +323,13 @@ mod tests {
 
     #[test]
     fn a_symmetric_product_is_that_of_the_full_computation() {
-        for [n, k] in [[1, 4], [16, 3], [70, if cfg!(miri) { 3 } else { 20 }]] {
+        let large = if cfg!(miri) { [2, 2] } else { [150, 90] };
+        for [n, k] in [
+            [1, 4],
+            [16, 3],
+            [70, if cfg!(miri) { 3 } else { 20 }],
+            large,
+        ] {
             let x = numbers(n * k, 0.5);
             let b = Operand {
                 data: &x,
@@ -328,12 +340,16 @@ mod tests {
                 beta: 0.0,
                 base: None,
             };
-            let product = |symmetric| {
-                let mut c = vec![0.0; n * n];
-                multiply(&mut c, [n, n, k], &x, b, then, symmetric, Tier::Baseline);
-                c
-            };
-            assert_eq!(product(true), product(false));
+            for tier in Tier::supported() {
+                let product = |symmetric| {
+                    let mut c = vec![0.0; n * n];
+                    with_threads(3, || {
+                        multiply(&mut c, [n, n, k], &x, b, then, symmetric, tier)
+                    });
+                    c
+                };
+                assert_eq!(product(true), product(false), "{tier}");
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use super::integers;
 use crate::error::to_py;
 use crate::memory::inflight;
 use crate::memory::numpy::{Array, Dtype, numbers};
+use crate::runtime::threads::detached;
 
 type Indices<'py> = Bound<'py, PyArray1<i64>>;
 
@@ -59,7 +60,7 @@ pub(super) fn mine_triplets<'py>(
     let _guard = inflight::enter(Vec::new(), vec![embeddings.range(), labels.range()])?;
     let labels = integers::labels(&labels)?.ok_or_else(|| refuse(&labels.dtype))?;
     let mine = |x: Numbers<'_>| {
-        py.detach(|| match x {
+        detached(py, || match x {
             Numbers::Single(x) => triplets::mine(x, length, &labels, kind, margin),
             Numbers::Double(x) => triplets::mine(x, length, &labels, kind, margin),
             Numbers::Half(format, x) => {

@@ -19,6 +19,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::error::to_py;
 use crate::memory::numpy::with_float;
+use crate::runtime::threads::detached;
 use arguments::{Arguments, Reduce};
 use arrays::Arrays;
 use outputs::{Outputs, ValueAndGradient};
@@ -82,7 +83,7 @@ fn compute<'py>(
             // until the call ends.
             let call = unsafe { tiled::call::<T>(&arrays, &outputs, arguments, loss_scale) };
             let call = call.map_err(to_py)?;
-            let value = py.detach(|| loss.evaluate_tiled(call));
+            let value = detached(py, || loss.evaluate_tiled(call));
             return Ok((value.map_err(to_py)?, outputs));
         }
         // SAFETY: the arrays are native: all but integer targets have this type. This frame holds
@@ -103,7 +104,7 @@ fn compute<'py>(
                 loss_scale,
             }
         };
-        py.detach(|| loss.evaluate(call))
+        detached(py, || loss.evaluate(call))
     });
     Ok((value.map_err(to_py)?, outputs))
 }

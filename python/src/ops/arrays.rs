@@ -17,6 +17,7 @@ use crate::memory::numpy::{Address, Array, Dtype, check_disjoint, floats, with_f
 use crate::memory::pairs::{Dtypes, Pairs, Side};
 use crate::memory::view;
 use crate::runtime::commit::Then;
+use crate::runtime::threads::detached;
 
 /// Returns the rounding of the 16-bit parameter of this index in a perturbation: stochastic if
 /// `noise` has a seed and a step.
@@ -70,7 +71,7 @@ fn sam_norm(
         sum += with_float!(p.dtype.arithmetic(), T => {
             // SAFETY: the arrays are checked, held by this frame, and registered by the guard.
             let (p, g) = unsafe { (view::read_array::<T>(p), view::read_array(g)) };
-            py.detach(|| sam::squares(&p, &g, adaptive))
+            detached(py, || sam::squares(&p, &g, adaptive))
         });
     }
     Ok(sum.sqrt())
@@ -111,7 +112,7 @@ fn sam_perturb(
                 let p = view::written::<T>(p.dtype, Address(p.data), p.len, || rounding);
                 (p, view::read_array(g))
             };
-            py.detach(|| sam::perturb(p, &g, factor, adaptive));
+            detached(py, || sam::perturb(p, &g, factor, adaptive));
         });
     }
     then.map_or(Ok(()), |then| then.run())
@@ -189,7 +190,7 @@ fn lerp(
                 (view::written_array::<T>(a), view::read_array::<T>(x))
             };
             let pairs: Vec<_> = of_dtype.map(pair).collect();
-            py.detach(|| ops::lerp::lerp(pairs, weight));
+            detached(py, || ops::lerp::lerp(pairs, weight));
         });
     }
     then.map_or(Ok(()), |then| then.run())
@@ -222,7 +223,7 @@ fn add_normal(
             // SAFETY: the arrays are checked, disjoint, held by this frame, and registered by the
             // guard.
             let p = unsafe { view::written_array::<T>(p) };
-            py.detach(|| normal::add_normal(p, scale, draw));
+            detached(py, || normal::add_normal(p, scale, draw));
         });
     }
     Ok(())

@@ -13,6 +13,7 @@ use crate::memory::numpy::{Array, check_disjoint, numbers};
 use crate::memory::pairs::{Dtypes, Pairs, Side};
 use crate::memory::view;
 use crate::runtime::commit::Then;
+use crate::runtime::threads::detached;
 
 /// Checks the arrays that are not `None`. Error messages identify them by `names`, or by index.
 fn arrays<'py>(
@@ -89,7 +90,7 @@ fn total_norm(
     let arrays = arrays(&grads, names, false)?;
     let _guard = enter(&arrays, false)?;
     let read = readable(&arrays);
-    Ok(py.detach(|| clip::total_norm(&read, norm_type)))
+    Ok(detached(py, || clip::total_norm(&read, norm_type)))
 }
 
 /// Scales the arrays to `max_norm` where the norm of all as one vector is larger, and returns that.
@@ -108,7 +109,7 @@ fn clip_to_norm(
     let _guard = enter(&arrays, written)?;
     let norm = {
         let read = readable(&arrays);
-        py.detach(|| clip::total_norm(&read, norm_type))
+        detached(py, || clip::total_norm(&read, norm_type))
     };
     if error_if_nonfinite && !norm.is_finite() {
         return Err(PyRuntimeError::new_err(format!(
@@ -117,7 +118,9 @@ fn clip_to_norm(
     }
     if written {
         let mut write = writable(&arrays);
-        py.detach(|| clip::scale(&mut write, clip::coefficient(norm, max_norm)));
+        detached(py, || {
+            clip::scale(&mut write, clip::coefficient(norm, max_norm))
+        });
     }
     Ok(norm)
 }
@@ -135,7 +138,9 @@ fn scale_to_norm(
     let arrays = arrays(&grads, names, true)?;
     let _guard = enter(&arrays, true)?;
     let mut write = writable(&arrays);
-    py.detach(|| clip::scale(&mut write, clip::coefficient(norm, max_norm)));
+    detached(py, || {
+        clip::scale(&mut write, clip::coefficient(norm, max_norm))
+    });
     Ok(())
 }
 
@@ -155,7 +160,7 @@ fn clamp(
     let arrays = arrays(&grads, names, true)?;
     let _guard = enter(&arrays, true)?;
     let mut write = writable(&arrays);
-    py.detach(|| clip::clamp(&mut write, clip_value));
+    detached(py, || clip::clamp(&mut write, clip_value));
     Ok(())
 }
 
@@ -179,7 +184,9 @@ fn unscale(
     let _guard = pairs.enter()?;
     let arrays: Vec<_> = pairs.arrays.into_iter().map(|(_, g)| g).collect();
     let mut write = writable(&arrays);
-    py.detach(|| clip::scale(&mut write, ScaleFactor::quotient(1.0, scale)));
+    detached(py, || {
+        clip::scale(&mut write, ScaleFactor::quotient(1.0, scale))
+    });
     then.map_or(Ok(()), |then| then.run())
 }
 

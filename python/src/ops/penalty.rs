@@ -9,6 +9,7 @@ use crate::memory::items::Items;
 use crate::memory::numpy::{Array, numbers};
 use crate::memory::pairs::{Dtypes, Pairs, Side};
 use crate::memory::view;
+use crate::runtime::threads::detached;
 
 /// Returns the penalty on the arrays.
 #[pyfunction]
@@ -34,7 +35,7 @@ fn penalty(
     // SAFETY: the arrays are checked, held by this frame, and registered by the guard.
     let read = |array| unsafe { view::any_read(array) };
     let read: Vec<_> = arrays.iter().map(read).collect();
-    Ok(py.detach(|| Penalty { l1, l2 }.value(&read)))
+    Ok(detached(py, || Penalty { l1, l2 }.value(&read)))
 }
 
 /// Adds the gradient of the penalty to the gradients, and returns the penalty. Skips parameters
@@ -58,7 +59,7 @@ fn add_penalty(
     // SAFETY: the arrays are checked, disjoint, held by this frame, and registered by the guard.
     let pair = |(p, g): &(Array<'_>, Array<'_>)| unsafe { view::any_pair(p, g) };
     let mut pairs: Vec<_> = pairs.arrays.iter().map(pair).collect();
-    Ok(py.detach(|| Penalty { l1, l2 }.add_gradient(&mut pairs)))
+    Ok(detached(py, || Penalty { l1, l2 }.add_gradient(&mut pairs)))
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

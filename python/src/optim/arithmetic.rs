@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 
 use super::group::Keys;
 use crate::error::to_py;
+use crate::runtime::threads::detached;
 
 /// Applies the rule of a group to so many elements, in the type of its arithmetic: the loop of a
 /// step over one block in the L1 cache of each thread, repeated.
@@ -18,7 +19,7 @@ fn arithmetic(
     double: bool,
 ) -> PyResult<()> {
     let method = Keys::named(py, kind)?.read(group, 0)?.method;
-    py.detach(|| {
+    detached(py, || {
         let (elements, threads) = (elements as usize, pool::count());
         if double {
             method.arithmetic::<f64>(elements, threads)

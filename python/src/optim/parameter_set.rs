@@ -17,6 +17,7 @@ use crate::optim::gradients::Apart;
 use crate::optim::group::{Group, Keys};
 use crate::optim::parameter::{Parameter, Slot, Storage};
 use crate::optim::segments::Kept;
+use crate::runtime::threads::detached;
 
 pub(crate) struct ParameterSet {
     pub(super) keys: Keys,
@@ -133,7 +134,7 @@ impl ParameterSet {
                 let (p, z) = unsafe {
                     (parameter.view::<T>(|| Rounding::Nearest), z.view(|| Rounding::Nearest))
                 };
-                py.detach(|| blend(p, z, weight));
+                detached(py, || blend(p, z, weight));
             });
         }
     }

@@ -16,6 +16,7 @@ use crate::error::to_py;
 use crate::memory::inflight::{self, Accessed};
 use crate::memory::items::Items;
 use crate::optim::group::Specs;
+use crate::runtime::threads::detached;
 
 /// Checks the numbers and the words among the options of a step.
 pub(super) fn options(
@@ -115,7 +116,7 @@ impl ParameterSet {
         let groups = &mut segments.groups;
         let result = if let Some(exchange) = exchange {
             let ranks = exchange.ranks();
-            let result = py.detach(|| step::run(groups, options, &ranks));
+            let result = detached(py, || step::run(groups, options, &ranks));
             ranks.into_result()?;
             if result.as_ref().is_ok_and(|outcome| outcome.applied) {
                 exchange.finish()?;
@@ -127,7 +128,7 @@ impl ParameterSet {
             }
             result
         } else {
-            py.detach(|| step::run(groups, options, &Local))
+            detached(py, || step::run(groups, options, &Local))
         };
         drop(guard);
         let started = segments.is_kept();

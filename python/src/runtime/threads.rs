@@ -1,8 +1,8 @@
-//! The functions for the number of threads.
+//! Threads: their number, those of other libraries, and what kernels need in them.
 
 use std::ffi::{CString, OsString};
 
-use fastoptim::exec::{openmp, pool};
+use fastoptim::exec::{environment, openmp, pool};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
@@ -59,10 +59,15 @@ fn is_thread_count(text: OsString) -> bool {
 }
 
 /// Uses the threads of the OpenMP library on which a loaded library depends, while they wait awake.
-/// Returns whether there is such a library.
+/// Returns whether it does.
 #[pyfunction]
 fn use_openmp(library: CString) -> bool {
     openmp::adopt(&library)
+}
+
+/// Releases the interpreter and calls `f` with the standard floating-point environment.
+pub(crate) fn detached<T: Send>(py: Python<'_>, f: impl FnOnce() -> T + Send) -> T {
+    py.detach(|| environment::standard(f))
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -196,9 +196,15 @@ import fastoptim as fo
 import fastoptim.torch as ft
 from pathlib import Path
 
+def workers():
+    tasks = Path("/proc/self/task").iterdir()
+    return [task for task in tasks if (task / "comm").read_text().startswith("fastoptim")]
+
 def of_the_pool():
-    names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
-    return sum(name.startswith("fastoptim") for name in names)
+    return len(workers())
+
+def time_of_the_pool():
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in workers())
 
 def loss():
     return ft.CrossEntropyLoss()(x, target).item()
@@ -215,6 +221,14 @@ print(of_the_pool(), end=" ")
 time.sleep(1.0)  # After which the threads of PyTorch sleep.
 assert loss() == expected
 print(of_the_pool(), end=" ")
+# The worker of the pool sleeps, and is not woken, unless this process was stopped for too long.
+def is_woken():
+    before = time_of_the_pool()
+    torch.ones(1 << 20).mul_(2.0)
+    assert loss() == expected
+    time.sleep(0.01)
+    return time_of_the_pool() > before
+assert not all(is_woken() for _ in range(50))
 # A team of another size is not that of PyTorch, which would end its threads.
 fo.set_num_threads(3)
 torch.ones(1 << 20).mul_(2.0)
@@ -223,12 +237,91 @@ print(of_the_pool())
 """
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform != "linux", reason="only on Linux")
 def test_the_threads_of_pytorch_work_while_they_are_awake() -> None:
     if not _core.use_openmp("libtorch_cpu.so"):
         pytest.skip("this PyTorch has no OpenMP threads")
     done = run(OPENMP)
     assert done.stdout == "0 1 2\n", done.stderr
+
+
+STARTED = """
+import threading, numpy as np, torch, fastoptim as fo, fastoptim.torch
+from pathlib import Path
+
+def others():
+    names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+    return sum(not name.startswith("fastoptim") for name in names)
+
+def step():
+    fo.SGD(np.ones(1 << 20, "f4"), lr=0.1).step(np.ones(1 << 20, "f4"))
+
+def in_a_thread():
+    before = others()
+    step()
+    found.append(others() - before)
+
+found = []
+torch.set_num_threads(fo.get_num_threads() + 3)
+in_a_thread()  # More threads than this package is to use.
+torch.set_num_threads(2)
+fo.set_num_threads(2)
+threads = [threading.Thread(target=in_a_thread) for _ in range(3)]
+for thread in threads:
+    thread.start()
+    thread.join()
+# A thread that has been joined may still be listed.
+print(max(found))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux")
+def test_no_threads_of_pytorch_are_started_beyond_the_number() -> None:
+    done = run(STARTED)
+    assert done.stdout == "0\n", done.stderr
+
+
+LIMITED = """
+import resource, numpy as np, torch, fastoptim as fo, fastoptim.torch
+torch.set_num_threads(4)
+fo.set_num_threads(4)
+p, g = np.ones(1 << 20, "f4"), np.ones(1 << 20, "f4")
+opt = fo.SGD(p, lr=0.5)
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + (6 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+opt.step(g)
+print(p.min(), p.max())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux")
+def test_threads_of_pytorch_that_cannot_start_do_not_end_the_process() -> None:
+    done = run(LIMITED)
+    assert done.stdout == "0.5 0.5\n", done.stderr
+
+
+FORKED_AFTER_A_STEP = """
+import os, signal, sys, numpy as np, torch, fastoptim as fo, fastoptim.torch
+torch.set_num_threads(2)
+fo.set_num_threads(2)
+if sys.argv[1:] == ["operation"]:
+    torch.ones(1 << 20).mul_(2.0)
+fo.SGD(np.ones(1 << 20, "f4"), lr=0.1).step(np.ones(1 << 20, "f4"))
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if torch.ones(1 << 20).mul_(2.0).sum() == 2 << 20 else 1)
+print(os.waitpid(child, 0)[1], torch.ones(1 << 20).mul_(2.0).mean().item())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("before", ["", "operation"])
+def test_pytorch_works_in_a_child_that_was_forked_after_a_step(before: str) -> None:
+    done = run(FORKED_AFTER_A_STEP.replace("sys.argv[1:]", repr([before])))
+    assert done.stdout == "0 2.0\n", done.stderr
 
 
 FORKED_BEFORE_THE_IMPORT = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import struct
 import subprocess
 import sys
 import threading
@@ -538,14 +539,22 @@ def test_bits_do_not_depend_on_how_the_caller_treats_subnormal_numbers() -> None
     grad = (1e-30 * rng.standard_normal(300_000)).astype("f4")
     target = 0.5 * start
 
-    def work(threads: int) -> tuple[bytes, bytes]:
-        p = start.copy()
+    def work(threads: int) -> tuple[bytes, ...]:
+        p, still, tiny = start.copy(), np.ones(5, "f4"), np.zeros(5, "f4")
+        small = np.full(5, 1e-160)
         with fo.num_threads(threads):
             fo.SGD([p], lr=1e-9).step([grad])
             _, gradient = fo.losses.MSELoss(reduction="sum").value_and_grad(p, target)
-        return p.tobytes(), gradient.tobytes()
+            # Constants, and what is computed from the results of kernels.
+            fo.Adam(still, eps=1e-40).step(np.zeros(5, "f4"))
+            fo.SGD(tiny, lr=1e-40).step(np.full(5, 1e5, "f4"))
+            value, _ = fo.losses.MSELoss().value_and_grad(small, np.zeros(5))
+        return *(a.tobytes() for a in (p, gradient, still, tiny)), struct.pack("d", value)
 
     expected = work(1)
+    assert np.frombuffer(expected[2], "f4").min() == 1.0
+    assert np.frombuffer(expected[3], "f4").max() < 0.0
+    assert struct.unpack("d", expected[4])[0] > 0.0
     if not torch.set_flush_denormal(True):
         pytest.skip("this processor does not flush subnormal numbers")
     try:

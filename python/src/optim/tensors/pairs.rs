@@ -17,6 +17,7 @@ use crate::ops::arrays::perturbation_rounding;
 use crate::optim::gradients::dtypes;
 use crate::optim::parameter::slice_mut;
 use crate::runtime::commit::Then;
+use crate::runtime::threads::detached;
 
 /// A tensor of a pair, or a copy of it in the order of the pair.
 struct Side {
@@ -194,7 +195,7 @@ fn tensor_norm(
             let (p, g) = unsafe {
                 (view::read::<T>(p.form.dtype, p.data, len), view::read(g.form.dtype, g.data, len))
             };
-            py.detach(|| sam::squares(&p, &g, adaptive))
+            detached(py, || sam::squares(&p, &g, adaptive))
         });
     }
     Ok(sum.sqrt())
@@ -234,7 +235,7 @@ fn perturb_tensors(
                 let p = view::written::<T>(p.form.dtype, p.data, len, || rounding);
                 (p, view::read(g.form.dtype, g.data, len))
             };
-            py.detach(|| sam::perturb(p, &g, factor, adaptive));
+            detached(py, || sam::perturb(p, &g, factor, adaptive));
         });
     }
     pairs.finish(py, params.iter().collect())?;

@@ -17,6 +17,7 @@ use crate::memory::numpy::{Address, Memory};
 use crate::optim::gradients::Gradients;
 use crate::optim::outputs::Outputs;
 use crate::optim::segments::Kept;
+use crate::runtime::threads::detached;
 
 /// How often tensors may change while a step checks them: by Python code that creates or describes
 /// tensors.
@@ -95,7 +96,7 @@ impl TensorSet {
         let mut segments = unsafe { self.set.current_segments(kept, &gradients, &outputs) };
         let groups = &mut segments.groups;
         let staged = &mut copies.staged;
-        let result = py.detach(|| {
+        let result = detached(py, || {
             for copy in staged.iter_mut().filter(|copy| copy.read) {
                 // SAFETY: the tensors are held, and `guard` excludes other calls from their memory.
                 unsafe { copy.gather() };
