@@ -8,8 +8,8 @@
 /// Calls `f` with rounding to nearest and subnormal numbers, then restores the environment of the
 /// calling thread. This costs a few nanoseconds.
 ///
-/// Kernels do it themselves. Callers do it for what they compute from their results, and for the
-/// constants of a step.
+/// What runs in the [pool](super::pool) does it itself. Callers do it for the constants of a step,
+/// and for what they compute from results.
 pub fn standard<T>(f: impl FnOnce() -> T) -> T {
     struct Restore(control::Register);
     impl Drop for Restore {

@@ -15,7 +15,8 @@ pub(super) use other::Team;
 
 /// Uses the threads that the OpenMP library on which the loaded library `name` depends keeps for the
 /// calling thread, while they wait awake. Only GCC's and LLVM's libraries on Linux are known.
-/// Returns whether a library is used: the first one stays, for the thread that made the call.
+/// Returns whether the calling thread uses a library: the first one stays, for the thread that made
+/// the first call.
 pub fn adopt(name: &CStr) -> bool {
     #[cfg(all(target_os = "linux", not(miri)))]
     return linux::adopt(name);
@@ -44,8 +45,8 @@ mod linux {
     /// `omp_pause_hard`.
     const HARD: c_int = 2;
 
-    /// The stack size that libraries give their threads, by the usual limit of the system.
-    const STACK: usize = 8 << 20;
+    /// The variables that change the stack size of the libraries' threads.
+    const STACK_SIZES: [&str; 3] = ["OMP_STACKSIZE", "GOMP_STACKSIZE", "KMP_STACKSIZE"];
 
     /// The functions of an OpenMP library.
     #[derive(Debug)]
@@ -61,41 +62,44 @@ mod linux {
         thread_num: Number,
         /// Ends the threads of the calling thread.
         pause: Pause,
-        /// The process that found the library. The threads do not exist in a forked child, where a
-        /// call would wait for them forever.
-        process: u32,
     }
 
     static LIBRARY: OnceLock<Library> = OnceLock::new();
 
     pub(super) fn adopt(name: &CStr) -> bool {
+        let known_stack = STACK_SIZES.iter().all(|it| std::env::var_os(it).is_none());
         if LIBRARY.get().is_none()
+            && known_stack
             && !is_forked()
             && let Some(library) = Library::find(name)
             // Another thread may have been first.
             && LIBRARY.set(library).is_ok()
         {
-            // SAFETY: the function is in this library, which is never closed.
-            let refused = unsafe { libc::pthread_atfork(Some(release), None, None) };
+            // SAFETY: the functions are in this library, which is never closed.
+            let refused = unsafe { libc::pthread_atfork(Some(release), None, Some(forget)) };
             if refused == 0 {
                 KNOWN.set(Known::Nothing);
             }
         }
-        LIBRARY.get().is_some_and(Library::is_here)
+        !matches!(KNOWN.get(), Known::Alone)
     }
 
     /// Ends the calling thread's team before a fork, if work of this package has run on it. The child
     /// inherits the library's records of a team without its threads, and PyTorch would wait for them
     /// forever. The library starts another team when it needs it.
     extern "C" fn release() {
-        let Some(library) = LIBRARY.get().filter(|library| library.is_here()) else {
-            return;
-        };
-        if matches!(KNOWN.get(), Known::Clock(_)) && library.number(library.in_parallel) == 0 {
+        if let (Known::Clock(_), Some(library)) = (KNOWN.get(), LIBRARY.get())
+            && library.number(library.in_parallel) == 0
+        {
             // SAFETY: the OpenMP standard allows the call outside of parallel regions.
             unsafe { (library.pause)(HARD) };
             KNOWN.set(Known::Nothing);
         }
+    }
+
+    /// Uses no team in a forked child, where the library may have records of other teams.
+    extern "C" fn forget() {
+        KNOWN.set(Known::Alone);
     }
 
     impl Library {
@@ -135,13 +139,7 @@ mod linux {
                         c"omp_pause_resource_all",
                     )?)
                 },
-                process: std::process::id(),
             })
-        }
-
-        /// Returns whether this is the process that found it.
-        fn is_here(&self) -> bool {
-            self.process == std::process::id()
         }
 
         fn number(&self, function: Number) -> usize {
@@ -187,7 +185,6 @@ mod linux {
                 || threads > count
                 || (exact && threads != count)
                 || library.number(library.in_parallel) != 0
-                || !library.is_here()
             {
                 return None;
             }
@@ -269,12 +266,15 @@ mod linux {
     /// Returns whether the system gives the process so many more threads. The library ends the
     /// process if it cannot start a thread.
     fn can_start(threads: usize) -> bool {
+        let Some(stack) = default_stack() else {
+            return false;
+        };
         let gate = Arc::new(Mutex::new(()));
         let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
         let start = |_| {
             let gate = Arc::clone(&gate);
             std::thread::Builder::new()
-                .stack_size(STACK)
+                .stack_size(stack)
                 .spawn(move || drop(gate.lock()))
         };
         let started: Vec<_> = (0..threads).map_while(|it| start(it).ok()).collect();
@@ -284,6 +284,21 @@ mod linux {
             let _ = thread.join();
         });
         all
+    }
+
+    /// The stack size of a thread for which none is chosen.
+    fn default_stack() -> Option<usize> {
+        let mut attributes = std::mem::MaybeUninit::uninit();
+        let mut size = 0;
+        // SAFETY: the attributes are used only if the first call has initialized them.
+        let found = unsafe {
+            libc::pthread_attr_init(attributes.as_mut_ptr()) == 0 && {
+                let result = libc::pthread_attr_getstacksize(attributes.as_ptr(), &raw mut size);
+                libc::pthread_attr_destroy(attributes.as_mut_ptr());
+                result == 0
+            }
+        };
+        found.then_some(size)
     }
 
     /// The processor time of a thread. `None` if it has ended.
@@ -310,7 +325,8 @@ mod linux {
                 eprintln!("skipped: libgomp is not installed");
                 return false;
             }
-            assert!(adopt(c"libgomp.so.1"));
+            adopt(c"libgomp.so.1");
+            assert!(LIBRARY.get().is_some());
             // For the threads of all tests.
             KNOWN.set(Known::Nothing);
             // SAFETY: the OpenMP standard gives the function this type.

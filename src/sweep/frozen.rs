@@ -7,7 +7,7 @@ use crate::exec::scratch::{Scratch, TILE};
 use crate::numeric::float::Float;
 use crate::storage::view::StorageView;
 use crate::sweep::epilogue::Epilogue;
-use crate::sweep::task::Driver;
+use crate::sweep::task::{Driver, cost};
 
 /// A parameter that a step does not change, with its epilogue.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl<'a, T: Float> Frozen<'a, T> {
 
 impl<T: Float> Driver for Frozen<'_, T> {
     fn chunks(&self, _phase: usize) -> (usize, usize) {
-        (self.chunks.len(), self.elements / 2)
+        (self.chunks.len(), self.elements * cost::<T>() / 2)
     }
 
     unsafe fn run(&self, _phase: usize, chunk: usize, tier: Tier) {

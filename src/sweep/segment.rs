@@ -138,7 +138,8 @@ impl<'a, T: Float> Segment<'a, T> {
         }
     }
 
-    /// Replaces the gradient and the context, for a further step.
+    /// Replaces the gradient and the context, for a further step, in which the segment does not
+    /// [follow](Self::follows) another.
     ///
     /// # Panics
     /// The gradient has another length than the parameter, or is read-only and to be cleared.
@@ -153,7 +154,7 @@ impl<'a, T: Float> Segment<'a, T> {
             .epilogue()
             .is_some_and(|epilogue| epilogue.clear_gradient);
         assert!(g.is_writable() || !clears);
-        (self.g, self.context) = (g, context);
+        (self.g, self.context, self.follows) = (g, context, false);
     }
 
     /// Sets the index of the parameter among all parameters of a step.

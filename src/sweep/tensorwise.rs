@@ -10,7 +10,7 @@ use crate::sweep::prologue::Prologue;
 use crate::sweep::rule::TensorRule;
 use crate::sweep::segment::{Rules, Segment, StepContext, size};
 use crate::sweep::state::StateSpec;
-use crate::sweep::task::Driver;
+use crate::sweep::task::{Driver, cost};
 
 /// The segments that one type of rule updates.
 pub(crate) struct Tensorwise<'a, T, R> {
@@ -55,8 +55,8 @@ impl<'a, T: Float, R: TensorRule<T>> Tensorwise<'a, T, R> {
 
 impl<T: Float, R: TensorRule<T>> Driver for Tensorwise<'_, T, R> {
     fn chunks(&self, _phase: usize) -> (usize, usize) {
-        let elements = self.segments.iter().map(Segment::len).sum();
-        (self.segments.len(), elements)
+        let elements: usize = self.segments.iter().map(Segment::len).sum();
+        (self.segments.len(), elements * cost::<T>())
     }
 
     unsafe fn run(&self, _phase: usize, chunk: usize, tier: Tier) {

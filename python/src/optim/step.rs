@@ -3,6 +3,7 @@
 use std::mem;
 
 use fastoptim::error::Error;
+use fastoptim::exec::environment;
 use fastoptim::step::{self, Local, Nonfinite, Options, Regularization, StepOutcome};
 use pyo3::exceptions::{PyFloatingPointError, PyOverflowError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -187,27 +188,29 @@ impl ParameterSet {
         outcome: &StepOutcome,
         started: bool,
     ) {
-        let mut specs = Specs::new(&self.groups);
-        for (parameter, gradient) in self.parameters.iter_mut().zip(&gradients.arrays) {
-            let method = &self.groups[parameter.group].method;
-            if gradient.is_none() {
-                outcome.write_back(method, None, &mut parameter.progress);
-                continue;
-            }
-            let specs = specs.of(parameter.group, parameter.layout.shape.len());
-            if started {
-                let context = parameter.progress.context(specs.is_empty());
+        environment::standard(|| {
+            let mut specs = Specs::new(&self.groups);
+            for (parameter, gradient) in self.parameters.iter_mut().zip(&gradients.arrays) {
+                let method = &self.groups[parameter.group].method;
+                if gradient.is_none() {
+                    outcome.write_back(method, None, &mut parameter.progress);
+                    continue;
+                }
+                let specs = specs.of(parameter.group, parameter.layout.shape.len());
+                if started {
+                    let context = parameter.progress.context(specs.is_empty());
+                    outcome.write_back(method, Some(context), &mut parameter.progress);
+                    continue;
+                }
+                let context = parameter.context(specs);
                 outcome.write_back(method, Some(context), &mut parameter.progress);
-                continue;
-            }
-            let context = parameter.context(specs);
-            outcome.write_back(method, Some(context), &mut parameter.progress);
-            if !parameter.slots_of(specs).all(|slot| slot.started) {
-                for slot in &mut parameter.slots {
-                    slot.started |= specs.iter().any(|spec| slot.is_named(spec.name));
+                if !parameter.slots_of(specs).all(|slot| slot.started) {
+                    for slot in &mut parameter.slots {
+                        slot.started |= specs.iter().any(|spec| slot.is_named(spec.name));
+                    }
                 }
             }
-        }
+        });
         self.steps = self.steps.saturating_add(1);
     }
 }

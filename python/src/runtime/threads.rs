@@ -59,7 +59,7 @@ fn is_thread_count(text: OsString) -> bool {
 }
 
 /// Uses the threads of the OpenMP library on which a loaded library depends, while they wait awake.
-/// Returns whether it does.
+/// Returns whether the calling thread does, or does so with another library already.
 #[pyfunction]
 fn use_openmp(library: CString) -> bool {
     openmp::adopt(&library)

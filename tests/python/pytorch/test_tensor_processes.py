@@ -289,7 +289,7 @@ fo.set_num_threads(4)
 p, g = np.ones(1 << 20, "f4"), np.ones(1 << 20, "f4")
 opt = fo.SGD(p, lr=0.5)
 pages = int(open("/proc/self/statm").read().split()[0])
-limit = pages * resource.getpagesize() + (6 << 20)
+limit = pages * resource.getpagesize() + (ROOM << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 opt.step(g)
 print(p.min(), p.max())
@@ -297,8 +297,11 @@ print(p.min(), p.max())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only on Linux")
-def test_threads_of_pytorch_that_cannot_start_do_not_end_the_process() -> None:
-    done = run(LIMITED)
+@pytest.mark.parametrize(("room", "variables"), [(6, {}), (200, {"OMP_STACKSIZE": "1G"})])
+def test_threads_of_pytorch_that_cannot_start_do_not_end_the_process(
+    room: int, variables: dict[str, str]
+) -> None:
+    done = run(LIMITED.replace("ROOM", str(room)), **variables)
     assert done.stdout == "0.5 0.5\n", done.stderr
 
 

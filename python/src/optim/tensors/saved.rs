@@ -1,6 +1,6 @@
 //! Saved state: the expected entries, and conversions of 8-bit codes.
 
-use fastoptim::exec::isa;
+use fastoptim::exec::{environment, isa};
 use fastoptim::storage::{self, Encoding, Rounding};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -47,19 +47,21 @@ impl TensorSet {
         let [codes, scales, out] = &forms;
         check(codes, scales, out)?;
         let tier = isa::current();
-        with_float!(out.dtype, T => {
-            // SAFETY: the caller holds tensors of these dtypes and lengths, and `check` found their
-            // elements aligned and without gaps. No Python code runs, and the interpreter stays
-            // attached, so no other code accesses them.
-            unsafe {
-                let scales = slice_mut::<f32>(scales.data, scales.len());
-                let to = slice_mut::<T>(out.data, out.len());
-                if codes.dtype == Dtype::I8 {
-                    storage::load_signed(slice_mut(codes.data, codes.len()), scales, to, tier);
-                } else {
-                    storage::load_squares(slice_mut(codes.data, codes.len()), scales, to, tier);
+        environment::standard(|| {
+            with_float!(out.dtype, T => {
+                // SAFETY: the caller holds tensors of these dtypes and lengths, and `check` found
+                // their elements aligned and without gaps. No Python code runs, and the interpreter
+                // stays attached, so no other code accesses them.
+                unsafe {
+                    let scales = slice_mut::<f32>(scales.data, scales.len());
+                    let to = slice_mut::<T>(out.data, out.len());
+                    if codes.dtype == Dtype::I8 {
+                        storage::load_signed(slice_mut(codes.data, codes.len()), scales, to, tier);
+                    } else {
+                        storage::load_squares(slice_mut(codes.data, codes.len()), scales, to, tier);
+                    }
                 }
-            }
+            })
         });
         Ok(())
     }
@@ -75,20 +77,22 @@ impl TensorSet {
         let [codes, scales, numbers] = &forms;
         check(codes, scales, numbers)?;
         let tier = isa::current();
-        with_float!(numbers.dtype, T => {
-            // SAFETY: as in `decode`.
-            unsafe {
-                let scales = slice_mut::<f32>(scales.data, scales.len());
-                let from = slice_mut::<T>(numbers.data, numbers.len());
-                let nearest = Rounding::Nearest;
-                if codes.dtype == Dtype::I8 {
-                    let to = slice_mut(codes.data, codes.len());
-                    storage::store_signed(from, to, scales, nearest, tier);
-                } else {
-                    let to = slice_mut(codes.data, codes.len());
-                    storage::store_squares(from, to, scales, nearest, tier);
+        environment::standard(|| {
+            with_float!(numbers.dtype, T => {
+                // SAFETY: as in `decode`.
+                unsafe {
+                    let scales = slice_mut::<f32>(scales.data, scales.len());
+                    let from = slice_mut::<T>(numbers.data, numbers.len());
+                    let nearest = Rounding::Nearest;
+                    if codes.dtype == Dtype::I8 {
+                        let to = slice_mut(codes.data, codes.len());
+                        storage::store_signed(from, to, scales, nearest, tier);
+                    } else {
+                        let to = slice_mut(codes.data, codes.len());
+                        storage::store_squares(from, to, scales, nearest, tier);
+                    }
                 }
-            }
+            })
         });
         Ok(())
     }

@@ -83,6 +83,10 @@ impl TensorSet {
         self.share_numbers(added);
         copies.staged.extend(self.stage());
         let guard = inflight::register(written, read)?;
+        debug_assert!(
+            !self.moved,
+            "`sort_written` has been called after the last change"
+        );
         let mut kept = mem::take(&mut self.set.kept);
         if !copies.staged.is_empty() {
             // Copies are at other addresses in each step.
