@@ -436,6 +436,9 @@ def done(make: Callable[[], World]) -> tuple[Any, list[int]]:
 
     Instructions after loads are omitted, and those of a loop from its third iteration on.
     """
+    # The first call may import a module.
+    with contextlib.suppress(ValueError):
+        make().call()
     world, rounds, numbers = make(), Counter[Any](), list[int]()
     last: dict[FrameType, str] = {}
     seen = itertools.count(1)
